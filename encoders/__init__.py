@@ -1,0 +1,1 @@
+"""How representations are learned: one method a file, named after it."""

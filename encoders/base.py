@@ -1,0 +1,123 @@
+"""What every encoder is made of: images go in, a frozen module comes out.
+
+An `Encoder` is a recipe: a frozen pydantic model whose fields are its hyper-parameters. `fit` turns the recipe and
+a training set into an `nn.Module` in eval mode that maps uint8 images (b, c, h, w) to `{tap: features (b, d)}`.
+"""
+
+import abc
+import contextlib
+import dataclasses
+import hashlib
+import json
+import time
+import typing as t
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+ImageShape = tuple[int, int, int]  # channels, height, width
+Features = dict[str, Tensor]  # tap -> (b, d)
+
+
+class EncoderError(Exception):
+    """An encoder that cannot be fitted or trusted; the message names it and says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """Images with or without their labels, in memory or memory-mapped.
+
+    `fingerprint` names pixels and labels whatever the order of the rows or the format they were stored in.
+    """
+
+    images: np.ndarray[t.Any, np.dtype[np.uint8]]  # (n, c, h, w)
+    labels: np.ndarray[t.Any, np.dtype[np.int64]] | None  # (n,), in 0..len(classes)-1; -1 where withheld
+    classes: tuple[str, ...]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> ImageShape:
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def without_labels(self) -> "ImageSet":
+        return dataclasses.replace(self, labels=None)
+
+
+def derive_seed(seed: int, *stream: str | int) -> int:
+    """A seed in 0..2**63-1 for one named stream: a pure function of its arguments, so any step can be redone alone."""
+    name = json.dumps([seed, *stream]).encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
+
+
+@contextlib.contextmanager
+def seeded(seed: int, *stream: str | int) -> t.Iterator[None]:
+    """Torch's global generators follow this stream inside the block and are found as they were after it."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(seed, *stream))
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a training stands; the loop hands one out every now and then."""
+
+    epoch: int  # epochs finished
+    epochs: int
+    fraction: float  # of the whole training, 0..1
+    images_per_second: float
+    losses: dict[str, float]  # player -> mean over the epoch so far
+    seconds_left: float
+
+
+@dataclasses.dataclass
+class Training:
+    """The circumstances of one fit: everything that is not the recipe. The loop writes `history`, a row an epoch."""
+
+    seed: int
+    device: torch.device = torch.device("cpu")
+    precision: t.Literal["float32", "bfloat16"] = "float32"
+    report: t.Callable[[Progress], None] = lambda progress: None
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    clock: t.Callable[[], float] = time.perf_counter
+
+    def seeded(self, *stream: str | int) -> contextlib.AbstractContextManager[None]:
+        return seeded(self.seed, *stream)
+
+
+class Encoder(BaseModel, abc.ABC):
+    """A recipe for a frozen feature extractor. Subclass it in a file of your own to add a method."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    version: t.ClassVar[int] = 1  # raised by a change that can move a number
+    source: t.ClassVar[str]  # where the method comes from
+    uses_labels: t.ClassVar[bool] = False
+    is_control: t.ClassVar[bool] = False  # pinned in every table: what a learned encoder has to beat
+
+    @property
+    @abc.abstractmethod
+    def taps(self) -> tuple[str, ...]:
+        """The names of the layers it gives, shallow to deep."""
+
+    @abc.abstractmethod
+    def build(self, shape: ImageShape) -> nn.Module:
+        """The module whose taps are the features, with fresh weights from torch's global generator.
+
+        Raises EncoderError if images of this shape cannot be encoded.
+        """
+
+    @abc.abstractmethod
+    def fit(self, train: ImageSet, run: Training) -> nn.Module:
+        """Learn from the training images; the labels are None unless `uses_labels`. The module is returned frozen."""
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """The same module in eval mode, its parameters no longer learning."""
+    return module.eval().requires_grad_(False)

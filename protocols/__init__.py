@@ -1,0 +1,1 @@
+"""How representations are judged: one protocol a file, named after it."""

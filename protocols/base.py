@@ -1,0 +1,81 @@
+"""What every protocol is made of: features and labels go in, named numbers and a prediction for each test row come out.
+
+A `Protocol` is a frozen pydantic model whose fields are its settings; `score` is a pure function of its arguments.
+"""
+
+import abc
+import dataclasses
+import typing as t
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+
+class ProtocolError(Exception):
+    """Features that cannot be judged; the message says what was wanted and what came."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSet:
+    """Finite features with their labels, checked once here and trusted afterwards. Protocols compute where they lie."""
+
+    features: Tensor  # float32 (n, d)
+    labels: Tensor  # int64 (n,), in 0..classes-1
+    classes: int
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or self.features.dtype != torch.float32 or 0 in self.features.shape:
+            came = f"{self.features.dtype} {tuple(self.features.shape)}"
+            raise ProtocolError(f"features must be float32 (n, d), neither of them 0; got {came}")
+        if self.labels.shape != self.features.shape[:1] or self.labels.dtype != torch.int64:
+            came = f"{self.labels.dtype} {tuple(self.labels.shape)}"
+            raise ProtocolError(f"labels must be int64 ({len(self.features)},), one a row; got {came}")
+        if not torch.isfinite(self.features).all():
+            rows = int((~torch.isfinite(self.features).all(dim=1)).sum())
+            raise ProtocolError(f"features must be finite; {rows} of {len(self.features)} rows hold NaN or infinity")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= self.classes:
+            raise ProtocolError(f"labels must lie in 0..{self.classes - 1}; got {low}..{high}")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def rows(self, index: Tensor) -> "FeatureSet":
+        return FeatureSet(self.features[index], self.labels[index], self.classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a protocol found: fractions in 0..1, a class for every test row, and how it was chosen."""
+
+    metrics: dict[str, float]  # the first one is the one tables show
+    predictions: Tensor  # int64 (n_test,)
+    details: dict[str, t.Any]  # plain JSON: the selection path, convergence, what a reader needs to trust the number
+
+
+class Protocol(BaseModel, abc.ABC):
+    """A way of judging frozen features."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    version: t.ClassVar[int] = 1  # raised by a change that can move a number; versions never share a column
+    source: t.ClassVar[str]
+
+    @abc.abstractmethod
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
+        """Choose on a split of `train`, refit on all of it, then read `test` once.
+
+        Raises ProtocolError for features this protocol is not defined on.
+        """
+
+
+def stratified_split(
+    labels: np.ndarray[t.Any, np.dtype[np.int64]], size: int, seed: int
+) -> tuple[np.ndarray[t.Any, np.dtype[np.int64]], np.ndarray[t.Any, np.dtype[np.int64]]]:
+    """Two sorted index arrays (rest, chosen) with `size` rows chosen, each class in proportion (largest remainders).
+
+    A pure function of its arguments. Every class with at least two rows keeps one on either side where `size` allows.
+    """
+    raise NotImplementedError

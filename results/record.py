@@ -1,0 +1,56 @@
+"""One judged tap of one run, as plain data. A record stands alone: no other file is needed to read it."""
+
+import typing as t
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Json = t.Any  # what json.loads can return
+
+
+class Provenance(BaseModel):
+    """Where a number was made. Secrets never come in here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    commit: str | None  # git commit of the code, None outside a checkout
+    dirty: bool | None  # uncommitted changes at the time
+    versions: dict[str, str]  # python and the libraries that move numbers
+    device: str  # the processor's or the GPU's own name
+    threads: int
+    precision: str
+    started: str  # ISO 8601, UTC
+
+
+class Record(BaseModel):
+    """One score of one tap (status 'done'), or one run that failed (status 'failed': tap and protocol are None)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: t.Literal[1] = 1
+    suite: str
+    key: str  # content key of the run, 16 hex digits
+    dataset: str
+    split: t.Literal["test", "validation"]  # what was scored: the test set, or a held-out part of train
+    limit: int | None  # rows of train and of test kept, None for all
+    fingerprint: str  # of the data
+    train_images: int
+    test_images: int
+    encoder: str  # the method's name
+    label: str  # what the suite calls this variant
+    params: dict[str, Json]  # every parameter, defaults included
+    encoder_version: int
+    is_control: bool
+    seed: int
+    status: t.Literal["done", "failed"]
+    error: str | None = None
+    tap: str | None = None
+    dimensions: int | None = None
+    protocol: str | None = None
+    protocol_label: str | None = None
+    protocol_params: dict[str, Json] = Field(default_factory=dict)
+    protocol_version: int | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)  # fractions in 0..1; the first is the one tables show
+    details: dict[str, Json] = Field(default_factory=dict)
+    predictions: str | None = None  # file with a class for every test image, beside this record's run directory
+    seconds: dict[str, float]  # fit, extract, score
+    provenance: Provenance
