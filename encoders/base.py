@@ -114,7 +114,7 @@ class Encoder(BaseModel, abc.ABC):
         """
 
     @abc.abstractmethod
-    def fit(self, train: ImageSet, run: Training) -> nn.Module:
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
         """Learn from the training images; the labels are None unless `uses_labels`. The module is returned frozen."""
 
 

@@ -20,8 +20,8 @@ class Pixels(Encoder):
     def build(self, shape: ImageShape) -> nn.Module:  # noqa: ARG002 - any shape will do
         return _Flatten()
 
-    def fit(self, train: ImageSet, run: Training) -> nn.Module:
-        return frozen(self.build(train.shape)).to(run.device)
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
+        return frozen(self.build(data.shape)).to(run.device)
 
 
 class _Flatten(nn.Module):

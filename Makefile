@@ -1,0 +1,38 @@
+# make quickstart   install into .venv and print a leaderboard of real MNIST digits (a few minutes)
+# make test         install into .venv, lint and test
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: quickstart test lint format clean
+
+quickstart: .venv/.installed
+	$(BIN)/frostbench run configs/quickstart.yaml
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# A stamp is as new as the installation it stands for: the second time nothing is done.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Frostbench needs Python 3.11 or newer; try: make PYTHON=python3.12")'
+	@echo "Installing Frostbench into .venv (once; PyTorch is large)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.dev: .venv/.installed
+	$(PIP) --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,61 @@
+"""Autoencoder: BiGAN's encoder and generator, trained to give the pixels back.
+
+Source: the AE (l1) and AE (l2) rows of Donahue et al. 2017, arXiv:1605.09782, table 1: "the same architecture and
+optimization algorithm is used across all methods". Their code for these two rows was not released.
+"""
+
+import typing as t
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import networks
+from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.networks import CodeTaps, Squash, unit
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+
+
+class Autoencoder(Encoder):
+    """Image -> code -> the same image, by absolute (l1) or squared (l2) error of the pixels."""
+
+    source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782, table 1"
+
+    loss: t.Literal["l1", "l2"] = "l2"
+    body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images
+    latent: PositiveInt = 50  # dimensions of the code, in (-1, 1)
+    hidden: PositiveInt = 1024
+    epochs: NonNegativeInt = 400
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
+    beta1: NonNegativeFloat = 0.5
+    weight_decay: NonNegativeFloat = 2.5e-5  # L2, added to the gradient
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return (*self._bodies[0].taps, "code")
+
+    def build(self, shape: ImageShape) -> nn.Module:
+        return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), Squash())
+
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
+        with run.seeded("init"):
+            taps = self.build(data.shape)
+            generator = self._bodies[1](data.shape, self.latent, self.hidden)
+        error = F.l1_loss if self.loss == "l1" else F.mse_loss
+
+        def reconstruct(images: Tensor) -> dict[str, Tensor]:
+            x = unit(images)
+            code = taps.squash(taps.body(x)[1])
+            return {"autoencoder": error(generator(code).float(), x)}
+
+        adam = Adam(self.learning_rate, self.beta1, weight_decay=self.weight_decay)
+        players = [Player("autoencoder", [taps.body, generator], adam, constant_then_decay)]
+        train(run, data, players, [Turn(reconstruct)], self.epochs, self.batch_size)
+        return settle(taps, data, run)
+
+    @property
+    def _bodies(self) -> tuple[t.Any, t.Any]:
+        if self.body == "mlp":
+            return networks.BiGANEncoder, networks.BiGANGenerator
+        return networks.ConvEncoder, networks.ConvGenerator

@@ -1,0 +1,57 @@
+"""The promises every encoder keeps, callable on your own: `check_encoder(MyEncoder(), train)`."""
+
+import dataclasses
+import json
+
+import numpy as np
+import torch
+
+from encoders.base import Encoder, EncoderError, Features, ImageSet, Training
+
+
+def check_encoder(recipe: Encoder, train: ImageSet) -> None:
+    """Fit the recipe a few times on `train` (some hundred images are plenty) and raise EncoderError at a broken promise.
+
+    The recipe survives JSON; fitting needs no labels, leaves the images and torch's random state alone and gives the
+    same bits for the same seed; the module is frozen, gives the promised taps as finite float32 rows, and its weights
+    alone, loaded into a fresh `build`, give the same features.
+    """
+    name = type(recipe).__name__
+    _require(
+        type(recipe).model_validate_json(recipe.model_dump_json()) == recipe, name, "changes on a way through JSON"
+    )
+    json.dumps(recipe.model_dump(mode="json"), allow_nan=False)
+    given = train if recipe.uses_labels else train.without_labels()
+    pixels = np.array(given.images)
+    random_state = torch.get_rng_state()
+    run = Training(seed=0)
+    module = recipe.fit(given, run)
+    _require(torch.equal(random_state, torch.get_rng_state()), name, "leaves torch's global random state changed")
+    _require(np.array_equal(pixels, given.images), name, "changes the images it is given")
+    _require(not any(part.training for part in module.modules()), name, "returns a module in training mode")
+    _require(not any(p.requires_grad for p in module.parameters()), name, "returns parameters that still learn")
+    features = _features(module, given)
+    _require(tuple(features) == recipe.taps, name, f"promises taps {recipe.taps} and gives {tuple(features)}")
+    for tap, rows in features.items():
+        well = rows.ndim == 2 and len(rows) == len(given) and rows.dtype == torch.float32 and rows.shape[1] > 0
+        _require(well, name, f"gives {rows.dtype} {tuple(rows.shape)} at tap {tap!r}, not float32 (n, d)")
+        _require(bool(torch.isfinite(rows).all()), name, f"gives NaN or infinity at tap {tap!r}")
+    again = _features(recipe.fit(given, dataclasses.replace(run, history=[])), given)
+    _require(all(torch.equal(features[tap], again[tap]) for tap in features), name, "differs for the same seed")
+    with torch.random.fork_rng():
+        fresh = recipe.build(given.shape).eval()
+    fresh.load_state_dict(module.state_dict(), strict=True)
+    reloaded = _features(fresh, given)
+    same = all(torch.equal(features[tap], reloaded[tap]) for tap in features)
+    _require(same, name, "gives other features after its weights were saved and loaded")
+
+
+@torch.no_grad()
+def _features(module: torch.nn.Module, images: ImageSet) -> Features:
+    features: Features = module(torch.from_numpy(np.array(images.images)))
+    return features
+
+
+def _require(kept: bool, name: str, broken: str) -> None:
+    if not kept:
+        raise EncoderError(f"{name} {broken}")

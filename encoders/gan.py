@@ -1,0 +1,125 @@
+"""GAN: the features a discriminator learned while telling real images from generated ones.
+
+Source: Goodfellow et al. 2014, arXiv:1406.2661, with the networks and settings of the authors' MNIST code
+(goodfeli/adversarial, mnist.yaml): maxout discriminator with dropout, one forward pass and simultaneous updates.
+Differs: momentum stays at its first value, 0.5 (theirs creeps to 0.7 over 250 epochs).
+"""
+
+import math
+import typing as t
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import objectives
+from encoders.base import Encoder, Features, ImageSet, ImageShape, Training
+from encoders.networks import unit
+from encoders.training import SGD, Player, Turn, settle, train
+
+
+class GAN(Encoder):
+    """Generator against maxout discriminator, both perceptrons; the discriminator's hidden layers are the taps."""
+
+    source: t.ClassVar[str] = "Goodfellow et al. 2014, arXiv:1406.2661"
+
+    latent: PositiveInt = 100  # dimensions of the Gaussian noise
+    generator_hidden: PositiveInt = 1200
+    discriminator_hidden: PositiveInt = 240  # maxout units
+    pieces: PositiveInt = 5  # linear pieces of a maxout unit
+    epochs: NonNegativeInt = 100  # the authors name no number; they stopped by hand
+    batch_size: PositiveInt = 100
+    learning_rate: PositiveFloat = 0.1
+    learning_rate_decay: PositiveFloat = Field(default=1 / 1.000004, le=1)  # a step
+    momentum: float = Field(default=0.5, ge=0, lt=1)
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return ("hidden1", "hidden2")
+
+    def build(self, shape: ImageShape) -> nn.Module:
+        return _Discriminator(math.prod(shape), self.discriminator_hidden, self.pieces)
+
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
+        with run.seeded("init"):
+            taps = self.build(data.shape)
+            generator = _Generator(data.shape, self.latent, self.generator_hidden)
+        generator.start_at(data)
+
+        def play(images: Tensor) -> dict[str, Tensor]:
+            z = torch.randn(len(images), self.latent, device=images.device)
+            real, fake = taps.logits(unit(images)), taps.logits(generator(z))
+            return {
+                "discriminator": objectives.cross_entropy(real, fake),
+                "generator": objectives.non_saturating(fake),
+            }
+
+        steps = self.epochs * max(1, len(data) // self.batch_size)
+        sgd = SGD(self.learning_rate, self.momentum)
+
+        def decay(fraction: float) -> float:
+            return self.learning_rate_decay ** (fraction * steps)
+
+        players = [Player("discriminator", [taps], sgd, decay), Player("generator", [generator], sgd, decay)]
+        train(run, data, players, [Turn(play)], self.epochs, self.batch_size)
+        return settle(taps, data, run)
+
+
+class _Maxout(nn.Module):
+    """The largest of several linear pieces, for each unit."""
+
+    def __init__(self, inputs: int, units: int, pieces: int) -> None:
+        super().__init__()
+        self.pieces = nn.Linear(inputs, units * pieces)
+        self.shape = (pieces, units)
+        _uniform(self.pieces, 0.005)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pieces(x).unflatten(1, self.shape).amax(dim=1)  # (b, units)
+
+
+class _Discriminator(nn.Module):
+    """784 - 240 maxout - 240 maxout - 1. As a module it gives its hidden layers; `logits` plays the game."""
+
+    def __init__(self, inputs: int, hidden: int, pieces: int) -> None:
+        super().__init__()
+        self.first, self.second = _Maxout(inputs, hidden, pieces), _Maxout(hidden, hidden, pieces)
+        self.last = nn.Linear(hidden, 1)
+        _uniform(self.last, 0.005)
+
+    def forward(self, images: Tensor) -> Features:
+        first = self.first(unit(images).flatten(1))
+        return {"hidden1": first, "hidden2": self.second(first)}
+
+    def logits(self, x: Tensor) -> Tensor:
+        h = self.first(F.dropout(x.flatten(1), 0.2, self.training))
+        h = self.second(F.dropout(h, 0.5, self.training))
+        return self.last(F.dropout(h, 0.5, self.training)).squeeze(1)
+
+
+class _Generator(nn.Module):
+    """100 - 1200 - 1200 - 784 with ReLU units. Gives images in [0, 1]."""
+
+    def __init__(self, shape: ImageShape, latent: int, hidden: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.first, self.second = nn.Linear(latent, hidden), nn.Linear(hidden, hidden)
+        self.last = nn.Linear(hidden, math.prod(shape))
+        for layer in (self.first, self.second, self.last):
+            _uniform(layer, 0.05)
+
+    def start_at(self, data: ImageSet) -> None:
+        """Set the output's bias to the log-odds of the mean image, as the authors do."""
+        mean = torch.from_numpy(data.images.mean(axis=0) / 255).flatten().clamp(1e-7, 1 - 1e-7)
+        with torch.no_grad():
+            self.last.bias.copy_(torch.logit(mean))
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = F.relu(self.second(F.relu(self.first(z))))
+        return torch.sigmoid(self.last(h)).unflatten(1, self.shape)
+
+
+def _uniform(layer: nn.Linear, width: float) -> None:
+    nn.init.uniform_(layer.weight, -width, width)
+    nn.init.zeros_(layer.bias)

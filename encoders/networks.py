@@ -1,0 +1,263 @@
+"""Bodies that several methods share, under the names of the papers that drew them.
+
+Images are floats (b, c, h, w), in [0, 1] unless a class says otherwise. Nothing here has a bias before a batch-norm.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders.base import EncoderError, Features, ImageShape
+
+STD = 0.02  # of every initial weight, in DCGAN and BiGAN alike
+
+
+def normal_weights(module: nn.Module) -> None:
+    """Weights from N(0, 0.02^2), for `Module.apply`."""
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, std=STD)
+
+
+def plain_norm(width: int, dimensions: int = 1) -> nn.Module:
+    """Batch-norm without gain and bias, as BiGAN has it everywhere."""
+    norm = nn.BatchNorm1d if dimensions == 1 else nn.BatchNorm2d
+    return norm(width, eps=1e-8, affine=False)
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    return nn.Linear(inputs, outputs, bias=False)
+
+
+# -- Donahue et al. 2017: multilayer perceptrons for MNIST ------------------------------------------------------------
+
+
+class BiGANEncoder(nn.Module):
+    """784 - 1024 - 1024 - latent. Gives {'penultimate'} and the logits of the code."""
+
+    taps = ("penultimate",)
+
+    def __init__(self, shape: ImageShape, latent: int, hidden: int = 1024) -> None:
+        super().__init__()
+        self.first = _linear(math.prod(shape), hidden)
+        self.second = _linear(hidden, hidden)
+        self.norm = plain_norm(hidden)
+        self.last = _linear(hidden, latent)
+        self.apply(normal_weights)
+
+    def forward(self, x: Tensor) -> tuple[Features, Tensor]:
+        h = F.leaky_relu(self.first(x.flatten(1)), 0.2)
+        h = F.leaky_relu(self.norm(self.second(h)), 0.2)
+        return {"penultimate": h}, self.last(h)
+
+
+class BiGANGenerator(nn.Module):
+    """latent - 1024 - 1024 - 784, the code entering the second layer once more. Gives images in [0, 1]."""
+
+    def __init__(self, shape: ImageShape, latent: int, hidden: int = 1024) -> None:
+        super().__init__()
+        self.shape = shape
+        self.first, self.first_norm = _linear(latent, hidden), plain_norm(hidden)
+        self.second, self.skip, self.second_norm = _linear(hidden, hidden), _linear(latent, hidden), plain_norm(hidden)
+        self.last = _linear(hidden, math.prod(shape))
+        self.apply(normal_weights)
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = F.relu(self.first_norm(self.first(z)))
+        h = F.relu(self.second_norm(self.second(h) + self.skip(z)))
+        return torch.sigmoid(self.last(h)).unflatten(1, self.shape)
+
+
+class BiGANDiscriminator(nn.Module):
+    """784 - 1024 - 1024 - 1, the code entering the second layer additively. Gives logits (b,), zero at the start."""
+
+    def __init__(self, shape: ImageShape, latent: int, hidden: int = 1024) -> None:
+        super().__init__()
+        self.first = _linear(math.prod(shape), hidden)
+        self.second, self.code, self.norm = _linear(hidden, hidden), _linear(latent, hidden), plain_norm(hidden)
+        self.last = _linear(hidden, 1)
+        self.apply(normal_weights)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        h = F.leaky_relu(self.first(x.flatten(1)), 0.2)
+        h = F.leaky_relu(self.norm(self.second(h) + self.code(z)), 0.2)
+        return self.last(h).squeeze(1)
+
+
+# -- Strided convolutions: the same three roles for colour images -----------------------------------------------------
+
+
+def halvings(shape: ImageShape, kernel: int) -> list[tuple[int, int]]:
+    """Heights and widths through convolutions of stride 2, padding (kernel - 1) // 2, for as long as both stay >= 4."""
+    sizes = [shape[1:]]
+    while True:
+        height, width = ((size + 2 * ((kernel - 1) // 2) - kernel) // 2 + 1 for size in sizes[-1])
+        if min(height, width) < 4:
+            break
+        sizes.append((height, width))
+    if len(sizes) == 1:
+        raise EncoderError(f"convolutions of stride 2 need images of at least 8x8; got {shape[1]}x{shape[2]}")
+    return sizes
+
+
+def half(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride=2, padding=(kernel - 1) // 2, bias=False)
+
+
+def double(inputs: int, outputs: int, kernel: int, small: tuple[int, int], large: tuple[int, int]) -> nn.Module:
+    """The transposed convolution that takes `small` maps to `large` ones, undoing `half`."""
+    padding = (kernel - 1) // 2
+    missing = (
+        large[0] - (2 * small[0] - 2 - 2 * padding + kernel),
+        large[1] - (2 * small[1] - 2 - 2 * padding + kernel),
+    )
+    return nn.ConvTranspose2d(inputs, outputs, kernel, 2, padding, output_padding=missing, bias=False)
+
+
+class ConvEncoder(nn.Module):
+    """4x4 convolutions of stride 2 (64-128-256 at 32x32), then 1024, then the code: Deep InfoMax's encoder.
+
+    Gives {'conv', 'penultimate'} and the logits of the code. Source: Hjelm et al. 2019; leaky units as in BiGAN.
+    """
+
+    taps = ("conv", "penultimate")
+
+    def __init__(self, shape: ImageShape, latent: int, hidden: int = 1024, width: int = 64) -> None:
+        super().__init__()
+        self.convs = _conv_stack(shape, width, norm_first=True)
+        self.dense = _linear(_flat(shape, width), hidden)
+        self.norm = plain_norm(hidden)
+        self.last = _linear(hidden, latent)
+        self.apply(normal_weights)
+
+    def forward(self, x: Tensor) -> tuple[Features, Tensor]:
+        conv = self.convs(x).flatten(1)
+        h = F.leaky_relu(self.norm(self.dense(conv)), 0.2)
+        return {"conv": conv, "penultimate": h}, self.last(h)
+
+
+class ConvGenerator(nn.Module):
+    """The mirror of ConvEncoder's convolutions. Gives images in [0, 1]."""
+
+    def __init__(self, shape: ImageShape, latent: int, hidden: int = 1024, width: int = 64) -> None:  # noqa: ARG002
+        super().__init__()
+        sizes = halvings(shape, 4)
+        widths = [shape[0], *(width << stage for stage in range(len(sizes) - 1))]
+        self.start = (widths[-1], *sizes[-1])
+        self.dense = _linear(latent, math.prod(self.start))
+        layers: list[nn.Module] = [plain_norm(widths[-1], 2), nn.ReLU()]
+        for stage in range(len(sizes) - 1, 0, -1):
+            layers.append(double(widths[stage], widths[stage - 1], 4, sizes[stage], sizes[stage - 1]))
+            if stage > 1:
+                layers += [plain_norm(widths[stage - 1], 2), nn.ReLU()]
+        self.grow = nn.Sequential(*layers, nn.Sigmoid())
+        self.apply(normal_weights)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.grow(self.dense(z).unflatten(1, self.start))
+
+
+class ConvDiscriminator(nn.Module):
+    """ConvEncoder's convolutions, then a dense layer that the code enters additively. Logits (b,), zero at the start."""
+
+    def __init__(self, shape: ImageShape, latent: int, hidden: int = 1024, width: int = 64) -> None:
+        super().__init__()
+        self.convs = _conv_stack(shape, width, norm_first=False)
+        self.dense, self.code = _linear(_flat(shape, width), hidden), _linear(latent, hidden)
+        self.norm = plain_norm(hidden)
+        self.last = _linear(hidden, 1)
+        self.apply(normal_weights)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        h = self.dense(self.convs(x).flatten(1)) + self.code(z)
+        return self.last(F.leaky_relu(self.norm(h), 0.2)).squeeze(1)
+
+
+def _conv_stack(shape: ImageShape, width: int, *, norm_first: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    inputs = shape[0]
+    for stage in range(len(halvings(shape, 4)) - 1):
+        layers.append(half(inputs, width << stage, 4))
+        if stage or norm_first:
+            layers.append(plain_norm(width << stage, 2))
+        layers.append(nn.LeakyReLU(0.2))
+        inputs = width << stage
+    return nn.Sequential(*layers)
+
+
+def _flat(shape: ImageShape, width: int) -> int:
+    sizes = halvings(shape, 4)
+    return (width << (len(sizes) - 2)) * math.prod(sizes[-1])
+
+
+# -- Makhzani et al. 2015: the adversarial autoencoder's perceptrons --------------------------------------------------
+
+
+class MLPEncoder(nn.Module):
+    """784 - 1000 - 1000 - latent with ReLU units. Gives {'penultimate'} and the code."""
+
+    taps = ("penultimate",)
+
+    def __init__(self, shape: ImageShape, latent: int, hidden: int = 1000) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(math.prod(shape), hidden), nn.Linear(hidden, hidden)
+        self.last = nn.Linear(hidden, latent)
+
+    def forward(self, x: Tensor) -> tuple[Features, Tensor]:
+        h = F.relu(self.second(F.relu(self.first(x.flatten(1)))))
+        return {"penultimate": h}, self.last(h)
+
+
+class MLPDecoder(nn.Module):
+    """latent - 1000 - 1000 - 784 with ReLU units. Gives images in [0, 1]."""
+
+    def __init__(self, shape: ImageShape, latent: int, hidden: int = 1000) -> None:
+        super().__init__()
+        self.shape = shape
+        self.body = nn.Sequential(
+            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+            nn.Linear(hidden, math.prod(shape)), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.body(z).unflatten(1, self.shape)
+
+
+class CodeDiscriminator(nn.Module):
+    """latent - 1000 - 1000 - 1 with ReLU units, without batch-norm: tells codes from the prior. Logits (b,)."""
+
+    def __init__(self, latent: int, hidden: int = 1000) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.body(z).squeeze(1)
+
+
+class CodeTaps(nn.Module):
+    """A frozen encoder body as a feature extractor: uint8 images -> its layers and the code."""
+
+    def __init__(self, body: nn.Module, squash: nn.Module) -> None:
+        super().__init__()
+        self.body, self.squash = body, squash
+
+    def forward(self, images: Tensor) -> Features:
+        layers, logits = self.body(unit(images))
+        return {**layers, "code": self.squash(logits)}
+
+
+class Squash(nn.Module):
+    """2 sigmoid(logits) - 1: codes in (-1, 1), as uniform noise has them."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return torch.tanh(logits / 2)
+
+
+def unit(images: Tensor) -> Tensor:
+    """Bytes -> floats in [0, 1]."""
+    return images.float().div_(255)

@@ -1,0 +1,260 @@
+"""Every encoder keeps the promises of `check_encoder`; then a fact of its own."""
+
+import dataclasses
+import math
+import typing as t
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA as ScikitPCA
+from torch import Tensor, nn
+
+from bench import resolve
+from encoders import networks
+from encoders.aae import AAE
+from encoders.autoencoder import Autoencoder
+from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training, derive_seed, frozen, seeded
+from encoders.bigan import BiGAN
+from encoders.check import check_encoder
+from encoders.dcgan import DCGAN
+from encoders.gan import GAN
+from encoders.pca import PCA
+from encoders.pixels import Pixels
+from encoders.untrained import Untrained
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    images, labels = load_digits(return_X_y=True)
+    pixels = np.round(images[:300] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return ImageSet(pixels, labels[:300].astype(np.int64), tuple("0123456789"), "digits")
+
+
+SMALL: list[Encoder] = [
+    Pixels(),
+    PCA(components=5),
+    PCA(components=5, whiten=True),
+    Untrained(architecture="bigan", parameters={"hidden": 32}),
+    Untrained(architecture="dcgan", parameters={"width": 4}),
+    Autoencoder(epochs=2, hidden=32, loss="l2"),
+    Autoencoder(epochs=2, hidden=32, loss="l1", body="conv"),
+    GAN(epochs=2, generator_hidden=32, discriminator_hidden=16),
+    DCGAN(epochs=1, width=4),
+    BiGAN(epochs=2, hidden=32),
+    BiGAN(epochs=1, hidden=32, body="conv"),
+    AAE(epochs=2, hidden=32),
+    AAE(epochs=1, hidden=32, body="conv"),
+]
+
+
+@pytest.mark.parametrize("recipe", SMALL, ids=lambda recipe: repr(recipe)[:60])
+def test_keeps_its_promises(recipe: Encoder, digits: ImageSet) -> None:
+    check_encoder(recipe, digits)
+
+
+def test_every_encoder_is_checked_here() -> None:
+    assert {type(recipe) for recipe in SMALL} == set(resolve.encoders().values())
+
+
+class Broken(Encoder):
+    source: t.ClassVar[str] = "a mistake"
+    mistake: str
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return ("other",) if self.mistake == "tap" else ("pixels",)
+
+    def build(self, shape: ImageShape) -> nn.Module:
+        module: nn.Module = _NaN() if self.mistake == "nan" else Pixels().build(shape)
+        if self.mistake == "unsaved":
+            module = _Unsaved()
+        return module
+
+    def fit(self, train: ImageSet, run: Training) -> nn.Module:
+        if self.mistake == "random state":
+            torch.rand(1)
+        if self.mistake == "images":
+            train.images[0] = 255 - train.images[0]
+        module = self.build(train.shape)
+        if self.mistake == "unsaved":
+            module.scale = 2.0  # type: ignore[assignment]
+        if self.mistake == "seed":
+            module = _Unsaved()
+            module.scale = float(np.random.default_rng().random())
+        return module.train() if self.mistake == "training" else frozen(module)
+
+
+class _NaN(nn.Module):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"pixels": images.flatten(1).float() / 0}
+
+
+class _Unsaved(nn.Module):
+    scale = 1.0
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"pixels": images.flatten(1).float() * self.scale}
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ("tap", "promises taps"),
+        ("nan", "NaN or infinity"),
+        ("random state", "random state"),
+        ("images", "changes the images"),
+        ("training", "training mode"),
+        ("unsaved", "saved and loaded"),
+        ("seed", "differs for the same seed"),
+    ],
+)
+def test_check_encoder_finds_a_broken_promise(mistake: str, words: str, digits: ImageSet) -> None:
+    writable = dataclasses.replace(digits, images=digits.images.copy())
+    with pytest.raises(EncoderError, match=words):
+        check_encoder(Broken(mistake=mistake), writable)
+
+
+def test_streams_of_random_numbers_are_pure_functions_and_leave_the_global_one_alone() -> None:
+    assert derive_seed(0, "step", 1) == derive_seed(0, "step", 1) != derive_seed(0, "step", 2)
+    before = torch.get_rng_state()
+    with seeded(3, "init"):
+        first = torch.rand(3)
+    with seeded(3, "init"):
+        assert torch.equal(first, torch.rand(3))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_bigan_has_the_authors_networks() -> None:
+    shape = (1, 28, 28)
+    encoder = networks.BiGANEncoder(shape, 50)
+    generator = networks.BiGANGenerator(shape, 50)
+    discriminator = networks.BiGANDiscriminator(shape, 50)
+    assert parameters(encoder) == 784 * 1024 + 1024 * 1024 + 1024 * 50  # no biases, no gains
+    assert parameters(generator) == 50 * 1024 + 1024 * 1024 + 50 * 1024 + 1024 * 784
+    assert parameters(discriminator) == 784 * 1024 + 1024 * 1024 + 50 * 1024 + 1024
+    assert encoder.first.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    z = torch.rand(8, 50) * 2 - 1
+    assert torch.equal(discriminator(generator(z), z), torch.zeros(8))  # the judge starts undecided
+
+
+def test_bigan_starts_at_ln_2_for_both_players(digits: ImageSet) -> None:
+    run = Training(0)
+    BiGAN(epochs=1, hidden=32, batch_size=300).fit(digits.without_labels(), run)  # one step
+    assert run.history[0]["discriminator_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert run.history[0]["generator_loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_bigan_defaults_are_the_papers() -> None:
+    recipe = BiGAN()
+    assert (recipe.latent, recipe.hidden, recipe.epochs, recipe.batch_size) == (50, 1024, 400, 128)
+    assert (recipe.learning_rate, recipe.beta1, recipe.weight_decay) == (2e-4, 0.5, 2.5e-5)
+
+
+def test_codes_of_a_uniform_prior_lie_between_minus_one_and_one(digits: ImageSet) -> None:
+    module = BiGAN(epochs=0, hidden=32).fit(digits, Training(0))
+    code = module(torch.from_numpy(digits.images))["code"]
+    assert code.abs().max() < 1
+    logits = module.body(networks.unit(torch.from_numpy(digits.images)))[1]
+    assert torch.allclose(code, 2 * torch.sigmoid(logits) - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 96, 96), (1, 8, 8), (2, 17, 30)])
+def test_convolutional_bodies_fit_any_size(shape: ImageShape) -> None:
+    images = torch.rand(2, *shape)
+    z = torch.rand(2, 7)
+    layers, logits = networks.ConvEncoder(shape, 7, hidden=16, width=4)(images)
+    assert logits.shape == (2, 7)
+    assert list(layers) == ["conv", "penultimate"]
+    assert networks.ConvGenerator(shape, 7, width=4)(z).shape == images.shape
+    assert networks.ConvDiscriminator(shape, 7, hidden=16, width=4)(images, z).shape == (2,)
+    recipe = DCGAN(width=4)
+    assert recipe.build(shape).eval()(images.mul(255).byte())["all"].shape[0] == 2
+
+
+def test_deep_infomax_encoder_has_4096_features_at_32x32() -> None:
+    layers, _ = networks.ConvEncoder((3, 32, 32), 64)(torch.rand(2, 3, 32, 32))
+    assert layers["conv"].shape == (2, 4096)
+    assert layers["penultimate"].shape == (2, 1024)
+
+
+def test_images_too_small_for_convolutions_are_refused() -> None:
+    with pytest.raises(EncoderError, match="at least 8x8; got 6x30"):
+        DCGAN().build((1, 6, 30))
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_dcgan_concatenates_7168_features(shape: ImageShape) -> None:
+    features = DCGAN().build(shape).eval()(torch.zeros(2, *shape, dtype=torch.uint8))
+    assert features["all"].shape == (2, (64 + 128 + 256) * 16)
+    assert features["last"].shape == (2, 256 * 16)
+    assert torch.equal(features["all"][:, -4096:], features["last"])
+
+
+def test_dcgan_pools_each_layer_by_its_largest_value() -> None:
+    module = DCGAN(width=4, layers=1).build((1, 8, 8)).eval()  # one 4x4 layer: nothing left to pool
+    images = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8)
+    layer = nn.functional.leaky_relu(module.convs[0](images.float() / 127.5 - 1), 0.2)
+    assert torch.allclose(module(images)["all"], layer.flatten(1), atol=1e-6)
+
+
+def test_a_maxout_unit_is_the_largest_of_its_pieces() -> None:
+    module = GAN(discriminator_hidden=2, pieces=3).build((1, 1, 4))
+    images = torch.randint(0, 256, (5, 1, 1, 4), dtype=torch.uint8)
+    pieces = module.first.pieces(images.flatten(1).float() / 255)  # (5, 6): piece by piece, then unit by unit
+    expected = torch.stack([pieces[:, [0, 2, 4]].amax(1), pieces[:, [1, 3, 5]].amax(1)], dim=1)
+    assert torch.allclose(module(images)["hidden1"], expected)
+
+
+def test_pca_is_scikit_learns(digits: ImageSet) -> None:
+    module = PCA(components=5).fit(digits.without_labels(), Training(0))
+    ours = module(torch.from_numpy(digits.images))["components"].numpy()
+    theirs = ScikitPCA(5).fit_transform(digits.images.reshape(300, -1) / 255)
+    assert np.allclose(np.abs(ours), np.abs(theirs), atol=1e-3)  # the sign of a direction is free
+
+
+def test_pca_says_when_too_many_components_are_asked_of_it(digits: ImageSet) -> None:
+    with pytest.raises(EncoderError, match="65 components asked of 300 images of 64 pixels; set components to 64"):
+        PCA(components=65).fit(digits, Training(0))
+
+
+def test_untrained_is_where_training_starts(digits: ImageSet) -> None:
+    images = torch.from_numpy(digits.images)
+    untrained = Untrained(architecture="bigan", parameters={"hidden": 32}).fit(digits, Training(5))(images)
+    start = BiGAN(epochs=0, hidden=32).fit(digits, Training(5))(images)
+    trained = BiGAN(epochs=2, hidden=32).fit(digits, Training(5))(images)
+    assert torch.equal(untrained["penultimate"], start["penultimate"])
+    assert not torch.equal(untrained["penultimate"], trained["penultimate"])
+
+
+@pytest.mark.parametrize("architecture", ["bigann", "pixels", "untrained", "networks"])
+def test_untrained_refuses_what_is_not_trained(architecture: str) -> None:
+    with pytest.raises(ValueError, match=architecture):
+        Untrained(architecture=architecture)
+
+
+def test_untrained_fills_in_the_defaults_of_its_architecture() -> None:
+    assert Untrained(architecture="bigan").parameters == BiGAN().model_dump(mode="json")
+    assert Untrained(architecture="bigan") == Untrained(architecture="bigan", parameters={"latent": 50})
+
+
+def test_an_autoencoder_learns_to_give_the_pixels_back(digits: ImageSet) -> None:
+    run = Training(0)
+    Autoencoder(epochs=30, hidden=64, learning_rate=2e-3, batch_size=50).fit(digits.without_labels(), run)
+    variance = (digits.images / 255).var(axis=0).mean()  # the loss of giving the mean image
+    assert run.history[-1]["autoencoder_loss"] < variance / 2
+
+
+def test_an_aae_pushes_its_codes_towards_the_prior(digits: ImageSet) -> None:
+    def spread(epochs: int) -> float:
+        recipe = AAE(epochs=epochs, hidden=64, latent=2, learning_rate=1e-3, adversarial_learning_rate=1e-3)
+        module = recipe.fit(digits.without_labels(), Training(0))
+        return module(torch.from_numpy(digits.images))["code"].std().item()
+
+    assert spread(0) < 1  # where it starts
+    assert 2 < spread(150) < 8  # near the prior's 5

@@ -1,0 +1,195 @@
+"""The training loop, on games whose answers are known by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from encoders.base import ImageSet, Progress, Training
+from encoders.training import SGD, Adam, NonFiniteLoss, Player, Turn, constant_then_decay, settle, train
+
+
+def numbered(count: int) -> ImageSet:
+    """Images of one pixel whose value is their number."""
+    return ImageSet(np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1), None, ("only",), "numbered")
+
+
+class Scalar(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+
+
+def game(turns_of: str, steps: int) -> tuple[float, float]:
+    """a descends a*b and b ascends it, from (1, 2), at learning rate 0.1."""
+    a, b = Scalar(1.0), Scalar(2.0)
+    players = [Player("a", [a], SGD(0.1)), Player("b", [b], SGD(0.1))]
+
+    def both(images: Tensor) -> dict[str, Tensor]:
+        return {"a": a.value * b.value, "b": -a.value * b.value}
+
+    def first(images: Tensor) -> dict[str, Tensor]:
+        return {"a": a.value * b.value}
+
+    def second(images: Tensor) -> dict[str, Tensor]:
+        return {"b": -a.value * b.value}
+
+    turns = [Turn(both)] if turns_of == "simultaneous" else [Turn(first), Turn(second)]
+    train(Training(0), numbered(steps), players, turns, epochs=1, batch_size=1)
+    return a.value.item(), b.value.item()
+
+
+def test_simultaneous_updates_take_both_gradients_at_the_same_parameters() -> None:
+    assert game("simultaneous", 1) == pytest.approx((1 - 0.1 * 2, 2 + 0.1 * 1))
+
+
+def test_alternating_updates_show_the_second_player_the_first_ones_move() -> None:
+    assert game("alternating", 1) == pytest.approx((0.8, 2 + 0.1 * 0.8))
+
+
+def seen(times: int, epochs: int, count: int = 10, batch_size: int = 3, seed: int = 0) -> list[list[int]]:
+    batches: list[list[int]] = []
+    weight = Scalar(0.0)
+
+    def look(images: Tensor) -> dict[str, Tensor]:
+        batches.append(images.flatten().tolist())
+        return {"only": weight.value * 0}
+
+    train(
+        Training(seed), numbered(count), [Player("only", [weight], SGD(0.1))], [Turn(look, times)], epochs, batch_size
+    )
+    return batches
+
+
+def test_an_epoch_reads_every_image_once_but_for_the_incomplete_batch() -> None:
+    batches = seen(times=1, epochs=1)
+    flat = [number for batch in batches for number in batch]
+    assert [len(batch) for batch in batches] == [3, 3, 3]
+    assert len(set(flat)) == 9
+
+
+def test_repetitions_of_a_turn_read_images_of_their_own() -> None:
+    batches = seen(times=3, epochs=1)
+    assert len(batches) == 3
+    assert len({number for batch in batches for number in batch}) == 9
+
+
+def test_epochs_and_seeds_have_orders_of_their_own_and_the_same_seed_the_same() -> None:
+    assert seen(1, 2)[:3] != seen(1, 2)[3:]
+    assert seen(1, 1, seed=1) != seen(1, 1, seed=0) == seen(1, 1, seed=0)
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
+    assert [sorted(batch) for batch in seen(1, 1, count=5, batch_size=100)] == [[0, 1, 2, 3, 4]]
+
+
+def test_a_loss_that_is_not_finite_names_step_and_player() -> None:
+    good, bad = Scalar(1.0), Scalar(1.0)
+    steps = iter(range(100))
+
+    def diverge(images: Tensor) -> dict[str, Tensor]:
+        return {"good": good.value * 1, "bad": bad.value * (math.nan if next(steps) == 6 else 1.0)}
+
+    players = [Player("good", [good], SGD(0.0)), Player("bad", [bad], SGD(0.0))]
+    with pytest.raises(NonFiniteLoss, match=r"the bad's loss became nan at step 7 \(epoch 2 of 3\)"):
+        train(Training(0), numbered(5), players, [Turn(diverge)], epochs=3, batch_size=1)
+
+
+def test_the_learning_rate_is_constant_for_half_and_then_falls_to_a_hundredth() -> None:
+    assert [constant_then_decay(f) for f in (0, 0.25, 0.5)] == [1, 1, 1]
+    assert constant_then_decay(0.75) == pytest.approx(0.1)
+    assert constant_then_decay(1.0) == pytest.approx(0.01)
+
+
+def test_the_schedule_reaches_the_optimizer() -> None:
+    weight = Scalar(0.0)
+
+    def climb(images: Tensor) -> dict[str, Tensor]:
+        return {"only": -weight.value}
+
+    def halved(fraction: float) -> float:
+        return 1.0 if fraction < 0.5 else 0.5
+
+    train(Training(0), numbered(1), [Player("only", [weight], SGD(1.0), halved)], [Turn(climb)], 4, 1)
+    assert weight.value.item() == 1 + 1 + 0.5 + 0.5
+
+
+def test_history_has_a_row_an_epoch_with_every_players_mean_loss() -> None:
+    weight = Scalar(0.0)
+
+    def climb(images: Tensor) -> dict[str, Tensor]:
+        return {"only": -weight.value}
+
+    run = Training(0)
+    train(run, numbered(2), [Player("only", [weight], SGD(1.0))], [Turn(climb)], epochs=2, batch_size=1)
+    assert [row["epoch"] for row in run.history] == [1, 2]
+    assert [row["only_loss"] for row in run.history] == [-0.5, -2.5]  # weights 0, 1, then 2, 3
+    assert all(row["images_per_second"] > 0 for row in run.history)
+
+
+def test_noise_is_a_function_of_seed_and_step_and_the_global_state_is_left_alone() -> None:
+    def noise(seed: int) -> list[float]:
+        weight, drawn = Scalar(0.0), []
+
+        def draw(images: Tensor) -> dict[str, Tensor]:
+            drawn.append(torch.rand(()).item())
+            return {"only": weight.value * 0}
+
+        train(Training(seed), numbered(4), [Player("only", [weight], SGD(0.0))], [Turn(draw)], 1, 1)
+        return drawn
+
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    first = noise(0)
+    assert torch.equal(before, torch.get_rng_state())
+    assert noise(0) == first != noise(1)
+    assert len(set(first)) == 4
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_weights_in_float32() -> None:
+    layer = nn.Linear(1, 1)
+    kinds = []
+
+    def forward(images: Tensor) -> dict[str, Tensor]:
+        output = layer(images.flatten(1).float())
+        kinds.append(output.dtype)
+        return {"only": output.float().mean()}
+
+    run = Training(0, precision="bfloat16")
+    train(run, numbered(4), [Player("only", [layer], Adam(1e-3))], [Turn(forward)], 1, 2)
+    assert set(kinds) == {torch.bfloat16}
+    assert layer.weight.dtype == torch.float32
+
+
+def test_progress_is_reported_and_ends_at_one() -> None:
+    weight = Scalar(0.0)
+    reports: list[Progress] = []
+
+    def still(images: Tensor) -> dict[str, Tensor]:
+        return {"only": weight.value * 1}
+
+    run = Training(0, report=reports.append)
+    train(run, numbered(4), [Player("only", [weight], SGD(0.1))], [Turn(still)], epochs=3, batch_size=2)
+    assert reports[-1].fraction == 1
+    assert reports[-1].epoch == reports[-1].epochs == 3
+    assert reports[-1].seconds_left == 0
+
+
+def test_settled_statistics_are_the_plain_average_over_batches_of_real_images() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(1, momentum=0.1)
+
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            return {"out": self.norm(images.flatten(1).float())}
+
+    net = Net()
+    net.norm.running_mean.fill_(1e6)  # whatever training left there
+    settle(net, numbered(8), Training(0), batch_size=4)
+    assert net.norm.running_mean.item() == pytest.approx(3.5)
+    assert net.norm.running_var.item() == pytest.approx(np.var([0, 1, 2, 3], ddof=1))  # of each batch, not between them
+    assert not any(part.training for part in net.modules())
+    assert not any(parameter.requires_grad for parameter in net.parameters())
