@@ -36,7 +36,7 @@ class AAE(Encoder):
     def taps(self) -> tuple[str, ...]:
         return (*self._bodies[0].taps, "code")
 
-    def build(self, shape: ImageShape) -> nn.Module:
+    def build(self, shape: ImageShape) -> CodeTaps:
         return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), nn.Identity())
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:

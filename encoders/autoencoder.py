@@ -35,7 +35,7 @@ class Autoencoder(Encoder):
     def taps(self) -> tuple[str, ...]:
         return (*self._bodies[0].taps, "code")
 
-    def build(self, shape: ImageShape) -> nn.Module:
+    def build(self, shape: ImageShape) -> CodeTaps:
         return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), Squash())
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:

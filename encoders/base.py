@@ -81,9 +81,9 @@ class Training:
     """The circumstances of one fit: everything that is not the recipe. The loop writes `history`, a row an epoch."""
 
     seed: int
-    device: torch.device = torch.device("cpu")
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     precision: t.Literal["float32", "bfloat16"] = "float32"
-    report: t.Callable[[Progress], None] = lambda progress: None
+    report: t.Callable[[Progress], None] = lambda _: None
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     clock: t.Callable[[], float] = time.perf_counter
 

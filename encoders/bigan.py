@@ -1,8 +1,8 @@
 """BiGAN: an encoder learned by fooling a judge of (image, code) pairs.
 
-Source: Donahue, Krähenbühl, Darrell 2017, arXiv:1605.09782, and the authors' code (PyTorch's Adam in place of Theano's).
-Differs: batch-norm is settled on the training set in one pass. The `conv` body is Deep InfoMax's encoder with BiGAN's
-conventions; the paper has none for 32x32 images.
+Source: Donahue, Krähenbühl, Darrell 2017, arXiv:1605.09782, and the authors' code for MNIST (jeffdonahue/bigan).
+Differs: batch-norm is settled in one pass over the training images, not a thousand random batches. The `conv` body is
+Deep InfoMax's encoder with BiGAN's conventions; the paper has none for 32x32 images.
 """
 
 import typing as t
@@ -35,7 +35,7 @@ class BiGAN(Encoder):
     def taps(self) -> tuple[str, ...]:
         return (*self._bodies[0].taps, "code")
 
-    def build(self, shape: ImageShape) -> nn.Module:
+    def build(self, shape: ImageShape) -> CodeTaps:
         return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), Squash())
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:

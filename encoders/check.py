@@ -10,16 +10,15 @@ from encoders.base import Encoder, EncoderError, Features, ImageSet, Training
 
 
 def check_encoder(recipe: Encoder, train: ImageSet) -> None:
-    """Fit the recipe a few times on `train` (some hundred images are plenty) and raise EncoderError at a broken promise.
+    """Fit the recipe twice on `train` (some hundred images are plenty); raise EncoderError at a broken promise.
 
     The recipe survives JSON; fitting needs no labels, leaves the images and torch's random state alone and gives the
     same bits for the same seed; the module is frozen, gives the promised taps as finite float32 rows, and its weights
     alone, loaded into a fresh `build`, give the same features.
     """
     name = type(recipe).__name__
-    _require(
-        type(recipe).model_validate_json(recipe.model_dump_json()) == recipe, name, "changes on a way through JSON"
-    )
+    parsed = type(recipe).model_validate_json(recipe.model_dump_json())
+    _require(parsed == recipe, name, "changes on a way through JSON")
     json.dumps(recipe.model_dump(mode="json"), allow_nan=False)
     given = train if recipe.uses_labels else train.without_labels()
     pixels = np.array(given.images)
@@ -36,8 +35,8 @@ def check_encoder(recipe: Encoder, train: ImageSet) -> None:
         well = rows.ndim == 2 and len(rows) == len(given) and rows.dtype == torch.float32 and rows.shape[1] > 0
         _require(well, name, f"gives {rows.dtype} {tuple(rows.shape)} at tap {tap!r}, not float32 (n, d)")
         _require(bool(torch.isfinite(rows).all()), name, f"gives NaN or infinity at tap {tap!r}")
-    again = _features(recipe.fit(given, dataclasses.replace(run, history=[])), given)
-    _require(all(torch.equal(features[tap], again[tap]) for tap in features), name, "differs for the same seed")
+    repeated = _features(recipe.fit(given, dataclasses.replace(run, history=[])), given)
+    _require(all(torch.equal(features[tap], repeated[tap]) for tap in features), name, "differs for the same seed")
     with torch.random.fork_rng():
         fresh = recipe.build(given.shape).eval()
     fresh.load_state_dict(module.state_dict(), strict=True)

@@ -1,7 +1,7 @@
 """DCGAN: a convolutional discriminator's layers, pooled to 4x4 and concatenated.
 
-Source: Radford, Metz, Chintala 2015, arXiv:1511.06434, with the 5x5 kernels and 64-128-256 channels of the authors' 32x32
-discriminator (Newmu/dcgan_code, svhn). The number of layers follows the size of the image: three at 28x28 and 32x32.
+Source: Radford, Metz, Chintala 2015, arXiv:1511.06434, with the 5x5 kernels and 64-128-256 channels of the authors'
+32x32 discriminator (Newmu/dcgan_code, svhn). The layers follow the size of the image: three at 28x28 and 32x32.
 Trained on the dataset it is scored on; the paper's CIFAR-10 number used a discriminator trained on ImageNet.
 """
 
@@ -38,7 +38,7 @@ class DCGAN(Encoder):
     def taps(self) -> tuple[str, ...]:
         return ("last", "all")
 
-    def build(self, shape: ImageShape) -> nn.Module:
+    def build(self, shape: ImageShape) -> "_Discriminator":
         return _Discriminator(shape, self.width, self.layers)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
@@ -108,7 +108,7 @@ class _Generator(nn.Module):
         _initialise(self)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.grow(self.dense(z).unflatten(1, self.start))
+        return self.grow(self.dense(z).view(-1, *self.start))
 
 
 def _initialise(network: nn.Module) -> None:

@@ -38,7 +38,7 @@ class GAN(Encoder):
     def taps(self) -> tuple[str, ...]:
         return ("hidden1", "hidden2")
 
-    def build(self, shape: ImageShape) -> nn.Module:
+    def build(self, shape: ImageShape) -> "_Discriminator":
         return _Discriminator(math.prod(shape), self.discriminator_hidden, self.pieces)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
@@ -117,7 +117,7 @@ class _Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         h = F.relu(self.second(F.relu(self.first(z))))
-        return torch.sigmoid(self.last(h)).unflatten(1, self.shape)
+        return torch.sigmoid(self.last(h)).view(-1, *self.shape)
 
 
 def _uniform(layer: nn.Linear, width: float) -> None:

@@ -66,7 +66,7 @@ class BiGANGenerator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         h = F.relu(self.first_norm(self.first(z)))
         h = F.relu(self.second_norm(self.second(h) + self.skip(z)))
-        return torch.sigmoid(self.last(h)).unflatten(1, self.shape)
+        return torch.sigmoid(self.last(h)).view(-1, *self.shape)
 
 
 class BiGANDiscriminator(nn.Module):
@@ -156,11 +156,11 @@ class ConvGenerator(nn.Module):
         self.apply(normal_weights)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.grow(self.dense(z).unflatten(1, self.start))
+        return self.grow(self.dense(z).view(-1, *self.start))
 
 
 class ConvDiscriminator(nn.Module):
-    """ConvEncoder's convolutions, then a dense layer that the code enters additively. Logits (b,), zero at the start."""
+    """ConvEncoder's convolutions, then a dense layer that the code enters. Logits (b,), zero at the start."""
 
     def __init__(self, shape: ImageShape, latent: int, hidden: int = 1024, width: int = 64) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class MLPDecoder(nn.Module):
         )  # fmt: skip
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.body(z).unflatten(1, self.shape)
+        return self.body(z).view(-1, *self.shape)
 
 
 class CodeDiscriminator(nn.Module):
