@@ -77,5 +77,24 @@ def stratified_split(
     """Two sorted index arrays (rest, chosen) with `size` rows chosen, each class in proportion (largest remainders).
 
     A pure function of its arguments. Every class with at least two rows keeps one on either side where `size` allows.
+    Raises ValueError where `size` is not in 0..n.
     """
-    raise NotImplementedError
+    if not 0 <= size <= len(labels):
+        raise ValueError(f"cannot choose {size} of {len(labels)} rows; choose 0..{len(labels)}")
+    _, group, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    low = np.minimum(counts - 1, 1)
+    high = counts - low
+    low, high = low * (low.sum() <= size), np.where(size <= high.sum(), high, counts)
+    share = counts * size / max(len(labels), 1)
+    chosen = np.clip(np.floor(share).astype(np.int64), low, high)
+    while chosen.sum() != size:  # the class furthest from its share moves first; of equals, the smaller label
+        up = chosen.sum() < size
+        gap = (
+            np.where(chosen < high, share - chosen, -np.inf) if up else np.where(chosen > low, chosen - share, -np.inf)
+        )
+        chosen[np.argmax(gap)] += 1 if up else -1
+    shuffled = np.random.Generator(np.random.Philox(seed)).permutation(len(labels))
+    by_class = shuffled[np.argsort(group[shuffled], kind="stable")]
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)  # within its class
+    taken = rank < np.repeat(chosen, counts)
+    return np.sort(by_class[~taken]), np.sort(by_class[taken])

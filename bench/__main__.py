@@ -1,0 +1,250 @@
+"""The command line: arguments only, no logic. stdout is the result, stderr is progress and errors.
+
+Heavy imports wait inside the commands: `frostbench --help` answers at once.
+"""
+
+import os
+import sys
+import traceback
+import typing as t
+from pathlib import Path
+
+import typer
+
+INTERNAL, USAGE, FAILED, DATA, INTERRUPTED = 1, 2, 3, 4, 130
+
+app = typer.Typer(
+    name="frostbench",
+    help="Pretrain unsupervised encoders, freeze them, score the frozen features, rank them.",
+    epilog="Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 some runs failed, 4 data missing or "
+    "damaged, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SuiteName = t.Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or a shipped suite such as quickstart.")]
+Directory = t.Annotated[Path, typer.Argument(help="A suite's directory, or one that holds several.")]
+Output = t.Annotated[Path, typer.Option(help="Where runs are kept; a directory for each suite.")]
+Override = t.Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Such as bigan.epochs=5.")]
+Seeds = t.Annotated[str, typer.Option(metavar="SEEDS", help="In place of the suite's: 0-2, or 0,3,5.")]
+Limit = t.Annotated[int, typer.Option(min=0, help="Images kept of train and of test; 0 is what the suite says.")]
+Plugin = t.Annotated[list[Path], typer.Option(help="A Python file with an encoder or a protocol of your own.")]
+DataRoot = t.Annotated[Path | None, typer.Option(help="Look for datasets here first.")]
+Offline = t.Annotated[bool, typer.Option("--offline", help="Never download data.")]
+Device = t.Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Threads = t.Annotated[int, typer.Option(min=0, help="Threads of a run; 0 is every core.")]
+Kind = t.Literal["encoders", "protocols", "datasets", "suites"]
+Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        print(importlib.metadata.version("frostbench"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: t.Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+    version: t.Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show it.")] = False,  # noqa: ARG001
+) -> None:
+    pass  # `main` reads --debug, since it speaks of errors outside typer too
+
+
+@app.command()
+def run(
+    suite: SuiteName,
+    output: Output = Path("runs"),
+    jobs: t.Annotated[int, typer.Option(min=1, help="Runs at a time, each in a process of its own.")] = 1,
+    threads: Threads = 0,
+    device: Device = "auto",
+    seeds: Seeds = "",
+    limit: Limit = 0,
+    override: Override = [],  # noqa: B006 - typer makes its own
+    fail_fast: t.Annotated[bool, typer.Option("--fail-fast", help="Stop at the first run that fails.")] = False,
+    data_root: DataRoot = None,
+    offline: Offline = False,
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """Do what is missing of a suite and print its leaderboard."""
+    from bench import launch
+
+    checked = launch.read(suite, override, seeds, limit, plugin)
+    settings = launch.settings(output, threads, device, data_root, offline, plugin)
+    try:
+        launched = launch.launch(checked, settings, jobs=jobs, fail_fast=fail_fast)
+    except KeyboardInterrupt:
+        _say(f"stopped; what was finished is kept. To go on: frostbench {' '.join(sys.argv[1:])}")
+        raise typer.Exit(INTERRUPTED) from None
+    _print(launched.board.render("table"))
+    _say(launched.summary)
+    if launched.failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def plan(
+    suite: SuiteName,
+    output: Output = Path("runs"),
+    device: Device = "auto",
+    seeds: Seeds = "",
+    limit: Limit = 0,
+    override: Override = [],  # noqa: B006
+    data_root: DataRoot = None,
+    offline: Offline = False,
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """Show which runs of a suite are done and which would be made."""
+    from bench import launch
+
+    checked = launch.read(suite, override, seeds, limit, plugin)
+    for planned in launch.plan(checked, launch.settings(output, 0, device, data_root, offline, plugin)):
+        print(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
+
+
+@app.command()
+def leaderboard(
+    directory: Directory = Path("runs"),
+    format_: t.Annotated[Format, typer.Option("--format", help="How to write it.")] = "table",
+) -> None:
+    """Print the leaderboard of what was run."""
+    from results import leaderboard, store
+
+    contents = store.read_store(directory)
+    _print(leaderboard.leaderboard(contents.records).render(format_))
+    for path, problem in contents.damaged:
+        _say(f"not used: {path}: {problem}")
+
+
+@app.command()
+def score(
+    features: t.Annotated[Path, typer.Argument(help="{train,test}_{features,labels} in an .npz file.")],
+    protocol: t.Annotated[list[str], typer.Option(help="A protocol's name; all of them if not given.")] = [],  # noqa: B006
+    seed: t.Annotated[int, typer.Option(min=0, help="Of the validation split.")] = 0,
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """Score features from any model of your own, as JSON."""
+    from bench import own
+
+    _print(own.score(features, protocol, seed, plugin))
+
+
+@app.command("list")
+def list_(
+    kind: t.Annotated[Kind, typer.Argument(help="What to list.")] = "encoders",
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """List what suites can name."""
+    from bench import catalogue
+
+    _print(catalogue.listing(kind, plugin))
+
+
+@app.command()
+def describe(
+    name: t.Annotated[str, typer.Argument(help="An encoder, a protocol or a dataset.")],
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """Show an encoder's or a protocol's source, taps, parameters and defaults."""
+    from bench import catalogue
+
+    _print(catalogue.description(name, plugin))
+
+
+@app.command()
+def check(
+    file: t.Annotated[Path, typer.Argument(help="A Python file with encoders or protocols of your own.")],
+) -> None:
+    """Check that your own encoder or protocol keeps the promises that ours keep."""
+    from bench import own
+
+    for line in own.check(file):
+        print(line)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of suite files, for editors."""
+    import json
+
+    from bench import suite
+
+    print(json.dumps(suite.json_schema(), indent=2))
+
+
+@app.command()
+def sync(
+    directory: t.Annotated[Path, typer.Argument(help="A suite's directory.")],
+    project: t.Annotated[str, typer.Option(help="In place of the suite's.")] = "",
+    entity: t.Annotated[str, typer.Option(help="In place of the suite's.")] = "",
+) -> None:
+    """Send to Weights & Biases what it has not seen of a suite."""
+    from bench import launch
+
+    report = launch.sync(directory, project, entity)
+    print(f"{report.sent} runs sent, {report.already} were there")
+    if report.problem:
+        _say(report.problem)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def doctor(data_root: DataRoot = None) -> None:
+    """Show the machine, the versions, the data that is here, and wandb's state."""
+    from bench import doctor
+
+    for line in doctor.report(data_root):
+        print(line)
+
+
+def main() -> None:
+    """Run the command line; errors that a user can mend are a sentence on stderr and an exit code."""
+    debug = "--debug" in sys.argv[1:]
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        status = _status(error)
+        _say(f"internal error: {type(error).__name__}: {error}; frostbench --debug ... shows where" if status == INTERNAL
+             else str(error))  # fmt: skip
+        raise SystemExit(status) from None
+
+
+def _status(error: Exception) -> int:
+    """Whose mistake an error is. Imports nothing: what was never imported was never raised."""
+    ours = {
+        "bench.strict_yaml": ("ConfigError", USAGE),
+        "bench.machine": ("MachineError", USAGE),
+        "bench.catalogue": ("UnknownName", USAGE),
+        "results.store": ("StoreError", USAGE),
+        "encoders.base": ("EncoderError", USAGE),
+        "protocols.base": ("ProtocolError", USAGE),
+        "bench.formats": ("DataError", DATA),
+    }
+    for module, (name, status) in ours.items():
+        if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
+            return status
+    return INTERNAL
+
+
+def _print(text: str) -> None:
+    print(text.rstrip("\n"))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,420 @@
+"""The formats images are stored in: each function finds its files in a place and says how to read them to arrays.
+
+A finder takes a path and returns a `Stored`, or None where its files are not there. Readers check what they read (magic
+numbers, sizes, counts, types) and raise DataError with the file's name; no reader runs anything a file brings with it.
+"""
+
+# ruff: noqa: PLC0415 -- a reader imports its library when it reads, not before
+import dataclasses
+import gzip
+import hashlib
+import importlib.util
+import io
+import json
+import pickle
+import struct
+import typing as t
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+Part = t.Literal["train", "test", "all"]  # all: one heap of images, to be split by whoever reads it
+Array = np.ndarray[t.Any, np.dtype[t.Any]]
+
+LARGEST_FILE = 2**32  # bytes an idx file or a CIFAR batch may hold: far above any published set, far below a bomb
+LARGEST_IMAGE = 2**24  # pixels
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP", "TIFF")  # Pillow's others include some that start programs
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp", ".tif", ".tiff"})
+
+
+class DataError(Exception):
+    """Data that is there but wrong; the message says what was wanted, what came and where."""
+
+
+class Rows(t.NamedTuple):
+    """What a reader returns; `bench.data` checks that the three fit together."""
+
+    images: Array  # uint8 (n, c, h, w)
+    labels: Array  # integers (n,)
+    classes: tuple[str, ...] | None = None  # None where the format does not name them
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A dataset found on disk: the files each part is made of, and how to read one part."""
+
+    files: t.Mapping[Part, tuple[Path, ...]]  # {train, test} or {all}
+    read: t.Callable[[Part], Rows]
+
+
+# --- idx: MNIST and its kin -------------------------------------------------------------------------------------------
+
+
+def idx(folder: Path) -> Stored | None:
+    """The four idx files of MNIST's layout, plain or gzipped. Format: the end of yann.lecun.com/exdb/mnist."""
+    files: dict[Part, tuple[Path, ...]] = {}
+    parts: tuple[tuple[Part, str], ...] = (("train", "train"), ("test", "t10k"))
+    for part, prefix in parts:
+        images = _plain_or_gzipped(folder / f"{prefix}-images-idx3-ubyte")
+        labels = _plain_or_gzipped(folder / f"{prefix}-labels-idx1-ubyte")
+        if images is None or labels is None:
+            return None
+        files[part] = images, labels
+
+    def read(part: Part) -> Rows:
+        images, labels = files[part]
+        return Rows(read_idx(images, ndim=3)[:, None], read_idx(labels, ndim=1))
+
+    return Stored(files, read)
+
+
+def _plain_or_gzipped(path: Path) -> Path | None:
+    return next((file for file in (path, path.with_name(f"{path.name}.gz")) if file.is_file()), None)
+
+
+def read_idx(path: Path, ndim: int) -> Array:
+    """The uint8 array of an idx file of bytes; its magic number, sizes and length must agree exactly."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as file:
+            header = file.read(4 + 4 * ndim)
+            if header[:4] != bytes([0, 0, 8, ndim]):
+                wanted = f"wanted the magic number 0x0000080{ndim} (bytes, {ndim} dimensions)"
+                raise DataError(f"{path} is not the idx file it should be: {wanted}, got 0x{header[:4].hex()}")
+            if len(header) < 4 + 4 * ndim:
+                raise DataError(f"{path} is truncated: it ends inside its header")
+            shape = struct.unpack(f">{ndim}I", header[4:])
+            wanted_bytes = int(np.prod(shape, dtype=object))
+            if wanted_bytes > LARGEST_FILE:
+                raise DataError(f"{path} claims the shape {shape}: {wanted_bytes:,} bytes, more than {LARGEST_FILE:,}")
+            content = file.read(wanted_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if len(content) != wanted_bytes:
+        came = "more" if len(content) > wanted_bytes else f"{len(content):,}"
+        raise DataError(f"{path} has the wrong length: its shape {shape} wants {wanted_bytes:,} bytes, it has {came}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+# --- CIFAR's own batches ----------------------------------------------------------------------------------------------
+
+CIFAR_MD5 = {  # published at cs.toronto.edu/~kriz/cifar.html's archives, and pinned by torchvision
+    "cifar-10-batches-py/data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "cifar-10-batches-py/data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "cifar-10-batches-py/data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "cifar-10-batches-py/data_batch_4": "634d18415352ddfa80567beed471001a",
+    "cifar-10-batches-py/data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "cifar-10-batches-py/test_batch": "40351d587109b95175f43aff81a1287e",
+    "cifar-10-batches-py/batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+    "cifar-100-python/train": "16019d7e3df5f24257cddd939b257f8d",
+    "cifar-100-python/test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    "cifar-100-python/meta": "7973b15100ade9c7d40fb424638fde48",
+}
+
+
+def cifar_batches(folder: Path) -> Stored | None:
+    """CIFAR-10's and CIFAR-100's Python archives: pickles, opened only if their digest is the published one."""
+    batches = [folder / name.split("/")[1] for name in CIFAR_MD5 if name.startswith(f"{folder.name}/")]
+    if not batches or not all(path.is_file() for path in batches):
+        return None
+    *train, test, meta = batches
+    files: dict[Part, tuple[Path, ...]] = {"train": (*train, meta), "test": (test, meta)}
+
+    def read(part: Part) -> Rows:
+        *contents, names = map(_read_cifar_pickle, files[part])
+        images = np.concatenate([batch["data"] for batch in contents]).reshape(-1, 3, 32, 32)
+        fine = "labels" if "labels" in contents[0] else "fine_labels"
+        classes = names.get("label_names") or names["fine_label_names"]
+        return Rows(images, np.concatenate([batch[fine] for batch in contents]), tuple(classes))
+
+    return Stored(files, read)
+
+
+def _read_cifar_pickle(path: Path) -> dict[str, t.Any]:
+    content = path.read_bytes()  # digested and unpickled from the same bytes: the file cannot change in between
+    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    wanted = CIFAR_MD5[f"{path.parent.name}/{path.name}"]
+    if digest != wanted:
+        raise DataError(
+            f"{path} is not the published file: wanted MD5 {wanted}, got {digest}; remove it to fetch it anew"
+        )
+    loaded = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+    if not isinstance(loaded, dict):
+        raise DataError(f"{path} holds a {type(loaded).__name__}, not a dictionary")
+    return loaded
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """MD5 can be forged, so the pickle itself may name nothing but numpy's arrays."""
+
+    def find_class(self, module: str, name: str) -> t.Any:
+        if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
+            return np.zeros(0).__reduce__()[0]  # where this numpy keeps the same function
+        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
+            return getattr(np, name)
+        raise DataError(f"a CIFAR batch asks for {module}.{name}; only numpy arrays are read")
+
+
+# --- SVHN and STL-10 --------------------------------------------------------------------------------------------------
+
+
+def svhn(folder: Path) -> Stored | None:
+    """SVHN's cropped digits: two MATLAB files; label 10 means the digit 0. Source: ufldl.stanford.edu/housenumbers."""
+    files: dict[Part, tuple[Path, ...]] = {
+        "train": (folder / "train_32x32.mat",),
+        "test": (folder / "test_32x32.mat",),
+    }
+
+    def read(part: Part) -> Rows:
+        from scipy.io import loadmat
+
+        [path] = files[part]
+        try:
+            content = loadmat(path, variable_names=["X", "y"])
+            images, labels = np.asarray(content["X"]), np.asarray(content["y"]).reshape(-1)
+        except Exception as error:  # loadmat meets broken files with whatever it stumbles over
+            raise DataError(f"{path} is not SVHN's MATLAB file (arrays X and y): {error}") from error
+        if images.ndim != 4 or images.shape[:3] != (32, 32, 3):
+            raise DataError(f"{path}: X must be (32, 32, 3, n), got {images.shape}")
+        if labels.dtype.kind not in "iu" or not np.isin(labels, range(1, 11)).all():
+            raise DataError(f"{path}: labels must be integers in 1..10 (10 is the digit 0)")
+        return Rows(images.transpose(3, 2, 0, 1), labels % 10)
+
+    return _if_all_there(files, read)
+
+
+def stl10(folder: Path) -> Stored | None:
+    """STL-10's labelled images: raw bytes, columns first, labels from 1. Source: cs.stanford.edu/~acoates/stl10."""
+    files: dict[Part, tuple[Path, ...]] = {
+        "train": (folder / "train_X.bin", folder / "train_y.bin"),
+        "test": (folder / "test_X.bin", folder / "test_y.bin"),
+    }
+
+    def read(part: Part) -> Rows:
+        images, labels = (np.fromfile(path, np.uint8) for path in files[part])
+        if len(images) % (3 * 96 * 96):
+            size = f"{len(images):,} bytes"
+            raise DataError(
+                f"{files[part][0]} must hold images of 3 x 96 x 96 bytes; its {size} are no multiple of that"
+            )
+        return Rows(images.reshape(-1, 3, 96, 96).transpose(0, 1, 3, 2), labels.astype(np.int64) - 1)
+
+    return _if_all_there(files, read)
+
+
+def _if_all_there(files: t.Mapping[Part, tuple[Path, ...]], read: t.Callable[[Part], Rows]) -> Stored | None:
+    return Stored(files, read) if all(path.is_file() for part in files.values() for path in part) else None
+
+
+# --- tables that ship with other packages -----------------------------------------------------------------------------
+
+
+def packaged_csv(package: str, file: str, side: int, levels: int) -> Stored | None:
+    """A gzipped table inside an installed package: side x side pixels of 0..levels and a label a row, as 0..255."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        return None
+    path = Path(found.origin).parent / file
+
+    def read(_: Part) -> Rows:
+        with gzip.open(path, "rt") as table:
+            values = np.loadtxt(table, np.uint8, delimiter=",")
+        pixels = np.round(values[:, :-1] * (255 / levels)).astype(np.uint8)
+        return Rows(pixels.reshape(-1, 1, side, side), values[:, -1])
+
+    return _if_all_there({"all": (path,)}, read)
+
+
+# --- npz --------------------------------------------------------------------------------------------------------------
+
+NPZ_NAMES = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
+
+
+def npz(path: Path) -> Stored | None:
+    """One npz file with {train,test}_{images,labels}, or with Keras's x_train, y_train, x_test, y_test."""
+    if not path.is_file():
+        return None
+
+    def read(part: Part) -> Rows:
+        try:
+            with path.open("rb") as file:
+                arrays = np.load(file, allow_pickle=False)
+                if not isinstance(arrays, np.lib.npyio.NpzFile):
+                    raise DataError(f"{path} is a single array, not an npz of several")
+                for names in NPZ_NAMES:
+                    image_name, label_name = (name.format(part) for name in names)
+                    if image_name in arrays and label_name in arrays:
+                        images, labels = arrays[image_name], arrays[label_name]
+                        break
+                else:
+                    wanted = " or ".join(" and ".join(name.format(part) for name in names) for names in NPZ_NAMES)
+                    raise DataError(f"{path} has no {part} set: wanted the arrays {wanted}, found {', '.join(arrays)}")
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+            raise DataError(f"{path} is not an npz of plain arrays (pickled objects are not read): {error}") from error
+        if images.dtype != np.uint8:
+            raise DataError(f"{path}: {image_name} must be uint8 in 0..255, got {images.dtype}")
+        if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras keeps CIFAR's
+            labels = labels[:, 0]
+        return Rows(_channels_first(images, f"{path}: {image_name}"), labels)
+
+    return Stored({"train": (path,), "test": (path,)}, read)
+
+
+def _channels_first(images: Array, where: str) -> Array:
+    """(n, h, w), (n, h, w, c) or (n, c, h, w) to (n, c, h, w); c is 1 or 3, and only one axis may look like it."""
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim == 4:
+        first, last = images.shape[1] in {1, 3}, images.shape[3] in {1, 3}
+        if first and last:
+            raise DataError(f"{where} has the shape {images.shape}, whose channels could be first or last")
+        if first or last:
+            return images if first else images.transpose(0, 3, 1, 2)
+    raise DataError(f"{where} must be (n, h, w), (n, h, w, c) or (n, c, h, w) with c 1 or 3; got {images.shape}")
+
+
+# --- Parquet, as Hugging Face lays it out -----------------------------------------------------------------------------
+
+
+def parquet(folder: Path) -> Stored | None:
+    """train-*.parquet and test-*.parquet (or validation-*): an image column of encoded bytes and a label column."""
+    train = tuple(sorted(folder.glob("train-*.parquet")))
+    test = tuple(sorted(folder.glob("test-*.parquet")) or sorted(folder.glob("validation-*.parquet")))
+    if not train or not test:
+        return None
+    files: dict[Part, tuple[Path, ...]] = {"train": train, "test": test}
+
+    def read(part: Part) -> Rows:
+        shards = [_read_shard(path) for path in files[part]]
+        images = [image for shard in shards for image in shard.encoded]
+        classes = {shard.classes for shard in shards}
+        if len(classes) > 1:
+            raise DataError(f"{folder}: the {part} files name different classes")
+        return Rows(_decode(images), np.concatenate([shard.labels for shard in shards]), *classes)
+
+    return Stored(files, read)
+
+
+class _Shard(t.NamedTuple):
+    encoded: list[tuple[str, io.BytesIO]]  # what errors call it, its bytes
+    labels: Array
+    classes: tuple[str, ...] | None
+
+
+def _read_shard(path: Path) -> _Shard:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    def is_image(kind: t.Any) -> bool:
+        if pa.types.is_struct(kind):
+            return any(child.name == "bytes" and is_image(child.type) for child in kind)
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    try:
+        schema = pq.read_schema(path)
+        images = [field.name for field in schema if is_image(field.type)]
+        labels = [name for name in ("label", "labels", "fine_label") if name in schema.names]
+        if len(images) != 1 or not labels:
+            wanted = "one column of image bytes (binary, or a struct with bytes), and label, labels or fine_label"
+            raise DataError(f"{path} must have {wanted}; it has {', '.join(schema.names)}")
+        table = pq.read_table(path, columns=[images[0], labels[0]])
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+    image, label = table[images[0]], table[labels[0]]
+    encoded = pc.struct_field(image, "bytes") if pa.types.is_struct(image.type) else image
+    for name, column in ((images[0], encoded), (labels[0], label)):
+        if column.null_count:
+            raise DataError(f"{path}: {column.null_count} of {len(column)} rows have no {name}")
+    if not pa.types.is_integer(label.type):
+        raise DataError(f"{path}: {labels[0]} must be integers, got {label.type}")
+    try:
+        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = described.get("info", {}).get("features", {}).get(labels[0], {}).get("names")
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path}: its metadata 'huggingface' is not what it should be: {error}") from error
+    named = [(f"{path}, row {row}", io.BytesIO(content)) for row, content in enumerate(encoded.to_pylist())]
+    return _Shard(named, label.to_numpy(), tuple(names) if names else None)
+
+
+# --- folders of image files -------------------------------------------------------------------------------------------
+
+
+def folder(path: Path) -> Stored | None:
+    """PATH/{train,test}/<class>/<image files>, or PATH/<class>/<image files>, which is one heap yet to be split."""
+    if not path.is_dir():
+        return None
+    if (path / "train").is_dir() and (path / "test").is_dir():
+        by_class: dict[Part, dict[str, list[Path]]] = {
+            "train": _images_by_class(path / "train"),
+            "test": _images_by_class(path / "test"),
+        }
+    elif (path / "train").is_dir() and _folders(path / "train"):
+        raise DataError(f"{path} has train but no test folder; wanted train/<class>/* and test/<class>/*, or <class>/*")
+    else:
+        by_class = {"all": _images_by_class(path)}
+    classes = tuple(by_class.get("train", by_class.get("all", {})))
+    for strange in set(by_class.get("test", {})) - set(classes):
+        raise DataError(f"{path / 'test' / strange}: no class of that name in {path / 'train'}")
+
+    def read(part: Part) -> Rows:
+        pairs = [(file, name) for name, files in by_class[part].items() for file in files]
+        images = _decode([(str(file), file) for file, _ in pairs])
+        return Rows(images, np.array([classes.index(name) for _, name in pairs]), classes)
+
+    files = {part: tuple(file for group in groups.values() for file in group) for part, groups in by_class.items()}
+    return Stored(files, read)
+
+
+def _images_by_class(path: Path) -> dict[str, list[Path]]:
+    groups = {
+        group.name: sorted(f for f in group.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+        for group in _folders(path)
+    }
+    suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+    if not any(groups.values()):
+        raise DataError(f"no images in {path}: wanted a folder for each class with {suffixes} files in it")
+    for name, files in groups.items():
+        if not files:
+            raise DataError(f"no images in {path / name}: wanted {suffixes} files, or no such folder")
+    return groups
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _decode(images: t.Sequence[tuple[str, Path | io.BytesIO]]) -> Array:
+    """Encoded images, each with a name for errors, as uint8 (n, c, h, w); all of one size, all grey or all RGB.
+
+    One thread: for small images Pillow's time is spent in Python (2 threads on 2 cores gained 7 % on CIFAR-10).
+    """
+    from PIL import Image
+
+    decoded: Array = np.empty((0, 1, 1, 1), np.uint8)
+    first, wanted = "", ("", (0, 0))
+    for row, (name, encoded) in enumerate(images):
+        try:
+            with Image.open(encoded, formats=IMAGE_FORMATS) as image:
+                found = image.mode, image.size
+                if row == 0:
+                    if image.width * image.height > LARGEST_IMAGE:
+                        raise DataError(f"{name} is {_described(*found)}: more than {LARGEST_IMAGE:,} pixels")
+                    if image.mode not in {"L", "RGB"}:
+                        raise DataError(f"{name} is {_described(*found)}; convert the images to 8-bit grey or RGB")
+                    first, wanted = name, found
+                    decoded = np.empty((len(images), image.height, image.width, len(image.getbands())), np.uint8)
+                elif found != wanted:
+                    raise DataError(f"{name} is {_described(*found)}, but {first} is {_described(*wanted)}")
+                decoded[row] = np.asarray(image).reshape(decoded.shape[1:])
+        except DataError:
+            raise
+        except Exception as error:  # Pillow meets broken files with whatever it stumbles over
+            raise DataError(f"{name} does not decode as an image: {error}") from error
+    return decoded.transpose(0, 3, 1, 2)
+
+
+def _described(mode: str, size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]} {mode}"

@@ -1,0 +1,142 @@
+"""A suite from start to end: what is missing is run, the tables are written, wandb gets its copy."""
+
+import contextlib
+import dataclasses
+import json
+import signal
+import time
+import types
+import typing as t
+from pathlib import Path
+
+from bench import executors, machine, run
+from bench.progress import Display, clock
+from bench.run import PlannedRun, Settings
+from bench.suite import DatasetSpec, Suite, WandbSpec, read_suite
+from results import store, wandb_mirror
+from results.leaderboard import FORMATS, Leaderboard, leaderboard
+from results.wandb_mirror import MirrorReport, WandbTarget
+
+
+@dataclasses.dataclass(frozen=True)
+class Launched:
+    """What became of a suite."""
+
+    directory: Path
+    planned: int
+    made: int  # runs of this call, failed ones included
+    failed: int
+    seconds: float
+    board: Leaderboard
+    problems: tuple[str, ...]  # files that are not used, and what wandb did not get
+
+    @property
+    def summary(self) -> str:
+        """A few lines for a person."""
+        if self.made:
+            failed = f", {self.failed} failed: run the same command to try them again" if self.failed else ""
+            first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}{failed}"
+        else:
+            first = f"all {self.planned} runs were done before; nothing to do"
+        return "\n".join([f"{first}; kept in {self.directory}", *self.problems])
+
+
+def read(suite: str, overrides: t.Sequence[str], seeds: str, limit: int, plugins: t.Sequence[Path]) -> Suite:
+    """A suite as the command line changes it. Raises ConfigError."""
+    listed = seeds if "-" in seeds else f"[{seeds}]"
+    checked = read_suite(suite, overrides=[*overrides, *([f"seeds={listed}"] if seeds else [])], plugins=plugins)
+    if not limit:
+        return checked
+    return checked.model_copy(
+        update={"datasets": tuple(one.model_copy(update={"limit": limit}) for one in checked.datasets)}
+    )
+
+
+def settings(
+    output: Path, threads: int, device: str, data_root: Path | None, offline: bool, plugins: t.Sequence[Path]
+) -> Settings:
+    """Paths made absolute and the number of threads made definite, so that workers need no more than this."""
+    return Settings(
+        output=output.absolute(),
+        data_root=data_root and data_root.absolute(),
+        offline=offline,
+        device=device,
+        threads=threads or machine.available_cores(),
+        plugins=tuple(plugin.absolute() for plugin in plugins),
+    )
+
+
+def plan(suite: Suite, settings: Settings) -> list[PlannedRun]:
+    """Every run of a suite with its place and what is missing there. Reads the datasets, writes no results."""
+    fingerprints: dict[DatasetSpec, str] = {}
+    planned = []
+    for spec in suite.runs():
+        if spec.dataset not in fingerprints:
+            fingerprints[spec.dataset] = run.load_data(spec, settings).fingerprint
+        planned.append(run.plan(spec, fingerprints[spec.dataset], settings))
+    return planned
+
+
+def launch(suite: Suite, settings: Settings, *, jobs: int = 1, fail_fast: bool = False) -> Launched:
+    """Do what is missing of a suite. Finished runs are never repeated.
+
+    Raises DataError before anything is written, StoreError where results cannot be kept, and KeyboardInterrupt on
+    Ctrl-C or SIGTERM; what was finished until then is kept.
+    """
+    started = time.monotonic()
+    planned = plan(suite, settings)
+    missing = [one for one in planned if one.missing]
+    directory = settings.output / suite.suite
+    made = failed = 0
+    if missing:
+        store.check_writable(directory)
+        store.sweep(directory)
+        store.replace(directory / "suite.json", store.canonical(suite.model_dump(mode="json")))
+        with Display(len(missing)) as display, _terminable(), contextlib.closing(
+            executors.serial(missing, settings, display)
+            if jobs == 1
+            else executors.processes(missing, settings, jobs, display)
+        ) as ended:  # fmt: skip
+            for one, seconds, error in ended:
+                made, failed = made + 1, failed + (error is not None)
+                display.finish(one.title, seconds, error)
+                if error and fail_fast:
+                    break
+    contents = store.read_store(directory)
+    board = leaderboard(contents.records)
+    for form, suffix in FORMATS.items():
+        store.replace(directory / f"leaderboard.{suffix}", board.render(form).encode())
+    mirrored = wandb_mirror.mirror(directory, _target(suite.wandb))
+    problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
+    problems += [mirrored.problem] if mirrored.problem else []
+    seconds = time.monotonic() - started
+    return Launched(directory, len(planned), made, failed, seconds, board, tuple(problems))
+
+
+def sync(directory: Path, project: str, entity: str) -> MirrorReport:
+    """Send to wandb what it has not seen of a suite's directory, to the project its suite names unless told another."""
+    try:
+        suite = json.loads((directory / "suite.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise store.StoreError(f"{directory} is not a suite's directory: it has no suite.json") from error
+    target = _target(WandbSpec.model_validate(suite["wandb"]))
+    target = dataclasses.replace(target, project=project or target.project, entity=entity or target.entity)
+    return wandb_mirror.sync(directory, target)
+
+
+def _target(spec: WandbSpec) -> WandbTarget:
+    return WandbTarget(spec.mode, spec.project, spec.entity)
+
+
+@contextlib.contextmanager
+def _terminable() -> t.Iterator[None]:
+    """SIGTERM stops like Ctrl-C inside the block."""
+
+    def stop(number: int, frame: types.FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,105 @@
+"""The machine a number is made on: device, threads, precision, and the provenance that records carry."""
+
+import datetime
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+import typing as t
+from pathlib import Path
+
+import torch
+
+from results.record import Provenance
+
+Precision = t.Literal["auto", "float32", "bfloat16"]
+
+
+class MachineError(Exception):
+    """Something was asked for that this machine does not have."""
+
+
+def pick_device(name: str) -> torch.device:
+    """'auto' is the first GPU where there is one, the processor elsewhere."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise MachineError(f"no device {name!r}; try auto, cpu, cuda or cuda:1") from error
+    if device.type not in ("cpu", "cuda"):
+        raise MachineError(f"device {name!r} is not supported; try auto, cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MachineError(
+            f"device {name!r} was asked for and {torch.cuda.device_count()} GPUs are here; try --device cpu"
+        )
+    return device
+
+
+def pick_precision(name: Precision, device: torch.device) -> t.Literal["float32", "bfloat16"]:
+    """'auto' is bfloat16 where the device multiplies it natively, float32 elsewhere."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if native else "float32"
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare(threads: int) -> None:
+    """Fix what would otherwise change the bits of a result from one process to the next."""
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def provenance(device: torch.device, threads: int, precision: str) -> Provenance:
+    """Where and with what a run is made; names no user, host or path."""
+    commit, dirty = _commit()
+    return Provenance(
+        commit=commit,
+        dirty=dirty,
+        versions={name: importlib.metadata.version(name) for name in ("frostbench", "torch", "numpy", "scikit-learn")}
+        | {"python": platform.python_version()},
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
+        threads=threads,
+        precision=precision,
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+@functools.cache
+def processor_name() -> str:
+    """The processor's own name, or its architecture where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {available_cores()} cores"
+
+
+@functools.cache
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of the checkout this code stands in and whether it was changed since; None, None elsewhere."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None, None
+    try:
+        commit = _git(here, "rev-parse", "--short=12", "HEAD")
+        return commit, bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(here: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(here), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()

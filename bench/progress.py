@@ -1,0 +1,98 @@
+"""What a person sees while a suite runs, on stderr: bars on a terminal, a line every 30 s elsewhere."""
+
+import sys
+import time
+import types
+import typing as t
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from encoders import base
+
+LINE_SECONDS = 30.0  # between two lines about the same run where there is no terminal
+
+
+class Display:
+    """Shows a suite and the run it is at. Use it as a context manager; it is a run's Watcher."""
+
+    def __init__(self, runs: int, terminal: bool | None = None) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.live = self.console.is_terminal if terminal is None else terminal
+        self.total, self.done, self.title = runs, 0, ""
+        self.said = time.monotonic()
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=self.console,
+            disable=not self.live,
+            transient=True,
+        )
+        self.suite: TaskID = self.bars.add_task("runs", total=runs, detail="")
+        self.run: TaskID | None = None
+
+    def __enter__(self) -> t.Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def start(self, title: str) -> None:
+        self.title = title
+        self._close()
+        self.run = self.bars.add_task(title, total=None, detail="")
+
+    def stage(self, text: str) -> None:
+        if self.run is not None:
+            self.bars.update(self.run, detail=text)
+        self._line(text)
+
+    def training(self, progress: base.Progress) -> None:
+        losses = ", ".join(f"{player} {loss:.3f}" for player, loss in progress.losses.items())
+        detail = f"{progress.images_per_second:,.0f} images/s, {losses}, {clock(progress.seconds_left)} left"
+        if self.run is not None:
+            done = progress.fraction * progress.epochs
+            self.bars.update(self.run, total=progress.epochs, completed=int(done), detail=detail)
+        self._line(f"epoch {progress.epoch} of {progress.epochs}, {detail}")
+
+    def finish(self, title: str, seconds: float, error: str | None) -> None:
+        self._close()
+        self.done += 1
+        self.bars.update(self.suite, completed=self.done)
+        outcome = f"failed: {error}" if error else f"done in {clock(seconds)}"
+        self.console.print(f"[{self.done}/{self.total}] {title}: {outcome}", markup=False, soft_wrap=True)
+        self.said = time.monotonic()
+
+    def _close(self) -> None:
+        if self.run is not None:
+            self.bars.remove_task(self.run)
+            self.run = None
+
+    def _line(self, text: str) -> None:
+        if not self.live and time.monotonic() - self.said >= LINE_SECONDS:
+            print(f"{self.title}: {text}", file=sys.stderr, flush=True)  # noqa: T201 - this is what the class is for
+            self.said = time.monotonic()
+
+
+class Lines:
+    """A run's Watcher in a process of its own: a line every 30 s."""
+
+    def __init__(self, title: str) -> None:
+        self.display = Display(1, terminal=False)
+        self.display.title = title
+        self.stage, self.training = self.display.stage, self.display.training
+
+
+def clock(seconds: float) -> str:
+    """12 s, 3 min 20 s, 2 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"

@@ -1,0 +1,127 @@
+"""From a name to the class it means: ours by file name, a plugin's by class name, a package's by its entry point.
+
+A suite file is data and names only what is found here. What runs code is said elsewhere: a plugin on the command line,
+an entry point (`frostbench.encoders`, `frostbench.protocols`) by installing its package.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import re
+import sys
+import traceback
+import types
+import typing as t
+import warnings
+from pathlib import Path
+
+from bench.strict_yaml import ConfigError, Problem
+from encoders.base import Encoder
+from protocols.base import Protocol
+
+NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"  # names become the names of files
+
+Base = t.TypeVar("Base", bound=Encoder | Protocol)
+
+
+def encoders(plugins: t.Sequence[Path] = ()) -> dict[str, type[Encoder]]:
+    """Every encoder there is, by the name that suites call it, in alphabetical order.
+
+    Raises ConfigError for a plugin that cannot be read or takes a name that is taken.
+    """
+    return _found(Encoder, "encoders", plugins)  # type: ignore[type-abstract]
+
+
+def protocols(plugins: t.Sequence[Path] = ()) -> dict[str, type[Protocol]]:
+    """Every protocol there is; as `encoders`."""
+    return _found(Protocol, "protocols", plugins)  # type: ignore[type-abstract]
+
+
+def nearest(name: str, choices: t.Iterable[str]) -> str:
+    """` (did you mean 'bigan'?)` for the choice most like a name, or nothing if none is."""
+    spelled = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name[:100].lower(), spelled, 1)
+    return f" (did you mean {spelled[close[0]]!r}?)" if close else ""
+
+
+def notes(recipe: type[Encoder | Protocol]) -> dict[str, str]:
+    """What is said of each parameter: its field's description, or else the comment behind it in the source."""
+    found: dict[str, str] = {}
+    for part in reversed(recipe.__mro__):
+        if issubclass(part, Encoder | Protocol):
+            found.update(re.findall(r"^    (\w+): .*\S  # (.+)$", inspect.getsource(part), re.MULTILINE))
+    described = {name: field.description for name, field in recipe.model_fields.items() if field.description}
+    return {name: note for name, note in (found | described).items() if name in recipe.model_fields}
+
+
+def _found(base: type[Base], package: str, plugins: t.Sequence[Path]) -> dict[str, type[Base]]:
+    found: dict[str, type[Base]] = {}
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        for recipe in _own(importlib.import_module(f"{package}.{module.name}"), base):
+            _add(found, module.name, recipe)
+    for entry in importlib.metadata.entry_points(group=f"frostbench.{package}"):
+        try:
+            recipe = entry.load()
+            if not (isinstance(recipe, type) and issubclass(recipe, base) and not inspect.isabstract(recipe)):
+                raise TypeError(f"wanted a concrete {base.__name__} class, got {recipe!r}")
+            _add(found, entry.name, recipe)
+        except Exception as error:  # one broken package must not take all suites with it
+            warnings.warn(f"{package} leave out {entry.name!r} ({entry.value}): {error}", stacklevel=3)
+    for path in dict.fromkeys(plugin.resolve() for plugin in plugins):
+        for recipe in _own(_plugin(path), base):
+            try:
+                _add(found, _snake_case(recipe.__name__), recipe)
+            except ValueError as error:
+                raise ConfigError([Problem(str(path), None, None, (), str(error))]) from error
+    return dict(sorted(found.items()))
+
+
+def _own(module: types.ModuleType, base: type[Base]) -> list[type[Base]]:
+    """The recipes a module defines: neither imported there, nor abstract, nor private."""
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base)]
+    mine = [c for c in classes if c.__module__ == module.__name__ and not inspect.isabstract(c)]
+    return [recipe for recipe in mine if not recipe.__name__.startswith("_")]
+
+
+def _add(found: dict[str, type[Base]], name: str, recipe: type[Base]) -> None:
+    if not re.fullmatch(NAME, name):
+        raise ValueError(f"class {recipe.__name__}: {name!r} is no name for a method; wanted {NAME}")
+    if name in found:
+        taken = found[name]
+        raise ValueError(f"class {recipe.__name__}: {name!r} is {taken.__module__}.{taken.__name__}; rename the class")
+    if reserved := recipe.model_fields.keys() & {"name", "label"}:
+        raise ValueError(f"class {recipe.__name__}: suites use the key {min(reserved)!r}; rename the parameter")
+    found[name] = recipe
+
+
+def _plugin(path: Path) -> types.ModuleType:
+    """The module of a Python file, imported once a process."""
+    name = f"frostbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        came = "a file of another kind" if path.is_file() else "a directory" if path.is_dir() else "no such file"
+        raise ConfigError([Problem(str(path), None, None, (), f"wanted a Python file (.py), got {came}")])
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where pydantic and pickle look it up
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else frames[-1] if frames else None
+        message = f"cannot be imported; {type(error).__name__}: {error}"
+        raise ConfigError([Problem(str(path), line, None, (), message)]) from error
+    if not any(_own(module, base) for base in (Encoder, Protocol)):
+        del sys.modules[name]
+        message = "wanted a subclass of encoders.base.Encoder or protocols.base.Protocol, found none"
+        raise ConfigError([Problem(str(path), None, None, (), message)])
+    return module
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -1,0 +1,219 @@
+"""Linear probe: multinomial logistic regression on frozen features, solved to a certificate.
+
+Source: logistic-regression probes of frozen features (Alain and Bengio 2016, arXiv:1610.01644), with the strength
+chosen on held-out train rows as DCGAN chose its SVM's (Radford et al. 2015, arXiv:1511.06434). Differs from probes
+trained by SGD: the problem is convex, so it is solved, and the details say how nearly. Solver: full-batch L-BFGS (Liu
+and Nocedal 1989), preconditioned by the curvature at the solution of the last strength.
+"""
+
+import collections
+import typing as t
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from protocols.base import FeatureSet, Protocol, Scores, stratified_split
+
+_DENSE = 4096  # features up to which the preconditioner is a whole matrix; beyond, its diagonal serves
+
+
+class Linear(Protocol):
+    """The share of test rows that multinomial logistic regression on the frozen features classifies rightly.
+
+    Features are standardised by the mean and standard deviation of the rows fitted on (a constant feature becomes 0).
+    Then mean cross-entropy (nats) + strength / 2 * |weights|^2 is minimised, the biases not penalised; scikit-learn's C
+    is 1 / (strength * rows). Each strength is fitted on the rest of a stratified split of train; the one with the
+    highest validation accuracy, of equals the lowest validation loss, is fitted again on all of train, and test is read
+    once. Classes that train lacks are never predicted.
+
+    Details: the chosen `strength`; its fit on all of train as `refit`; every fit of the selection as `path`. Each fit
+    has its mean cross-entropy `loss`, its `objective`, its `gap` (the objective is at most this far above the minimum,
+    in nats, up to float32 rounding), its `passes` over the features, and whether the gap met the tolerance
+    (`converged`).
+    """
+
+    source = "Alain and Bengio 2016, arXiv:1610.01644"
+
+    strengths: t.Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)] = (
+        1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5,
+    )  # fmt: skip
+    validation: t.Annotated[float, Field(gt=0, lt=1)] = 1 / 6  # of train, held out to choose; MNIST: 10,000 of 60,000
+    tolerance: PositiveFloat = 1e-4  # of the objective, in nats, certified
+    max_passes: PositiveInt = 1000  # over the features, a fit
+
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
+        size = min(max(1, round(self.validation * len(train))), len(train) - 1)
+        fitted_rows, held_rows = (
+            torch.from_numpy(rows).to(train.labels.device)
+            for rows in stratified_split(train.labels.cpu().numpy(), size, seed)
+        )
+        path, best, start = [], None, None
+        problem = _Problem(train.features[fitted_rows], train.labels[fitted_rows])
+        held = train.rows(held_rows) if size else train
+        for strength in sorted(self.strengths, reverse=True):  # from the easy problem to the hard, each from the last
+            fit = problem.solve(strength, self.tolerance, self.max_passes, start)
+            start = fit
+            accuracy, loss = problem.judge(fit, held)
+            path.append({"validation_accuracy": accuracy, "validation_loss": loss} | fit.report())
+            if best is None or (accuracy, -loss) > best[:2]:
+                best = (accuracy, -loss, fit)
+        assert best is not None
+        chosen = best[2]
+        del problem
+        problem = _Problem(train.features, train.labels)
+        start = chosen if len(chosen.weights) == len(problem.present) else None
+        refit = problem.solve(chosen.strength, self.tolerance, self.max_passes, start)
+        predictions = problem.present[problem.logits(refit, test.features).argmax(dim=1)]  # the first of equals
+        top1 = float((predictions == test.labels).double().mean())
+        details = {"strength": refit.strength, "validation_rows": size, "refit": refit.report(), "path": path}
+        return Scores({"top1": top1}, predictions, details)
+
+
+class Fit(t.NamedTuple):
+    strength: float
+    weights: Tensor  # float64 (classes present, d), of standardised features
+    biases: Tensor  # float64 (classes present,)
+    loss: float  # mean cross-entropy, nats
+    objective: float
+    gap: float
+    passes: int
+    converged: bool
+
+    def report(self) -> dict[str, t.Any]:
+        return {name: value for name, value in self._asdict().items() if name not in ("weights", "biases")}
+
+
+class _Problem:
+    """Logistic regression of labels (n,) on features (n, d), standardised here, to be solved at any strength."""
+
+    def __init__(self, features: Tensor, labels: Tensor) -> None:
+        n, d = features.shape
+        self.rows = max(256, 2**20 // d)  # of a slice: 4 MiB, which stays in cache
+        self.present, self.labels = torch.unique(labels, return_inverse=True)
+        self.shares = self.labels.bincount().double() / n
+        self.mean = torch.stack([x.double().sum(0) for x in self.slices(features)]).sum(0) / n
+        variance = torch.stack([(x.double() - self.mean).square().sum(0) for x in self.slices(features)]).sum(0) / n
+        varies = features.amax(0) > features.amin(0)  # exactly: the mean of equal numbers may differ from them
+        self.factor = torch.where(varies, variance, torch.inf).rsqrt()
+        self.x = torch.empty_like(features)
+        for x, raw in zip(self.slices(self.x), self.slices(features)):
+            x.copy_(self.standardised(raw))
+
+    def slices(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(rows, self.rows)
+
+    def standardised(self, features: Tensor) -> Tensor:
+        return (features.double() - self.mean) * self.factor  # float64 (n, d)
+
+    def logits(self, fit: Fit, features: Tensor) -> Tensor:
+        parts = [self.standardised(x) @ fit.weights.T + fit.biases for x in self.slices(features)]
+        return torch.cat(parts)  # float64 (n, classes present)
+
+    def judge(self, fit: Fit, held: FeatureSet) -> tuple[float, float]:
+        """Accuracy on all rows; mean cross-entropy on rows of the classes known here (on others it is infinite)."""
+        logits = self.logits(fit, held.features)
+        accuracy = (self.present[logits.argmax(dim=1)] == held.labels).double().mean()
+        right = held.labels[:, None] == self.present  # (n, classes present), at most one in a row
+        known = right.any(dim=1)
+        losses = logits.logsumexp(dim=1)[known] - logits[right]
+        return float(accuracy), float(losses.mean()) if len(losses) else 0.0
+
+    def solve(self, strength: float, tolerance: float, max_passes: int, start: Fit | None) -> Fit:
+        """Minimise over the weights, the biases being the best for the weights at every point.
+
+        What is minimised is then as strongly convex as its penalty, so it is at most |gradient|^2 / (2 strength) above
+        its minimum: the gap. In exact arithmetic it is also the gap to the dual problem.
+        """
+        weights = torch.zeros(len(self.present), self.x.shape[1]).to(self.shares) if start is None else start.weights
+        at = self.evaluate(weights, self.shares.log() if start is None else start.biases, strength)
+        precondition = self.preconditioner(at, strength)
+        steps: collections.deque[tuple[Tensor, Tensor]] = collections.deque(maxlen=10)
+        passes, stuck = 1, False
+        while at.gap > tolerance and passes < max_passes and not stuck:
+            direction = -_two_loops(at.gradient, steps, precondition)
+            downhill = float((direction * at.gradient).sum())
+            low, low_slope, high, high_slope, step = 0.0, downhill, 0.0, 0.0, 1.0
+            for _ in range(20):  # the slope along a line grows on a convex function: close in on where it is near 0
+                new = self.evaluate(at.weights + step * direction, at.biases, strength)
+                passes += 1
+                slope = float((direction * new.gradient).sum())
+                if abs(slope) <= 0.7 * -downhill or passes >= max_passes:
+                    break
+                if slope < 0:
+                    low, low_slope = step, slope
+                else:
+                    high, high_slope = step, slope
+                share = low_slope / (low_slope - high_slope)
+                step = low + (high - low) * min(max(share, 0.1), 0.9) if high else 4 * step
+            else:
+                stuck = True  # float32 has no more digits to go downhill by
+            steps.append((new.weights - at.weights, new.gradient - at.gradient))
+            at = new
+        return Fit(strength, at.weights, at.biases, at.loss, at.objective, at.gap, passes, at.gap <= tolerance)
+
+    def evaluate(self, weights: Tensor, biases: Tensor, strength: float) -> "_Point":
+        """One pass: products in float32, sums over rows in float64. `biases` (classes,) is where to start from."""
+        n, classes = len(self.x), len(biases)
+        plain = functional.linear(self.x, weights.float())  # (n, classes)
+        for _ in range(20):  # Newton's method for the biases alone
+            probabilities = torch.softmax(plain + biases.float(), dim=1)
+            mean = probabilities.mean(dim=0, dtype=torch.float64)
+            excess = mean - self.shares
+            if float(excess.abs().max()) <= 1e-7:
+                break
+            second = torch.stack([p.T @ p for p in torch.split(probabilities, 8192)]).double().sum(0) / n
+            curvature = mean.diag() - second + 1 / classes  # adding the same to all biases changes nothing
+            curvature += 1e-7 * torch.eye(classes).to(curvature)
+            biases = biases - torch.linalg.solve(curvature, excess).clamp(-1, 1)
+        own = self.labels[:, None]
+        shifted = plain + biases.float()
+        loss = float((shifted.logsumexp(dim=1) - shifted.gather(1, own)[:, 0]).mean(dtype=torch.float64))
+        residual = probabilities.scatter_add_(1, own, torch.full_like(own, -1, dtype=torch.float32))
+        gradient = strength * weights
+        for r, x in zip(self.slices(residual), self.slices(self.x)):
+            gradient += (r.T @ x) / n
+        penalty = strength / 2 * float(weights.square().sum())
+        return _Point(weights, biases, gradient, loss, loss + penalty, float(gradient.square().sum()) / (2 * strength))
+
+    def preconditioner(self, at: "_Point", strength: float) -> t.Callable[[Tensor], Tensor]:
+        """The inverse of the curvature at a point, averaged over classes, of a sample of rows where there are many."""
+        n, d = self.x.shape
+        total = torch.zeros((d, d) if d <= _DENSE else (d,), dtype=torch.float64, device=self.x.device)
+        sample = self.x[:: max(1, n // (8 * d))]
+        for x in torch.split(sample, 8192):
+            probabilities = torch.softmax(functional.linear(x, at.weights.float(), at.biases.float()), dim=1)
+            x = x * (probabilities * (1 - probabilities)).mean(dim=1, keepdim=True).sqrt()
+            total += x.T @ x if d <= _DENSE else x.square().sum(dim=0)
+        total /= len(sample)
+        if d > _DENSE:
+            return lambda gradient: gradient / (total + strength)
+        total.diagonal().add_(strength + 1e-5 * float(total.diagonal().mean()))  # 1e-5: safe from rounding
+        factor = torch.linalg.cholesky(total)
+        return lambda gradient: torch.cholesky_solve(gradient.T, factor).T
+
+
+class _Point(t.NamedTuple):
+    weights: Tensor
+    biases: Tensor  # the best for these weights
+    gradient: Tensor  # of the objective by the weights, float64 (classes, d)
+    loss: float
+    objective: float
+    gap: float
+
+
+def _two_loops(
+    gradient: Tensor, steps: t.Iterable[tuple[Tensor, Tensor]], precondition: t.Callable[[Tensor], Tensor]
+) -> Tensor:
+    """L-BFGS: the inverse of the curvature seen over the last steps (moves, changes of gradient), on the gradient."""
+    direction = gradient
+    backwards = []
+    for move, change in reversed(list(steps)):
+        weight = (move * direction).sum() / (move * change).sum()
+        backwards.append(weight)
+        direction = direction - weight * change
+    direction = precondition(direction)
+    for (move, change), weight in zip(steps, reversed(backwards)):
+        direction = direction + (weight - (change * direction).sum() / (move * change).sum()) * move
+    return direction

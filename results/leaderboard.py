@@ -1,0 +1,508 @@
+"""Records to ranked tables. A pure function of the records, in whatever order they come.
+
+What cannot be compared never shares a table (other data, another limit or split), a column (another version or other
+settings of a protocol) or a row (other parameters of an encoder, even under the same label).
+"""
+
+import dataclasses
+import html
+import io
+import json
+import textwrap
+import typing as t
+from collections import defaultdict
+from dataclasses import dataclass
+
+from results.record import Json, Record
+from results.statistics import mean_interval
+
+if t.TYPE_CHECKING:
+    import rich.table
+
+Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
+FORMATS: dict[Format, str] = {  # to what the names of such files end in
+    "table": "txt",
+    "markdown": "md",
+    "csv": "csv",
+    "latex": "tex",
+    "html": "html",
+    "json": "json",
+}
+EMPTY = "No results yet: `frostbench run SUITE.yaml` makes some."
+Key = t.TypeVar("Key")
+SEVERAL = "several"  # stands where the runs behind a row or a table disagree
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tap of one encoder judged by one protocol, over its seeds; or an encoder that failed, over those that did."""
+
+    dataset: str  # with limit and split, and what tells it from a namesake
+    encoder: str  # the suite's label, and what tells it from a namesake
+    tap: str | None
+    protocol: str | None  # label@version, and what tells it from a namesake
+    metric: str | None
+    mean: float | None  # a fraction in 0..1, like `low`, `high` and `values`
+    low: float | None  # the 95 % interval of the mean over seeds; one seed has none
+    high: float | None
+    seeds: int
+    of_seeds: int  # that its table has
+    values: tuple[float, ...]  # one a seed, in the order of the seeds
+    method: str
+    is_control: bool  # what a learned encoder has to beat
+    dimensions: int | None
+    fit_seconds: float | None  # mean over seeds
+    limit: int | None
+    split: str
+    train_images: int
+    test_images: int
+    device: str
+    threads: int | str
+    precision: str
+    commit: str | None
+    status: t.Literal["done", "failed"]
+    error: str | None
+
+    def plain(self) -> dict[str, Json]:
+        """The row as files have it; they say `control` for `is_control`."""
+        row = dataclasses.asdict(self) | {"values": list(self.values)}
+        return dict(zip(COLUMNS, row.values()))
+
+
+COLUMNS = [field.name.removeprefix("is_") for field in dataclasses.fields(Row)]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The rows of every table: datasets in the alphabet, in each the best first, what failed last."""
+
+    rows: list[Row]
+
+    def render(self, format: Format, *, width: int | None = None, colour: bool = False) -> str:
+        """The leaderboard as text that ends with a newline.
+
+        `json` and `csv` have the rows, fractions in 0..1. The others have a table a dataset, scores in percent. `table`
+        folds what is wider than `width` columns (None, for pipes and files: as wide as it must be) and cuts nothing.
+        """
+        if format == "json":
+            return json.dumps([row.plain() for row in self.rows], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        if format == "csv":
+            return _csv(self.rows)
+        by_dataset: dict[str, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            by_dataset[row.dataset].append(row)
+        tables = [_table(rows) for rows in by_dataset.values()]
+        legend = _legend(self.rows) if tables else EMPTY
+        if format == "markdown":
+            return _markdown(tables, legend)
+        if format == "latex":
+            return _latex(tables, legend)
+        if format == "html":
+            return _html(tables, legend)
+        return _terminal(tables, legend, width, colour)
+
+
+# ---- records to rows --------------------------------------------------------------------------------------------
+
+
+def leaderboard(records: t.Iterable[Record]) -> Leaderboard:
+    """Rank by the mean of a table's first protocol in the alphabet, where equal or missing by the second, and so on.
+
+    A seed counts once in a cell: if several runs claim it, the newest does.
+    """
+    oldest_first = sorted(records, key=lambda record: (record.provenance.started, record.key))
+    known = {_dataset(record): record.fingerprint for record in oldest_first if record.fingerprint}
+    tables: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in oldest_first:  # a run can fail before its data is known: it then stands with its namesakes
+        name = _dataset(record)
+        tables[name, record.fingerprint or known.get(name, "")].append(record)
+    shown = _told_apart({table: (table[0], {"data": table[1][:12]}) for table in tables})
+    return Leaderboard([row for table in sorted(tables) for row in _ranked(shown[table], tables[table])])
+
+
+def _ranked(dataset: str, records: list[Record]) -> list[Row]:
+    """The rows of one table."""
+    encoders = _told_apart({_encoder_key(record): (record.label, _encoder_facts(record)) for record in records})
+    done = [record for record in records if record.status == "done" and record.metrics]
+    protocols = _told_apart({_protocol_key(record): (_versioned(record), _protocol_facts(record)) for record in done})
+    cells: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
+    for record in done:
+        line = encoders[_encoder_key(record)], record.tap or ""
+        cells[*line, protocols[_protocol_key(record)], next(iter(record.metrics))].append(record)
+    failures: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        if record.status == "failed":
+            failures[encoders[_encoder_key(record)], record.error or ""].append(record)
+
+    of_seeds = len({record.seed for record in records})
+    scored = {cell: _row(dataset, cell[0], cell[2], of_seeds, members) for cell, members in cells.items()}
+    columns = sorted({cell[2:] for cell in cells})
+    lines = {cell[:2]: [scored.get((*cell[:2], *column)) for column in columns] for cell in cells}
+    best_first = sorted(lines, key=lambda line: ([-(row.mean or 0) if row else 1 for row in lines[line]], line))
+    failed = [_row(dataset, encoder, None, of_seeds, failures[encoder, error]) for encoder, error in sorted(failures)]
+    return [row for line in best_first for row in lines[line] if row] + failed
+
+
+def _row(dataset: str, encoder: str, protocol: str | None, of_seeds: int, records: list[Record]) -> Row:
+    """One row from records, oldest first, that differ in their seeds only; or that failed with the same error."""
+    by_seed = {record.seed: record for record in records}  # the newest of each seed
+    members = [by_seed[seed] for seed in sorted(by_seed)]
+    one, made = members[0], [record.provenance for record in members]
+    metric = next(iter(one.metrics), None)
+    values = [record.metrics[metric] for record in members] if metric else []
+    interval = mean_interval(values) if values else None
+    fits = [record.seconds["fit"] for record in members if "fit" in record.seconds]
+    return Row(
+        dataset=dataset,
+        encoder=encoder,
+        tap=one.tap,
+        protocol=protocol,
+        metric=metric,
+        mean=interval.mean if interval else None,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        seeds=len(members),
+        of_seeds=of_seeds,
+        values=tuple(values),
+        method=one.encoder,
+        is_control=one.is_control,
+        dimensions=one.dimensions,
+        fit_seconds=sum(fits) / len(fits) if fits else None,
+        limit=one.limit,
+        split=one.split,
+        train_images=one.train_images,
+        test_images=one.test_images,
+        device=_agreed([one.device for one in made]),
+        threads=_agreed([one.threads for one in made]),
+        precision=_agreed([one.precision for one in made]),
+        commit=_agreed([one.commit and one.commit[:10] + (" with changes" if one.dirty else "") for one in made]),
+        status=one.status,
+        error=one.error,
+    )
+
+
+def _dataset(record: Record) -> str:
+    limit = f" (limit {record.limit})" if record.limit is not None else ""
+    return record.dataset + limit + (" (validation)" if record.split == "validation" else "")
+
+
+def _versioned(record: Record) -> str:
+    return f"{record.protocol_label}@{record.protocol_version}"
+
+
+def _encoder_facts(record: Record) -> dict[str, Json]:
+    """What moves an encoder's numbers besides data and seed."""
+    made = {"method": record.encoder, "version": record.encoder_version, "precision": record.provenance.precision}
+    return record.params | made
+
+
+def _protocol_facts(record: Record) -> dict[str, Json]:
+    return record.protocol_params | {"protocol": record.protocol}
+
+
+def _encoder_key(record: Record) -> tuple[str, str]:
+    return record.label, _json(_encoder_facts(record))
+
+
+def _protocol_key(record: Record) -> tuple[str, str]:
+    return _versioned(record), _json(_protocol_facts(record))
+
+
+def _told_apart(things: dict[Key, tuple[str, dict[str, Json]]]) -> dict[Key, str]:
+    """A name for each thing: its own, and for namesakes the facts in which they differ."""
+    namesakes: dict[str, list[Key]] = defaultdict(list)
+    for key, (name, _) in things.items():
+        namesakes[name].append(key)
+    shown = {}
+    for name, keys in namesakes.items():
+        facts = [things[key][1] for key in keys]
+        differing = [fact for fact in sorted(set().union(*facts)) if len({_json(one.get(fact)) for one in facts}) > 1]
+        for key, one in zip(keys, facts):
+            told = ", ".join(f"{fact}={_word(one[fact])}" for fact in differing if fact in one)
+            shown[key] = f"{name} ({told})" if told else name
+    return shown
+
+
+def _json(value: Json) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _word(value: Json) -> str:
+    return value if isinstance(value, str) else _json(value)
+
+
+def _agreed(values: t.Sequence[t.Any]) -> t.Any:
+    return values[0] if len(set(values)) == 1 else SEVERAL
+
+
+# ---- rows to text -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What tables print of one tap of one encoder, or in place of everything but the encoder how it failed."""
+
+    encoder: str
+    is_control: bool
+    tap: str = ""
+    scores: tuple[str, ...] = ()  # one a column
+    seeds: str = ""
+    fit_seconds: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class _Table:
+    caption: str
+    columns: list[str]
+    lines: list[_Line]
+
+    @property
+    def header(self) -> list[str]:
+        return ["encoder", "tap", *self.columns, "seeds", "training s"]
+
+
+def _table(rows: list[Row]) -> _Table:
+    metrics = {row.metric for row in rows if row.metric}
+    columns = sorted({(row.protocol or "", row.metric or "") for row in rows if row.status == "done"})
+    lines: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        lines[row.encoder, row.tap or f"failed: {row.error}"].append(row)
+    header = [protocol if len(metrics) == 1 else f"{protocol} {metric}" for protocol, metric in columns]
+    return _Table(
+        _caption(rows), [_clean(name) for name in header], [_line(cells, columns) for cells in lines.values()]
+    )
+
+
+def _line(cells: list[Row], columns: list[tuple[str, str]]) -> _Line:
+    one = max(cells, key=lambda row: row.seeds)
+    encoder = _clean(one.encoder)
+    if one.status == "failed":
+        failure = _clean(f"failed: {one.error or 'no reason given'} ({one.seeds} of {_count(one.of_seeds, 'seed')})")
+        return _Line(encoder, one.is_control, failure=failure)
+    scores = {(row.protocol, row.metric): _score(row, one.seeds) for row in cells}
+    return _Line(
+        encoder,
+        one.is_control,
+        tap=_clean(one.tap or ""),
+        scores=tuple(scores.get(column, "-") for column in columns),
+        seeds=str(one.seeds) if one.seeds == one.of_seeds else f"{one.seeds} of {one.of_seeds}",
+        fit_seconds="-" if one.fit_seconds is None else f"{one.fit_seconds:.1f}",
+    )
+
+
+def _score(row: Row, seeds: int) -> str:
+    """Percent: '96.84 ± 0.31', one seed '96.84'; '(n=1)' behind it where it has fewer seeds than its neighbours."""
+    mean, low, high = row.mean or 0.0, row.low, row.high
+    half = max(mean - low, high - mean) if low is not None and high is not None else None  # one side can be clipped
+    text = f"{100 * mean:.2f}" + ("" if half is None else f" ± {100 * half:.2f}")
+    return text if row.seeds == seeds else f"{text} (n={row.seeds})"
+
+
+def _caption(rows: list[Row]) -> str:
+    """The dataset, its size and where the numbers were made, as far as all rows agree."""
+    made = [row for row in rows if row.status == "done"] or rows
+    one, facts = made[0], [_clean(made[0].dataset)]
+    if one.train_images and one.test_images:
+        facts[0] += f": {one.train_images:,} train and {one.test_images:,} test images"
+    threads = _agreed([row.threads for row in made])
+    facts.append(_named(_agreed([row.device for row in made]), "{}", "several devices"))
+    facts.append("several thread counts" if threads == SEVERAL else _count(threads, "thread"))
+    facts.append(_named(_agreed([row.precision for row in made]), "{}", "several precisions"))
+    facts.append(_named(_agreed([row.commit for row in made]), "commit {}", "several commits"))
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _named(value: str | None, one: str, several: str) -> str:
+    return several if value == SEVERAL else one.format(_clean(value)) if value else ""
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _legend(rows: list[Row]) -> str:
+    metrics = sorted({row.metric for row in rows if row.metric})
+    legend = (
+        f"Scores: {_clean(', '.join(metrics))} in percent, the mean over seeds ± half its 95 % interval (Student t "
+    )
+    legend += "over seeds: wide for 2, none for 1), which says nothing of other test images. Seconds: mean over seeds."
+    if any(row.is_control for row in rows):
+        legend += " (control) marks what a learned encoder has to beat."
+    return legend
+
+
+def _clean(text: str) -> str:
+    """One line of printable characters: labels and errors come from files, and a terminal obeys control characters."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+
+
+def _csv(rows: list[Row]) -> str:
+    import pandas as pd  # noqa: PLC0415 - slow to import
+
+    plain = [row.plain() | {"values": _json(list(row.values))} for row in rows]
+    return pd.DataFrame(plain, columns=COLUMNS, dtype=object).to_csv(index=False, lineterminator="\n")
+
+
+def _markdown(tables: list[_Table], legend: str) -> str:
+    def escape(text: str) -> str:
+        return "".join(f"\\{one}" if one in "\\`*_[]<>|~#" else one for one in text)
+
+    def row(cells: t.Iterable[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    blocks = []
+    for table in tables:
+        marks = ["---", "---", *("---:" for _ in table.header[2:])]
+        lines = [row(escape(name) for name in table.header), row(marks)]
+        for line in table.lines:
+            encoder = f"*{escape(line.encoder)}* (control)" if line.is_control else escape(line.encoder)
+            cells = [line.tap, *line.scores, line.seeds, line.fit_seconds]
+            if line.failure:
+                cells = [line.failure, *[""] * (len(table.header) - 2)]
+            lines.append(row([encoder, *(escape(cell) for cell in cells)]))
+        blocks += [f"**{escape(table.caption)}**", "\n".join(lines)]
+    return "\n\n".join([*blocks, escape(legend) if tables else legend]) + "\n"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    **{one: f"\\{one}" for one in "{}$&#_%"},
+}
+
+
+def _latex(tables: list[_Table], legend: str) -> str:
+    def escape(text: str) -> str:
+        return "".join(_LATEX.get(one, one) for one in text)
+
+    if not tables:
+        return f"% {legend}\n"
+    lines = [r"% needs \usepackage{booktabs} and, for \textquotedbl, \usepackage[T1]{fontenc}"]
+    for table in tables:
+        lines += [r"\begin{table}", r"\centering", rf"\caption{{{escape(table.caption)}}}"]
+        lines += [rf"\begin{{tabular}}{{ll{'r' * (len(table.header) - 2)}}}", r"\toprule"]
+        lines += [" & ".join(escape(name) for name in table.header) + r" \\", r"\midrule"]
+        for line in table.lines:
+            encoder = rf"\emph{{{escape(line.encoder)}}} (control)" if line.is_control else escape(line.encoder)
+            cells = [escape(cell) for cell in (line.tap, *line.scores, line.seeds, line.fit_seconds)]
+            if line.failure:
+                cells = [rf"\multicolumn{{{len(table.header) - 1}}}{{l}}{{{escape(line.failure)}}}"]
+            lines.append(" & ".join([encoder, *cells]) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join([*lines, rf"{{\footnotesize {escape(legend)}\par}}"]) + "\n"
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Leaderboard</title>
+<style>
+:root { color-scheme: light dark; }
+body { font: 16px/1.4 system-ui, sans-serif; margin: 2rem; overflow-x: auto; }
+table { border-collapse: collapse; margin-bottom: 2rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: bold; padding-bottom: .5rem; }
+th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #8884; }
+th:nth-child(-n+2), td:nth-child(2) { text-align: left; }
+tbody th { font-weight: normal; }
+</style>
+</head>
+<body>
+CONTENT
+</body>
+</html>
+"""
+
+
+def _html(tables: list[_Table], legend: str) -> str:
+    content = []
+    for table in tables:
+        names = [f'<th scope="col">{html.escape(name)}</th>' for name in table.header]
+        content += ["<table>", f"<caption>{html.escape(table.caption)}</caption>"]
+        content += [f"<thead><tr>{''.join(names)}</tr></thead>", "<tbody>"]
+        for line in table.lines:
+            encoder = html.escape(line.encoder)
+            row = f'<th scope="row">{f"<em>{encoder}</em> (control)" if line.is_control else encoder}</th>'
+            if line.failure:
+                row += f'<td colspan="{len(names) - 1}">{html.escape(line.failure)}</td>'
+            else:
+                cells = (line.tap, *line.scores, line.seeds, line.fit_seconds)
+                row += "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+            content.append(f"<tr>{row}</tr>")
+        content += ["</tbody>", "</table>"]
+    return _PAGE.replace("CONTENT", "\n".join([*content, f"<p>{html.escape(legend)}</p>"]))
+
+
+def _terminal(tables: list[_Table], legend: str, width: int | None, colour: bool) -> str:
+    from rich.console import Console  # noqa: PLC0415 - slow to import
+
+    console = Console(
+        file=io.StringIO(),
+        width=10_000,  # the columns have widths of their own: nothing is left for rich to cut
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        legacy_windows=False,
+    )
+
+    def prose(text: str, indent: str = "") -> None:
+        lines = textwrap.wrap(text, min(width or 100, 100), subsequent_indent=indent, break_on_hyphens=False)
+        console.print("\n".join(lines), markup=False, highlight=False, emoji=False)
+
+    for table in tables:
+        prose(table.caption)
+        for grid in _grids(table, width):
+            console.print(grid)
+            console.print()
+        for line in table.lines:
+            if line.failure:
+                prose(f"{line.encoder}: {line.failure}", indent="  ")
+        console.print()
+    prose(legend)
+    printed = t.cast(io.StringIO, console.file).getvalue()
+    return "\n".join(line.rstrip() for line in printed.splitlines()) + "\n"
+
+
+def _grids(table: _Table, width: int | None) -> "t.Iterator[rich.table.Table]":
+    """The table for a terminal; where it has more columns than fit, several with some of the protocols each."""
+    import rich.box  # noqa: PLC0415 - slow to import
+    import rich.table  # noqa: PLC0415
+    from rich.cells import cell_len  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    def widest(header: str, cells: t.Iterable[str]) -> int:
+        return max(map(cell_len, [*(header.split() if width else [header]), *cells]))
+
+    done = [line for line in table.lines if not line.failure]
+    if not done:
+        return
+    names = [f"{line.encoder} (control)" if line.is_control else line.encoder for line in done]
+    rows = [[name, line.tap, *line.scores, line.seeds, line.fit_seconds] for name, line in zip(names, done)]
+    encoder, tap, *scores, seeds, seconds = map(widest, table.header, zip(*rows))
+    gap = 2
+    room = (width or 10_000) - seeds - seconds - 3 * gap  # for names and scores
+    least = min(encoder, 12) + min(tap, 12)  # names can still be read when folded to this
+    groups: list[list[int]] = [[]]
+    for place in range(len(scores)):
+        if groups[-1] and least + sum(scores[one] + gap for one in [*groups[-1], place]) > room:
+            groups.append([])
+        groups[-1].append(place)
+    for group in groups:
+        left = max(least, room - sum(scores[one] + gap for one in group))
+        first = min(encoder, max(left // 2, left - tap))
+        widths = [first, min(tap, left - first), *scores, seeds, seconds]
+        grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+        shown = [0, 1, *(2 + place for place in group), len(widths) - 2, len(widths) - 1]
+        for place in shown:
+            name = Text(table.header[place], "bold")
+            grid.add_column(name, justify="right" if place > 1 else "left", width=widths[place], overflow="fold")
+        for line, row in zip(done, rows):
+            grid.add_row(*(Text(row[place]) for place in shown), style="italic" if line.is_control else "")
+        yield grid

@@ -1,0 +1,439 @@
+"""Results on disk: what is there, what is done. The files are the truth; everything else is made again from them.
+
+A file is there whole or not at all, whoever is killed and whoever else writes: its content goes to a private file in
+the same directory, is synced, and is then linked to its name (published once) or moved there (replaced). No locks.
+
+    <suite directory>/<label>/<dataset>/seed<k>-<key>/
+        run.json  encoder.safetensors  encoder.json  history.csv  failed.json  checkpoint/
+        scores/<tap>/<protocol>.json        a Record each, with a SHA-256 over the rest of it
+        predictions/<tap>/<protocol>.npz
+        conflicts/, scores/<tap>/conflicts/ what was published a second time with different content: kept, never used
+        scores/<tap>/corrupt/               damaged records that a whole one has taken the place of: kept, never used
+"""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+import typing as t
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from results.record import Json, Record
+
+ROOM = 64 * 2**20  # bytes that must be free before a run starts: its weights, features and scores
+LARGEST_JSON = 16 * 2**20  # bytes; a record has a few thousand
+
+_RUN = re.compile(r"seed\d+-[0-9a-f]{16}")
+_TEMPORARY = re.compile(r"\.frostbench-(?P<host>.+)-(?P<process>\d{1,9})-[0-9a-f]{8}\.tmp")
+_FORGOTTEN = 24 * 3600  # seconds; no write takes a day, so an older temporary file is stray whatever machine made it
+
+
+class StoreError(Exception):
+    """A file that cannot be written, read or trusted; the message names it and says why."""
+
+
+class Conflict(StoreError):  # noqa: N818 - the word is plain enough
+    """The same name was published twice with different content; the message names both, and both are kept."""
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------
+
+
+def publish(path: Path, content: bytes) -> None:
+    """Write a file that is made once. Already there with the same content is fine.
+
+    Raises Conflict if something else stands there, after keeping this content in conflicts/ beside it, and StoreError
+    if it cannot be written.
+    """
+    if not _link(path, content) and _existing(path) != content:
+        raise _conflict(path, content)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file that may be made again: whoever reads finds the old content or the new, whole.
+
+    Raises StoreError if it cannot be written; the old content is then still there.
+    """
+    with _beside(path, content) as temporary:
+        temporary.replace(path)
+
+
+def publish_record(path: Path, record: Record) -> None:
+    """Write a record once. Already there with the same numbers is fine: the run was repeated and came out the same.
+
+    A damaged record in its place is set aside in corrupt/. A failed run's record replaces the attempt's before.
+    Raises Conflict and StoreError like `publish`, and StoreError for a record that could not be read back.
+    """
+    content = _record_to_bytes(path, record)
+    if record.status == "failed":
+        return replace(path, content)
+    while not _link(path, content):
+        try:
+            there = read_record(path)
+        except StoreError:
+            _set_aside(path)
+        else:
+            if _same_numbers(there, record):
+                return None
+            raise _conflict(path, content)
+    return None
+
+
+def canonical(value: Json) -> bytes:
+    """The one way this value is written as JSON: sorted keys, UTF-8, a line a value, a newline at the end.
+
+    Raises StoreError for NaN, infinity and whatever else JSON has no words for.
+    """
+    return _dump(value, sort_keys=True)
+
+
+def check_writable(directory: Path) -> None:
+    """Try, before any work is done, what publishing will need. Raises StoreError if it cannot be had."""
+    probe = directory / _temporary_name()
+    publish(probe, b"")
+    probe.unlink()
+    free = shutil.disk_usage(directory).free
+    if free < ROOM:
+        wanted = f"a run needs {ROOM // 2**20} MiB for its weights, features and scores"
+        raise StoreError(f"{directory} has {free // 2**20} MiB free; {wanted}: make room or choose another directory")
+
+
+def sweep(directory: Path) -> int:
+    """Remove the temporary files that killed processes left below this directory; returns how many."""
+    swept = 0
+    for path in directory.rglob(".frostbench-*.tmp"):
+        if _is_stray(path):
+            path.unlink(missing_ok=True)
+            swept += 1
+    return swept
+
+
+# ---- where things are -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run. A protocol is named '<label>@<version>-<protocol key>' here."""
+
+    path: Path
+
+    @property
+    def run_json(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "encoder.safetensors"
+
+    @property
+    def encoder_json(self) -> Path:
+        return self.path / "encoder.json"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def failed(self) -> Path:
+        return self.path / "failed.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    def record(self, tap: str, protocol: str) -> Path:
+        return self.path / "scores" / _component(tap) / f"{_component(protocol)}.json"
+
+    def predictions(self, tap: str, protocol: str) -> Path:
+        return self.path / "predictions" / _component(tap) / f"{_component(protocol)}.npz"
+
+
+def run_directory(suite_directory: Path, label: str, dataset_slug: str, seed: int, key: str) -> RunDirectory:
+    """Where a run keeps its files. Raises StoreError for a name that is not a plain file name."""
+    name = f"seed{seed}-{key}"
+    if not _RUN.fullmatch(name):
+        raise StoreError(f"a run needs a seed from 0 up and a key of 16 hex digits; got seed {seed} and key {key!r}")
+    return RunDirectory(suite_directory / _component(label) / _component(dataset_slug) / name)
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a store holds. Damaged files are named with what is wrong; they are left where they are and not used."""
+
+    records: list[Record]  # done and failed, in an order that does not depend on where they lie
+    runs: list[dict[str, Json]]  # the run.json of every run
+    damaged: list[tuple[Path, str]]
+
+
+def read_store(directory: Path) -> Contents:
+    """Everything below a directory: of one run, a suite, several suites, or published records laid out like them.
+
+    The same scores found twice (a copied directory, a run that two suites share) count once. Where two finished records
+    claim different numbers for the same thing neither is used, and both are reported. Raises StoreError if there is no
+    such directory.
+    """
+    if not directory.is_dir():
+        raise StoreError(f"no results in {directory}: there is no such directory")
+    found: list[tuple[Path, Record]] = []
+    runs: list[dict[str, Json]] = []
+    damaged: list[tuple[Path, str]] = []
+    for path in sorted(_files(directory, damaged)):
+        try:
+            if path.name == "run.json":
+                runs.append(read_run(path))
+            else:
+                found.append((path, read_record(path)))
+        except StoreError as error:
+            damaged.append((path, str(error).removeprefix(f"{path}: ")))
+    found.sort(key=lambda one: one[1].provenance.started, reverse=True)
+    found.sort(key=lambda one: _identity(one[1]))
+    records: list[Record] = []
+    for _, copies in itertools.groupby(found, key=lambda one: _identity(one[1])):
+        (newest, record), *others = copies
+        differing = [path for path, other in others if not _same_numbers(record, other)]
+        if record.status == "failed" or not differing:
+            records.append(record)
+            continue
+        for path, against in [(newest, differing[0]), *((path, newest) for path in differing)]:
+            damaged.append((path, f"has other numbers than {against} for the same thing; neither is used: keep one"))
+    return Contents(records, runs, sorted(damaged))
+
+
+def read_record(path: Path) -> Record:
+    """One record, its hash verified before anything in it is used.
+
+    Raises StoreError for a file that is missing, too large, not JSON, of another schema, or changed since written.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or not isinstance(claimed := value.pop("sha256", None), str):
+        raise StoreError(f"{path}: not a record: it has no sha256")
+    if claimed != _digest(path, value):
+        raise StoreError(f"{path}: changed since it was written: its sha256 does not fit")
+    if value.get("schema_version") != 1:
+        raise StoreError(f"{path}: schema version {value.get('schema_version')}; this frostbench reads version 1")
+    try:
+        record = Record.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise StoreError(f"{path}: not a record of schema version 1: {place}: {first['msg']}") from error
+    _check_fractions(path, record)
+    return record
+
+
+def read_json(path: Path) -> Json:
+    """What a JSON file of ours says. Raises StoreError if it is missing, too large or not JSON."""
+    content = _existing(path, LARGEST_JSON + 1)
+    if len(content) > LARGEST_JSON:
+        raise StoreError(f"{path}: larger than {LARGEST_JSON} bytes, which no file of ours is")
+    if not content.strip(b"\0"):
+        raise StoreError(f"{path}: empty, or only zeros: perhaps the machine went down while it was written")
+    try:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: not JSON: {error}") from error
+
+
+# ---- how it is done ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _beside(path: Path, content: bytes) -> t.Iterator[Path]:
+    """A private file with this content, synced, that the block gives its name; afterwards the name is synced too."""
+    temporary = path.parent / _temporary_name()
+    try:
+        _make_directory(path.parent)
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+        temporary.unlink(missing_ok=True)
+        _sync(path.parent)
+    except OSError as error:
+        raise StoreError(_explain(path, error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _link(path: Path, content: bytes) -> bool:
+    """Give this content the name if it is free; whether it was."""
+    with _beside(path, content) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:  # perhaps our own: on NFS the answer to a link that worked can be lost
+            return False
+    return True
+
+
+def _conflict(path: Path, content: bytes) -> Conflict:
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    kept = path.parent / "conflicts" / f"{path.stem}-{digest}{path.suffix}"
+    publish(kept, content)
+    return Conflict(f"{path} was published before with different content; this one is kept as {kept}: compare them")
+
+
+def _set_aside(path: Path) -> None:
+    aside = path.parent / "corrupt" / f"{path.stem}-{secrets.token_hex(4)}{path.suffix}"
+    try:
+        _make_directory(aside.parent)
+        with contextlib.suppress(FileNotFoundError):  # somebody else was quicker
+            path.rename(aside)
+    except OSError as error:
+        raise StoreError(_explain(aside, error)) from error
+
+
+def _make_directory(directory: Path) -> None:
+    missing = [one for one in (directory, *directory.parents) if not one.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        _sync(one.parent)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _explain(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"disk full, {path} is not written: make room and run the same command again; what was finished is kept"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EOPNOTSUPP):
+        needed = "an output directory must be writable and on a file system with hard links"
+        return f"{path} is not written: {error.strerror}; {needed}: choose another one"
+    return f"{path} is not written: {error.strerror or error}"
+
+
+def _temporary_name() -> str:
+    return f".frostbench-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def _is_stray(path: Path) -> bool:
+    name = _TEMPORARY.fullmatch(path.name)
+    if not name:
+        return False
+    try:
+        if time.time() - path.lstat().st_mtime > _FORGOTTEN:
+            return True
+        if name["host"] != socket.gethostname():
+            return False
+        os.kill(int(name["process"]), 0)  # signal 0 only asks whether the process is there
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False  # gone already, or somebody else's process
+    return False
+
+
+def _component(name: str) -> str:
+    """A name that is safe as one part of a path, and that says nothing special to `read_store`."""
+    if not name or len(name.encode(errors="replace")) > 200:
+        raise StoreError(f"{name!r} cannot be part of a path: wanted 1 to 200 bytes")
+    if name.startswith(".") or not name.isprintable() or "/" in name or "\\" in name:
+        raise StoreError(f"{name!r} cannot be part of a path: no '/', no '\\', no '.' in front, nothing unprintable")
+    if name in ("conflicts", "corrupt"):
+        raise StoreError(f"{name!r} cannot be part of a path: the store keeps other things under this name")
+    return name
+
+
+def _dump(value: Json, *, sort_keys: bool) -> bytes:
+    try:
+        text = json.dumps(value, sort_keys=sort_keys, indent=1, ensure_ascii=False, allow_nan=False)
+        return text.encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"this cannot be written as JSON: {error}") from error
+
+
+def _record_to_bytes(path: Path, record: Record) -> bytes:
+    """The fields in the record's own order, not sorted: the first metric is the one that tables show."""
+    value = record.model_dump()  # not mode="json", which would quietly write None for NaN
+    content = _dump(value | {"sha256": _digest(path, value)}, sort_keys=False)
+    if len(content) > LARGEST_JSON:
+        raise StoreError(f"{path}: a record may have {LARGEST_JSON} bytes; this one has {len(content)}")
+    _check_fractions(path, record)
+    return content
+
+
+def _check_fractions(path: Path, record: Record) -> None:
+    for metric, value in record.metrics.items():
+        if not 0 <= value <= 1:
+            raise StoreError(f"{path}: metrics are fractions in 0..1; {metric} is {value}")
+
+
+def _digest(path: Path, value: dict[str, Json]) -> str:
+    """SHA-256 over what a record says, not over how its lines are laid out."""
+    try:
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{path}: not JSON: {error}") from error
+
+
+def _existing(path: Path, largest: int = -1) -> bytes:
+    """What a regular file holds, up to `largest` bytes (-1: all)."""
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise StoreError(f"{path}: not a regular file" if path.exists() else f"{path}: there is no such file")
+        with path.open("rb") as file:
+            return file.read(largest)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_run(path: Path) -> dict[str, Json]:
+    """The run.json of a finished training. Raises StoreError for a file that is not one."""
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("schema_version") != 1:
+        raise StoreError(f"{path}: not a run of schema version 1, which is what this frostbench reads")
+    return value
+
+
+def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]:
+    """Every run.json and record below a directory; conflicts, and what cannot be looked into, go to `damaged`."""
+
+    def unreadable(error: OSError) -> None:
+        damaged.append((Path(error.filename), f"cannot be read: {error.strerror}"))
+
+    for parent, directories, files in os.walk(directory.absolute(), onerror=unreadable):
+        here = Path(parent)
+        directories[:] = [name for name in directories if name != "corrupt" and not name.startswith(".")]
+        if not any(_RUN.fullmatch(part) for part in here.parts):
+            continue
+        for path in (here / name for name in files if not name.startswith(".")):
+            if here.parent.name == "scores" and path.suffix == ".json":
+                yield path
+            elif here.name == "conflicts":
+                damaged.append((path, "another content was published first under this name; not used: compare the two"))
+            elif _RUN.fullmatch(here.name) and path.name in ("run.json", "failed.json"):
+                yield path
+
+
+def _identity(record: Record) -> tuple[str | int, ...]:
+    """What a record is about. Its numbers should follow from this, so it is also the order of a store's records."""
+    run = (record.dataset, record.label, record.seed, record.key, record.status)
+    judged = (record.tap or "", record.protocol_label or "", record.protocol_version or 0)
+    return *run, *judged, json.dumps(record.protocol_params, sort_keys=True)
+
+
+def _same_numbers(one: Record, other: Record) -> bool:
+    """Equal as JSON, apart from when, where and in which suite they were made, and how long that took."""
+    circumstances = {"suite", "seconds", "provenance"}
+    told = [json.dumps(record.model_dump(exclude=circumstances), sort_keys=True) for record in (one, other)]
+    return told[0] == told[1]

@@ -1,0 +1,428 @@
+"""Records to Weights & Biases: a copy made from the files of a suite's directory, never the other way round.
+
+One wandb run for each of ours (config, history, scores) and one that holds the leaderboard and every record. What was
+sent is noted in `<suite directory>/wandb/ledger/`, so the next call sends only what is new; a server that already has a
+run is believed, and its history goes on where it ends there. wandb runs in a process of its own with a time limit:
+whatever it does (prompt, hang, raise), the suite loses at most that time. wandb/ can be deleted at any time.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import hashlib
+import http.client
+import json
+import math
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import typing as t
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from results import store
+from results.record import Json, Record
+
+ENDING = 1.0  # seconds kept of the time limit for ending the processes
+DESCRIBES_RUN = (  # what a run.json and the records of a run have in common
+    *("suite", "key", "dataset", "split", "limit", "fingerprint", "train_images", "test_images"),
+    *("encoder", "label", "params", "encoder_version", "is_control", "seed"),
+)
+COLUMNS = (  # of the leaderboard's rows: text, or numbers that wandb can sort by
+    *("dataset", "encoder", "tap", "protocol", "metric", "mean", "low", "high", "seeds", "of_seeds", "control"),
+    *("dimensions", "fit_seconds", "device", "precision", "commit", "status", "error"),
+)
+INHERITED = ("WANDB_API_KEY", "WANDB_BASE_URL")  # any other WANDB_ variable could make our runs somebody else's
+
+
+@dataclass(frozen=True)
+class WandbTarget:
+    """Where the copy goes. Without an entity it is the account's own."""
+
+    mode: t.Literal["off", "offline", "online"]
+    project: str = "frostbench"
+    entity: str | None = None
+
+
+@dataclass(frozen=True)
+class MirrorReport:
+    """How many wandb runs were sent now and before, and what the user should know, in one sentence."""
+
+    sent: int
+    already: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class WandbRun:
+    """One run as wandb is to show it: plain data, a pure function of the records."""
+
+    id: str
+    name: str
+    group: str
+    job_type: t.Literal["run", "leaderboard"]
+    config: dict[str, Json]
+    summary: dict[str, Json]
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # a row an epoch
+    table: list[dict[str, Json]] = dataclasses.field(default_factory=list)  # rows of the leaderboard
+    records: list[dict[str, Json]] = dataclasses.field(default_factory=list)
+
+    @property
+    def content(self) -> str:
+        """SHA-256 over everything it says. Raises StoreError for NaN and infinity, which are never sent."""
+        return hashlib.sha256(store.canonical(dataclasses.asdict(self))).hexdigest()
+
+
+def mirror(directory: Path, target: WandbTarget, timeout: float = 30.0) -> MirrorReport:
+    """Send what this target has not seen of a suite's directory. Never raises, never asks, ends in `timeout` seconds.
+
+    Offline, wandb's files are written to `<directory>/wandb/offline-run-*`. Nothing is written outside the directory.
+    """
+    if target.mode == "off":
+        return MirrorReport(0, 0, None)
+    again = f"`frostbench sync {directory}` sends what is missing" if target.mode == "online" else "run the suite again"
+    try:
+        report = _mirror(directory, target, time.monotonic() + timeout)
+    except store.StoreError as error:
+        report = MirrorReport(0, 0, str(error))
+    except Exception as error:  # a mirror that breaks must not break what it shows
+        report = MirrorReport(0, 0, f"{type(error).__name__}: {error}")
+    if report.problem is None:
+        return report
+    return dataclasses.replace(report, problem=f"wandb: {report.problem}; no result is lost: {again}")
+
+
+def sync(directory: Path, target: WandbTarget, timeout: float = 600.0) -> MirrorReport:
+    """Send what the online target has not seen, whatever the suite's mode is; otherwise like `mirror`."""
+    return mirror(directory, dataclasses.replace(target, mode="online"), timeout)
+
+
+# ---- from records to wandb runs ---------------------------------------------------------------------------------
+
+
+def wandb_runs(directory: Path, target: WandbTarget) -> list[WandbRun]:
+    """The leaderboard first, then every run of a suite's directory. A directory without records has none."""
+    contents = store.read_store(directory)
+    if not contents.records:
+        return []
+    fitted = {_identity(run): run for run in contents.runs}
+    judged: dict[tuple[Json, ...], list[Record]] = {}
+    for record in contents.records:
+        judged.setdefault(_identity(dict(record)), []).append(record)
+    runs = [_run(directory, fitted.get(identity), records, target) for identity, records in judged.items()]
+    return [_leaderboard(contents.records, target), *runs]
+
+
+def _identity(run: dict[str, Json]) -> tuple[Json, ...]:
+    """What tells one run from another, of a run.json or of a record."""
+    return tuple(run[name] for name in ("suite", "label", "dataset", "limit", "split", "seed", "key"))
+
+
+def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record], target: WandbTarget) -> WandbRun:
+    first = records[0]
+    about = fitted or first.model_dump(mode="json")
+    dataset = _dataset(first)
+    failed = next((record for record in records if record.status == "failed"), None)
+    summary: dict[str, Json] = {"status": "failed" if failed else "done", "error": failed and failed.error}
+    for record in sorted(records, key=lambda record: record.provenance.started):  # of a changed protocol, the newest
+        summary |= {f"seconds/{stage}": seconds for stage, seconds in record.seconds.items() if stage != "score"}
+        if record.status == "done":
+            judged = f"{dataset}/{record.tap}/{record.protocol_label}@{record.protocol_version}"
+            summary |= {f"{judged}/{metric}": value for metric, value in record.metrics.items()}
+            summary |= {f"{judged}/seconds": record.seconds["score"]}
+    return WandbRun(
+        id=f"{first.key}-{_digest([*_identity(about), target.entity, target.project])}",
+        name=f"{first.label}-{dataset}-seed{first.seed}",
+        group=first.suite,
+        job_type="run",
+        config={name: about[name] for name in DESCRIBES_RUN} | {"taps": about.get("taps")} | about["provenance"],
+        summary=summary,
+        history=_history(directory / first.label, f"seed{first.seed}-{first.key}") if fitted else [],
+    )
+
+
+def _leaderboard(records: list[Record], target: WandbTarget) -> WandbRun:
+    from results.leaderboard import leaderboard  # noqa: PLC0415  # it brings scipy, which the sending process can spare
+
+    suites = "-".join(sorted({record.suite for record in records}))
+    return WandbRun(
+        id=f"leaderboard-{_digest([suites, target.entity, target.project])}",
+        name=f"leaderboard-{suites}",
+        group=suites,
+        job_type="leaderboard",
+        config={"suite": suites},
+        summary={"records": len(records)},
+        table=[{name: row[name] for name in COLUMNS} for row in (row.plain() for row in leaderboard(records).rows)],
+        records=[record.model_dump(mode="json") for record in records],
+    )
+
+
+def _dataset(record: Record) -> str:
+    limit = f" (limit {record.limit})" if record.limit else ""
+    return record.dataset + limit + (" (validation)" if record.split == "validation" else "")
+
+
+def _history(encoder: Path, run: str) -> list[dict[str, float]]:
+    """The rows of history.csv, without what is not finite. Encoders that are not trained by gradient have none."""
+    for path in sorted(encoder.glob(f"*/{run}/history.csv")):
+        with path.open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
+    return []
+
+
+def _digest(value: Json) -> str:
+    return hashlib.sha256(store.canonical(value)).hexdigest()[:8]
+
+
+# ---- what is due, and the process that sends it -----------------------------------------------------------------
+
+
+def _mirror(directory: Path, target: WandbTarget, deadline: float) -> MirrorReport:
+    runs = wandb_runs(directory, target)
+    if not runs:
+        return MirrorReport(0, 0, None)
+    home = directory.absolute() / "wandb"
+    home.mkdir(exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return MirrorReport(0, 0, "another process is sending the same results")
+        due = [run for run in runs if _sent(home, target, run.id).get("content") != run.content]
+        said = _send_apart(home, target, due, deadline, lock.fileno()) if due else []
+    sent, known = said.count("sent"), said.count("known")
+    problem = next((line.removeprefix("problem ") for line in said if line.startswith("problem ")), None)
+    if problem is None and sent + known < len(due):
+        problem = f"the time was up with {sent + known} of {len(due)} runs sent"
+    return MirrorReport(sent, len(runs) - len(due) + known, problem)
+
+
+def _sent(home: Path, target: WandbTarget, run: str) -> dict[str, Json]:
+    """The ledger's entry: the content that was sent last, and how many rows of history. Empty if there is none."""
+    try:
+        entry = json.loads(_ledger(home, target, run).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return entry if isinstance(entry, dict) and entry.get("server") == _server(target) else {}
+
+
+def _ledger(home: Path, target: WandbTarget, run: str) -> Path:
+    place = urllib.parse.quote(f"{target.mode}-{target.entity or 'default'}-{target.project}", safe="")
+    return home / "ledger" / place / f"{run}.json"
+
+
+def _server(target: WandbTarget) -> str | None:
+    """Whose ledger it is: what one server has, another has not."""
+    return os.environ.get("WANDB_BASE_URL") if target.mode == "online" else None
+
+
+def _send_apart(home: Path, target: WandbTarget, due: list[WandbRun], deadline: float, lock: int) -> list[str]:
+    """Have a process of its own send what is due; returns what it said: a line a run, and perhaps a problem."""
+    for killed in home.glob(".sending-*"):
+        shutil.rmtree(killed, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix=".sending-", dir=home, ignore_cleanup_errors=True)
+        work = Path(stack.enter_context(temporary))
+        limit = max(0.0, deadline - time.monotonic() - ENDING)
+        job = {"home": str(home), "work": str(work), "limit": limit, "target": dataclasses.asdict(target)}
+        job["runs"] = [dataclasses.asdict(run) for run in due]
+        (work / "job.json").write_bytes(store.canonical(job))
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "results.wandb_mirror"],
+            stdin=stack.enter_context((work / "job.json").open()),
+            stdout=stack.enter_context((work / "said").open("w")),
+            stderr=subprocess.DEVNULL,
+            env=_environment(home, work, target),
+            cwd=work,
+            start_new_session=True,  # no terminal to ask on, and a group to kill by its id
+            pass_fds=[lock],  # the lock is held until this process has ended too
+        )
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(limit)
+        finally:
+            _end(process)
+        return (work / "said").read_text().splitlines()
+
+
+def _environment(home: Path, work: Path, target: WandbTarget) -> dict[str, str]:
+    """Ours, so that proxies and certificates hold, without what would turn wandb's head."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_") or name in INHERITED}
+    return plain | {
+        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),  # it finds the modules that we find
+        "TMPDIR": str(work),
+        "WANDB_CACHE_DIR": str(work / "cache"),
+        "WANDB_DATA_DIR": str(work if target.mode == "online" else home),  # artifacts wait there for `wandb sync`
+        "WANDB_ERROR_REPORTING": "false",  # or its service goes on reporting for 10 s after a failure
+    }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process; its service sees that and ends after removing its socket, or is killed after a while."""
+    process.kill()
+    process.wait()
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the group has ended; macOS says it the second way
+        for _ in range(10):
+            os.killpg(process.pid, 0)
+            time.sleep(ENDING / 20)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+# ---- inside that process ----------------------------------------------------------------------------------------
+
+
+class _UnsentError(Exception):
+    """A reason why wandb did not get something, for the user."""
+
+
+class _InOurGroup(subprocess.Popen[t.Any]):
+    """wandb gives its service a session of its own; here it stays in the group that is killed."""
+
+    def __init__(self, *args: t.Any, **options: t.Any) -> None:
+        super().__init__(*args, **options | {"start_new_session": False})
+
+
+def _send_all(job: dict[str, Json]) -> None:
+    """Send the runs one after the other, saying of each how it went."""
+    signal.alarm(math.ceil(job["limit"]) + 1)  # should nobody be left to end us
+    target, home, work = WandbTarget(**job["target"]), Path(job["home"]), Path(job["work"])
+    try:
+        import wandb  # noqa: PLC0415
+
+        subprocess.Popen = _InOurGroup  # type: ignore[misc]
+        if target.mode == "online":
+            _check_server(wandb)
+        for run in [WandbRun(**run) for run in job["runs"]]:
+            if target.mode == "online" and _holds(wandb, target, run):
+                said = "known"
+            else:
+                _send(wandb, home, work, target, run)
+                said = "sent"
+            entry = {"content": run.content, "rows": len(run.history), "server": _server(target)}
+            store.replace(_ledger(home, target, run.id), store.canonical(entry))
+            _say(said)
+        wandb.teardown()
+    except ModuleNotFoundError as error:
+        _say(f"problem no module {error.name}: pip install wandb")
+    except Exception as error:
+        words = str(error).strip().splitlines() or [""]
+        _say(
+            f"problem {words[0]}" if isinstance(error, _UnsentError) else f"problem {type(error).__name__}: {words[0]}"
+        )
+    os._exit(0)  # wandb's own ending can wait for the network
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _check_server(wandb: t.Any) -> None:
+    """A server that answers within 3 s, and a key for it, before wandb starts to wait for either."""
+    address = wandb.setup().settings.base_url
+    try:
+        urllib.request.urlopen(address, timeout=3).close()  # noqa: S310  # the user's own WANDB_BASE_URL
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:
+            raise _UnsentError(f"{address} answers {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(
+            reason, ssl.SSLError
+        ):  # it is there; wandb trusts the system's certificates, Python perhaps not
+            raise _UnsentError(f"no answer from {address} ({reason})") from error
+    if not wandb.login(prompt=False):
+        raise _UnsentError(f"no API key for {address}: type `wandb login` or set WANDB_API_KEY")
+
+
+def _holds(wandb: t.Any, target: WandbTarget, run: WandbRun) -> bool:
+    """Whether the server says that it has all of a run."""
+    path = "/".join(filter(None, (target.entity, target.project, run.id)))
+    try:
+        there = wandb.Api(timeout=10).run(path)
+    except (ValueError, wandb.Error):
+        return False
+    return bool(there.summary_metrics.get("content") == run.content and there.historyLineCount >= len(run.history))
+
+
+def _send(wandb: t.Any, home: Path, work: Path, target: WandbTarget, run: WandbRun) -> None:
+    """Make or update one wandb run. Raises _UnsentError if the server does not confirm it."""
+    started = wandb.init(
+        id=run.id,
+        name=run.name,
+        group=run.group,
+        job_type=run.job_type,
+        project=target.project,
+        entity=target.entity,
+        mode=target.mode,
+        resume="allow",
+        dir=work,
+        settings=wandb.Settings(
+            console="off",
+            silent=True,
+            disable_git=True,
+            disable_code=True,
+            x_disable_meta=True,
+            x_disable_stats=True,
+            x_save_requirements=False,
+            init_timeout=15,
+            finish_timeout=30,
+            finish_timeout_raises=True,
+        ),
+    )
+    started.config.update(run.config, allow_val_change=True)  # given to init, what a resumed run had would stay
+    started.define_metric("epoch")
+    started.define_metric("*", step_metric="epoch")
+    before = _sent(home, target, run.id)
+    first = started.starting_step if target.mode == "online" else before.get("rows", 0)
+    for step in range(first, len(run.history)):
+        started.log(run.history[step], step=step)
+    if run.table:
+        data = [[row[name] for name in COLUMNS] for row in run.table]
+        started.log({"leaderboard": wandb.Table(columns=list(COLUMNS), data=data)})
+    if run.records:
+        artifact = wandb.Artifact(f"records-{run.group}", type="records")
+        with artifact.new_file("records.jsonl") as file:
+            file.writelines(json.dumps(record) + "\n" for record in run.records)
+        started.log_artifact(artifact)
+        if target.mode == "online":
+            artifact.wait(timeout=30)
+    started.summary.update(run.summary | {"content": run.content})  # last: where it is, the rest is too
+    started.finish()
+    if target.mode == "online":
+        _confirm(wandb, target, run)
+    else:
+        _keep(home, work, run, anew=not before)
+
+
+def _confirm(wandb: t.Any, target: WandbTarget, run: WandbRun) -> None:
+    for _ in range(10):  # a server may take a moment to show what it has
+        if _holds(wandb, target, run):
+            return
+        time.sleep(0.5)
+    raise _UnsentError(f"the server does not show run {run.id} as it was sent")
+
+
+def _keep(home: Path, work: Path, run: WandbRun, *, anew: bool) -> None:
+    """Move wandb's files to their place, now that they are whole; files that no ledger knows of give way."""
+    for stray in home.glob(f"offline-run-*-{run.id}*") if anew else ():
+        shutil.rmtree(stray)
+    for made in (work / "wandb").glob(f"offline-run-*-{run.id}"):
+        place = home / made.name
+        while place.exists():  # twice in one second
+            place = place.with_name(f"{place.name}-1")
+        made.rename(place)
+
+
+if __name__ == "__main__":
+    _send_all(json.load(sys.stdin))

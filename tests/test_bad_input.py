@@ -1,0 +1,192 @@
+"""Nonsense in, one clear sentence out: the exit code says whose mistake it is, and nothing is written."""
+
+import gzip
+import io
+import struct
+import sys
+import typing as t
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.__main__ import main
+
+GOOD = """suite: small
+datasets: [digits]
+seeds: [0]
+encoders: [pixels]
+protocols: [linear]
+wandb: {mode: off}
+"""
+
+
+@pytest.fixture
+def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> t.Callable[..., str]:
+    """Run the command line in an empty directory; it must end with this code, write nothing, and show no traceback."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FROSTBENCH_DATA", str(tmp_path / "nowhere"))
+
+    def call(code: int, *arguments: str) -> str:
+        before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
+        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        assert stop.value.code == code, err
+        assert "Traceback" not in err
+        assert not out
+        assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
+        return err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[pixels]", "[bigann]", ["small.yaml:4", "bigann", "did you mean 'bigan'?"]),
+        ("[pixels]", "[{name: bigan, epoch: 3}]", ["small.yaml:4", "epoch", "epochs"]),
+        ("[pixels]", "[{name: bigan, epochs: '3'}]", ["small.yaml:4", "epochs", "'3'"]),
+        ("[pixels]", "[{name: bigan, epochs: -1}]", ["small.yaml:4", "epochs", "-1"]),
+        ("[pixels]", "[{name: bigan, learning_rate: .nan}]", ["small.yaml:4", "learning_rate", "nan"]),
+        ("[pixels]", "[{name: untrained, architecture: bigann}]", ["small.yaml:4", "bigann"]),
+        ("[pixels]", "[]", ["small.yaml:4", "encoders"]),
+        ("[digits]", "[mnistt]", ["small.yaml:2", "mnistt", "mnist"]),
+        ("seeds: [0]", "seeds: [0]\nseeds: [1]", ["small.yaml:4", "seeds"]),
+        ("[linear]", "[lineer]", ["small.yaml:5", "lineer", "did you mean 'linear'?"]),
+        (GOOD, "", ["small.yaml"]),
+        (GOOD, "suite: [", ["small.yaml:1"]),
+    ],
+)
+def test_a_wrong_suite_is_a_usage_error(say: t.Callable[..., str], old: str, new: str, words: list[str]) -> None:
+    Path("small.yaml").write_text(GOOD.replace(old, new))
+    said = say(2, "run", "small.yaml")
+    assert [word for word in words if word not in said] == []
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(say: t.Callable[..., str]) -> None:
+    Path("small.yaml").write_text(GOOD.replace("pixels", "bigann").replace("linear", "lineer").replace("[0]", "[x]"))
+    assert len(say(2, "run", "small.yaml").strip().splitlines()) >= 3
+
+
+def test_a_missing_suite_names_the_nearest(say: t.Callable[..., str]) -> None:
+    assert "quickstart" in say(2, "run", "quickstar")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--set", "bigan.epochs=3"], "bigan"),
+        (["--set", "precision=float31"], "float32"),
+        (["--set", "precision"], "KEY=VALUE"),
+        (["--seeds", "5-1"], "5-1"),
+        (["--device", "gpu"], "try auto"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--plugin", "absent.py"], "no such file"),
+        (["--jobs", "0"], "--jobs"),
+    ],
+)
+def test_wrong_options_are_usage_errors(say: t.Callable[..., str], arguments: list[str], word: str) -> None:
+    Path("small.yaml").write_text(GOOD)
+    assert word in say(2, "run", "small.yaml", *arguments)
+
+
+def test_an_output_that_cannot_be_written_is_said_before_any_work(say: t.Callable[..., str]) -> None:
+    Path("small.yaml").write_text(GOOD)
+    Path("taken").write_text("a file where the directory should be")
+    assert "taken" in say(2, "run", "small.yaml", "--output", "taken")
+
+
+def test_a_dataset_that_is_not_here_says_where_it_looked_and_how_to_get_it(say: t.Callable[..., str]) -> None:
+    Path("small.yaml").write_text(GOOD.replace("digits", "mnist"))
+    said = say(4, "run", "small.yaml", "--offline")
+    assert str(Path("nowhere").absolute()) in said
+    assert "--offline" in said
+
+
+def idx(array: np.ndarray[t.Any, t.Any]) -> bytes:
+    head = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+def write_mnist(root: Path, images: bytes, labels: bytes) -> None:
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(images)
+        (raw / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+
+
+PIXELS = np.zeros((20, 28, 28))
+LABELS = np.arange(20) % 10
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (idx(PIXELS)[:-100], idx(LABELS)),  # truncated
+        (b"\0\0\x0d\x03" + idx(PIXELS)[4:], idx(LABELS)),  # floats, says the magic number
+        (b"GARBAGE" + idx(PIXELS), idx(LABELS)),
+        (idx(PIXELS), idx(np.full(20, 200))),  # no such digit
+        (idx(PIXELS), idx(LABELS[:10])),  # half of them
+        (idx(PIXELS), idx(LABELS)),  # whole, but not MNIST
+    ],
+)
+def test_damaged_idx_files_are_refused_and_named(say: t.Callable[..., str], images: bytes, labels: bytes) -> None:
+    Path("small.yaml").write_text(GOOD.replace("digits", "mnist"))
+    write_mnist(Path("data"), images, labels)
+    assert "MNIST" in say(4, "run", "small.yaml", "--data-root", "data", "--offline")
+
+
+def png(colour: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_npz_with_pickled_objects_is_refused(say: t.Callable[..., str]) -> None:
+    np.savez("bad.npz", x_train=np.array([{"a": 1}], dtype=object), y_train=LABELS, x_test=PIXELS, y_test=LABELS)
+    Path("small.yaml").write_text(GOOD.replace("digits", "'npz:bad.npz'"))
+    assert "bad.npz" in say(4, "run", "small.yaml")
+
+
+def test_a_train_set_of_one_class_is_refused(say: t.Callable[..., str]) -> None:
+    images = PIXELS.astype(np.uint8)
+    np.savez("one.npz", x_train=images, y_train=np.zeros(20, int), x_test=images, y_test=np.zeros(20, int))
+    Path("small.yaml").write_text(GOOD.replace("digits", "'npz:one.npz'"))
+    assert "class" in say(4, "run", "small.yaml")
+
+
+def test_a_folder_without_images_is_refused(say: t.Callable[..., str]) -> None:
+    Path("empty/cats").mkdir(parents=True)
+    Path("small.yaml").write_text(GOOD.replace("digits", "'folder:empty'"))
+    assert "empty" in say(4, "run", "small.yaml")
+
+
+def test_an_image_that_does_not_decode_is_named(say: t.Callable[..., str]) -> None:
+    for name, colour in [("cats", 0), ("dogs", 255)]:
+        Path("pets", name).mkdir(parents=True)
+        for number in range(5):
+            Path("pets", name, f"{number}.png").write_bytes(png(colour + (number if colour == 0 else -number)))
+    Path("pets/dogs/3.png").write_bytes(b"not a picture")
+    Path("small.yaml").write_text(GOOD.replace("digits", "'folder:pets'"))
+    assert "3.png" in say(4, "run", "small.yaml")
+
+
+def test_scores_of_nonsense_are_refused(say: t.Callable[..., str]) -> None:
+    rows = {"train_features": np.ones((4, 2)), "train_labels": LABELS[:4], "test_features": np.full((2, 2), np.nan)}
+    np.savez("own.npz", **rows)
+    assert "missing: test_labels" in say(2, "score", "own.npz")
+    np.savez("own.npz", **rows, test_labels=LABELS[:2])
+    assert "2 of 2 rows hold NaN" in say(2, "score", "own.npz")
+    assert "did you mean 'knn'?" in say(2, "score", "own.npz", "--protocol", "kn")
+    assert "no such file" in say(2, "score", "absent.npz")
+
+
+def test_an_unknown_name_is_answered_by_the_nearest(say: t.Callable[..., str]) -> None:
+    assert "did you mean 'bigan'?" in say(2, "describe", "bigann")
+    assert "absent" in say(2, "leaderboard", "absent")
+    assert "suite.json" in say(2, "sync", "absent")

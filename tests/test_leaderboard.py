@@ -1,0 +1,441 @@
+"""Leaderboards from records with numbers known by hand, in every format parsed back."""
+
+import html.parser
+import io
+import json
+import random
+import re
+import time
+import typing as t
+
+import pandas as pd
+import pytest
+
+from results.leaderboard import COLUMNS, EMPTY, FORMATS, Leaderboard, Row, leaderboard
+from results.record import Provenance, Record
+
+FOLDING = [40, 60, 80, 100]
+
+
+def record(label: str = "bigan", score: float = 0.9, seed: int = 0, **changes: t.Any) -> Record:
+    made = {"commit": "0123456789abcdef", "dirty": False, "versions": {}, "device": "Test CPU", "threads": 2}
+    made |= {"precision": "float32", "started": "2025-01-01T00:00:00Z"} | changes.pop("made", {})
+    done: dict[str, t.Any] = {
+        "suite": "s",
+        "key": "0" * 16,
+        "dataset": "mnist5k",
+        "split": "test",
+        "limit": None,
+        "fingerprint": "f" * 32,
+        "train_images": 4000,
+        "test_images": 1000,
+        "encoder": label,
+        "label": label,
+        "params": {"epochs": 10},
+        "encoder_version": 1,
+        "is_control": label in ("pixels", "untrained", "pca"),
+        "seed": seed,
+        "status": "done",
+        "tap": "code",
+        "dimensions": 50,
+        "protocol": "linear",
+        "protocol_label": "linear",
+        "protocol_params": {},
+        "protocol_version": 1,
+        "metrics": {"top1": score, "balanced": 0.123},
+        "seconds": {"fit": 10.0, "extract": 0.1, "score": 0.2},
+        "provenance": Provenance(**made),
+    }
+    return Record(**(done | changes))
+
+
+def failed(label: str, error: str, seed: int = 0, **changes: t.Any) -> Record:
+    nothing = {"tap": None, "protocol": None, "protocol_label": None, "protocol_version": None, "dimensions": None}
+    return record(
+        label, seed=seed, **nothing | {"status": "failed", "error": error, "metrics": {}, "seconds": {}} | changes
+    )
+
+
+def knn(label: str = "bigan", score: float = 0.9, seed: int = 0, **changes: t.Any) -> Record:
+    return record(
+        label, score, seed, **{"protocol": "knn", "protocol_label": "knn", "protocol_params": {"k": 1}} | changes
+    )
+
+
+# bigan: mean 0.96, standard deviation 0.01, so half-width 4.302653 * 0.01 / sqrt(3) = 0.0248413
+BOARD = [
+    *(record("bigan", score, seed) for seed, score in enumerate((0.95, 0.96, 0.97))),
+    *(knn("bigan", score, seed) for seed, score in enumerate((0.91, 0.92, 0.93))),
+    *(record("pixels", 0.9684, seed, tap="pixels", seconds={"fit": 0.0}) for seed in range(3)),
+    knn("pixels", 0.9684, 0, tap="pixels", seconds={"fit": 0.0}),
+    *(record("aae", 0.5, seed, seconds={"fit": 4.0 + seed}) for seed in range(2)),
+    failed("aae", "non-finite loss\nof the discriminator", 2),
+]
+WANTED = [  # encoder, tap, knn@1, linear@1, seeds, training s: best by k-NN first, what lacks it behind
+    ["pixels", "pixels", "96.84 (n=1)", "96.84 ± 0.00", "3", "0.0"],
+    ["bigan", "code", "92.00 ± 2.48", "96.00 ± 2.48", "3", "10.0"],
+    ["aae", "code", "-", "50.00 ± 0.00", "2 of 3", "4.5"],
+]
+FAILURE = "failed: non-finite loss of the discriminator (1 of 3 seeds)"
+HEADER = ["encoder", "tap", "knn@1", "linear@1", "seeds", "training s"]
+CAPTION = "mnist5k: 4,000 train and 1,000 test images, Test CPU, 2 threads, float32, commit 0123456789"
+
+
+def tables_of(board: Leaderboard) -> list[str]:
+    return list(dict.fromkeys(row.dataset for row in board.rows))
+
+
+def protocols_of(board: Leaderboard) -> list[str | None]:
+    return sorted({row.protocol for row in board.rows}, key=str)
+
+
+def encoders_of(board: Leaderboard) -> list[str]:
+    return sorted({row.encoder for row in board.rows})
+
+
+# ---- rows -------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_has_the_numbers_known_by_hand() -> None:
+    row = next(row for row in leaderboard(BOARD).rows if (row.encoder, row.protocol) == ("bigan", "linear@1"))
+    assert (row.dataset, row.tap, row.metric, row.seeds, row.of_seeds) == ("mnist5k", "code", "top1", 3, 3)
+    assert row.values == (0.95, 0.96, 0.97)
+    assert (row.mean, row.low, row.high) == pytest.approx((0.96, 0.96 - 0.0248413, 0.96 + 0.0248413), abs=1e-6)
+    assert (row.fit_seconds, row.is_control, row.status, row.error) == (10.0, False, "done", None)
+    single = next(row for row in leaderboard(BOARD).rows if (row.encoder, row.protocol) == ("pixels", "knn@1"))
+    assert (single.mean, single.low, single.high, single.seeds) == (0.9684, None, None, 1)
+    assert single.is_control
+
+
+def test_rows_are_ranked_by_the_first_protocol_then_the_second() -> None:
+    board = leaderboard(
+        [knn("a", 0.5), record("a", 0.9), knn("b", 0.6), record("b", 0.1), knn("c", 0.5), record("c", 0.95)]
+    )
+    assert [row.encoder for row in board.rows] == ["b", "b", "c", "c", "a", "a"]
+    assert [row.protocol for row in board.rows] == ["knn@1", "linear@1"] * 3
+
+
+def test_the_order_of_the_records_changes_nothing() -> None:
+    records = [*BOARD, record("bigan", 0.3, params={"epochs": 20}), record("bigan", 0.2, fingerprint="e" * 32)]
+    records += [record("pca", 0.9, dataset="digits"), knn("pca", 0.9, protocol_params={"k": 5})]
+    wanted = leaderboard(records)
+    for turn in range(20):
+        random.Random(turn).shuffle(records)
+        assert leaderboard(records) == wanted
+
+
+def test_a_failed_encoder_is_a_row_with_its_error_and_how_many_seeds() -> None:
+    board = leaderboard([failed("aae", "no room", seed) for seed in range(2)] + [failed("aae", "other", 2), record()])
+    rows = [row for row in board.rows if row.status == "failed"]
+    assert [(row.encoder, row.error, row.seeds, row.of_seeds) for row in rows] == [
+        ("aae", "no room", 2, 3),
+        ("aae", "other", 1, 3),
+    ]
+    assert board.rows[0].encoder == "bigan"  # what failed comes last
+    assert rows[0].mean is None
+    assert rows[0].values == ()
+
+
+def test_a_run_that_failed_before_its_data_was_read_stands_with_its_namesakes() -> None:
+    board = leaderboard([record(), failed("aae", "no such dataset", fingerprint="", train_images=0, test_images=0)])
+    assert tables_of(board) == ["mnist5k"]
+    assert CAPTION in board.render("markdown")
+
+
+def test_a_seed_that_two_runs_claim_counts_once_the_newest() -> None:
+    older, newer = ({"started": f"2025-01-0{day}T00:00:00Z"} for day in (1, 2))
+    (row,) = leaderboard([record(score=0.7, made=newer, key="a" * 16), record(score=0.2, made=older)]).rows
+    assert row.values == (0.7,)
+
+
+# ---- what never mixes -------------------------------------------------------------------------------------------
+
+
+def test_subsets_validation_splits_and_other_data_have_tables_of_their_own() -> None:
+    other = [
+        record(limit=1000),
+        record(split="validation"),
+        record(limit=1000, split="validation"),
+        record(dataset="digits"),
+    ]
+    board = leaderboard([record(), *other])
+    assert tables_of(board) == [
+        "digits",
+        "mnist5k",
+        "mnist5k (limit 1000)",
+        "mnist5k (limit 1000) (validation)",
+        "mnist5k (validation)",
+    ]
+    board = leaderboard([record(), record(fingerprint="e" * 32)])
+    assert tables_of(board) == ["mnist5k (data=eeeeeeeeeeee)", "mnist5k (data=ffffffffffff)"]
+
+
+def test_versions_and_settings_of_a_protocol_have_columns_of_their_own() -> None:
+    assert protocols_of(leaderboard([record(), record(protocol_version=2)])) == ["linear@1", "linear@2"]
+    board = leaderboard([knn(), knn(protocol_params={"k": 20, "metric": "cosine"})])
+    assert protocols_of(board) == ["knn@1 (k=1)", "knn@1 (k=20, metric=cosine)"]
+    board = leaderboard([knn(), record(protocol_label="knn", protocol_params={"k": 1})])
+    assert protocols_of(board) == ["knn@1 (protocol=knn)", "knn@1 (protocol=linear)"]
+    assert all(row.seeds == 1 for row in board.rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"params": {"epochs": 400}}, ["bigan (epochs=10)", "bigan (epochs=400)"]),
+        ({"params": {"epochs": 10, "prior": "swiss"}}, ["bigan", "bigan (prior=swiss)"]),
+        ({"encoder_version": 2}, ["bigan (version=1)", "bigan (version=2)"]),
+        ({"encoder": "ali"}, ["bigan (method=ali)", "bigan (method=bigan)"]),
+        ({"made": {"precision": "bfloat16"}}, ["bigan (precision=bfloat16)", "bigan (precision=float32)"]),
+    ],
+)
+def test_namesakes_that_differ_are_rows_of_their_own_and_say_how(changes: dict[str, t.Any], shown: list[str]) -> None:
+    board = leaderboard([record(score=0.9), record(score=0.5, seed=1, **changes)])
+    assert encoders_of(board) == shown
+    assert sorted(row.mean or 0 for row in board.rows) == [0.5, 0.9]
+
+
+def test_other_devices_and_commits_are_seeds_of_the_same_row_and_the_caption_says_so() -> None:
+    other = {"device": "Other", "threads": 4, "commit": "f" * 40, "dirty": True}
+    board = leaderboard([record(), record(seed=1, made=other)])
+    assert [row.seeds for row in board.rows] == [2]
+    caption = "several devices, several thread counts, float32, several commits"
+    assert caption in board.render("markdown")
+    assert "Other, 4 threads, float32, commit ffffffffff with changes" in leaderboard([record(made=other)]).render(
+        "html"
+    )
+    assert "commit" not in leaderboard([record(made={"commit": None})]).render("markdown")
+
+
+# ---- formats, parsed back ---------------------------------------------------------------------------------------
+
+
+def test_json_is_a_list_of_rows_with_fractions() -> None:
+    board = leaderboard(BOARD)
+    rows = json.loads(board.render("json"), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert rows == [row.plain() for row in board.rows]
+    wanted = {"dataset", "encoder", "tap", "protocol", "metric", "mean", "low", "high", "seeds"}
+    assert wanted | {"values", "method", "control", "fit_seconds", "limit", "split"} <= set(rows[0])
+    assert all(list(row) == COLUMNS for row in rows)
+    by_hand = next(row for row in rows if (row["encoder"], row["protocol"]) == ("bigan", "linear@1"))
+    assert by_hand["mean"] == pytest.approx(0.96)
+    assert by_hand["values"] == [0.95, 0.96, 0.97]
+    assert by_hand["limit"] is None
+    assert rows[-1]["error"] == "non-finite loss\nof the discriminator"
+    assert rows[-1]["mean"] is None
+
+
+def test_csv_has_the_same_rows() -> None:
+    board = leaderboard([*BOARD, record("b,\"'\n", 0.1, limit=1000)])
+    frame = pd.read_csv(io.StringIO(board.render("csv")), dtype={"limit": "Int64"})
+    assert list(frame.columns) == COLUMNS
+    assert len(frame) == len(board.rows)
+    for found, row in zip(frame.to_dict("records"), board.rows):
+        assert found["encoder"] == row.encoder
+        assert found["control"] == row.is_control
+        assert json.loads(found["values"]) == list(row.values)
+        for name in ("mean", "low", "high", "fit_seconds", "limit", "tap", "error"):
+            wanted = getattr(row, name)
+            assert pd.isna(found[name]) if wanted is None else found[name] == wanted
+
+
+def markdown_tables(text: str) -> list[list[list[str]]]:
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    split = re.compile(r"(?<!\\)\|")
+    rows = [[[cell.strip() for cell in split.split(line)[1:-1]] for line in block] for block in blocks]
+    return [[[re.sub(r"\\(.)", r"\1", cell) for cell in row] for row in table] for table in rows]
+
+
+def test_markdown_has_the_table() -> None:
+    text = leaderboard(BOARD).render("markdown")
+    ((header, rule, *body),) = markdown_tables(text)
+    assert header == HEADER
+    assert rule == ["---", "---", "---:", "---:", "---:", "---:"]
+    pixels, *others = WANTED
+    assert body == [["*pixels* (control)", *pixels[1:]], *others, ["aae", FAILURE, "", "", "", ""]]
+    assert f"**{CAPTION}**" in text
+    assert text.endswith("\n")
+    assert "top1 in percent" in text.splitlines()[-1]
+    assert "Student t" in text.splitlines()[-1]
+
+
+class Tables(html.parser.HTMLParser):
+    """Every table as rows of (tag, scope, text); complains where tags do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: list[list[list[tuple[str, str | None, str]]]] = []
+        self.captions: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag == "meta":
+            return
+        self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "caption":
+            self.captions.append("")
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append((tag, dict(attributes).get("scope"), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "caption" in self.open:
+            self.captions[-1] += data
+        if {"td", "th"} & set(self.open):
+            tag, scope, text = self.tables[-1][-1][-1]
+            self.tables[-1][-1][-1] = tag, scope, text + data
+
+
+def test_html_has_the_table_with_scopes_and_a_caption() -> None:
+    text = leaderboard(BOARD).render("html")
+    parsed = Tables(text)
+    ((header, *body),) = parsed.tables
+    assert header == [("th", "col", name) for name in HEADER]
+    assert [[cell for _, _, cell in row] for row in body[:3]] == [["pixels (control)", *WANTED[0][1:]], *WANTED[1:]]
+    assert all(row[0][:2] == ("th", "row") and {tag for tag, _, _ in row[1:]} == {"td"} for row in body)
+    assert [cell for _, _, cell in body[3]] == ["aae", FAILURE]
+    assert parsed.captions == [CAPTION]
+    assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
+
+
+def test_latex_has_the_table_in_booktabs() -> None:
+    text = leaderboard(BOARD).render("latex")
+    rows = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if line.endswith(r" \\")]
+    pixels, *others = [[cell.replace("±", r"$\pm$") for cell in row] for row in WANTED]
+    failure = r"\multicolumn{5}{l}{" + FAILURE + "}"
+    assert rows == [HEADER, [r"\emph{pixels} (control)", *pixels[1:]], *others, ["aae", failure]]
+    for wanted in (r"\begin{tabular}{llrrrr}", r"\toprule", r"\midrule", r"\bottomrule", rf"\caption{{{CAPTION}}}"):
+        assert wanted in text
+    assert r"in percent, the mean over seeds $\pm$ half its 95 \% interval" in text
+
+
+def test_the_terminal_table_is_whole_and_plain_in_a_pipe() -> None:
+    long = "an-encoder-with-a-very-long-name-" * 5
+    error = "RuntimeError: " + "something long went wrong; " * 20
+    text = leaderboard([*BOARD, record(long, 0.1), failed("gan", error)]).render("table")
+    lines = [re.split(r" {2,}", line) for line in text.splitlines()]
+    assert HEADER in lines
+    assert ["pixels (control)", *WANTED[0][1:]] in lines
+    assert WANTED[1] in lines
+    assert [long, "code", "-", "10.00", "1 of 3", "10.0"] in lines
+    assert " ".join(error.split()) in " ".join(text.split())
+    assert "\x1b" not in text
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("width", FOLDING)
+def test_the_terminal_table_folds_and_cuts_nothing(width: int) -> None:
+    board = leaderboard(
+        [*BOARD, *(record("an-encoder-with-a-long-name", 0.123, protocol_label=f"p{n}") for n in range(6))]
+    )
+    text = board.render("table", width=width)
+    if width >= 60:
+        assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for score in ("96.84 (n=1)", "96.84 ± 0.00", "92.00 ± 2.48", "96.00 ± 2.48", "50.00 ± 0.00"):
+        assert text.count(score) == leaderboard(BOARD).render("table").count(score)  # no number is folded either
+    assert text.count("12.30") == 6
+    assert all(f"p{n}@1" in text for n in range(6))
+
+
+def test_colour_is_only_there_when_asked_for() -> None:
+    coloured = leaderboard(BOARD).render("table", width=80, colour=True)
+    assert "\x1b[" in coloured
+    assert "\x1b" not in leaderboard(BOARD).render("table", width=80)
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in coloured.splitlines()]
+    assert plain == leaderboard(BOARD).render("table", width=80).splitlines()
+
+
+def test_two_datasets_are_two_tables() -> None:
+    board = leaderboard([*BOARD, record(dataset="digits", train_images=1500, test_images=297)])
+    assert len(markdown_tables(board.render("markdown"))) == 2
+    assert len(Tables(board.render("html")).tables) == 2
+    assert board.render("latex").count(r"\begin{tabular}") == 2
+    for form in ("table", "markdown", "html"):
+        assert "digits: 1,500 train and 297 test images" in board.render(form)
+
+
+def test_several_metrics_are_named_in_the_header() -> None:
+    ((header, *_),) = markdown_tables(leaderboard([record(), knn(metrics={"nmi": 0.5})]).render("markdown"))
+    assert header[2:4] == ["knn@1 nmi", "linear@1 top1"]
+
+
+def test_the_side_of_an_interval_that_is_not_clipped_is_shown() -> None:
+    text = leaderboard([record(score=0.98), record(score=1.0, seed=1)]).render("markdown")
+    assert "99.00 ± 12.71" in text  # t(0.975, 1 degree) = 12.7062, times 0.01
+
+
+EVIL = "<script>alert('x')</script> & 50% of_a|b \\ {c} $d$ #1 ~e ^f \"g\" *h* [i](j) `k`\x1b[31m\r\nl"
+
+
+def test_labels_are_escaped_in_every_format() -> None:
+    board = leaderboard([record(EVIL, 0.5, tap=EVIL, protocol_label=EVIL), failed("gan", EVIL)])
+    shown = EVIL.replace("\x1b", " ").replace("\r\n", " ")
+    ((header, _, first, second),) = markdown_tables(board.render("markdown"))
+    assert (first[0], first[1], header[2]) == (shown, shown, f"{shown}@1")
+    assert second[1] == f"failed: {shown} (1 of 1 seed)"
+    ((header_cells, first_cells, second_cells),) = Tables(board.render("html")).tables
+    assert [first_cells[0][2], first_cells[1][2], header_cells[2][2]] == [shown, shown, f"{shown}@1"]
+    assert second_cells[1][2] == f"failed: {shown} (1 of 1 seed)"
+    assert "<script" not in board.render("html")
+    latex = board.render("latex")
+    escaped = r"\& 50\% of\_a\textbar{}b \textbackslash{} \{c\} \$d\$ \#1 \textasciitilde{}e \textasciicircum{}f"
+    assert latex.count(escaped) == 4
+    assert r"\textless{}script\textgreater{}" in latex
+    for form in ("table", "markdown", "latex", "html"):
+        assert not {"\x1b", "\r"} & set(board.render(form))
+    assert shown in board.render("table")
+    assert json.loads(board.render("json"))[0]["encoder"] == EVIL
+    frame = pd.read_csv(io.StringIO(board.render("csv"), newline=""))
+    assert frame["encoder"][0] == EVIL
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_empty_store_says_so_plainly(form: t.Any) -> None:
+    text = leaderboard([]).render(form)
+    assert text.endswith("\n")
+    if form == "json":
+        assert json.loads(text) == []
+    elif form == "csv":
+        assert text == ",".join(COLUMNS) + "\n"
+    elif form == "html":
+        assert "No results yet" in text
+        assert Tables(text).tables == []
+    else:
+        assert EMPTY in text
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_only_failures_still_make_a_table(form: t.Any) -> None:
+    text = leaderboard([failed("gan", "no memory", train_images=0, test_images=0)]).render(form)
+    assert "no memory" in text
+    assert "gan" in text
+
+
+def test_ten_thousand_records_take_less_than_three_seconds() -> None:
+    records = [
+        record(
+            f"encoder{one % 50}",
+            (one % 97) / 100,
+            one % 10,
+            tap=f"tap{one // 500 % 5}",
+            protocol_label=f"p{one // 2500}",
+        )
+        for one in range(10_000)
+    ]
+    started = time.perf_counter()
+    board = leaderboard(records)
+    text = board.render("markdown")
+    assert time.perf_counter() - started < 3
+    assert len(board.rows) == 50 * 5 * 4
+    assert all(isinstance(row, Row) and row.seeds == 1 for row in board.rows)
+    assert len(markdown_tables(text)[0]) == 50 * 5 + 2

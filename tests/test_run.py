@@ -1,0 +1,348 @@
+"""Whole runs, as a user starts them: what is written, what is repeated, what fails, what changes no number."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.__main__ import main
+from bench.suite import read_suite
+from results import store
+
+SUITE = """
+suite: small
+datasets: [{name: digits, limit: 300}]
+seeds: [0]
+encoders:
+  - pixels
+  - {name: bigan, hidden: 32, latent: 8, epochs: 2}
+protocols: [linear, {name: knn, k: 1}]
+wandb: {mode: off}
+"""
+
+PLUGIN = """
+import os, signal, typing as t
+import torch
+from torch import nn
+from encoders.base import Encoder, ImageSet, Training, frozen
+
+class Flat(nn.Module):
+    def forward(self, images):
+        return {"flat": images.flatten(1).float()}
+
+class Odd(Encoder):
+    source: t.ClassVar[str] = "a test"
+    way: str = "well"
+
+    @property
+    def taps(self):
+        return ("flat",)
+
+    def build(self, shape):
+        return Flat()
+
+    def fit(self, data: ImageSet, run: Training):
+        if self.way == "labels":
+            assert data.labels is None
+        if self.way == "raises":
+            raise RuntimeError("no luck")
+        if self.way == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.way == "trains on":
+            return self.build(data.shape).train()
+        if self.way == "file" and not os.path.exists("mended"):
+            raise RuntimeError("not yet")
+        return frozen(self.build(data.shape))
+"""
+
+
+class Done(t.NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def frostbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> t.Callable[..., Done]:
+    """The command line in this process, in an empty directory, offline, with one thread."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SUITE)
+    (tmp_path / "odd.py").write_text(PLUGIN)
+
+    def call(*arguments: str) -> Done:
+        one_thread = ["--threads", "1"] if arguments[0] == "run" else []
+        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments, *one_thread])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+def numbers(directory: Path) -> dict[tuple[t.Any, ...], t.Any]:
+    """Every record's numbers by what they are of, times and places aside."""
+    found = {}
+    for record in store.read_store(directory).records:
+        identity = record.dataset, record.limit, record.label, record.seed, record.tap, record.protocol_label
+        found[identity] = record.key, record.metrics, record.details, record.dimensions
+    return found
+
+
+def predictions(directory: Path) -> dict[str, bytes]:
+    return {path.name + path.parent.name: path.read_bytes() for path in sorted(directory.rglob("*.npz"))}
+
+
+def times(directory: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file() and "seed" in str(path)}
+
+
+def test_a_run_leaves_weights_history_records_and_predictions(frostbench: t.Callable[..., Done]) -> None:
+    done = frostbench("run", "small.yaml")
+    assert done.code == 0, done.err
+    (bigan,) = Path("runs/small/bigan/digits-limit300").iterdir()
+    assert bigan.name.startswith("seed0-")
+    assert len(bigan.name) == len("seed0-") + 16
+    assert {path.name for path in bigan.iterdir()} == {
+        "run.json", "encoder.safetensors", "encoder.json", "history.csv", "scores", "predictions",
+    }  # fmt: skip
+    assert (bigan / "history.csv").read_text().splitlines()[0].startswith("epoch,seconds,images_per_second,")
+    assert len((bigan / "history.csv").read_text().splitlines()) == 1 + 2
+    records = store.read_store(Path("runs/small")).records
+    taps = {(record.label, record.tap, record.protocol) for record in records}
+    assert taps == {
+        (label, tap, protocol)
+        for label, tap in [("pixels", "pixels"), ("bigan", "penultimate"), ("bigan", "code")]
+        for protocol in ("linear", "knn")
+    }
+    for record in records:
+        (directory,) = Path("runs/small").glob(f"{record.label}/*/seed0-{record.key}")
+        with np.load(directory / str(record.predictions)) as kept:
+            assert kept["predicted"].shape == kept["label"].shape == (record.test_images,)
+            assert record.metrics["top1"] == pytest.approx((kept["predicted"] == kept["label"]).mean())
+        assert record.provenance.threads == 1
+        assert record.limit == 300
+    assert done.out.strip() == Path("runs/small/leaderboard.txt").read_text().strip()
+    assert {path.suffix for path in Path("runs/small").glob("leaderboard.*")} == {
+        ".txt", ".md", ".csv", ".tex", ".html", ".json",
+    }  # fmt: skip
+
+
+def test_a_second_run_does_nothing_and_says_so(frostbench: t.Callable[..., Done]) -> None:
+    first = frostbench("run", "small.yaml")
+    before = times(Path("runs"))
+    second = frostbench("run", "small.yaml")
+    assert second.code == 0
+    assert "all 2 runs were done before; nothing to do" in second.err
+    assert second.out == first.out
+    assert times(Path("runs")) == before
+
+
+def test_order_jobs_and_protocols_change_no_number(frostbench: t.Callable[..., Done]) -> None:
+    frostbench("run", "small.yaml")
+    expected, predicted = numbers(Path("runs")), predictions(Path("runs"))
+    turned = SUITE.replace("  - pixels\n", "").replace("protocols:", "  - pixels\nprotocols:")
+    turned = turned.replace("[linear, {name: knn, k: 1}]", "[{name: knn, k: 1}, linear]")
+    Path("turned.yaml").write_text(turned)
+    frostbench("run", "turned.yaml", "--output", "turned", "--jobs", "2")
+    assert numbers(Path("turned")) == expected
+    assert predictions(Path("turned")) == predicted
+    frostbench("run", "small.yaml", "--output", "alone", "--set", "protocols=[linear]")
+    assert numbers(Path("alone")) == {key: value for key, value in expected.items() if key[-1] == "linear"}
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(frostbench: t.Callable[..., Done]) -> None:
+    def weights(output: str) -> list[bytes]:
+        return [path.read_bytes() for path in sorted(Path(output).rglob("bigan/**/encoder.safetensors"))]
+
+    frostbench("run", "small.yaml", "--output", "a", "--seeds", "0-1")
+    frostbench("run", "small.yaml", "--output", "b", "--seeds", "1,0")
+    assert weights("a") == weights("b")
+    assert len(set(weights("a"))) == 2
+    assert numbers(Path("a")) == numbers(Path("b"))
+
+
+def test_a_new_protocol_refits_nothing(frostbench: t.Callable[..., Done]) -> None:
+    frostbench("run", "small.yaml", "--set", "protocols=[linear]")
+    fitted = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("encoder.safetensors")}
+    done = frostbench("run", "small.yaml")
+    assert done.code == 0, done.err
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("encoder.safetensors")} == fitted
+    frostbench("run", "small.yaml", "--output", "fresh")
+    assert numbers(Path("runs")) == numbers(Path("fresh"))  # weights read back score as those just trained
+
+
+def test_weights_that_were_changed_are_not_used(frostbench: t.Callable[..., Done]) -> None:
+    frostbench("run", "small.yaml", "--set", "protocols=[linear]")
+    (path,) = Path("runs").rglob("bigan/**/encoder.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    done = frostbench("run", "small.yaml")
+    assert done.code == 3
+    assert f"{path.absolute()} is damaged; remove {path.absolute().parent} to train this run again" in done.err
+
+
+def test_a_failing_run_is_a_record_and_the_suite_goes_on(frostbench: t.Callable[..., Done]) -> None:
+    encoders = "encoders=[{name: odd, way: raises}, pixels, {name: odd, label: spy, way: labels}]"
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders)
+    assert done.code == 3
+    assert "odd, digits (limit 300), seed 0: failed: RuntimeError: no luck" in done.err
+    records = store.read_store(Path("runs")).records
+    assert {record.label for record in records if record.status == "done"} == {"pixels", "spy"}
+    (failed,) = [record for record in records if record.status == "failed"]
+    assert failed.error == "RuntimeError: no luck"
+    assert "no luck" in failed.details["traceback"]
+    assert "no luck" in done.out  # the table says it too
+
+
+def test_a_failed_run_is_tried_again_and_its_record_goes_when_it_succeeds(frostbench: t.Callable[..., Done]) -> None:
+    arguments = ["run", "small.yaml", "--plugin", "odd.py", "--set", "encoders=[{name: odd, way: file}]"]
+    assert frostbench(*arguments).code == 3
+    Path("mended").touch()
+    assert frostbench(*arguments).code == 0
+    assert {record.status for record in store.read_store(Path("runs")).records} == {"done"}
+
+
+def test_fail_fast_stops_at_the_first_failure(frostbench: t.Callable[..., Done]) -> None:
+    encoders = "encoders=[{name: odd, way: raises}, pixels]"
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders, "--fail-fast")
+    assert done.code == 3
+    assert [record.status for record in store.read_store(Path("runs")).records] == ["failed"]
+
+
+def test_a_module_that_is_not_frozen_is_refused_by_name(frostbench: t.Callable[..., Done]) -> None:
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", "encoders=[{name: odd, way: trains on}]")
+    assert done.code == 3
+    assert "encoder 'odd' is not frozen: in training mode: the module itself" in done.err
+
+
+def test_a_loss_that_is_not_finite_fails_its_run_with_step_and_player(frostbench: t.Callable[..., Done]) -> None:
+    gan = "encoders=[{name: gan, generator_hidden: 16, discriminator_hidden: 8, epochs: 5, learning_rate: 1e30}]"
+    done = frostbench("run", "small.yaml", "--set", gan)
+    assert done.code == 3
+    assert "discriminator's loss became" in done.err
+    assert "at step" in done.err
+
+
+def test_a_worker_that_dies_fails_its_run_and_no_other(frostbench: t.Callable[..., Done]) -> None:
+    encoders = "encoders=[{name: odd, way: dies}, pixels]"
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders, "--jobs", "2")
+    assert done.code == 3
+    assert "its process was ended by SIGKILL; perhaps memory ran out" in done.err
+    statuses = {record.label: record.status for record in store.read_store(Path("runs")).records}
+    assert statuses == {"odd": "failed", "pixels": "done"}
+
+
+def test_a_validation_run_leaves_the_test_set_alone(frostbench: t.Callable[..., Done]) -> None:
+    frostbench("run", "small.yaml", "--set", "datasets=[{name: digits, split: validation}]", "--set", "encoders=[pixels]")
+    records = store.read_store(Path("runs")).records
+    assert {record.split for record in records} == {"validation"}
+    assert all(record.train_images + record.test_images == 1437 for record in records)
+    assert "digits (validation)" in frostbench("leaderboard").out
+
+
+def test_a_full_disk_ends_the_suite_plainly_and_loses_nothing(
+    frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    synced = 0
+
+    def full(descriptor: int) -> None:
+        nonlocal synced
+        synced += 1
+        if synced > 40:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = frostbench("run", "small.yaml")
+    assert done.code == 2
+    assert "disk full" in done.err
+    kept = times(Path("runs"))
+    monkeypatch.setattr(os, "fsync", real)
+    contents = store.read_store(Path("runs"))
+    assert contents.damaged == []
+    assert frostbench("run", "small.yaml").code == 0
+    assert {path: stamp for path, stamp in times(Path("runs")).items() if path in kept} == kept
+
+
+def in_background(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    (tmp_path / "small.yaml").write_text(SUITE)
+    (tmp_path / "odd.py").write_text(PLUGIN)
+    command = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+def wait_for_a_record(tmp_path: Path) -> None:
+    for _ in range(600):
+        if list(tmp_path.glob("runs/small/pixels/*/*/scores/*/*.json")):
+            return
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+LONG = ["--set", "bigan.epochs=100000", "--threads", "1"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_a_suite_that_is_stopped_goes_on_where_it_was(
+    number: signal.Signals, code: int, tmp_path: Path, frostbench: t.Callable[..., Done]
+) -> None:
+    process = in_background(tmp_path, "run", "small.yaml", *LONG)
+    wait_for_a_record(tmp_path)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    if code == 130:
+        assert "stopped; what was finished is kept. To go on: frostbench run small.yaml --set bigan.epochs" in said
+        assert "Traceback" not in said
+    (finished,) = Path("runs/small/pixels/digits-limit300").glob("*/run.json")
+    before = finished.stat().st_mtime_ns
+    done = frostbench("run", "small.yaml")
+    assert done.code == 0, done.err
+    assert finished.stat().st_mtime_ns == before
+    assert len(read_suite("small.yaml").runs()) == 2
+
+
+def test_stopping_parallel_runs_leaves_no_worker_behind(tmp_path: Path) -> None:
+    process = in_background(tmp_path, "run", "small.yaml", "--jobs", "2", *LONG)
+    wait_for_a_record(tmp_path)
+    workers = children(process.pid)
+    assert workers
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    time.sleep(0.2)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}/cmdline").exists()]
+
+
+def children(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        pytest.skip("this system does not list a process's children")
+
+
+def test_lines_tell_how_a_run_goes_where_there_is_no_terminal(
+    frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("encoders.training.REPORT_SECONDS", 0.0)
+    done = frostbench("run", "small.yaml")
+    assert "bigan, digits (limit 300), seed 0: epoch 1 of 2, " in done.err
+    assert "images/s, discriminator 0." in done.err
+    assert "[2/2] bigan, digits (limit 300), seed 0: done in " in done.err
+    assert "\x1b" not in done.err
+    assert json.loads(Path("runs/small/leaderboard.json").read_text())

@@ -1,0 +1,518 @@
+"""The result store: whole or absent, once, verified before use; whoever is killed, whatever is damaged."""
+
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import typing as t
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from results import store
+from results.record import Provenance, Record
+from results.store import Conflict, RunDirectory, StoreError
+
+KEY = "0123456789abcdef"
+
+
+def record(**changes: t.Any) -> Record:
+    done: dict[str, t.Any] = {
+        "suite": "s",
+        "key": KEY,
+        "dataset": "mnist5k",
+        "split": "test",
+        "limit": None,
+        "fingerprint": "f" * 32,
+        "train_images": 4000,
+        "test_images": 1000,
+        "encoder": "bigan",
+        "label": "bigan",
+        "params": {"epochs": 10, "widths": [1024, 1024]},
+        "encoder_version": 1,
+        "is_control": False,
+        "seed": 0,
+        "status": "done",
+        "tap": "code",
+        "dimensions": 50,
+        "protocol": "knn",
+        "protocol_label": "knn",
+        "protocol_params": {"k": 1},
+        "protocol_version": 1,
+        "metrics": {"top1": 0.9684, "balanced": 0.1 + 0.2},
+        "details": {"path": [[1e-3, 0.5], [1e-2, 0.75]], "note": "± ünïcode"},
+        "predictions": "predictions/code/knn@1-aaaa.npz",
+        "seconds": {"fit": 12.5, "extract": 0.25, "score": 0.5},
+        "provenance": provenance(),
+    }
+    return Record(**(done | changes))
+
+
+def provenance(**changes: t.Any) -> Provenance:
+    made: dict[str, t.Any] = {
+        "commit": "c" * 40,
+        "dirty": False,
+        "versions": {"python": "3.11.7"},
+        "device": "cpu",
+        "threads": 2,
+        "precision": "float32",
+        "started": "2025-01-01T00:00:00Z",
+    }
+    return Provenance(**(made | changes))
+
+
+def a_run(suite: Path, label: str = "bigan", seed: int = 0) -> RunDirectory:
+    return store.run_directory(suite, label, "mnist5k", seed, KEY)
+
+
+def litter(directory: Path) -> list[Path]:
+    return list(directory.rglob("*.tmp"))
+
+
+# ---- published once ---------------------------------------------------------------------------------------------
+
+
+def test_publishing_twice_the_same_is_fine_and_something_else_keeps_both(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "directories" / "run.json"
+    store.publish(path, b"one")
+    store.publish(path, b"one")
+    with pytest.raises(Conflict) as caught:
+        store.publish(path, b"two")
+    (kept,) = (path.parent / "conflicts").iterdir()
+    assert path.read_bytes() == b"one"
+    assert kept.read_bytes() == b"two"
+    assert str(path) in str(caught.value)
+    assert str(kept) in str(caught.value)
+    assert not litter(tmp_path)
+
+
+def test_replacing_gives_the_new_content(tmp_path: Path) -> None:
+    for content in (b"old", b"new"):
+        store.replace(tmp_path / "leaderboard.csv", content)
+        assert (tmp_path / "leaderboard.csv").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["leaderboard.csv"]
+
+
+def race(barrier: Barrier, directory: Path, me: int, outcomes: t.Any) -> None:
+    for turn in range(25):
+        barrier.wait()
+        try:
+            store.publish(directory / f"{turn}.json", f"{me} ".encode() * 5000)
+            outcomes.put((turn, me))
+        except Conflict:
+            outcomes.put((turn, None))
+
+
+def test_of_four_processes_racing_for_a_name_exactly_one_wins_and_nothing_is_lost(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, outcomes = context.Barrier(4), context.SimpleQueue()
+    racers = [context.Process(target=race, args=(barrier, tmp_path, me, outcomes)) for me in range(4)]
+    for racer in racers:
+        racer.start()
+    told = [outcomes.get() for _ in range(100)]
+    for racer in racers:
+        racer.join()
+    for turn in range(25):
+        (winner,) = [me for when, me in told if when == turn and me is not None]
+        assert (tmp_path / f"{turn}.json").read_bytes() == f"{winner} ".encode() * 5000
+        kept = {path.read_bytes() for path in (tmp_path / "conflicts").glob(f"{turn}-*.json")}
+        assert kept == {f"{me} ".encode() * 5000 for me in range(4) if me != winner}
+    assert not litter(tmp_path)
+
+
+# ---- killed, disk full ------------------------------------------------------------------------------------------
+
+KILL = """
+    def kill(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
+    def then_kill(real):
+        return lambda *arguments: (real(*arguments), kill())
+"""
+MOMENTS = {  # injection -> whether the record is there afterwards, and how many temporary files
+    "signal.signal(signal.SIGXFSZ, signal.SIG_DFL); resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))": (False, 1),
+    "os.fsync = kill": (False, 1),
+    "os.fsync = then_kill(os.fsync)": (False, 1),
+    "os.link = kill": (False, 1),
+    "os.link = then_kill(os.link)": (True, 1),
+    "Path.unlink = kill": (True, 1),
+    "store._sync = kill": (True, 0),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_kill_leaves_nothing_or_the_whole_record(tmp_path: Path, moment: str) -> None:
+    path = tmp_path / f"seed0-{KEY}" / "scores" / "code" / "knn@1-aaaa.json"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "wanted.json").write_text(record().model_dump_json())
+    program = "import os, resource, signal\nfrom pathlib import Path\nfrom results import store\n"
+    program += "from results.record import Record\n" + textwrap.dedent(KILL)
+    program += f"wanted = Record.model_validate_json(Path({str(tmp_path / 'wanted.json')!r}).read_text())\n"
+    program += f"{moment}\nstore.publish_record(Path({str(path)!r}), wanted)\n"
+    killed = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert killed.returncode in (-signal.SIGKILL, -signal.SIGXFSZ), killed.stderr.decode()
+    contents = store.read_store(tmp_path)
+    is_there, strays = MOMENTS[moment]
+    assert contents.records == ([record()] if is_there else [])
+    assert contents.damaged == []
+    assert store.sweep(tmp_path) == strays  # of the process that is gone
+    store.publish_record(path, record())
+    assert store.read_record(path) == record()
+    assert not litter(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["write", "fsync"])
+def test_a_full_disk_keeps_the_old_state_and_leaves_no_litter(
+    tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "leaderboard.csv", tmp_path / "run.json"
+    store.replace(old, b"old")
+
+    def full(*_: object) -> t.NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class FullFile:
+        def __init__(self, path: Path) -> None:
+            path.touch(exist_ok=False)
+
+        def __enter__(self) -> "FullFile":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def write(self, content: bytes) -> int:
+            full()
+
+    with monkeypatch.context() as patch:
+        if moment == "write":
+            patch.setattr(Path, "open", lambda path, mode: FullFile(path))
+        else:
+            patch.setattr(os, "fsync", full)
+        for write, path in ((store.replace, old), (store.publish, new)):
+            with pytest.raises(StoreError, match=r"disk full, .* is not written: make room and run the same command"):
+                write(path, b"new")
+    assert old.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["leaderboard.csv"]
+
+
+def test_a_write_that_stops_half_way_leaves_nothing(tmp_path: Path) -> None:
+    # the kernel itself refuses the 501st byte (EFBIG): no mock between the code and the file
+    program = f"""
+        import resource
+        from pathlib import Path
+        from results import store
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+        try:
+            store.publish(Path({str(tmp_path / "run.json")!r}), b"x" * 501)
+        except store.StoreError as error:
+            print(error)
+    """
+    told = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, capture_output=True, text=True)
+    assert told.stdout.strip() == f"{tmp_path / 'run.json'} is not written: File too large"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweeping_spares_the_living_other_machines_and_other_peoples_files(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host = socket.gethostname()
+    names = {
+        f".frostbench-{host}-{gone.pid}-00000000.tmp": True,
+        f".frostbench-{host}-{os.getpid()}-00000000.tmp": False,
+        f".frostbench-not-{host}-{gone.pid}-00000000.tmp": False,
+        f".frostbench-not-{host}-{gone.pid}-11111111.tmp": True,  # a day old
+        ".frostbench-notes.tmp": False,
+        "paper.tmp": False,
+    }
+    deep = tmp_path / "deep" / "down"
+    deep.mkdir(parents=True)
+    for name in names:
+        (deep / name).touch()
+    os.utime(deep / f".frostbench-not-{host}-{gone.pid}-11111111.tmp", (0, time.time() - 90_000))
+    assert store.sweep(tmp_path) == 2
+    assert {path.name for path in deep.iterdir()} == {name for name, stray in names.items() if not stray}
+
+
+# ---- can it be written ------------------------------------------------------------------------------------------
+
+
+def test_a_directory_that_can_be_written_is_left_empty(tmp_path: Path) -> None:
+    store.check_writable(tmp_path / "runs" / "mnist")
+    assert list((tmp_path / "runs" / "mnist").iterdir()) == []
+
+
+def test_a_file_in_place_of_the_directory_is_said(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with pytest.raises(StoreError, match=r"runs/mnist/.* Not a directory; an output directory must be writable"):
+        store.check_writable(tmp_path / "runs" / "mnist")
+
+
+def test_a_file_system_without_hard_links_is_found_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> t.NoReturn:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StoreError, match="hard links: choose another"):
+        store.check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=5 * 2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(StoreError, match="has 5 MiB free; a run needs 64 MiB"):
+        store.check_writable(tmp_path)
+
+
+# ---- names ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_keeps_its_files_where_the_design_says() -> None:
+    run = store.run_directory(Path("runs/mnist"), "bigan-long", "mnist", 2, KEY)
+    assert run.path == Path(f"runs/mnist/bigan-long/mnist/seed2-{KEY}")
+    assert run.record("code", "knn@1-aa") == run.path / "scores/code/knn@1-aa.json"
+    assert run.predictions("code", "knn@1-aa") == run.path / "predictions/code/knn@1-aa.npz"
+    files = [run.run_json, run.weights, run.encoder_json, run.history, run.failed, run.checkpoint]
+    names = ["run.json", "encoder.safetensors", "encoder.json", "history.csv", "failed.json", "checkpoint"]
+    assert files == [run.path / name for name in names]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", "/etc", ".hidden", "a\0b", "a\nb", "x" * 201])
+def test_names_cannot_leave_the_directory(name: str) -> None:
+    runs, run = Path("runs"), RunDirectory(Path("runs/x"))
+    with pytest.raises(StoreError, match="cannot be part of a path"):
+        store.run_directory(runs, name, "mnist", 0, KEY)
+    with pytest.raises(StoreError, match="cannot be part of a path"):
+        store.run_directory(runs, "bigan", name, 0, KEY)
+    with pytest.raises(StoreError, match="cannot be part of a path"):
+        run.record(name, "knn@1-aa")
+    with pytest.raises(StoreError, match="cannot be part of a path"):
+        run.predictions("code", name)
+
+
+@pytest.mark.parametrize(("seed", "key"), [(-1, KEY), (0, "abc"), (0, KEY.upper()), (0, "../" + KEY[3:])])
+def test_a_run_needs_a_seed_and_a_key(seed: int, key: str) -> None:
+    with pytest.raises(StoreError, match="16 hex digits"):
+        store.run_directory(Path("runs"), "bigan", "mnist", seed, key)
+
+
+# ---- records ----------------------------------------------------------------------------------------------------
+
+
+def test_canonical_json_is_one_way_of_writing() -> None:
+    assert store.canonical({"b": [1.5, None], "a": "±"}) == '{\n "a": "±",\n "b": [\n  1.5,\n  null\n ]\n}\n'.encode()
+    for value in (float("nan"), [float("inf")], {1, 2}, Path("x"), "\ud800"):
+        with pytest.raises(StoreError, match="cannot be written as JSON"):
+            store.canonical(value)
+
+
+def test_a_record_comes_back_as_it_was_with_its_first_metric_first(tmp_path: Path) -> None:
+    wanted = record(metrics={"top1": 0.9, "balanced": 0.1 + 0.2, "a": 1e-300})
+    path = a_run(tmp_path).record("code", "knn@1-aaaa")
+    store.publish_record(path, wanted)
+    assert store.read_record(path) == wanted
+    assert list(store.read_record(path).metrics) == ["top1", "balanced", "a"]
+    assert len(json.loads(path.read_text())["sha256"]) == 64
+
+
+def test_a_run_repeated_with_the_same_numbers_is_no_conflict(tmp_path: Path) -> None:
+    path = a_run(tmp_path).record("code", "knn@1-aaaa")
+    store.publish_record(path, record())
+    store.publish_record(path, record(seconds={"fit": 99.0}, provenance=provenance(started="2025-01-02T00:00:00Z")))
+    assert store.read_record(path) == record()
+    with pytest.raises(Conflict, match="published before with different content"):
+        store.publish_record(path, record(metrics={"top1": 0.5}))
+    contents = store.read_store(tmp_path)
+    assert contents.records == [record()]
+    ((conflict, why),) = contents.damaged
+    assert conflict.parent.name == "conflicts"
+    assert "another content was published first" in why
+
+
+def test_a_damaged_record_makes_way_for_a_whole_one_and_is_kept(tmp_path: Path) -> None:
+    path = a_run(tmp_path).record("code", "knn@1-aaaa")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+    store.publish_record(path, record())
+    assert store.read_store(tmp_path) == store.Contents([record()], [], [])
+    (aside,) = (path.parent / "corrupt").iterdir()
+    assert aside.read_bytes() == b"damaged"
+
+
+def test_a_failed_attempt_replaces_the_one_before(tmp_path: Path) -> None:
+    failed: dict[str, t.Any] = {"status": "failed", "tap": None, "protocol": None, "metrics": {}}
+    for error in ("first", "second"):
+        store.publish_record(a_run(tmp_path).failed, record(error=error, **failed))
+    assert [found.error for found in store.read_store(tmp_path).records] == ["second"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"details": {"loss": float("nan")}}, "JSON"),
+        ({"details": {"loss": {1, 2, object()}}}, "JSON"),
+        ({"metrics": {"top1": 96.84}}, r"fractions in 0\.\.1; top1 is 96.84"),
+        ({"details": {"log": "x" * store.LARGEST_JSON}}, "may have"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, changes: dict[str, t.Any], why: str) -> None:
+    with pytest.raises(StoreError, match=why):
+        store.publish_record(tmp_path / "record.json", record(**changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- damage -----------------------------------------------------------------------------------------------------
+
+
+def rehashed(path: Path, change: t.Callable[[dict[str, t.Any]], None]) -> bytes:
+    """The record with something changed and a hash that fits: only the schema can tell."""
+    value = json.loads(path.read_text())
+    del value["sha256"]
+    change(value)
+    return json.dumps(value | {"sha256": store._digest(path, value)}).encode()
+
+
+DAMAGE: dict[str, tuple[t.Callable[[Path], bytes], str]] = {
+    "bit flip": (lambda path: path.read_bytes().replace(b"0.9684", b"0.9685"), "changed since it was written"),
+    "hash lost": (lambda path: path.read_bytes().replace(b'"sha256"', b'"sha257"'), "no sha256"),
+    "truncation": (lambda path: path.read_bytes()[:-100], "not JSON"),
+    "zero-fill": (lambda path: bytes(len(path.read_bytes())), "only zeros"),
+    "zero tail": (lambda path: path.read_bytes()[:300] + bytes(300), "not JSON"),
+    "empty": (lambda path: b"", "empty"),
+    "not JSON": (lambda path: b"top1: 0.9", "not JSON"),
+    "not UTF-8": (lambda path: b"\xff\xfe{}", "not JSON"),
+    "deep": (lambda path: b"[" * 100_000, "not JSON"),
+    "long number": (lambda path: b"1" * 100_000, "not JSON"),
+    "a list": (lambda path: b"[]", "no sha256"),
+    "infinite": (lambda path: path.read_bytes().replace(b"0.9684", b"1e9999"), "not JSON compliant"),
+    "huge": (lambda path: path.read_bytes() + b" " * store.LARGEST_JSON, "larger than"),
+    "next schema": (lambda path: rehashed(path, lambda value: value.update(schema_version=2)), "schema version 2"),
+    "missing field": (lambda path: rehashed(path, lambda value: value.pop("seed")), "seed: Field required"),
+    "another field": (lambda path: rehashed(path, lambda value: value.update(x=1)), "x: Extra inputs"),
+    "wrong type": (lambda path: rehashed(path, lambda value: value.update(seed="zero")), "seed: Input should be"),
+    "percent": (lambda path: rehashed(path, lambda value: value.update(metrics={"top1": 96.8})), "fractions in 0..1"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_reported_not_used_and_not_deleted(tmp_path: Path, kind: str) -> None:
+    damage, why = DAMAGE[kind]
+    good, bad = a_run(tmp_path, seed=1).record("code", "knn@1-aa"), a_run(tmp_path).record("code", "knn@1-aa")
+    store.publish_record(good, record(seed=1))
+    store.publish_record(bad, record())
+    damaged = damage(bad)
+    bad.write_bytes(damaged)
+    contents = store.read_store(tmp_path)
+    assert contents.records == [record(seed=1)]
+    ((path, told),) = contents.damaged
+    assert path == bad
+    assert why in told
+    assert str(bad) not in told  # said once, by the path
+    assert bad.read_bytes() == damaged
+    with pytest.raises(StoreError, match=r"knn@1-aa\.json: "):
+        store.read_record(bad)
+
+
+def test_any_flipped_bit_is_found_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    store.publish_record(path, record())
+    whole, found = path.read_bytes(), 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        try:
+            assert store.read_record(path) == record()  # white space became other white space
+        except StoreError:
+            found += 1
+    assert found > 0.6 * len(whole)
+
+
+def test_a_damaged_run_json_is_reported_too(tmp_path: Path) -> None:
+    store.publish(a_run(tmp_path).run_json, store.canonical({"schema_version": 1, "key": KEY}))
+    store.publish(a_run(tmp_path, seed=1).run_json, b"[1]")
+    store.publish(a_run(tmp_path, seed=2).run_json, b"")
+    contents = store.read_store(tmp_path)
+    assert contents.runs == [{"schema_version": 1, "key": KEY}]
+    assert [path.parent.name[:5] for path, _ in contents.damaged] == ["seed1", "seed2"]
+
+
+def test_a_pipe_in_place_of_a_record_does_not_hang(tmp_path: Path) -> None:
+    path = a_run(tmp_path).failed
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    assert store.read_store(tmp_path).damaged == [(path, "not a regular file")]
+
+
+# ---- the whole store --------------------------------------------------------------------------------------------
+
+
+def test_reading_finds_the_same_from_the_run_the_suite_and_above_and_skips_the_rest(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "runs" / "mnist")
+    store.publish_record(run.record("code", "knn@1-aa"), record())
+    store.publish_record(run.record("penultimate", "knn@1-aa"), record(tap="penultimate"))
+    store.publish(run.run_json, store.canonical({"schema_version": 1}))
+    store.publish(run.encoder_json, b"{}")
+    store.publish(run.predictions("code", "knn@1-aa"), b"")
+    store.replace(tmp_path / "runs" / "mnist" / "leaderboard.json", b"[]")
+    (run.path / "scores" / "code" / ".knn@1-aa.json.swp").write_bytes(b"editor")
+    (run.path / "scores" / "code" / store._temporary_name()).write_bytes(b"half")
+    shutil.copytree(tmp_path / "runs" / "mnist", tmp_path / "runs" / ".trash")
+    wanted = store.Contents([record(), record(tap="penultimate")], [{"schema_version": 1}], [])
+    for directory in (run.path, run.path.parent, tmp_path / "runs" / "mnist", tmp_path):
+        assert store.read_store(directory) == wanted
+
+
+def test_reading_does_not_depend_on_where_things_lie(tmp_path: Path) -> None:
+    records = [record(seed=seed, tap=tap) for seed in range(3) for tap in ("code", "penultimate")]
+    for suite, order in (("a", records), ("b", records[::-1])):
+        for place, one in enumerate(order):
+            store.publish_record(a_run(tmp_path / suite / str(place), seed=one.seed).record("x", "knn@1-aa"), one)
+    assert store.read_store(tmp_path / "a") == store.read_store(tmp_path / "b") == store.Contents(records, [], [])
+
+
+def test_a_copied_directory_counts_once_and_unequal_copies_not_at_all(tmp_path: Path) -> None:
+    for suite, started in (("one", "2025-01-01T00:00:00Z"), ("two", "2025-01-02T00:00:00Z")):
+        again = record(suite=suite, seconds={"fit": 1.0}, provenance=provenance(started=started))
+        store.publish_record(a_run(tmp_path / suite).record("code", "knn@1-aa"), again)
+    store.publish_record(a_run(tmp_path / "one", seed=1).record("code", "knn@1-aa"), record(seed=1))
+    contents = store.read_store(tmp_path)
+    # the newest stands for both
+    assert [(found.suite, found.seed) for found in contents.records] == [
+        ("two", 0),
+        ("s", 1),
+    ]
+    assert contents.damaged == []
+    other = a_run(tmp_path / "three", seed=1).record("code", "knn@1-aa")
+    store.publish_record(other, record(seed=1, metrics={"top1": 0.5}))
+    contents = store.read_store(tmp_path)
+    assert [found.seed for found in contents.records] == [0]
+    assert [path.relative_to(tmp_path).parts[0] for path, _ in contents.damaged] == ["one", "three"]
+    assert all("other numbers than" in why for _, why in contents.damaged)
+
+
+def test_other_settings_or_versions_of_a_protocol_are_other_records(tmp_path: Path) -> None:
+    records = [record(), record(protocol_params={"k": 5}), record(protocol_version=2), record(protocol_label="one")]
+    for place, one in enumerate(records):
+        store.publish_record(a_run(tmp_path).record("code", f"knn@1-{place}"), one)
+    contents = store.read_store(tmp_path)
+    assert len(contents.records) == 4
+    assert contents.damaged == []
+
+
+def test_no_directory_is_an_error_and_an_empty_one_is_empty(tmp_path: Path) -> None:
+    assert store.read_store(tmp_path) == store.Contents([], [], [])
+    with pytest.raises(StoreError, match=r"no results in .*nowhere: there is no such directory"):
+        store.read_store(tmp_path / "nowhere")
+
+
+def test_the_store_never_imports_torch_or_pandas() -> None:
+    program = "import sys, results.store; assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

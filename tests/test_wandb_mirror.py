@@ -1,0 +1,459 @@
+"""The wandb mirror: everything arrives once, and whatever wandb does, a suite loses nothing but a little time."""
+
+import collections
+import fcntl
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import textwrap
+import time
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from results import store
+from results.record import Provenance, Record
+from results.wandb_mirror import MirrorReport, WandbTarget, mirror, sync
+
+OFFLINE = WandbTarget("offline", project="birds")
+ONLINE = WandbTarget("online", project="birds")
+BIGAN, PIXELS, FAILED = "b" * 16, "c" * 16, "d" * 16
+HISTORY = "epoch,seconds,images_per_second,judge,coder\n1,2.0,1000,0.69,nan\n2,2.5,800,0.6,1.5\n3,2.0,1000,inf,1.25\n"
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No account, no settings, no proxies of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith(("WANDB_", "NETRC")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """Three runs: one trained for three epochs and judged at two taps, one control, one that failed."""
+    directory = tmp_path / "runs" / "mnist"
+    for tap, top1 in (("code", 0.75), ("penultimate", 0.875)):
+        add(directory, record(tap=tap, metrics={"top1": top1, "balanced": 0.5}))
+    add(directory, record(key=PIXELS, label="pixels", encoder="pixels", is_control=True, metrics={"top1": 1.0}))
+    for made, history in ((record(), HISTORY), (record(key=PIXELS, label="pixels", encoder="pixels"), "epoch\n")):
+        run = made.model_dump(mode="json", exclude={"tap", "metrics", "details", "status", "error", "predictions"})
+        store.publish(place(directory, made).run_json, store.canonical(run | {"taps": {"code": 50}}))
+        store.publish(place(directory, made).history, history.encode())
+    failed = record(
+        key=FAILED, label="gan", encoder="gan", status="failed", error="loss is NaN", tap=None, protocol=None
+    )
+    store.publish_record(place(directory, failed).failed, failed)
+    return directory
+
+
+@pytest.fixture
+def online(fake_wandb: t.Any, monkeypatch: pytest.MonkeyPatch) -> t.Any:
+    """A server, and a key for it."""
+    monkeypatch.setenv("WANDB_BASE_URL", fake_wandb.url)
+    monkeypatch.setenv("WANDB_API_KEY", fake_wandb.key)
+    return fake_wandb
+
+
+def record(**changes: t.Any) -> Record:
+    made = {"commit": "6e0b0c7", "dirty": False, "versions": {"torch": "2.13.0"}, "device": "cpu", "threads": 1}
+    done: dict[str, t.Any] = {
+        **{"suite": "mnist", "key": BIGAN, "dataset": "mnist5k", "split": "test", "limit": 1000},
+        **{"fingerprint": "f" * 32, "train_images": 1000, "test_images": 1000, "encoder": "bigan", "label": "bigan"},
+        **{"params": {"epochs": 3}, "encoder_version": 1, "is_control": False, "seed": 4, "status": "done"},
+        **{"tap": "code", "dimensions": 50, "protocol": "knn", "protocol_label": "knn", "protocol_version": 1},
+        **{"metrics": {"top1": 0.75}, "seconds": {"fit": 12.5, "extract": 0.25, "score": 0.5}},
+        "provenance": Provenance(**made, precision="float32", started="2020-01-01T00:00:00Z"),
+    }
+    return Record(**done | changes)
+
+
+def place(directory: Path, made: Record) -> store.RunDirectory:
+    return store.run_directory(directory, made.label, "mnist5k-1000", made.seed, made.key)
+
+
+def add(directory: Path, made: Record) -> None:
+    assert made.tap is not None
+    store.publish_record(place(directory, made).record(made.tap, f"{made.protocol_label}@1-12345678"), made)
+
+
+def runs_of(server: t.Any) -> dict[str, t.Any]:
+    """By the names that people see."""
+    return {run.fields["displayName"]: run for run in server.runs.values()}
+
+
+def table_of(server: t.Any) -> list[dict[str, t.Any]]:
+    """The rows of the table that the leaderboard run shows now."""
+    run = runs_of(server)["leaderboard-mnist"]
+    table = json.loads(run.files[run.summary["leaderboard"]["path"]])
+    return [dict(zip(table["columns"], row)) for row in table["data"]]
+
+
+def assert_all_there_once(server: t.Any) -> None:
+    """What the suite above comes to, however often and with whatever interruptions it was sent."""
+    runs = runs_of(server)
+    assert sorted(runs) == [
+        "bigan-mnist5k (limit 1000)-seed4",
+        "gan-mnist5k (limit 1000)-seed4",
+        "leaderboard-mnist",
+        "pixels-mnist5k (limit 1000)-seed4",
+    ]
+    assert len(server.runs) == 4
+    history = runs["bigan-mnist5k (limit 1000)-seed4"].history
+    assert [without_underscores(row) for row in history] == [
+        {"epoch": 1, "seconds": 2.0, "images_per_second": 1000, "judge": 0.69},
+        {"epoch": 2, "seconds": 2.5, "images_per_second": 800, "judge": 0.6, "coder": 1.5},
+        {"epoch": 3, "seconds": 2.0, "images_per_second": 1000, "coder": 1.25},
+    ]
+    assert [row["_step"] for row in history] == [0, 1, 2]
+    assert runs["pixels-mnist5k (limit 1000)-seed4"].history == []
+    summary = runs["bigan-mnist5k (limit 1000)-seed4"].summary
+    assert summary["status"] == "done"
+    assert summary["mnist5k (limit 1000)/code/knn@1/top1"] == 0.75
+    assert summary["mnist5k (limit 1000)/penultimate/knn@1/top1"] == 0.875
+    assert summary["seconds/fit"] == 12.5
+    failed = runs["gan-mnist5k (limit 1000)-seed4"].summary
+    assert (failed["status"], failed["error"]) == ("failed", "loss is NaN")
+    assert {(row["encoder"], row["tap"]): row["mean"] for row in table_of(server) if row["status"] == "done"} == {
+        ("bigan", "code"): 0.75,
+        ("bigan", "penultimate"): 0.875,
+        ("pixels", "code"): 1.0,
+    }
+    kept = [artifact for artifact in server.artifacts.values() if artifact["type"] == "records"]
+    assert kept[-1]["state"] == "COMMITTED"
+    sent = [json.loads(line) for line in kept[-1]["files"]["records.jsonl"].splitlines()]
+    assert sorted(one["key"] for one in sent) == [BIGAN, BIGAN, PIXELS, FAILED]
+
+
+def without_underscores(row: dict[str, t.Any]) -> dict[str, t.Any]:
+    return {name: value for name, value in row.items() if not name.startswith("_")}
+
+
+def files_with(text: str, directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+# ---- offline ----------------------------------------------------------------------------------------------------
+
+
+def test_off_writes_nothing(suite: Path) -> None:
+    assert mirror(suite, WandbTarget("off")) == MirrorReport(0, 0, None)
+    assert not (suite / "wandb").exists()
+
+
+def test_offline_files_say_what_the_records_say(
+    suite: Path, read_offline_run: t.Callable[[Path], t.Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "5ec2e7" * 7)
+    assert mirror(suite, OFFLINE) == MirrorReport(4, 0, None)
+    runs = {run.name: run for run in map(read_offline_run, (suite / "wandb").glob("offline-run-*"))}
+    assert len(runs) == 4 and all(run.whole and run.project == "birds" for run in runs.values())
+    bigan = runs["bigan-mnist5k (limit 1000)-seed4"]
+    assert bigan.id.startswith(BIGAN)
+    assert (bigan.group, bigan.job_type) == ("mnist", "run")
+    assert bigan.config["params"] == {"epochs": 3} and bigan.config["versions"] == {"torch": "2.13.0"}
+    assert [(row["epoch"], row.get("judge")) for row in bigan.history] == [(1, 0.69), (2, 0.6), (3, None)]
+    assert bigan.summary["mnist5k (limit 1000)/penultimate/knn@1/top1"] == 0.875
+    board = runs["leaderboard-mnist"]
+    assert board.job_type == "leaderboard"
+    table = board.tables["leaderboard"]
+    rows = [dict(zip(table["columns"], row)) for row in table["data"]]
+    assert {row["mean"] for row in rows if row["encoder"] == "bigan"} == {0.75, 0.875}
+    (records,) = board.artifacts["records"]
+    assert suite in records.parents and len(records.read_bytes().splitlines()) == 4
+    assert files_with("5ec2e7" * 7, tmp_path) == []
+    assert list((tmp_path / "home").iterdir()) == []
+    assert mirror(suite, OFFLINE) == MirrorReport(0, 4, None)
+    assert len(list((suite / "wandb").glob("offline-run-*"))) == 4
+
+
+def test_offline_update_does_not_repeat_the_history(suite: Path, read_offline_run: t.Callable[[Path], t.Any]) -> None:
+    mirror(suite, OFFLINE)
+    add(suite, record(protocol_label="linear", metrics={"top1": 0.5}))
+    assert mirror(suite, OFFLINE) == MirrorReport(2, 2, None)
+    parts = [read_offline_run(path) for path in (suite / "wandb").glob(f"offline-run-*-{BIGAN}*")]
+    assert sorted(len(part.history) for part in parts) == [0, 3]
+    assert any("mnist5k (limit 1000)/code/linear@1/top1" in part.summary for part in parts)
+
+
+# ---- online -----------------------------------------------------------------------------------------------------
+
+
+def test_online_everything_arrives_once(suite: Path, online: t.Any, tmp_path: Path) -> None:
+    assert mirror(suite, ONLINE) == MirrorReport(4, 0, None)
+    assert_all_there_once(online)
+    bigan = runs_of(online)["bigan-mnist5k (limit 1000)-seed4"]
+    assert bigan.id.startswith(BIGAN) and bigan.fields["groupName"] == "mnist" and bigan.fields["project"] == "birds"
+    config = {name: entry["value"] for name, entry in bigan.config.items()}
+    assert config["seed"] == 4 and config["precision"] == "float32" and config["params"] == {"epochs": 3}
+    for row in table_of(online):
+        assert type(row["seeds"]) is int
+        assert all(row[name] is None or type(row[name]) in (int, float) for name in ("mean", "low", "high"))
+    assert files_with(online.key, tmp_path) == []
+    assert list((tmp_path / "home").iterdir()) == []
+    assert [path.name for path in (suite / "wandb").iterdir() if path.name not in ("ledger", "lock")] == []
+    online.requests.clear()
+    assert sync(suite, OFFLINE) == MirrorReport(0, 4, None)
+    assert online.requests == []
+
+
+def test_a_new_record_reaches_its_run_without_repeating_the_history(suite: Path, online: t.Any) -> None:
+    mirror(suite, ONLINE)
+    add(suite, record(protocol_label="linear", metrics={"top1": 0.5}))
+    assert mirror(suite, ONLINE) == MirrorReport(2, 2, None)
+    bigan = runs_of(online)["bigan-mnist5k (limit 1000)-seed4"]
+    assert [row["epoch"] for row in bigan.history] == [1, 2, 3]
+    assert bigan.summary["mnist5k (limit 1000)/code/linear@1/top1"] == 0.5
+    assert bigan.summary["mnist5k (limit 1000)/code/knn@1/top1"] == 0.75
+    assert ("bigan", "linear@1", 0.5) in [(row["encoder"], row["protocol"], row["mean"]) for row in table_of(online)]
+
+
+@pytest.mark.slow
+def test_a_lost_ledger_repeats_nothing(suite: Path, online: t.Any) -> None:
+    mirror(suite, ONLINE)
+    shutil.rmtree(suite / "wandb")
+    assert mirror(suite, ONLINE) == MirrorReport(0, 4, None)
+    assert_all_there_once(online)
+    assert {run.ends for run in online.runs.values()} == {1}
+
+
+def test_an_offline_suite_is_sent_once_by_sync(suite: Path, online: t.Any) -> None:
+    assert mirror(suite, OFFLINE).sent == 4
+    assert online.requests == []
+    assert sync(suite, OFFLINE) == MirrorReport(4, 0, None)
+    assert sync(suite, OFFLINE) == MirrorReport(0, 4, None)
+    assert_all_there_once(online)
+    assert {run.ends for run in online.runs.values()} == {1}
+
+
+@pytest.mark.slow
+def test_a_failed_run_that_succeeds_later_is_the_same_run(suite: Path, online: t.Any) -> None:
+    mirror(suite, ONLINE)
+    made = record(key=FAILED, label="gan", encoder="gan", train_images=900)
+    directory = place(suite, made)
+    directory.failed.unlink()
+    add(suite, made)
+    run = made.model_dump(mode="json", exclude={"tap", "metrics", "details", "status", "error", "predictions"})
+    store.publish(directory.run_json, store.canonical(run | {"taps": {"code": 50}}))
+    store.publish(directory.history, HISTORY.encode())
+    assert mirror(suite, ONLINE) == MirrorReport(2, 2, None)
+    assert len(online.runs) == 4
+    gan = runs_of(online)["gan-mnist5k (limit 1000)-seed4"]
+    assert (gan.summary["status"], gan.summary.get("error")) == ("done", None)
+    assert gan.config["taps"]["value"] == {"code": 50} and gan.config["train_images"]["value"] == 900
+    assert [row["epoch"] for row in gan.history] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("CommitArtifact", marks=pytest.mark.slow),
+        "history",
+        pytest.param("after it", marks=pytest.mark.slow),
+    ],
+)
+def test_a_server_that_dies_midway_gets_the_rest_later(suite: Path, online: t.Any, moment: str) -> None:
+    def die(name: str) -> None:
+        rows = [len(run.history) for run in online.runs.values() if run.id.startswith(BIGAN)]
+        in_history = moment != "CommitArtifact" and name.endswith("file_stream") and rows
+        if name == moment or (in_history and (moment == "history" or rows[0])):
+            online.stop()
+
+    online.before = die
+    started = time.monotonic()
+    report = mirror(suite, ONLINE, timeout=6)
+    assert time.monotonic() - started < 6.5
+    assert report.problem is not None and f"frostbench sync {suite}" in report.problem
+    assert report.sent < 4
+    online.before = lambda name: None
+    online.start()
+    assert sync(suite, ONLINE).problem is None
+    assert_all_there_once(online)
+    assert sync(suite, ONLINE) == MirrorReport(0, 4, None)
+
+
+# ---- what can go wrong ------------------------------------------------------------------------------------------
+
+
+def test_refused(suite: Path, online: t.Any) -> None:
+    online.stop()
+    report = mirror(suite, ONLINE, timeout=20)
+    online.start()
+    assert report.sent == 0 and report.problem is not None
+    assert "refused" in report.problem and f"frostbench sync {suite}" in report.problem
+
+
+def test_a_server_that_never_answers_costs_a_few_seconds(suite: Path, online: t.Any) -> None:
+    online.answers = "nothing"
+    started = time.monotonic()
+    report = mirror(suite, ONLINE)
+    assert time.monotonic() - started < 8
+    assert report.problem is not None and "no answer" in report.problem
+
+
+def test_unavailable_from_the_start(suite: Path, online: t.Any) -> None:
+    online.answers = "unavailable"
+    report = mirror(suite, ONLINE)
+    assert report.problem is not None and "503" in report.problem
+
+
+def test_what_the_server_does_not_show_is_not_taken_for_sent(suite: Path, online: t.Any) -> None:
+    """wandb calls a run finished whose history was refused."""
+    online.answers = "all but history"
+    report = mirror(suite, ONLINE, timeout=20)
+    assert report.sent == 0 and report.problem is not None and "does not show" in report.problem
+    assert not (suite / "wandb" / "ledger").exists()
+
+
+def test_unavailable_after_the_start_ends_in_time_and_leaves_no_process(
+    suite: Path, online: t.Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *args: t.Any, **options: t.Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self.pid)
+
+    def fail(name: str) -> None:
+        if name.endswith("file_stream"):
+            online.answers = "unavailable"
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    online.before = fail
+    begun = time.monotonic()
+    report = mirror(suite, ONLINE, timeout=5)
+    assert time.monotonic() - begun < 5.5
+    assert report.problem is not None and "frostbench sync" in report.problem
+    (group,) = started
+    assert_none_alive(group)
+
+
+def test_a_key_that_the_server_refuses(suite: Path, online: t.Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
+    report = mirror(suite, ONLINE, timeout=10)
+    assert report.sent == 0 and report.problem is not None
+    assert "f" * 40 not in report.problem
+
+
+def test_without_a_key_nobody_is_asked_on_a_terminal(suite: Path, fake_wandb: t.Any) -> None:
+    code = f"""
+        from pathlib import Path
+        from results.wandb_mirror import *
+        print(mirror(Path({str(suite)!r}), WandbTarget("online")))
+    """
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "WANDB_BASE_URL": fake_wandb.url, "COLUMNS": "1000"},
+        start_new_session=True,
+        # its controlling terminal, where passwords are read
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+    )
+    os.close(theirs)
+    said = b""
+    try:
+        while b"\n" not in said:
+            said += os.read(ours, 10_000)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert said.startswith(b"MirrorReport(sent=0, already=0, problem='wandb: no API key")
+    assert said.count(b"\n") == 1 and b"wandb login" in said
+    assert "UpsertBucket" not in fake_wandb.requests
+
+
+def shadow(directory: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another module called wandb comes first."""
+    directory.mkdir()
+    (directory / "wandb.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(str(directory))
+
+
+def test_a_wandb_that_raises(suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shadow(tmp_path / "shadow", "raise RuntimeError('the wand is broken')", monkeypatch)
+    report = mirror(suite, OFFLINE)
+    assert report.sent == 0 and report.problem is not None and "the wand is broken" in report.problem
+
+
+def test_no_wandb(suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shadow(tmp_path / "shadow", "raise ModuleNotFoundError('no', name='wandb')", monkeypatch)
+    report = mirror(suite, OFFLINE)
+    assert report.sent == 0 and report.problem is not None and "pip install wandb" in report.problem
+
+
+def test_a_wandb_that_hangs_is_killed_with_its_children(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"""
+        import os, pathlib, signal, subprocess, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        subprocess.Popen(["sleep", "60"])
+        pathlib.Path({str(tmp_path / "group")!r}).write_text(str(os.getpgrp()))
+        time.sleep(60)
+    """
+    shadow(tmp_path / "shadow", code, monkeypatch)
+    started = time.monotonic()
+    report = mirror(suite, OFFLINE, timeout=3)
+    assert time.monotonic() - started < 3.5
+    assert report.sent == 0 and report.problem is not None and "the time was up" in report.problem
+    assert_none_alive(int((tmp_path / "group").read_text()))
+    assert list((suite / "wandb").glob(".sending-*")) == []
+
+
+def assert_none_alive(group: int) -> None:
+    """No process of a group goes on; those that were killed may need a moment, or wait to be buried."""
+    for _ in range(20):
+        listed = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+        fields = [line.split() for line in listed.splitlines()]
+        if not any(int(of) == group and not state.startswith("Z") for of, state in fields):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"a process of group {group} was left behind")
+
+
+@pytest.mark.slow
+def test_interrupted_by_the_user(suite: Path, online: t.Any) -> None:
+    """Ctrl-C goes through, and what was sent before counts."""
+    seen = collections.Counter[str]()
+
+    def interrupt(name: str) -> None:
+        seen[name] += 1
+        if name.endswith("file_stream") and len(online.runs) == 3:
+            online.before = lambda name: None
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+
+    online.before = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        mirror(suite, ONLINE)
+    report = sync(suite, ONLINE)
+    assert report.problem is None and 0 < report.sent < 4
+    assert_all_there_once(online)
+
+
+def test_two_at_once_do_not_send_twice(suite: Path) -> None:
+    (suite / "wandb").mkdir()
+    with (suite / "wandb" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        report = mirror(suite, OFFLINE)
+    assert report.sent == 0 and report.problem is not None and "another process" in report.problem
+    assert list((suite / "wandb").glob("offline-run-*")) == []
+
+
+def test_no_such_directory_is_a_problem_not_an_exception(tmp_path: Path) -> None:
+    report = mirror(tmp_path / "nowhere", OFFLINE)
+    assert report.problem is not None and "nowhere" in report.problem
