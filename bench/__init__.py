@@ -13,5 +13,5 @@ for _name in ("encoders", "protocols", "results"):
     if _found != _HOME:
         raise ImportError(
             f"frostbench's package {_name!r} should come from {_HOME} and comes from {_found or 'nowhere'}: another "
-            f"distribution or a folder called {_name!r} stands before it; rename or uninstall that, or reinstall frostbench"
+            f"distribution or a folder called {_name!r} stands before it; rename or uninstall that"
         )

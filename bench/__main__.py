@@ -4,12 +4,17 @@ Heavy imports wait inside the commands: `frostbench --help` answers at once.
 """
 
 import os
+import shlex
+import shutil
 import sys
 import traceback
 import typing as t
 from pathlib import Path
 
 import typer
+
+if t.TYPE_CHECKING:
+    from results.leaderboard import Leaderboard
 
 INTERNAL, USAGE, FAILED, DATA, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -24,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-SuiteName = t.Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or a shipped suite such as quickstart.")]
+SuiteName = t.Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or a shipped suite: quickstart.")]
 Directory = t.Annotated[Path, typer.Argument(help="A suite's directory, or one that holds several.")]
 Output = t.Annotated[Path, typer.Option(help="Where runs are kept; a directory for each suite.")]
 Override = t.Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Such as bigan.epochs=5.")]
@@ -49,8 +54,8 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: t.Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
-    version: t.Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show it.")] = False,  # noqa: ARG001
+    debug: t.Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: t.Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show it.")] = False,
 ) -> None:
     pass  # `main` reads --debug, since it speaks of errors outside typer too
 
@@ -78,9 +83,9 @@ def run(
     try:
         launched = launch.launch(checked, settings, jobs=jobs, fail_fast=fail_fast)
     except KeyboardInterrupt:
-        _say(f"stopped; what was finished is kept. To go on: frostbench {' '.join(sys.argv[1:])}")
+        _say(f"stopped; what was finished is kept. To go on: frostbench {shlex.join(sys.argv[1:])}")
         raise typer.Exit(INTERRUPTED) from None
-    _print(launched.board.render("table"))
+    _table(launched.board)
     _say(launched.summary)
     if launched.failed:
         raise typer.Exit(FAILED)
@@ -115,7 +120,11 @@ def leaderboard(
     from results import leaderboard, store
 
     contents = store.read_store(directory)
-    _print(leaderboard.leaderboard(contents.records).render(format_))
+    board = leaderboard.leaderboard(contents.records)
+    if format_ == "table":
+        _table(board)
+    else:
+        _print(board.render(format_))
     for path, problem in contents.damaged:
         _say(f"not used: {path}: {problem}")
 
@@ -216,8 +225,8 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         status = _status(error)
-        _say(f"internal error: {type(error).__name__}: {error}; frostbench --debug ... shows where" if status == INTERNAL
-             else str(error))  # fmt: skip
+        internal = f"internal error: {type(error).__name__}: {error}; frostbench --debug ... shows where"
+        _say(internal if status == INTERNAL else str(error))
         raise SystemExit(status) from None
 
 
@@ -236,6 +245,13 @@ def _status(error: Exception) -> int:
         if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
             return status
     return INTERNAL
+
+
+def _table(board: "Leaderboard") -> None:
+    """As wide as the terminal, if it is one."""
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else None
+    _print(board.render("table", width=width, colour=terminal and "NO_COLOR" not in os.environ))
 
 
 def _print(text: str) -> None:

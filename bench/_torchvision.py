@@ -12,7 +12,6 @@ import importlib
 import socket
 import sys
 import types
-import urllib.error
 from pathlib import Path
 
 import torch
@@ -74,8 +73,6 @@ def _fetch(urls: list[str], folder: Path, file: str, md5: str) -> None:
             except (OSError, RuntimeError, http.client.HTTPException) as error:
                 failures.append(f"{url}: {error}")
                 came_wrong |= isinstance(error, RuntimeError)
-                if isinstance(error, urllib.error.HTTPError):
-                    error.close()  # it holds the connection
     finally:
         socket.setdefaulttimeout(timeout)
     if came_wrong:

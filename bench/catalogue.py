@@ -1,5 +1,6 @@
 """What there is to put into a suite, in words: the lists and descriptions that the command line prints."""
 
+import json
 import typing as t
 from pathlib import Path
 
@@ -71,9 +72,8 @@ def _first_line(recipe: type) -> str:
 
 
 def _yaml(value: t.Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_yaml, value))}]"
-    return {None: "null", True: "true", False: "false"}.get(value, f"{value}") if not isinstance(value, dict) else "{}"
+    """A default as one would write it in a suite."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _aligned(rows: dict[str, str], indent: str = "") -> str:

@@ -4,6 +4,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import time
 import typing as t
 
@@ -25,7 +26,7 @@ def serial(runs: t.Sequence[PlannedRun], settings: Settings, display: Display) -
         yield run, time.monotonic() - started, error
 
 
-def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int, display: Display) -> t.Generator[Ended, None, None]:
+def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.Generator[Ended, None, None]:
     """A process for each run, `jobs` at a time. A process that dies fails its run and no other.
 
     Workers keep the suite's number of threads, so the number of jobs changes no number; where that is more than the
@@ -39,7 +40,6 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int, displ
         while waiting or working:
             while waiting and len(working) < jobs:
                 run = waiting.pop()
-                display.start(run.title)
                 worker = spawn.Process(target=_work, args=(run, settings), name=run.title)
                 worker.start()
                 working[worker.sentinel] = worker, run, time.monotonic()
@@ -55,10 +55,12 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int, displ
 
 def _work(run: PlannedRun, settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends its workers
+    lines = Lines(run.title)
+    lines.start()
     try:
-        execute(run, settings, Lines(run.title))
+        execute(run, settings, lines)
     except store.StoreError as error:
-        Lines(run.title).display.console.print(str(error), markup=False, soft_wrap=True)
+        sys.stderr.write(f"{error}\n")
         raise SystemExit(NO_ROOM) from error
 
 

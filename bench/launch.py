@@ -95,7 +95,7 @@ def launch(suite: Suite, settings: Settings, *, jobs: int = 1, fail_fast: bool =
         with Display(len(missing)) as display, _terminable(), contextlib.closing(
             executors.serial(missing, settings, display)
             if jobs == 1
-            else executors.processes(missing, settings, jobs, display)
+            else executors.processes(missing, settings, jobs)
         ) as ended:  # fmt: skip
             for one, seconds, error in ended:
                 made, failed = made + 1, failed + (error is not None)
@@ -132,7 +132,7 @@ def _target(spec: WandbSpec) -> WandbTarget:
 def _terminable() -> t.Iterator[None]:
     """SIGTERM stops like Ctrl-C inside the block."""
 
-    def stop(number: int, frame: types.FrameType | None) -> None:
+    def stop(_number: int, _frame: types.FrameType | None) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)

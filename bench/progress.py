@@ -1,7 +1,7 @@
-"""What a person sees while a suite runs, on stderr: bars on a terminal, a line every 30 s elsewhere."""
+"""What a person sees of a suite while it runs, on stderr: bars on a terminal, a line every 30 s elsewhere."""
 
 import sys
-import time
+import threading
 import types
 import typing as t
 
@@ -19,8 +19,7 @@ class Display:
     def __init__(self, runs: int, terminal: bool | None = None) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.live = self.console.is_terminal if terminal is None else terminal
-        self.total, self.done, self.title = runs, 0, ""
-        self.said = time.monotonic()
+        self.total, self.done = runs, 0
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -33,6 +32,7 @@ class Display:
         )
         self.suite: TaskID = self.bars.add_task("runs", total=runs, detail="")
         self.run: TaskID | None = None
+        self.lines = Lines("")
 
     def __enter__(self) -> t.Self:
         self.bars.start()
@@ -42,24 +42,25 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         self.bars.stop()
+        self.lines.stop()
 
     def start(self, title: str) -> None:
-        self.title = title
         self._close()
         self.run = self.bars.add_task(title, total=None, detail="")
+        if not self.live:
+            self.lines = Lines(title)
+            self.lines.start()
 
     def stage(self, text: str) -> None:
+        self.lines.stage(text)
         if self.run is not None:
             self.bars.update(self.run, detail=text)
-        self._line(text)
 
     def training(self, progress: base.Progress) -> None:
-        losses = ", ".join(f"{player} {loss:.3f}" for player, loss in progress.losses.items())
-        detail = f"{progress.images_per_second:,.0f} images/s, {losses}, {clock(progress.seconds_left)} left"
+        self.lines.training(progress)
         if self.run is not None:
-            done = progress.fraction * progress.epochs
-            self.bars.update(self.run, total=progress.epochs, completed=int(done), detail=detail)
-        self._line(f"epoch {progress.epoch} of {progress.epochs}, {detail}")
+            done = int(progress.fraction * progress.epochs)
+            self.bars.update(self.run, total=progress.epochs, completed=done, detail=_training(progress))
 
     def finish(self, title: str, seconds: float, error: str | None) -> None:
         self._close()
@@ -67,26 +68,39 @@ class Display:
         self.bars.update(self.suite, completed=self.done)
         outcome = f"failed: {error}" if error else f"done in {clock(seconds)}"
         self.console.print(f"[{self.done}/{self.total}] {title}: {outcome}", markup=False, soft_wrap=True)
-        self.said = time.monotonic()
 
     def _close(self) -> None:
+        self.lines.stop()
         if self.run is not None:
             self.bars.remove_task(self.run)
             self.run = None
 
-    def _line(self, text: str) -> None:
-        if not self.live and time.monotonic() - self.said >= LINE_SECONDS:
-            print(f"{self.title}: {text}", file=sys.stderr, flush=True)  # noqa: T201 - this is what the class is for
-            self.said = time.monotonic()
 
-
-class Lines:
-    """A run's Watcher in a process of its own: a line every 30 s."""
+class Lines(threading.Thread):
+    """A run's Watcher where there is no terminal: says every 30 s where it is, however long one stage takes."""
 
     def __init__(self, title: str) -> None:
-        self.display = Display(1, terminal=False)
-        self.display.title = title
-        self.stage, self.training = self.display.stage, self.display.training
+        super().__init__(daemon=True)
+        self.title, self.text = title, "starting"
+        self.stopped = threading.Event()
+
+    def stage(self, text: str) -> None:
+        self.text = text
+
+    def training(self, progress: base.Progress) -> None:
+        self.text = f"epoch {progress.epoch} of {progress.epochs}, {_training(progress)}"
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def run(self) -> None:
+        while not self.stopped.wait(LINE_SECONDS):
+            print(f"{self.title}: {self.text}", file=sys.stderr, flush=True)  # noqa: T201 - what this class is for
+
+
+def _training(progress: base.Progress) -> str:
+    losses = ", ".join(f"{player} {loss:.3f}" for player, loss in progress.losses.items())
+    return f"{progress.images_per_second:,.0f} images/s, {losses}, {clock(progress.seconds_left)} left"
 
 
 def clock(seconds: float) -> str:

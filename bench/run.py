@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import json
 import time
 import traceback
 import typing as t
@@ -41,6 +42,7 @@ class PlannedRun:
 
     spec: RunSpec
     key: str
+    fingerprint: str  # of its data
     precision: t.Literal["float32", "bfloat16"]
     directory: RunDirectory
     missing: tuple[tuple[str, ProtocolSpec], ...]  # (tap, protocol) without a record
@@ -67,12 +69,12 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings) -> PlannedRun:
     encoder = recipe(spec, settings)
     wanted = [(tap, protocol) for tap in encoder.taps for protocol in spec.protocols]
     missing = tuple((tap, p) for tap, p in wanted if not directory.record(tap, p.file_name).exists())
-    return PlannedRun(spec, key, precision, directory, missing, encoder.is_control)
+    return PlannedRun(spec, key, fingerprint, precision, directory, missing, encoder.is_control)
 
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:
     """The encoder a spec names, with its parameters."""
-    return resolve.encoders(settings.plugins)[spec.encoder.name].model_validate(spec.encoder.params)
+    return resolve.encoders(settings.plugins)[spec.encoder.name].model_validate_json(json.dumps(spec.encoder.params))
 
 
 def load_data(spec: RunSpec, settings: Settings) -> data.Dataset:
@@ -128,7 +130,7 @@ def _execute(planned: PlannedRun, settings: Settings, watcher: Watcher, device: 
     known = resolve.protocols(settings.plugins)
     for tap, protocol in planned.missing:
         watcher.stage(f"scoring {tap} with {protocol.label}")
-        judge = known[protocol.name].model_validate(protocol.params)
+        judge = known[protocol.name].model_validate_json(json.dumps(protocol.params))
         started = time.perf_counter()
         scores = judge.score(
             _feature_set(train, tap, dataset.train), _feature_set(test, tap, dataset.test), seed=spec.seed
@@ -213,7 +215,7 @@ def _record(planned: PlannedRun, made: Provenance, *, dataset: data.Dataset | No
         dataset=spec.dataset.name,
         split=spec.dataset.split,
         limit=spec.dataset.limit,
-        fingerprint=dataset.fingerprint if dataset else "",
+        fingerprint=planned.fingerprint,
         train_images=len(dataset.train) if dataset else 0,
         test_images=len(dataset.test) if dataset else 0,
         encoder=spec.encoder.name,

@@ -28,6 +28,8 @@ class Untrained(Encoder):
     @classmethod
     def _fill_in(cls, parameters: dict[str, t.Any], info: ValidationInfo) -> dict[str, t.Any]:
         """Every default of the architecture, so that changing one makes this another recipe too."""
+        if "architecture" not in info.data:  # it was wrong itself, which is said already
+            return parameters
         return _recipe(info.data["architecture"], parameters).model_dump(mode="json")
 
     @property

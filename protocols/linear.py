@@ -139,7 +139,7 @@ class _Problem:
                 new = self.evaluate(at.weights + step * direction, at.biases, strength)
                 passes += 1
                 slope = float((direction * new.gradient).sum())
-                if abs(slope) <= 0.7 * -downhill or passes >= max_passes:
+                if abs(slope) <= 0.9 * -downhill or passes >= max_passes:
                     break
                 if slope < 0:
                     low, low_slope = step, slope
@@ -178,15 +178,16 @@ class _Problem:
         return _Point(weights, biases, gradient, loss, loss + penalty, float(gradient.square().sum()) / (2 * strength))
 
     def preconditioner(self, at: "_Point", strength: float) -> t.Callable[[Tensor], Tensor]:
-        """The inverse of the curvature at a point, averaged over classes, of a sample of rows where there are many."""
+        """The inverse of the curvature at a point, averaged over the classes, of the rows that matter to it there."""
         n, d = self.x.shape
+        probabilities = torch.softmax(functional.linear(self.x, at.weights.float(), at.biases.float()), dim=1)
+        mass = (probabilities * (1 - probabilities)).mean(dim=1)  # (n,), near 0 where the class is certain
+        mattering = (mass >= 0.1 * mass.mean()).nonzero()[:, 0]  # under a tenth of the mass is left out
         total = torch.zeros((d, d) if d <= _DENSE else (d,), dtype=torch.float64, device=self.x.device)
-        sample = self.x[:: max(1, n // (8 * d))]
-        for x in torch.split(sample, 8192):
-            probabilities = torch.softmax(functional.linear(x, at.weights.float(), at.biases.float()), dim=1)
-            x = x * (probabilities * (1 - probabilities)).mean(dim=1, keepdim=True).sqrt()
+        for rows in torch.split(mattering, self.rows if d > _DENSE else 8192):
+            x = self.x[rows] * mass[rows, None].sqrt()
             total += x.T @ x if d <= _DENSE else x.square().sum(dim=0)
-        total /= len(sample)
+        total /= n
         if d > _DENSE:
             return lambda gradient: gradient / (total + strength)
         total.diagonal().add_(strength + 1e-5 * float(total.diagonal().mean()))  # 1e-5: safe from rounding

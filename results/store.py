@@ -42,7 +42,7 @@ class StoreError(Exception):
     """A file that cannot be written, read or trusted; the message names it and says why."""
 
 
-class Conflict(StoreError):  # noqa: N818 - the word is plain enough
+class Conflict(StoreError):
     """The same name was published twice with different content; the message names both, and both are kept."""
 
 
@@ -217,7 +217,7 @@ def read_record(path: Path) -> Record:
 
     Raises StoreError for a file that is missing, too large, not JSON, of another schema, or changed since written.
     """
-    value = read_json(path)
+    value = _read_json(path)
     if not isinstance(value, dict) or not isinstance(claimed := value.pop("sha256", None), str):
         raise StoreError(f"{path}: not a record: it has no sha256")
     if claimed != _digest(path, value):
@@ -234,17 +234,12 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def read_json(path: Path) -> Json:
-    """What a JSON file of ours says. Raises StoreError if it is missing, too large or not JSON."""
-    content = _existing(path, LARGEST_JSON + 1)
-    if len(content) > LARGEST_JSON:
-        raise StoreError(f"{path}: larger than {LARGEST_JSON} bytes, which no file of ours is")
-    if not content.strip(b"\0"):
-        raise StoreError(f"{path}: empty, or only zeros: perhaps the machine went down while it was written")
-    try:
-        return json.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: not JSON: {error}") from error
+def read_run(path: Path) -> dict[str, Json]:
+    """The run.json of a finished training. Raises StoreError for a file that is not one."""
+    value = _read_json(path)
+    if not isinstance(value, dict) or value.get("schema_version") != 1:
+        raise StoreError(f"{path}: not a run of schema version 1, which is what this frostbench reads")
+    return value
 
 
 # ---- how it is done ---------------------------------------------------------------------------------------------
@@ -397,12 +392,16 @@ def _existing(path: Path, largest: int = -1) -> bytes:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def read_run(path: Path) -> dict[str, Json]:
-    """The run.json of a finished training. Raises StoreError for a file that is not one."""
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("schema_version") != 1:
-        raise StoreError(f"{path}: not a run of schema version 1, which is what this frostbench reads")
-    return value
+def _read_json(path: Path) -> Json:
+    content = _existing(path, LARGEST_JSON + 1)
+    if len(content) > LARGEST_JSON:
+        raise StoreError(f"{path}: larger than {LARGEST_JSON} bytes, which no file of ours is")
+    if not content.strip(b"\0"):
+        raise StoreError(f"{path}: empty, or only zeros: perhaps the machine went down while it was written")
+    try:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: not JSON: {error}") from error
 
 
 def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]:

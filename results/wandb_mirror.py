@@ -201,9 +201,10 @@ def _mirror(directory: Path, target: WandbTarget, deadline: float) -> MirrorRepo
         due = [run for run in runs if _sent(home, target, run.id).get("content") != run.content]
         said = _send_apart(home, target, due, deadline, lock.fileno()) if due else []
     sent, known = said.count("sent"), said.count("known")
-    problem = next((line.removeprefix("problem ") for line in said if line.startswith("problem ")), None)
-    if problem is None and sent + known < len(due):
-        problem = f"the time was up with {sent + known} of {len(due)} runs sent"
+    problem = None
+    if sent + known < len(due):
+        why = next(line.removeprefix("problem ") for line in said if line.startswith("problem "))
+        problem = f"{why} ({sent + known} of {len(due)} runs sent)"
     return MirrorReport(sent, len(runs) - len(due) + known, problem)
 
 
@@ -227,7 +228,7 @@ def _server(target: WandbTarget) -> str | None:
 
 
 def _send_apart(home: Path, target: WandbTarget, due: list[WandbRun], deadline: float, lock: int) -> list[str]:
-    """Have a process of its own send what is due; returns what it said: a line a run, and perhaps a problem."""
+    """Have a process of its own send what is due; returns what it said, a line a run, then why there is no more."""
     for killed in home.glob(".sending-*"):
         shutil.rmtree(killed, ignore_errors=True)
     with contextlib.ExitStack() as stack:
@@ -247,12 +248,14 @@ def _send_apart(home: Path, target: WandbTarget, due: list[WandbRun], deadline: 
             start_new_session=True,  # no terminal to ask on, and a group to kill by its id
             pass_fds=[lock],  # the lock is held until this process has ended too
         )
+        ending = "problem the process that sends it broke down"
         try:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(limit)
+            process.wait(limit)
+        except subprocess.TimeoutExpired:
+            ending = "problem the time was up"
         finally:
             _end(process)
-        return (work / "said").read_text().splitlines()
+        return [*(work / "said").read_text().splitlines(), ending]
 
 
 def _environment(home: Path, work: Path, target: WandbTarget) -> dict[str, str]:
@@ -315,10 +318,8 @@ def _send_all(job: dict[str, Json]) -> None:
     except ModuleNotFoundError as error:
         _say(f"problem no module {error.name}: pip install wandb")
     except Exception as error:
-        words = str(error).strip().splitlines() or [""]
-        _say(
-            f"problem {words[0]}" if isinstance(error, _UnsentError) else f"problem {type(error).__name__}: {words[0]}"
-        )
+        kind = "" if isinstance(error, _UnsentError) else f"{type(error).__name__}: "
+        _say("problem " + (kind + str(error)).partition("\n")[0].rstrip(". "))
     os._exit(0)  # wandb's own ending can wait for the network
 
 
@@ -337,9 +338,7 @@ def _check_server(wandb: t.Any) -> None:
             raise _UnsentError(f"{address} answers {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        if not isinstance(
-            reason, ssl.SSLError
-        ):  # it is there; wandb trusts the system's certificates, Python perhaps not
+        if not isinstance(reason, ssl.SSLError):  # it is there, and wandb knows more certificates than some Pythons
             raise _UnsentError(f"no answer from {address} ({reason})") from error
     if not wandb.login(prompt=False):
         raise _UnsentError(f"no API key for {address}: type `wandb login` or set WANDB_API_KEY")

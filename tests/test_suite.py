@@ -93,14 +93,14 @@ def test_a_suite_says_everything_with_every_default(write):
     assert suite.wandb == WandbSpec(mode="off", project="frostbench", entity=None)
 
 
-def test_runs_are_datasets_x_encoders_x_seeds_as_plain_data(write):
+def test_runs_are_datasets_x_seeds_x_encoders_as_plain_data(write):
     suite = read_suite(write(GOOD))
     runs = suite.runs()
     assert [(run.dataset.name, run.encoder.label, run.seed) for run in runs] == [
         (dataset, label, seed)
         for dataset in ("mnist", "digits")
-        for label in ("pixels", "pca", "pca-wide")
         for seed in (3, 4, 5)
+        for label in ("pixels", "pca", "pca-wide")
     ]
     assert all(run.protocols == suite.protocols and run.suite == "mine" for run in runs)
     assert pickle.loads(pickle.dumps(runs)) == runs

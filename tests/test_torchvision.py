@@ -87,8 +87,13 @@ torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_thresho
 torch.library.register_fake("torchvision::qnms")(lambda dets, scores, iou_threshold: dets)
 """
     fake(tmp_path, body)
-    (tmp_path / "torchvision" / "half.py").write_text("")
-    result = run("from bench import _torchvision\nassert _torchvision.stand_in is not None", before=tmp_path)
+    (tmp_path / "torchvision" / "half.py").write_text("import torchvision as parent")
+    code = """
+from bench import _torchvision
+assert _torchvision.stand_in is not None
+assert _torchvision.torchvision.half.parent is _torchvision.torchvision  # nothing is left of the failed import
+"""
+    result = run(code, before=tmp_path)
     assert result.returncode == 0, result.stderr
 
 

@@ -395,6 +395,12 @@ def test_no_wandb(suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert report.sent == 0 and report.problem is not None and "pip install wandb" in report.problem
 
 
+def test_a_wandb_that_crashes(suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shadow(tmp_path / "shadow", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", monkeypatch)
+    report = mirror(suite, OFFLINE)
+    assert report.sent == 0 and report.problem is not None and "broke down (0 of 4 runs sent)" in report.problem
+
+
 def test_a_wandb_that_hangs_is_killed_with_its_children(
     suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,115 @@
+"""The commands beside `run`, as a user types them."""
+
+import json
+import sys
+import typing as t
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.__main__ import main
+from results.leaderboard import FORMATS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def frostbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> t.Callable[..., str]:
+    """The command line in this process and an empty directory; it must succeed. Gives stdout."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
+        try:
+            main()
+        except SystemExit as stop:
+            assert not stop.code, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("encoders", "aae autoencoder bigan dcgan gan pca pixels untrained"),
+        ("protocols", "knn linear"),
+        (
+            "datasets",
+            "mnist5k digits mnist fashion_mnist cifar10 cifar100 svhn stl10 folder:PATH npz:PATH parquet:PATH",
+        ),
+        ("suites", "quickstart mnist cifar10 smoke"),
+    ],
+)
+def test_list_shows_every_name_with_a_line_about_it(kind: str, names: str, frostbench: t.Callable[..., str]) -> None:
+    lines = frostbench("list", kind).splitlines()
+    assert set(names.split()) == {line.split()[0] for line in lines}
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_describe_shows_source_taps_parameters_and_defaults(frostbench: t.Callable[..., str]) -> None:
+    said = frostbench("describe", "bigan")
+    assert "Donahue et al. 2017, arXiv:1605.09782" in said
+    assert "taps: penultimate, code" in said
+    assert "epochs = 400" in said
+    assert "learning_rate = 0.0002" in said
+    assert "k = 1" in frostbench("describe", "knn")
+    assert "10,000" in frostbench("describe", "mnist")
+
+
+def test_the_schema_is_the_one_that_the_suites_name(frostbench: t.Callable[..., str]) -> None:
+    assert json.loads(frostbench("schema")) == json.loads((ROOT / "configs" / "suite.schema.json").read_text())
+
+
+def test_plan_tells_what_is_done_and_writes_nothing(frostbench: t.Callable[..., str], tmp_path: Path) -> None:
+    arguments = ["smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", "wandb.mode=off"]
+    assert frostbench("plan", *arguments).startswith("to do  pixels, digits (limit 100), seed 0")
+    assert not list(tmp_path.iterdir())
+    frostbench("run", *arguments)
+    assert frostbench("plan", *arguments).startswith("done   pixels")
+
+
+def test_the_leaderboard_comes_in_every_format(frostbench: t.Callable[..., str]) -> None:
+    frostbench("run", "smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", "wandb.mode=off")
+    for form, suffix in FORMATS.items():
+        said = frostbench("leaderboard", "runs/smoke", "--format", form)
+        assert said.strip() == Path(f"runs/smoke/leaderboard.{suffix}").read_text().strip()
+    (row, _) = json.loads(frostbench("leaderboard", "--format", "json"))
+    assert {"dataset", "encoder", "tap", "protocol", "metric", "mean", "low", "high", "seeds"} <= set(row)
+    assert 0 <= row["mean"] <= 1
+
+
+def test_features_of_a_model_of_ones_own_are_scored(frostbench: t.Callable[..., str]) -> None:
+    labels = np.arange(60) % 3
+    features = np.eye(3)[labels] + np.random.default_rng(0).normal(0, 0.01, (60, 3))
+    np.savez("own.npz", train_features=features, train_labels=labels, test_features=features, test_labels=labels)
+    rows = json.loads(frostbench("score", "own.npz"))
+    assert {row["protocol"]: row["value"] for row in rows} == {"knn@1": 1.0, "linear@1": 1.0}
+    assert [row["protocol"] for row in json.loads(frostbench("score", "own.npz", "--protocol", "knn"))] == ["knn@1"]
+
+
+def test_check_vouches_for_an_encoder_of_ones_own(frostbench: t.Callable[..., str]) -> None:
+    Path("mine.py").write_text("from encoders.pixels import Pixels\n\n\nclass MyPixels(Pixels):\n    '''Mine.'''\n")
+    assert frostbench("check", "mine.py") == "encoder my_pixels keeps its promises\n"
+
+
+def test_doctor_tells_versions_data_and_wandb(
+    frostbench: t.Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FROSTBENCH_DATA", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 7)
+    said = frostbench("doctor")
+    assert "torch" in said
+    assert "mnist5k       4,000 + 1,000 images" in said
+    assert "cifar10       not here" in said
+    assert "an API key is here" in said
+    assert "s3cret" not in said
+
+
+def test_version_and_help(frostbench: t.Callable[..., str]) -> None:
+    assert frostbench("--version") == "0.1.0\n"
+    assert "Exit codes" in frostbench("--help")

