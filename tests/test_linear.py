@@ -58,12 +58,12 @@ def test_the_optimum_is_that_of_scikit_learn(kind: str, strength: float) -> None
     logs = theirs.predict_log_proba(x)[np.arange(len(x)), train.labels.numpy()]
     least = -logs.mean() + strength / 2 * (theirs.coef_**2).sum()
 
-    ours = one(strength, tolerance=1e-5).score(train, test, seed=0)
+    ours = one(strength, tolerance=1e-4 * least).score(train, test, seed=0)
     refit = ours.details["refit"]
     assert refit["converged"]
     assert refit["objective"] == pytest.approx(least, rel=1e-4)
     assert refit["objective"] - least <= refit["gap"] + 1e-6  # the certificate is true
-    assert abs(ours.metrics["top1"] - theirs.score(queries, test.labels.numpy())) <= 0.001
+    assert abs(ours.metrics["top1"] - theirs.score(queries, test.labels.numpy())) <= 0.001 + 1e-9  # one row
 
 
 def test_the_strength_with_the_best_validation_accuracy_is_refitted() -> None:
@@ -74,7 +74,18 @@ def test_the_strength_with_the_best_validation_accuracy_is_refitted() -> None:
     best = max(path, key=lambda step: (step["validation_accuracy"], -step["validation_loss"]))
     assert details["strength"] == details["refit"]["strength"] == best["strength"]
     assert details["validation_rows"] == 250
-    assert all(step["converged"] and step["gap"] <= 1e-4 for step in path)
+    assert all(step["converged"] and step["gap"] <= 1e-3 for step in path)
+
+
+def test_the_path_ends_when_the_validation_loss_has_grown_twice_in_a_row() -> None:
+    train, test = digits("pixels")
+    few = FeatureSet(train.features[:60], train.labels[:60], 10)  # so few rows that weak strengths overfit
+    path = Linear().score(few, test, seed=0).details["path"]
+    losses = [step["validation_loss"] for step in path]
+    grown = [later > earlier for earlier, later in zip(losses, losses[1:])]
+    assert len(path) < len(Linear().strengths)
+    assert grown[-2:] == [True, True]
+    assert not any(first and second for first, second in zip(grown[:-1], grown[1:-1]))
 
 
 def test_the_order_of_the_strengths_changes_nothing() -> None:
@@ -160,11 +171,13 @@ def test_fewer_rows_than_features() -> None:
 def test_more_features_than_the_preconditioner_factorises() -> None:
     y = np.arange(40) % 2
     x = generator(10).normal(size=(40, 4100)) + 0.3 * y[:, None]
-    ours = one(1.0).score(features(x, y, 2), features(x, y, 2), seed=0).details["refit"]
-    theirs = LogisticRegression(C=1 / 40, tol=1e-8, max_iter=5000).fit(StandardScaler().fit_transform(x), y)
-    # scikit-learn's two-class problem has one weight vector: ours, (w/2, -w/2), is penalised half as much
-    assert ours["converged"]
-    assert theirs.score(StandardScaler().fit_transform(x), y) == 1
+    ours = one(1.0, tolerance=1e-6).score(features(x, y, 2), features(x, y, 2), seed=0)
+    # scikit-learn's two classes share one weight vector; ours, its half and minus its half, pay half the penalty
+    theirs = LogisticRegression(C=2 / 40, tol=1e-8, max_iter=5000).fit(StandardScaler().fit_transform(x), y)
+    least = -theirs.predict_log_proba(StandardScaler().fit_transform(x))[np.arange(40), y].mean()
+    least += (theirs.coef_**2).sum() / 4
+    assert ours.details["refit"]["converged"]
+    assert ours.details["refit"]["objective"] == pytest.approx(least, rel=1e-4)
 
 
 def test_one_feature_and_a_known_answer() -> None:
