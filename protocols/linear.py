@@ -3,7 +3,7 @@
 Source: logistic-regression probes of frozen features (Alain and Bengio 2016, arXiv:1610.01644), with the strength
 chosen on held-out train rows as DCGAN chose its SVM's (Radford et al. 2015, arXiv:1511.06434). Differs from probes
 trained by SGD: the problem is convex, so it is solved, and the details say how nearly. Solver: full-batch L-BFGS (Liu
-and Nocedal 1989), preconditioned by the curvature at the solution of the last strength.
+and Nocedal 1989), preconditioned by the curvature at the point where each strength starts.
 """
 
 import collections
