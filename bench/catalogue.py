@@ -64,7 +64,8 @@ def _taps(recipe: type[Encoder]) -> str:
 def _about(path: Path) -> str:
     """The comment under a suite's first line."""
     comments = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    return next((line for line in comments if not line.startswith("yaml-language-server")), "")
+    about = " ".join(line for line in comments if not line.startswith("yaml-language-server"))
+    return about.partition(". ")[0].rstrip(".")
 
 
 def _first_line(recipe: type) -> str:

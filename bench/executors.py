@@ -2,6 +2,7 @@
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.context
 import os
 import signal
 import sys
@@ -41,7 +42,7 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.
             while waiting and len(working) < jobs:
                 run = waiting.pop()
                 worker = spawn.Process(target=_work, args=(run, settings), name=run.title)
-                worker.start()
+                _start_deaf(worker)
                 working[worker.sentinel] = worker, run, time.monotonic()
             for sentinel in multiprocessing.connection.wait(list(working)):
                 worker, run, started = working.pop(t.cast(int, sentinel))
@@ -53,13 +54,21 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.
             worker.join()
 
 
+def _start_deaf(worker: multiprocessing.context.SpawnProcess) -> None:
+    """Start a worker that never hears Ctrl-C, not even while it imports: its parent does, and ends it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        worker.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _work(run: PlannedRun, settings: Settings) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends its workers
     lines = Lines(run.title)
     lines.start()
     try:
         execute(run, settings, lines)
-    except store.StoreError as error:
+    except store.Unwritable as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(NO_ROOM) from error
 
@@ -67,7 +76,7 @@ def _work(run: PlannedRun, settings: Settings) -> None:
 def _outcome(run: PlannedRun, status: int, settings: Settings) -> str | None:
     """What the files say of a run whose process has ended."""
     if status == NO_ROOM:
-        raise store.StoreError(f"{run.title}: the results could not be written")
+        raise store.Unwritable(f"{run.title}: the results could not be written")
     if status:
         message = f"its process ended with status {status}"
         if status < 0:

@@ -32,6 +32,9 @@ def extract(name: str, module: nn.Module, images: ImageSet, taps: t.Sequence[str
             features[tap][start : start + BATCH] = rows
     if weights_hash(module) != before:
         raise NotFrozen(f"encoder {name!r} is not frozen: its parameters or buffers changed during extraction")
+    for tap, rows in _forward(module, images.images[:BATCH], device).items():
+        if not _alike(rows, features[tap][:BATCH]):
+            raise NotFrozen(f"encoder {name!r} is not frozen: at tap {tap!r} the same images have other features later")
     if tuple(features) != tuple(taps):
         raise EncoderError(f"encoder {name!r} promised the taps {', '.join(taps)} and gave {', '.join(features)}")
     for tap, rows in features.items():
@@ -53,16 +56,22 @@ def check_frozen(name: str, module: nn.Module, images: ImageSet, device: torch.d
     learning = [part for part, parameter in module.named_parameters() if parameter.requires_grad]
     if learning:
         raise NotFrozen(f"encoder {name!r} is not frozen: still asks for gradients: {', '.join(learning)}")
-    probe, company = np.array(images.images[:8]), np.array(images.images[-8:])
-    alone = _forward(module, np.concatenate([probe, company]), device)
-    other = _forward(module, np.concatenate([probe, 255 - company]), device)
-    for tap, rows in alone.items():
-        first, second = rows[: len(probe)], other[tap][: len(probe)]
-        if not torch.allclose(first, second, rtol=1e-4, atol=1e-5 * float(first.abs().max()), equal_nan=True):
+    probe, company = np.array(images.images[:8]), 255 - np.array(images.images[-8:])
+    together = _forward(module, np.concatenate([probe, company]), device)
+    behind = _forward(module, np.concatenate([company, probe[::-1]]), device)  # another place, other neighbours
+    alone = [_forward(module, image[None], device) for image in probe]
+    for tap, rows in together.items():
+        ours, elsewhere = rows[: len(probe)], behind[tap].flip(0)[: len(probe)]
+        if not (_alike(elsewhere, ours) and _alike(torch.cat([one[tap] for one in alone]), ours)):
             raise NotFrozen(
                 f"encoder {name!r} is not frozen: at tap {tap!r} an image's features depend on the other images of its "
                 "batch, or on chance"
             )
+
+
+def _alike(rows: Tensor, others: Tensor) -> bool:
+    """Equal but for rounding, which depends on the size of a batch."""
+    return torch.allclose(rows, others, rtol=1e-4, atol=1e-5 * float(others.abs().max()), equal_nan=True)
 
 
 def weights_hash(module: nn.Module) -> str:

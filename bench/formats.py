@@ -252,7 +252,7 @@ def npz(path: Path) -> Stored | None:
                     wanted = " or ".join(" and ".join(name.format(part) for name in names) for names in NPZ_NAMES)
                     raise DataError(f"{path} has no {part} set: wanted the arrays {wanted}, found {', '.join(arrays)}")
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-            raise DataError(f"{path} is not an npz of plain arrays (pickled objects are not read): {error}") from error
+            raise DataError(f"{path} is not an npz of plain numeric arrays, and nothing else is read") from error
         if images.dtype != np.uint8:
             raise DataError(f"{path}: {image_name} must be uint8 in 0..255, got {images.dtype}")
         if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras keeps CIFAR's
@@ -383,7 +383,8 @@ def _images_by_class(path: Path) -> dict[str, list[Path]]:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    entries = [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    return sorted(entries, key=lambda entry: (int(entry.name) if entry.name.isdecimal() else -1, entry.name))
 
 
 def _decode(images: t.Sequence[tuple[str, Path | io.BytesIO]]) -> Array:

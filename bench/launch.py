@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import signal
 import time
 import types
@@ -12,7 +13,8 @@ from pathlib import Path
 from bench import executors, machine, run
 from bench.progress import Display, clock
 from bench.run import PlannedRun, Settings
-from bench.suite import DatasetSpec, Suite, WandbSpec, read_suite
+from bench.strict_yaml import ConfigError, Problem
+from bench.suite import MOST_SEEDS, DatasetSpec, Suite, WandbSpec, read_suite
 from results import store, wandb_mirror
 from results.leaderboard import FORMATS, Leaderboard, leaderboard
 from results.wandb_mirror import MirrorReport, WandbTarget
@@ -43,19 +45,37 @@ class Launched:
 
 def read(suite: str, overrides: t.Sequence[str], seeds: str, limit: int, plugins: t.Sequence[Path]) -> Suite:
     """A suite as the command line changes it. Raises ConfigError."""
-    listed = seeds if "-" in seeds else f"[{seeds}]"
-    checked = read_suite(suite, overrides=[*overrides, *([f"seeds={listed}"] if seeds else [])], plugins=plugins)
-    if not limit:
-        return checked
-    return checked.model_copy(
-        update={"datasets": tuple(one.model_copy(update={"limit": limit}) for one in checked.datasets)}
-    )
+    checked = read_suite(suite, overrides=overrides, plugins=plugins)
+    if seeds:
+        checked = checked.model_copy(update={"seeds": _seeds(seeds)})
+    if limit:
+        limited = dict.fromkeys(one.model_copy(update={"limit": limit}) for one in checked.datasets)
+        checked = checked.model_copy(update={"datasets": tuple(limited)})
+    return checked
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """0-2 or 0,3,5 or both, each seed once. Raises ConfigError."""
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if not first <= last < first + MOST_SEEDS:
+            problem = f"wanted seeds such as 0-2 or 0,3,5, got {text!r}"
+            raise ConfigError([Problem("--seeds", None, None, (), problem)])
+        seeds |= dict.fromkeys(range(first, last + 1))
+    return tuple(seeds)
 
 
 def settings(
     output: Path, threads: int, device: str, data_root: Path | None, offline: bool, plugins: t.Sequence[Path]
 ) -> Settings:
-    """Paths made absolute and the number of threads made definite, so that workers need no more than this."""
+    """Paths made absolute and the number of threads made definite, so that workers need no more than this.
+
+    Raises MachineError for many more threads than there are cores.
+    """
+    if threads > 4 * machine.available_cores():
+        raise machine.MachineError(f"--threads {threads} on {machine.available_cores()} cores; wanted 4 a core at most")
     return Settings(
         output=output.absolute(),
         data_root=data_root and data_root.absolute(),

@@ -1,19 +1,24 @@
 """What people bring themselves: features of a model of theirs to be scored, encoders and protocols to be checked."""
 
+import contextlib
 import json
 import typing as t
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from bench import data, resolve
+from bench.extract import extract
 from bench.resolve import nearest
 from bench.strict_yaml import ConfigError, Problem
-from encoders.base import ImageSet
+from encoders.base import EncoderError, Training
 from encoders.check import check_encoder
 from protocols.base import FeatureSet, ProtocolError
 from protocols.check import check_protocol
+from results import store
 
 ARRAYS = ("train_features", "train_labels", "test_features", "test_labels")
 
@@ -48,8 +53,8 @@ def _read(path: Path) -> tuple[FeatureSet, FeatureSet]:
             arrays = [archive[name] for name in ARRAYS]
     except FileNotFoundError as error:
         raise ProtocolError(f"{path}: no such file") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ProtocolError(f"{path}: wanted an .npz file of plain numeric arrays: {error}") from error
+    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise ProtocolError(f"{path}: wanted an .npz file of plain numeric arrays; it is none") from error
     train_features, train_labels, test_features, test_labels = arrays
     for name, array in zip(ARRAYS, arrays):
         wanted = np.integer if name.endswith("labels") else np.floating
@@ -58,7 +63,12 @@ def _read(path: Path) -> tuple[FeatureSet, FeatureSet]:
     if train_features.ndim != 2 or train_features.shape[1:] != test_features.shape[1:]:
         came = f"{train_features.shape} and {test_features.shape}"
         raise ProtocolError(f"{path}: features must be (n, d) with one d for train and test; got {came}")
-    classes = int(max(train_labels.max(initial=0), test_labels.max(initial=0))) + 1
+    lowest = int(min(train_labels.min(initial=0), test_labels.min(initial=0)))
+    high = int(max(train_labels.max(initial=0), test_labels.max(initial=0)))
+    if lowest < 0 or high >= len(train_labels):
+        rows = len(train_labels)
+        raise ProtocolError(f"{path}: wanted labels in 0..{rows - 1}, train having {rows} rows; got {lowest}..{high}")
+    classes = high + 1
     return _set(train_features, train_labels, classes), _set(test_features, test_labels, classes)
 
 
@@ -78,8 +88,31 @@ def check(path: Path) -> t.Iterator[str]:
         raise ConfigError([Problem(str(path), None, None, (), problem)])
     images = data.load("digits", limit=300).train
     for name, encoder in encoders.items():
-        check_encoder(encoder(), ImageSet(np.array(images.images), images.labels, images.classes, images.fingerprint))
+        with _named(name):
+            recipe = encoder()
+            check_encoder(recipe, images)
+            given = images if recipe.uses_labels else images.without_labels()
+            extract(name, recipe.fit(given, Training(seed=0)), images, recipe.taps, torch.device("cpu"))
+            for tap in recipe.taps:
+                store.RunDirectory(Path()).record(tap, name)  # a tap becomes the name of a directory
         yield f"encoder {name} keeps its promises"
     for name, protocol in protocols.items():
-        check_protocol(protocol())
+        with _named(name):
+            check_protocol(protocol())
         yield f"protocol {name} keeps its promises"
+
+
+@contextlib.contextmanager
+def _named(name: str) -> t.Iterator[None]:
+    """Errors of other people's code, as sentences that say whose they are."""
+    try:
+        yield
+    except (EncoderError, ProtocolError, store.StoreError) as error:
+        raise EncoderError(f"{name}: {error}") from error
+    except ValidationError as error:
+        wrong = ", ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise EncoderError(
+            f"{name} is checked with its default parameters, and has not all of them: {wrong}"
+        ) from error
+    except Exception as error:
+        raise EncoderError(f"{name} fails: {type(error).__name__}: {error}") from error

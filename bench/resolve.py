@@ -23,6 +23,7 @@ from bench.strict_yaml import ConfigError, Problem
 from encoders.base import Encoder
 from protocols.base import Protocol
 
+PLUGIN = "frostbench_plugin_"  # what the modules of plugins are called here
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"  # names become the names of files
 
 Base = t.TypeVar("Base", bound=Encoder | Protocol)
@@ -39,6 +40,13 @@ def encoders(plugins: t.Sequence[Path] = ()) -> dict[str, type[Encoder]]:
 def protocols(plugins: t.Sequence[Path] = ()) -> dict[str, type[Protocol]]:
     """Every protocol there is; as `encoders`."""
     return _found(Protocol, "protocols", plugins)  # type: ignore[type-abstract]
+
+
+def code(recipe: type[Encoder | Protocol]) -> str:
+    """A digest of a plugin's file, which belongs to every key made with it; ours and packages have versions instead."""
+    if not recipe.__module__.startswith(PLUGIN):
+        return ""
+    return hashlib.sha256(Path(inspect.getfile(recipe)).read_bytes()).hexdigest()[:12]
 
 
 def nearest(name: str, choices: t.Iterable[str]) -> str:
@@ -90,6 +98,8 @@ def _own(module: types.ModuleType, base: type[Base]) -> list[type[Base]]:
 def _add(found: dict[str, type[Base]], name: str, recipe: type[Base]) -> None:
     if not re.fullmatch(NAME, name):
         raise ValueError(f"class {recipe.__name__}: {name!r} is no name for a method; wanted {NAME}")
+    if not isinstance(getattr(recipe, "source", None), str):
+        raise ValueError(f"class {recipe.__name__}: wanted `source: t.ClassVar[str]`, where the method comes from")
     if name in found:
         taken = found[name]
         raise ValueError(f"class {recipe.__name__}: {name!r} is {taken.__module__}.{taken.__name__}; rename the class")
@@ -100,7 +110,7 @@ def _add(found: dict[str, type[Base]], name: str, recipe: type[Base]) -> None:
 
 def _plugin(path: Path) -> types.ModuleType:
     """The module of a Python file, imported once a process."""
-    name = f"frostbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    name = f"{PLUGIN}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 import time
 import traceback
 import typing as t
@@ -22,6 +23,8 @@ from protocols.base import FeatureSet
 from results import store
 from results.record import Provenance, Record
 from results.store import RunDirectory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,15 +64,23 @@ class Watcher(t.Protocol):
 
 
 def plan(spec: RunSpec, fingerprint: str, settings: Settings) -> PlannedRun:
-    """Where a run belongs and what of it is not there yet. Reads directory entries only."""
+    """Where a run belongs and what of it is not there yet, or not whole."""
     precision = machine.pick_precision(spec.precision, machine.pick_device(settings.device))
     key = spec.key(fingerprint, precision)
     place = data.slug(spec.dataset.name, spec.dataset.limit, spec.dataset.split)
     directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
     encoder = recipe(spec, settings)
     wanted = [(tap, protocol) for tap in encoder.taps for protocol in spec.protocols]
-    missing = tuple((tap, p) for tap, p in wanted if not directory.record(tap, p.file_name).exists())
+    missing = tuple((tap, p) for tap, p in wanted if not _is_whole(directory.record(tap, p.file_name)))
     return PlannedRun(spec, key, fingerprint, precision, directory, missing, encoder.is_control)
+
+
+def _is_whole(record: Path) -> bool:
+    try:
+        store.read_record(record)
+    except store.StoreError:
+        return False
+    return True
 
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:
@@ -88,14 +99,14 @@ def load_data(spec: RunSpec, settings: Settings) -> data.Dataset:
 def execute(planned: PlannedRun, settings: Settings, watcher: Watcher) -> str | None:
     """Do what is missing of a run. The files are the outcome; returns the error of a run that failed, else None.
 
-    Raises StoreError (no room, no right to write) and KeyboardInterrupt: they are not the run's fault.
+    Raises store.Unwritable (no room, no right to write) and KeyboardInterrupt: they are not the run's fault.
     """
     device = machine.pick_device(settings.device)
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, planned.precision)
     try:
         _execute(planned, settings, watcher, device, made)
-    except store.StoreError:
+    except store.Unwritable:
         raise
     except Exception as error:
         message = str(error) if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}"
@@ -117,11 +128,9 @@ def _execute(planned: PlannedRun, settings: Settings, watcher: Watcher, device: 
     watcher.stage("loading")
     dataset = load_data(spec, settings)
     encoder = recipe(spec, settings)
-    if directory.run_json.exists():
-        module, seconds = _reload(encoder, directory, dataset.train)
-        module.to(device)
-    else:
-        module, seconds = _fit(planned, encoder, dataset, watcher, device, made)
+    fitted = _reload(encoder, directory, dataset.train) if directory.run_json.exists() else None
+    module, seconds = fitted or _fit(planned, encoder, dataset, watcher, device, made)
+    module.to(device)
     watcher.stage("extracting")
     started = time.perf_counter()
     train = extract(spec.encoder.name, module, dataset.train, encoder.taps, device)
@@ -191,16 +200,21 @@ def _fit(
     for field in [field for field in run if field.startswith("protocol")]:
         del run[field]
     run |= {"taps": _dimensions(module, images, device), "weights_sha256": about["weights_sha256"]}
-    store.publish(directory.run_json, store.canonical(run))
+    store.publish_run(directory.run_json, run)
     return module, seconds
 
 
-def _reload(encoder: Encoder, directory: RunDirectory, train: ImageSet) -> tuple[nn.Module, dict[str, float]]:
-    """The frozen encoder of an earlier call, its file checked before it is read."""
-    run = store.read_run(directory.run_json)
-    weights = directory.weights.read_bytes()
-    if hashlib.sha256(weights).hexdigest() != run["weights_sha256"]:
-        raise EncoderError(f"{directory.weights} is damaged; remove {directory.path} to train this run again")
+def _reload(encoder: Encoder, directory: RunDirectory, train: ImageSet) -> tuple[nn.Module, dict[str, float]] | None:
+    """The frozen encoder of an earlier call, its file checked before it is read; None if it has to be made again."""
+    try:
+        run = store.read_run(directory.run_json)
+        weights = directory.weights.read_bytes()
+    except (store.StoreError, OSError):
+        run, weights = {}, b""
+    if hashlib.sha256(weights).hexdigest() != run.get("weights_sha256"):
+        logger.warning("the encoder in %s is damaged or gone; training it again", directory.path)
+        store.set_aside(directory.run_json)
+        return None
     with torch.random.fork_rng():
         module = encoder.build(train.shape)
     module.load_state_dict(safetensors.torch.load(weights), strict=True)

@@ -52,6 +52,7 @@ class EncoderSpec(_Plain):
     name: str
     label: Name
     params: dict[str, Json]  # every one of them
+    code: str = ""  # of a plugin
 
 
 class ProtocolSpec(_Plain):
@@ -61,10 +62,11 @@ class ProtocolSpec(_Plain):
     label: Name
     params: dict[str, Json]  # every one of them
     version: int
+    code: str = ""  # of a plugin
 
     def key(self) -> str:
-        """8 hex digits for what the protocol does: its name, version and settings."""
-        return _digest([self.name, self.version, self.params])[:8]
+        """8 hex digits for what the protocol does: its name, version, settings, and a plugin's code."""
+        return _digest([self.name, self.version, self.params, *filter(None, [self.code])])[:8]
 
     @property
     def file_name(self) -> str:
@@ -97,7 +99,7 @@ class RunSpec(_Plain):
         `fingerprint` is the data's, `precision` the one that 'auto' came down to. Labels, the suite, its order and its
         protocols have no part in it.
         """
-        made_by = [self.encoder.name, self.encoder_version, self.encoder.params]
+        made_by = [self.encoder.name, self.encoder_version, self.encoder.params, *filter(None, [self.encoder.code])]
         return _digest([made_by, fingerprint, self.seed, precision])[:16]
 
 
@@ -111,16 +113,16 @@ class Suite(_Plain):
     protocols: tuple[ProtocolSpec, ...] = Field(min_length=1)
     precision: Precision = Field("float32", description="of training; auto is bfloat16 where the device computes it")
     wandb: WandbSpec = WandbSpec()
-    encoder_versions: dict[str, int]  # of each encoder's name; not for files to say
+    encoder_versions: dict[str, int]  # by label; not for files to say
 
     def runs(self) -> list[RunSpec]:
-        """Every run there is. Seeds outermost: a suite that is stopped has whole tables of fewer seeds."""
+        """Every run there is, dataset by dataset; in each all encoders with the first seed, then with the next."""
         return [
             RunSpec(
                 suite=self.suite,
                 dataset=dataset,
                 encoder=encoder,
-                encoder_version=self.encoder_versions[encoder.name],
+                encoder_version=self.encoder_versions[encoder.label],
                 protocols=self.protocols,
                 seed=seed,
                 precision=self.precision,
@@ -305,7 +307,7 @@ class _Draft:
             self.check_dataset(("datasets", index), entry)
         recipes = [self.recipe(("encoders", i), entry, encoders) for i, entry in enumerate(self.entries("encoders"))]
         judges = [self.recipe(("protocols", i), entry, protocols) for i, entry in enumerate(self.entries("protocols"))]
-        data["encoder_versions"] = {recipe["name"]: recipe.pop("version") for recipe in recipes}
+        data["encoder_versions"] = {str(recipe["label"]): recipe.pop("version") for recipe in recipes}
         data |= {"encoders": recipes} if recipes else {}
         data |= {"protocols": judges} if judges else {}
         self.check_distinct()
@@ -332,8 +334,11 @@ class _Draft:
         if isinstance(name, str) and name in known:
             params = {key: value for key, value in entry.items() if key not in ("name", "label")}
             spec = {"name": name, "label": entry.get("label", name), "params": {}, "version": known[name].version}
+            spec["code"] = resolve.code(known[name])
             try:
-                spec["params"] = known[name].model_validate_json(json.dumps(params)).model_dump(mode="json")
+                checked = known[name].model_validate_json(json.dumps(params))
+                spec["params"] = checked.model_dump(mode="json")
+                spec["version"] = checked.revision if isinstance(checked, Encoder) else checked.version
             except ValidationError as error:
                 for inner, message in _explained(error, known[name], params).items():
                     self.complain((*path, *inner), message)

@@ -102,6 +102,11 @@ class Encoder(BaseModel, abc.ABC):
     is_control: t.ClassVar[bool] = False  # pinned in every table: what a learned encoder has to beat
 
     @property
+    def revision(self) -> int:
+        """The version of all the code that this recipe runs."""
+        return self.version
+
+    @property
     @abc.abstractmethod
     def taps(self) -> tuple[str, ...]:
         """The names of the layers it gives, shallow to deep."""

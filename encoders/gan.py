@@ -31,7 +31,7 @@ class GAN(Encoder):
     epochs: NonNegativeInt = 100  # the authors name no number; they stopped by hand
     batch_size: PositiveInt = 100
     learning_rate: PositiveFloat = 0.1
-    learning_rate_decay: PositiveFloat = Field(default=1 / 1.000004, le=1)  # a step
+    learning_rate_decay: PositiveFloat = Field(default=1 / 1.000004, le=1)  # a step, applied every epoch
     momentum: float = Field(default=0.5, ge=0, lt=1)
 
     @property

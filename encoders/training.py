@@ -135,7 +135,7 @@ def _take(turn: Turn, images: Tensor, state: State, run: Training, watch: "_Watc
         gradients = torch.autograd.grad(loss, parameters, retain_graph=index < last)
         for parameter, gradient in zip(parameters, gradients):
             parameter.grad = gradient
-        watch.loss(name, loss.detach())
+        watch.loss(name, loss.detach() / turn.times)
     for name in losses:  # only now: every gradient was taken at the same parameters
         state.optimizers[name].step()
 
@@ -162,7 +162,7 @@ class _Watch:
         self.started = self.epoch_started = self.reported = run.clock()
 
     def loss(self, name: str, value: Tensor) -> None:
-        self.losses[self.index, self.columns[name]] = value  # of several repetitions the last
+        self.losses[self.index, self.columns[name]] += value  # of all repetitions, so that no NaN is lost
 
     def step_done(self) -> None:
         self.index += 1
@@ -178,6 +178,7 @@ class _Watch:
         row = {"epoch": self.epoch + 1, "seconds": seconds, "images_per_second": speed}
         self.run.history.append(row | {f"{name}_loss": mean for name, mean in means.items()})
         self._report()
+        self.losses.zero_()
         self.epoch, self.index, self.checked = self.epoch + 1, 0, 0
         self.epoch_started = self.run.clock()
 

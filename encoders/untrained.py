@@ -33,6 +33,11 @@ class Untrained(Encoder):
         return _recipe(info.data["architecture"], parameters).model_dump(mode="json")
 
     @property
+    def revision(self) -> int:
+        """Grows with its own version and with the architecture's."""
+        return self.version + _recipe(self.architecture, self.parameters).version - 1
+
+    @property
     def taps(self) -> tuple[str, ...]:
         return _recipe(self.architecture, self.parameters).taps
 

@@ -129,9 +129,10 @@ def _ranked(dataset: str, records: list[Record]) -> list[Row]:
     for record in done:
         line = encoders[_encoder_key(record)], record.tap or ""
         cells[*line, protocols[_protocol_key(record)], next(iter(record.metrics))].append(record)
+    mended = {(record.label, record.seed): record.provenance.started for record in done}  # the newest, being sorted
     failures: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
-        if record.status == "failed":
+        if record.status == "failed" and mended.get((record.label, record.seed), "") < record.provenance.started:
             failures[encoders[_encoder_key(record)], record.error or ""].append(record)
 
     of_seeds = len({record.seed for record in records})

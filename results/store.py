@@ -42,6 +42,10 @@ class StoreError(Exception):
     """A file that cannot be written, read or trusted; the message names it and says why."""
 
 
+class Unwritable(StoreError):
+    """No room, or no right to write: nothing that another run could do better."""
+
+
 class Conflict(StoreError):
     """The same name was published twice with different content; the message names both, and both are kept."""
 
@@ -81,12 +85,22 @@ def publish_record(path: Path, record: Record) -> None:
         try:
             there = read_record(path)
         except StoreError:
-            _set_aside(path)
+            set_aside(path)
         else:
             if _same_numbers(there, record):
                 return None
             raise _conflict(path, content)
     return None
+
+
+def publish_run(path: Path, run: dict[str, Json]) -> None:
+    """Write a run.json once. Already there for the same weights is fine, whenever and by whom they were made.
+
+    Raises Conflict and Unwritable like `publish`.
+    """
+    content = canonical(run)
+    if not _link(path, content) and read_run(path).get("weights_sha256") != run["weights_sha256"]:
+        raise _conflict(path, content)
 
 
 def canonical(value: Json) -> bytes:
@@ -105,7 +119,7 @@ def check_writable(directory: Path) -> None:
     free = shutil.disk_usage(directory).free
     if free < ROOM:
         wanted = f"a run needs {ROOM // 2**20} MiB for its weights, features and scores"
-        raise StoreError(f"{directory} has {free // 2**20} MiB free; {wanted}: make room or choose another directory")
+        raise Unwritable(f"{directory} has {free // 2**20} MiB free; {wanted}: make room or choose another directory")
 
 
 def sweep(directory: Path) -> int:
@@ -259,7 +273,7 @@ def _beside(path: Path, content: bytes) -> t.Iterator[Path]:
         temporary.unlink(missing_ok=True)
         _sync(path.parent)
     except OSError as error:
-        raise StoreError(_explain(path, error)) from error
+        raise Unwritable(_explain(path, error)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -282,14 +296,15 @@ def _conflict(path: Path, content: bytes) -> Conflict:
     return Conflict(f"{path} was published before with different content; this one is kept as {kept}: compare them")
 
 
-def _set_aside(path: Path) -> None:
+def set_aside(path: Path) -> None:
+    """Keep a damaged file under corrupt/ beside it, out of the way of a whole one."""
     aside = path.parent / "corrupt" / f"{path.stem}-{secrets.token_hex(4)}{path.suffix}"
     try:
         _make_directory(aside.parent)
         with contextlib.suppress(FileNotFoundError):  # somebody else was quicker
             path.rename(aside)
     except OSError as error:
-        raise StoreError(_explain(aside, error)) from error
+        raise Unwritable(_explain(aside, error)) from error
 
 
 def _make_directory(directory: Path) -> None:

@@ -87,6 +87,8 @@ def test_a_missing_suite_names_the_nearest(say: t.Callable[..., str]) -> None:
         (["--device", "cuda:99"], "cuda:99"),
         (["--plugin", "absent.py"], "no such file"),
         (["--jobs", "0"], "--jobs"),
+        (["--threads", "100000"], "4 a core"),
+        (["--seeds", "x"], "wanted seeds such as"),
     ],
 )
 def test_wrong_options_are_usage_errors(say: t.Callable[..., str], arguments: list[str], word: str) -> None:
@@ -184,6 +186,57 @@ def test_scores_of_nonsense_are_refused(say: t.Callable[..., str]) -> None:
     assert "2 of 2 rows hold NaN" in say(2, "score", "own.npz")
     assert "did you mean 'knn'?" in say(2, "score", "own.npz", "--protocol", "kn")
     assert "no such file" in say(2, "score", "absent.npz")
+
+
+OWN = """
+import typing as t
+from torch import nn
+from encoders.base import Encoder, frozen
+
+
+class Net(nn.Module):
+    def forward(self, images):
+        features = images.flatten(1).float()
+        return {TAP: features - features.mean(0) if BATCH else features}
+
+
+class Mine(Encoder):
+    source: t.ClassVar[str] = "me"
+    FIELD
+
+    @property
+    def taps(self):
+        return (TAP,)
+
+    def build(self, shape):
+        return Net()
+
+    def fit(self, data, run):
+        return frozen(Net())
+"""
+
+
+@pytest.mark.parametrize(
+    ("tap", "batch", "field", "words"),
+    [
+        ("'a'", True, "", "depend on the other images of its batch"),
+        ("'a/b'", False, "", "cannot be part of a path"),
+        ("'a'", False, "width: int", "width: Field required"),
+        ("'a'", False, "x: t.ClassVar[int] = 1", None),
+    ],
+)
+def test_check_names_the_promise_that_is_broken(
+    say: t.Callable[..., str], tap: str, batch: bool, field: str, words: str | None
+) -> None:
+    source = OWN.replace("TAP", tap).replace("BATCH", str(batch)).replace("FIELD", field)
+    Path("mine.py").write_text(source)
+    if words:
+        assert words in say(2, "check", "mine.py")
+
+
+def test_an_encoder_without_a_source_is_refused(say: t.Callable[..., str]) -> None:
+    Path("mine.py").write_text(OWN.replace('source: t.ClassVar[str] = "me"', "").replace("FIELD", ""))
+    assert "wanted `source" in say(2, "check", "mine.py")
 
 
 def test_an_unknown_name_is_answered_by_the_nearest(say: t.Callable[..., str]) -> None:

@@ -1,6 +1,7 @@
 """The commands beside `run`, as a user types them."""
 
 import json
+import re
 import sys
 import typing as t
 from pathlib import Path
@@ -94,6 +95,12 @@ def test_features_of_a_model_of_ones_own_are_scored(frostbench: t.Callable[..., 
 def test_check_vouches_for_an_encoder_of_ones_own(frostbench: t.Callable[..., str]) -> None:
     Path("mine.py").write_text("from encoders.pixels import Pixels\n\n\nclass MyPixels(Pixels):\n    '''Mine.'''\n")
     assert frostbench("check", "mine.py") == "encoder my_pixels keeps its promises\n"
+
+
+def test_the_readmes_encoder_keeps_its_promises(frostbench: t.Callable[..., str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    Path("mine.py").write_text(example)
+    assert frostbench("check", "mine.py") == "encoder my_encoder keeps its promises\n"
 
 
 def test_doctor_tells_versions_data_and_wandb(

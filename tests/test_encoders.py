@@ -232,6 +232,12 @@ def test_untrained_is_where_training_starts(digits: ImageSet) -> None:
     assert not torch.equal(untrained["penultimate"], trained["penultimate"])
 
 
+def test_untrained_is_another_recipe_when_its_architecture_has_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Untrained(architecture="bigan").revision == 1
+    monkeypatch.setattr(BiGAN, "version", 2)
+    assert Untrained(architecture="bigan").revision == 2
+
+
 @pytest.mark.parametrize("architecture", ["bigann", "pixels", "untrained", "networks"])
 def test_untrained_refuses_what_is_not_trained(architecture: str) -> None:
     with pytest.raises(ValueError, match=architecture):

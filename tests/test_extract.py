@@ -67,6 +67,28 @@ def test_features_that_depend_on_the_batch_are_refused() -> None:
         extract("net", frozen(Net(lambda _, x: x - x.mean(dim=0))), IMAGES, ("out",), CPU)
 
 
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda _, x: x - x[:1],
+        lambda _, x: x - x[:8].mean(dim=0),
+        lambda _, x: x / len(x),
+        lambda _, x: x.flip(0),
+    ],
+    ids=["first of the batch", "first eight", "size of the batch", "place in the batch"],
+)
+def test_features_that_depend_on_the_batch_in_other_ways_are_refused(then: t.Callable[..., Tensor]) -> None:
+    with pytest.raises(NotFrozen, match="depend on the other images"):
+        extract("net", frozen(Net(then)), IMAGES, ("out",), CPU)
+
+
+def test_features_that_change_from_call_to_call_are_refused() -> None:
+    calls = iter(range(1000))
+    drift = frozen(Net(lambda _, x: x + 1e-6 * next(calls) ** 3))  # too slow to be seen between two calls
+    with pytest.raises(NotFrozen, match=r"other features later|depend on"):
+        extract("net", drift, IMAGES, ("out",), CPU)
+
+
 def test_features_that_depend_on_chance_are_refused() -> None:
     with torch.random.fork_rng(), pytest.raises(NotFrozen, match="or on chance"):
         extract("net", frozen(Net(lambda _, x: nn.functional.dropout(x, 0.5))), IMAGES, ("out",), CPU)

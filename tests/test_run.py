@@ -183,15 +183,69 @@ def test_a_new_protocol_refits_nothing(frostbench: t.Callable[..., Done]) -> Non
     assert numbers(Path("runs")) == numbers(Path("fresh"))  # weights read back score as those just trained
 
 
-def test_weights_that_were_changed_are_not_used(frostbench: t.Callable[..., Done]) -> None:
+@pytest.mark.parametrize("way", ["changed", "gone", "run.json cut"])
+def test_an_encoder_that_is_damaged_is_trained_again(way: str, frostbench: t.Callable[..., Done]) -> None:
     frostbench("run", "small.yaml", "--set", "protocols=[linear]")
     (path,) = Path("runs").rglob("bigan/**/encoder.safetensors")
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    if way == "changed":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif way == "gone":
+        path.unlink()
+    else:
+        path.with_name("run.json").write_text("{")
     done = frostbench("run", "small.yaml")
+    assert done.code == 0, done.err
+    assert path.read_bytes() == content
+    frostbench("run", "small.yaml", "--output", "fresh")
+    assert numbers(Path("runs")) == numbers(Path("fresh"))
+
+
+def test_a_record_that_is_damaged_is_made_again(frostbench: t.Callable[..., Done]) -> None:
+    frostbench("run", "small.yaml")
+    expected = numbers(Path("runs"))
+    (path,) = Path("runs").rglob("bigan/**/code/knn@*.json")
+    path.write_text(path.read_text().replace('"top1": 0', '"top1": 1'))
+    assert frostbench("run", "small.yaml").code == 0
+    assert numbers(Path("runs")) == expected
+    assert store.read_store(Path("runs")).damaged == []
+
+
+def test_a_protocol_that_breaks_its_promises_fails_its_run_only(frostbench: t.Callable[..., Done]) -> None:
+    Path("greedy.py").write_text(
+        "import typing as t\n"
+        "from protocols.base import Protocol, Scores\n\n\n"
+        "class Greedy(Protocol):\n"
+        "    source: t.ClassVar[str] = 'a test'\n\n"
+        "    def score(self, train, test, *, seed):\n"
+        "        return Scores({'top1': 1.5}, test.labels, {})\n"
+    )
+    done = frostbench("run", "small.yaml", "--plugin", "greedy.py", "--set", "protocols=[greedy]")
     assert done.code == 3
-    assert f"{path.absolute()} is damaged; remove {path.absolute().parent} to train this run again" in done.err
+    assert "metrics are fractions in 0..1; top1 is 1.5" in done.err
+    assert {record.status for record in store.read_store(Path("runs")).records} == {"failed"}
+
+
+def test_a_changed_plugin_makes_other_runs(frostbench: t.Callable[..., Done]) -> None:
+    arguments = ["run", "small.yaml", "--set", "encoders=[odd]"]
+    frostbench(*arguments, "--plugin", "odd.py")
+    Path("changed").mkdir()
+    Path("changed/odd.py").write_text(PLUGIN.replace(".float()", ".float() * 0"))
+    done = frostbench(*arguments, "--plugin", "changed/odd.py")
+    assert "1 of 1 runs made" in done.err
+    assert len(list(Path("runs/small/odd/digits-limit300").iterdir())) == 2
+
+
+def test_limits_that_make_two_datasets_one_are_one_run(frostbench: t.Callable[..., Done]) -> None:
+    two = "datasets=[{name: digits, limit: 200}, digits]"
+    done = frostbench("run", "small.yaml", "--set", two, "--set", "encoders=[pixels]", "--limit", "100")
+    assert "1 of 1 runs made" in done.err
+
+
+def test_two_suites_at_once_in_one_place_agree(tmp_path: Path) -> None:
+    both = [in_background(tmp_path, "run", "small.yaml", "--threads", "1") for _ in range(2)]
+    assert [process.communicate(timeout=100) and process.returncode for process in both] == [0, 0]
+    assert store.read_store(tmp_path / "runs").damaged == []
 
 
 def test_a_failing_run_is_a_record_and_the_suite_goes_on(frostbench: t.Callable[..., Done]) -> None:
@@ -213,6 +267,14 @@ def test_a_failed_run_is_tried_again_and_its_record_goes_when_it_succeeds(frostb
     Path("mended").touch()
     assert frostbench(*arguments).code == 0
     assert {record.status for record in store.read_store(Path("runs")).records} == {"done"}
+
+
+def test_a_failure_leaves_the_table_when_its_label_and_seed_succeed(frostbench: t.Callable[..., Done]) -> None:
+    frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", "encoders=[{name: odd, way: raises}]")
+    time.sleep(1.1)  # records tell their start by the second
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", "encoders=[odd]")
+    assert done.code == 0
+    assert "no luck" not in done.out
 
 
 def test_fail_fast_stops_at_the_first_failure(frostbench: t.Callable[..., Done]) -> None:

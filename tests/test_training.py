@@ -97,6 +97,17 @@ def test_a_loss_that_is_not_finite_names_step_and_player() -> None:
         train(Training(0), numbered(5), players, [Turn(diverge)], epochs=3, batch_size=1)
 
 
+def test_a_loss_that_is_not_finite_in_one_repetition_of_a_turn_is_seen() -> None:
+    weight = Scalar(1.0)
+    calls = iter(range(100))
+
+    def diverge(images: Tensor) -> dict[str, Tensor]:
+        return {"only": weight.value * (math.nan if next(calls) == 0 else 1.0)}
+
+    with pytest.raises(NonFiniteLoss, match="at step 1 "):
+        train(Training(0), numbered(6), [Player("only", [weight], SGD(0.0))], [Turn(diverge, times=3)], 1, 1)
+
+
 def test_the_learning_rate_is_constant_for_half_and_then_falls_to_a_hundredth() -> None:
     assert [constant_then_decay(f) for f in (0, 0.25, 0.5)] == [1, 1, 1]
     assert constant_then_decay(0.75) == pytest.approx(0.1)
