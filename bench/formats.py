@@ -252,7 +252,7 @@ def npz(path: Path) -> Stored | None:
                     wanted = " or ".join(" and ".join(name.format(part) for name in names) for names in NPZ_NAMES)
                     raise DataError(f"{path} has no {part} set: wanted the arrays {wanted}, found {', '.join(arrays)}")
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-            raise DataError(f"{path} is not an npz of plain numeric arrays, and nothing else is read") from error
+            raise DataError(f"{path} is not an npz of plain numeric arrays; pickled objects are not read") from error
         if images.dtype != np.uint8:
             raise DataError(f"{path}: {image_name} must be uint8 in 0..255, got {images.dtype}")
         if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras keeps CIFAR's
