@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import time
 import typing as t
 
 import numpy as np
@@ -85,7 +84,6 @@ class Training:
     precision: t.Literal["float32", "bfloat16"] = "float32"
     report: t.Callable[[Progress], None] = lambda _: None
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    clock: t.Callable[[], float] = time.perf_counter
 
     def seeded(self, *stream: str | int) -> contextlib.AbstractContextManager[None]:
         return seeded(self.seed, *stream)

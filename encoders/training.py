@@ -9,6 +9,7 @@ pure function of (seed, epoch), and dropout and noise of (seed, step).
 
 import dataclasses
 import math
+import time
 import typing as t
 
 import numpy as np
@@ -159,20 +160,20 @@ class _Watch:
         self.columns = {name: column for column, name in enumerate(names)}
         self.losses = torch.zeros(steps, len(names), device=run.device)
         self.epoch = self.index = self.checked = 0
-        self.started = self.epoch_started = self.reported = run.clock()
+        self.started = self.epoch_started = self.reported = time.perf_counter()
 
     def loss(self, name: str, value: Tensor) -> None:
         self.losses[self.index, self.columns[name]] += value  # of all repetitions, so that no NaN is lost
 
     def step_done(self) -> None:
         self.index += 1
-        if self.run.clock() - self.reported > REPORT_SECONDS:
+        if time.perf_counter() - self.reported > REPORT_SECONDS:
             self._check()
             self._report()
 
     def epoch_done(self) -> None:
         self._check()
-        seconds = self.run.clock() - self.epoch_started
+        seconds = time.perf_counter() - self.epoch_started
         means = self._means()
         speed = self.steps * self.images_per_step / seconds
         row = {"epoch": self.epoch + 1, "seconds": seconds, "images_per_second": speed}
@@ -180,7 +181,7 @@ class _Watch:
         self._report()
         self.losses.zero_()
         self.epoch, self.index, self.checked = self.epoch + 1, 0, 0
-        self.epoch_started = self.run.clock()
+        self.epoch_started = time.perf_counter()
 
     def _means(self) -> dict[str, float]:
         means = self.losses[: self.index].mean(dim=0).tolist()
@@ -199,7 +200,7 @@ class _Watch:
         self.checked = self.index
 
     def _report(self) -> None:
-        self.reported = self.run.clock()
+        self.reported = time.perf_counter()
         done = self.epoch * self.steps + self.index
         elapsed = self.reported - self.started
         self.run.report(
