@@ -68,17 +68,26 @@ class Player:
     networks: t.Sequence[nn.Module]
     optimizer: t.Callable[[list[nn.Parameter]], torch.optim.Optimizer]
     schedule: t.Callable[[float], float] = constant  # fraction of the epochs done -> factor of the learning rate
+    after: t.Callable[[], None] | None = None  # called when the player has moved, such as to clip its weights
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for network in self.networks for parameter in network.parameters()]
 
 
+def once(step: int) -> int:  # noqa: ARG001 - how often a turn is taken is a function of the step
+    return 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """One forward pass on uint8 images (b, c, h, w) gives {player: its loss}; just those players move, at once."""
+    """One forward pass on uint8 images (b, c, h, w) gives {player: its loss}; just those players move, at once.
+
+    What it gives under the names in `observes` moves nobody: the history keeps its mean over each epoch.
+    """
 
     losses: t.Callable[[Tensor], dict[str, Tensor]]
-    times: int = 1  # repetitions within a step, each on images of its own
+    times: t.Callable[[int], int] = once  # step, from 0 -> repetitions within it, each on images of its own
+    observes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -88,6 +97,7 @@ class State:
     players: dict[str, Player]
     optimizers: dict[str, torch.optim.Optimizer]
     step: int = 0  # steps finished, over all epochs
+    read: int = 0  # batches used up by them
 
     @classmethod
     def start(cls, players: t.Sequence[Player]) -> "State":
@@ -99,46 +109,53 @@ def train(
 ) -> None:
     """Train the players' networks in place, on `run.device`, and append a row an epoch to `run.history`.
 
-    An epoch reads each image once, but for the last incomplete batch. Raises NonFiniteLoss.
+    An epoch reads each image once, but for the last incomplete batch. A step that takes a turn several times uses as
+    many batches, and may reach into the next epoch. Raises NonFiniteLoss.
     """
     for player in players:
         for network in player.networks:
             network.to(run.device).train()
     state = State.start(players)
     pixels = torch.from_numpy(np.array(images.images)).to(run.device)  # bytes: a quarter of the floats they become
-    reads = max(turn.times for turn in turns)  # batches a step uses up
-    batch = min(batch_size, len(pixels) // reads)
-    steps = len(pixels) // (batch * reads)
-    watch = _Watch(run, [p.name for p in players], epochs, steps, batch * reads)
+    batch = min(batch_size, len(pixels))
+    batches = len(pixels) // batch  # of an epoch
+    orders = _Orders(run, len(pixels))
+    watch = _Watch(run, [p.name for p in players], [n for turn in turns for n in turn.observes], epochs, batches, batch)
     with run.seeded("training"):
-        for epoch in range(epochs):
+        while state.read < epochs * batches:
+            epoch = state.read // batches
             for name, optimizer in state.optimizers.items():
                 _scale_learning_rate(optimizer, state.players[name].schedule(epoch / epochs))
-            order = _order(run, epoch, len(pixels))
-            for index in range(steps):
-                torch.manual_seed(derive_seed(run.seed, "step", state.step))
-                first = index * batch * reads
-                for turn in turns:
-                    for repetition in range(turn.times):
-                        start = first + repetition * batch
-                        _take(turn, pixels[order[start : start + batch]], state, run, watch)
-                state.step += 1
-                watch.step_done()
-            watch.epoch_done()
+            torch.manual_seed(derive_seed(run.seed, "step", state.step))
+            times = [turn.times(state.step) for turn in turns]
+            for turn, repetitions in zip(turns, times):
+                for repetition in range(repetitions):
+                    at = state.read + repetition
+                    order = orders[at // batches]
+                    start = at % batches * batch
+                    _take(turn, pixels[order[start : start + batch]], state, run, watch)
+            state.step += 1
+            state.read += max(times)
+            watch.step_done(state.read)
 
 
 def _take(turn: Turn, images: Tensor, state: State, run: Training, watch: "_Watch") -> None:
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-        losses = turn.losses(images)
-    last = len(losses) - 1
-    for index, (name, loss) in enumerate(losses.items()):
+        given = turn.losses(images)
+    for name in turn.observes:
+        watch.saw(name, given.pop(name).detach())
+    last = len(given) - 1
+    for index, (name, loss) in enumerate(given.items()):
         parameters = state.players[name].parameters()
         gradients = torch.autograd.grad(loss, parameters, retain_graph=index < last)
         for parameter, gradient in zip(parameters, gradients):
             parameter.grad = gradient
-        watch.loss(name, loss.detach() / turn.times)
-    for name in losses:  # only now: every gradient was taken at the same parameters
+        watch.saw(name, loss.detach())
+    for name in given:  # only now: every gradient was taken at the same parameters
         state.optimizers[name].step()
+        after = state.players[name].after
+        if after is not None:
+            after()
 
 
 def _scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -147,70 +164,91 @@ def _scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> Non
         group["lr"] = group["initial_lr"] * factor
 
 
-def _order(run: Training, epoch: int, count: int) -> Tensor:
-    generator = torch.Generator().manual_seed(derive_seed(run.seed, "order", epoch))
-    return torch.randperm(count, generator=generator).to(run.device)
+class _Orders:
+    """The images' order in each epoch; the newest two are kept, since a step may reach from one into the next."""
+
+    def __init__(self, run: Training, count: int) -> None:
+        self.run, self.count = run, count
+        self.known: dict[int, Tensor] = {}
+
+    def __getitem__(self, epoch: int) -> Tensor:
+        if epoch not in self.known:
+            generator = torch.Generator().manual_seed(derive_seed(self.run.seed, "order", epoch))
+            order = torch.randperm(self.count, generator=generator).to(self.run.device)
+            self.known = {old: self.known[old] for old in self.known if old == epoch - 1} | {epoch: order}
+        return self.known[epoch]
 
 
 class _Watch:
     """Collects losses on the device without waiting for it; looks at them at intervals and at the end of an epoch."""
 
-    def __init__(self, run: Training, names: list[str], epochs: int, steps: int, images_per_step: int) -> None:
-        self.run, self.epochs, self.steps, self.images_per_step = run, epochs, steps, images_per_step
-        self.columns = {name: column for column, name in enumerate(names)}
-        self.losses = torch.zeros(steps, len(names), device=run.device)
-        self.epoch = self.index = self.checked = 0
+    def __init__(
+        self, run: Training, players: list[str], observed: list[str], epochs: int, batches: int, batch: int
+    ) -> None:
+        self.run, self.players, self.epochs, self.batches, self.batch = run, players, epochs, batches, batch
+        self.columns = {name: column for column, name in enumerate([*players, *observed])}
+        self.sums = torch.zeros(batches, len(self.columns), device=run.device)  # a row a step of this epoch
+        self.taken = [0] * len(self.columns)  # how many values a column's sums have in all
+        self.read = self.read_before = self.steps = self.index = self.checked = 0
         self.started = self.epoch_started = self.reported = time.perf_counter()
 
-    def loss(self, name: str, value: Tensor) -> None:
-        self.losses[self.index, self.columns[name]] += value  # of all repetitions, so that no NaN is lost
+    def saw(self, name: str, value: Tensor) -> None:
+        column = self.columns[name]
+        self.sums[self.index, column] += value  # of all repetitions, so that no NaN is lost
+        self.taken[column] += 1
 
-    def step_done(self) -> None:
-        self.index += 1
-        if time.perf_counter() - self.reported > REPORT_SECONDS:
+    def step_done(self, read: int) -> None:
+        """`read`: batches used up by all steps so far."""
+        ended = read // self.batches > self.read // self.batches
+        self.index, self.steps, self.read = self.index + 1, self.steps + 1, read
+        if ended:
+            self._epoch_done()
+        elif time.perf_counter() - self.reported > REPORT_SECONDS:
             self._check()
             self._report()
 
-    def epoch_done(self) -> None:
+    def _epoch_done(self) -> None:
         self._check()
         seconds = time.perf_counter() - self.epoch_started
-        means = self._means()
-        speed = self.steps * self.images_per_step / seconds
-        row = {"epoch": self.epoch + 1, "seconds": seconds, "images_per_second": speed}
-        self.run.history.append(row | {f"{name}_loss": mean for name, mean in means.items()})
+        speed = (self.read - self.read_before) * self.batch / seconds
+        row = {"epoch": min(self.read // self.batches, self.epochs), "seconds": seconds, "images_per_second": speed}
+        means = {f"{name}_loss" if name in self.players else name: mean for name, mean in self._means().items()}
+        self.run.history.append(row | means)
         self._report()
-        self.losses.zero_()
-        self.epoch, self.index, self.checked = self.epoch + 1, 0, 0
+        self.sums.zero_()
+        self.taken = [0] * len(self.columns)
+        self.read_before, self.index, self.checked = self.read, 0, 0
         self.epoch_started = time.perf_counter()
 
     def _means(self) -> dict[str, float]:
-        means = self.losses[: self.index].mean(dim=0).tolist()
-        return {name: means[column] for name, column in self.columns.items()}
+        sums = self.sums[: self.index].sum(dim=0).tolist()
+        return {name: sums[column] / max(self.taken[column], 1) for name, column in self.columns.items()}
 
     def _check(self) -> None:
-        bad = ~torch.isfinite(self.losses[self.checked : self.index])
+        bad = ~torch.isfinite(self.sums[self.checked : self.index])
         if bool(bad.any()):
             row, column = (int(value) for value in bad.nonzero()[0])
-            name, step = list(self.columns)[column], self.epoch * self.steps + self.checked + row + 1
-            value = float(self.losses[self.checked + row, column])
+            name, step = list(self.columns)[column], self.steps - self.index + self.checked + row + 1
+            value, epoch = float(self.sums[self.checked + row, column]), (self.read - 1) // self.batches + 1
+            what = f"the {name}'s loss" if name in self.players else name
             raise NonFiniteLoss(
-                f"the {name}'s loss became {value} at step {step} (epoch {self.epoch + 1} of {self.epochs}); "
+                f"{what} became {value} at step {step} (epoch {min(epoch, self.epochs)} of {self.epochs}); "
                 "a smaller learning_rate usually helps"
             )
         self.checked = self.index
 
     def _report(self) -> None:
         self.reported = time.perf_counter()
-        done = self.epoch * self.steps + self.index
+        fraction = min(self.read / (self.epochs * self.batches), 1.0)
         elapsed = self.reported - self.started
         self.run.report(
             Progress(
-                epoch=done // self.steps,
+                epoch=min(self.read // self.batches, self.epochs),
                 epochs=self.epochs,
-                fraction=done / (self.epochs * self.steps),
-                images_per_second=done * self.images_per_step / max(elapsed, 1e-9),
+                fraction=fraction,
+                images_per_second=self.read * self.batch / max(elapsed, 1e-9),
                 losses=self._means(),
-                seconds_left=elapsed * (self.epochs * self.steps / done - 1) if done else math.inf,
+                seconds_left=elapsed * (1 / fraction - 1) if fraction else math.inf,
             )
         )
 

@@ -57,9 +57,8 @@ def seen(times: int, epochs: int, count: int = 10, batch_size: int = 3, seed: in
         batches.append(images.flatten().tolist())
         return {"only": weight.value * 0}
 
-    train(
-        Training(seed), numbered(count), [Player("only", [weight], SGD(0.1))], [Turn(look, times)], epochs, batch_size
-    )
+    turns = [Turn(look, lambda _: times)]
+    train(Training(seed), numbered(count), [Player("only", [weight], SGD(0.1))], turns, epochs, batch_size)
     return batches
 
 
@@ -74,6 +73,45 @@ def test_repetitions_of_a_turn_read_images_of_their_own() -> None:
     batches = seen(times=3, epochs=1)
     assert len(batches) == 3
     assert len({number for batch in batches for number in batch}) == 9
+
+
+def test_a_step_may_reach_from_one_epoch_into_the_next() -> None:
+    batches = seen(times=2, epochs=2)
+    epochs = [{number for batch in half for number in batch} for half in (batches[:3], batches[3:])]
+    assert len(batches) == 6
+    assert [len(epoch) for epoch in epochs] == [9, 9]
+
+
+def test_how_often_a_turn_is_taken_can_depend_on_the_step_and_exceed_an_epoch() -> None:
+    calls: list[int] = []
+    weight, run = Scalar(0.0), Training(0)
+    players = [Player("critic", [weight], SGD(0.0)), Player("other", [Scalar(0.0)], SGD(0.0))]
+
+    def criticise(images: Tensor) -> dict[str, Tensor]:
+        calls.append(len(images))
+        return {"critic": weight.value * 0 + len(calls)}
+
+    def answer(images: Tensor) -> dict[str, Tensor]:
+        return {"other": players[1].parameters()[0] * 0, "gap": torch.tensor(4.0)}
+
+    turns = [Turn(criticise, lambda step: 7 if step == 0 else 1), Turn(answer, observes=("gap",))]
+    train(run, numbered(6), players, turns, epochs=5, batch_size=2)
+    assert len(calls) == 7 + 8  # three batches an epoch: 7 for the first step, then 8 steps of one
+    assert [row["epoch"] for row in run.history] == [2, 3, 4, 5]
+    assert [row["critic_loss"] for row in run.history] == [pytest.approx(v) for v in (4, 8.5, 11, 14)]
+    assert {row["gap"] for row in run.history} == {4.0}
+
+
+def test_what_follows_a_move_is_done() -> None:
+    weight = Scalar(0.0)
+
+    def clip() -> None:
+        with torch.no_grad():
+            weight.value.clamp_(-0.01, 0.01)
+
+    players = [Player("only", [weight], SGD(1.0), after=clip)]
+    train(Training(0), numbered(3), players, [Turn(lambda _: {"only": -weight.value})], epochs=1, batch_size=1)
+    assert weight.value.item() == pytest.approx(0.01)
 
 
 def test_epochs_and_seeds_have_orders_of_their_own_and_the_same_seed_the_same() -> None:
@@ -105,7 +143,7 @@ def test_a_loss_that_is_not_finite_in_one_repetition_of_a_turn_is_seen() -> None
         return {"only": weight.value * (math.nan if next(calls) == 0 else 1.0)}
 
     with pytest.raises(NonFiniteLoss, match="at step 1 "):
-        train(Training(0), numbered(6), [Player("only", [weight], SGD(0.0))], [Turn(diverge, times=3)], 1, 1)
+        train(Training(0), numbered(6), [Player("only", [weight], SGD(0.0))], [Turn(diverge, lambda _: 3)], 1, 1)
 
 
 def test_the_learning_rate_is_constant_for_half_and_then_falls_to_a_hundredth() -> None:
