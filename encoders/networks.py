@@ -261,3 +261,11 @@ class Squash(nn.Module):
 def unit(images: Tensor) -> Tensor:
     """Bytes -> floats in [0, 1]."""
     return images.float().div_(255)
+
+
+def logits_of(decoder: nn.Module) -> nn.Module:
+    """The decoder without its last sigmoid, for losses that are stable on logits only. Changes it in place."""
+    stack = next(part for part in decoder.children() if isinstance(part, nn.Sequential))
+    assert isinstance(stack[-1], nn.Sigmoid)
+    stack[-1] = nn.Identity()
+    return decoder

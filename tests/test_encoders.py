@@ -19,10 +19,16 @@ from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training,
 from encoders.bigan import BiGAN
 from encoders.check import check_encoder
 from encoders.dcgan import DCGAN
+from encoders.denoising_autoencoder import DenoisingAutoencoder
 from encoders.gan import GAN
+from encoders.gmm import GMM
+from encoders.kmeans import KMeans
 from encoders.pca import PCA
 from encoders.pixels import Pixels
+from encoders.random_projection import RandomProjection
+from encoders.rbm import RBM
 from encoders.untrained import Untrained
+from encoders.vae import VAE
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +52,12 @@ SMALL: list[Encoder] = [
     BiGAN(epochs=1, hidden=32, body="conv"),
     AAE(epochs=2, hidden=32),
     AAE(epochs=1, hidden=32, body="conv"),
+    DenoisingAutoencoder(epochs=2, hidden=32),
+    VAE(epochs=2, hidden=32),
+    GMM(components=3, pca=5),
+    RBM(hidden=16, iterations=1),
+    KMeans(centroids=8, patch=3, patches=200, iterations=2),
+    RandomProjection(components=7),
 ]
 
 

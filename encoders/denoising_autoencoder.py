@@ -1,0 +1,76 @@
+"""Denoising autoencoder: give the clean image back from a damaged one.
+
+Source: Vincent et al. 2008 and 2010 (JMLR 11), their kinds of corruption and their cross-entropy. Differs: trained as a
+whole, not greedily layer by layer with tied weights; the adversarial autoencoder's perceptrons or Deep InfoMax's
+convolutions, and Adam, so that what it is compared with differs in the objective only.
+"""
+
+import typing as t
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import networks
+from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.networks import CodeTaps, logits_of, unit
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+
+Corruption = t.Literal["masking", "salt_and_pepper", "gaussian"]
+
+
+def corrupt(x: Tensor, corruption: Corruption, level: float) -> Tensor:
+    """Damaged copies of images in [0, 1], by torch's global generator.
+
+    masking: each pixel becomes 0 with probability `level`; salt_and_pepper: it becomes 0 or 1, a fair coin's throw;
+    gaussian: every pixel gains noise of standard deviation `level`, and may leave [0, 1].
+    """
+    if corruption == "gaussian":
+        return x + level * torch.randn_like(x)
+    noise = (torch.rand_like(x) < 0.5).to(x) if corruption == "salt_and_pepper" else torch.zeros_like(x)
+    return torch.where(torch.rand_like(x) < level, noise, x)
+
+
+class DenoisingAutoencoder(Encoder):
+    """Damaged image -> code -> the clean image, by the cross-entropy of its pixels. Features are of clean images."""
+
+    source: t.ClassVar[str] = "Vincent et al. 2010, JMLR 11"
+
+    corruption: Corruption = "masking"
+    level: NonNegativeFloat = 0.25  # share of the pixels destroyed, or the Gaussian noise's std; 0: an autoencoder
+    body: t.Literal["mlp", "conv"] = "mlp"  # perceptrons, or strided convolutions for colour images
+    latent: PositiveInt = 50  # dimensions of the code
+    hidden: PositiveInt = 1000
+    epochs: NonNegativeInt = 400
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
+    beta1: NonNegativeFloat = 0.5
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return (*self._bodies[0].taps, "code")
+
+    def build(self, shape: ImageShape) -> CodeTaps:
+        return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), nn.Identity())
+
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
+        with run.seeded("init"):
+            taps = self.build(data.shape)
+            decoder = logits_of(self._bodies[1](data.shape, self.latent, self.hidden))
+
+        def denoise(images: Tensor) -> dict[str, Tensor]:
+            x = unit(images)
+            _, code = taps.body(corrupt(x, self.corruption, self.level))
+            return {"autoencoder": F.binary_cross_entropy_with_logits(decoder(code).float(), x)}
+
+        adam = Adam(self.learning_rate, self.beta1)
+        players = [Player("autoencoder", [taps.body, decoder], adam, constant_then_decay)]
+        train(run, data, players, [Turn(denoise)], self.epochs, self.batch_size)
+        return settle(taps, data, run)
+
+    @property
+    def _bodies(self) -> tuple[t.Any, t.Any]:
+        if self.body == "mlp":
+            return networks.MLPEncoder, networks.MLPDecoder
+        return networks.ConvEncoder, networks.ConvGenerator

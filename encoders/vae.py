@@ -1,0 +1,95 @@
+"""VAE: an autoencoder whose codes are distributions, held near a Gaussian prior by their divergence from it.
+
+Source: Kingma and Welling 2013, arXiv:1312.6114; beta by Higgins et al. 2017. Differs: the adversarial autoencoder's
+perceptrons with ReLU in place of one layer of tanh units, Adam in place of Adagrad, or Deep InfoMax's convolutions; the
+Gaussian likelihood has one variance for all pixels, the batch's best (Rybkin et al. 2021, arXiv:2006.13202): with one a
+pixel, those that never vary have a density without bound.
+"""
+
+import math
+import typing as t
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import networks
+from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.networks import CodeTaps, logits_of, unit
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) || N(0, 1)) of codes (b, d), summed over dimensions: (b,) nats."""
+    return (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
+
+
+def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
+    """The log-likelihood of images x in [0, 1] where each pixel is a probability: the mean over the batch, in nats."""
+    return -F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
+
+
+def gaussian(logits: Tensor, x: Tensor) -> Tensor:
+    """The log-density of images x about sigmoid(logits), of the variance that makes it largest: batch mean, nats."""
+    variance = F.mse_loss(torch.sigmoid(logits), x)
+    return -x[0].numel() / 2 * (math.log(2 * math.pi) + variance.log() + 1)
+
+
+class VAE(Encoder):
+    """Maximise the evidence lower bound: the likelihood of an image given its code, less what the code tells.
+
+    Its history has both terms and the bound (`elbo`), in nats an image. The features are those of the posterior's mean.
+    """
+
+    source: t.ClassVar[str] = "Kingma and Welling 2013, arXiv:1312.6114"
+
+    likelihood: t.Literal["bernoulli", "gaussian"] = "bernoulli"
+    beta: NonNegativeFloat = 1.0  # weight of the divergence; 1 is the evidence lower bound
+    body: t.Literal["mlp", "conv"] = "mlp"  # perceptrons, or strided convolutions for colour images
+    latent: PositiveInt = 20  # dimensions of the code; the paper's likelihoods are of 3 to 200
+    hidden: PositiveInt = 1000
+    epochs: NonNegativeInt = 400
+    batch_size: PositiveInt = 100  # the paper's
+    learning_rate: PositiveFloat = 1e-3  # decays to 1 % over the second half
+    beta1: NonNegativeFloat = 0.9
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return (*self._bodies[0].taps, "code")
+
+    def build(self, shape: ImageShape) -> CodeTaps:
+        return CodeTaps(self._bodies[0](shape, 2 * self.latent, self.hidden), _Mean())
+
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
+        with run.seeded("init"):
+            taps = self.build(data.shape)
+            decoder = logits_of(self._bodies[1](data.shape, self.latent, self.hidden))
+        log_likelihood = bernoulli if self.likelihood == "bernoulli" else gaussian
+
+        def bound(images: Tensor) -> dict[str, Tensor]:
+            x = unit(images)
+            mean, log_variance = taps.body(x)[1].float().chunk(2, dim=1)
+            code = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+            likelihood = log_likelihood(decoder(code).float(), x)
+            kl = divergence(mean, log_variance).mean()
+            loss = self.beta * kl - likelihood
+            return {"vae": loss, "log_likelihood": likelihood, "kl": kl, "elbo": likelihood - kl}
+
+        players = [Player("vae", [taps.body, decoder], Adam(self.learning_rate, self.beta1), constant_then_decay)]
+        turn = Turn(bound, observes=("log_likelihood", "kl", "elbo"))
+        train(run, data, players, [turn], self.epochs, self.batch_size)
+        return settle(taps, data, run)
+
+    @property
+    def _bodies(self) -> tuple[t.Any, t.Any]:
+        if self.body == "mlp":
+            return networks.MLPEncoder, networks.MLPDecoder
+        return networks.ConvEncoder, networks.ConvGenerator
+
+
+class _Mean(nn.Module):
+    """The first half of what the body gives; the second is the log-variance."""
+
+    def forward(self, posterior: Tensor) -> Tensor:
+        return posterior[:, : posterior.shape[1] // 2]
