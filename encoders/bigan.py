@@ -2,19 +2,24 @@
 
 Source: Donahue, Krähenbühl, Darrell 2017, arXiv:1605.09782, and the authors' code for MNIST (jeffdonahue/bigan).
 Differs: batch-norm is settled in one pass over the training images, not a thousand random batches. The `conv` body is
-Deep InfoMax's encoder with BiGAN's conventions; the paper has none for 32x32 images.
+Deep InfoMax's encoder with BiGAN's conventions; the paper has none for 32x32 images. Neither are the objectives the
+paper's: f-GAN's divergences play the same game with another loss, and under `wasserstein_gp` (Gulrajani et al. 2017)
+several steps of a critic without batch-norm come before each one of encoder and generator.
 """
 
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from encoders import networks, objectives
 from encoders.base import Encoder, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, Squash, unit
 from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+
+Pair = tuple[Tensor, Tensor]  # images (b, c, h, w) and codes (b, latent)
+Pairs = t.Callable[[Tensor], tuple[Pair, Pair]]  # from bytes to the real pairs and the generated ones
 
 
 class BiGAN(Encoder):
@@ -30,6 +35,14 @@ class BiGAN(Encoder):
     learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
     beta1: NonNegativeFloat = 0.5
     weight_decay: NonNegativeFloat = 2.5e-5  # L2, added to the gradient
+    objective: t.Literal[objectives.Objective, "wasserstein_gp"] = "gan"  # the divergence of the two kinds of pairs
+    generator_loss: objectives.GeneratorLoss = (
+        "non_saturating"  # of a divergence; the paper's code exchanges the labels
+    )
+    pi: float = Field(default=0.5, gt=0, lt=1)  # weight of the real pairs in weighted_jensen_shannon
+    alpha: float = 0.5  # order of the divergence alpha
+    critic_steps: PositiveInt = 5  # of wasserstein_gp, before each step of encoder and generator
+    penalty: PositiveFloat = 10.0  # of wasserstein_gp, on the slope towards image and code together
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -43,26 +56,56 @@ class BiGAN(Encoder):
         with run.seeded("init"):
             taps = self.build(data.shape)
             generator = generator_body(data.shape, self.latent, self.hidden)
-            discriminator = discriminator_body(data.shape, self.latent, self.hidden)
-        encoder, squash = taps.body, taps.squash
+            norm = self.objective != "wasserstein_gp"  # the penalty is on each pair's slope, which batch-norm mixes
+            discriminator = discriminator_body(data.shape, self.latent, self.hidden, norm)
 
-        def play(images: Tensor) -> dict[str, Tensor]:
+        def pairs(images: Tensor) -> tuple[Pair, Pair]:
             x = unit(images)
             z = torch.rand(len(x), self.latent, device=x.device) * 2 - 1
-            real = discriminator(x, squash(encoder(x)[1]))
-            fake = discriminator(generator(z), z)
-            return {
-                "discriminator": objectives.cross_entropy(real, fake),
-                "generator": objectives.cross_entropy(fake, real),
-            }
+            return (x, taps.squash(taps.body(x)[1])), (generator(z), z)
 
         adam = Adam(self.learning_rate, self.beta1, weight_decay=self.weight_decay)
         players = [
             Player("discriminator", [discriminator], adam, constant_then_decay),
-            Player("generator", [generator, encoder], adam, constant_then_decay),
+            Player("generator", [generator, taps.body], adam, constant_then_decay),
         ]
-        train(run, data, players, [Turn(play)], self.epochs, self.batch_size)
+        if self.objective == "wasserstein_gp":
+            turns = self._wasserstein(discriminator, pairs)
+        else:
+            turns = self._divergence(self.objective, discriminator, pairs)
+        train(run, data, players, turns, self.epochs, self.batch_size)
         return settle(taps, data, run)
+
+    def _divergence(self, objective: objectives.Objective, discriminator: nn.Module, pairs: Pairs) -> list[Turn]:
+        divergence = objectives.divergence(objective, self.pi, self.alpha)
+
+        def play(images: Tensor) -> dict[str, Tensor]:
+            real, fake = (discriminator(*pair) for pair in pairs(images))
+            loss = divergence.discriminator_loss(real, fake)
+            return {
+                "discriminator": loss,
+                "generator": divergence.pair_loss(real, fake, self.generator_loss),
+                divergence.observed: divergence.estimate(loss),
+            }
+
+        return [Turn(play, observes=(divergence.observed,))]
+
+    def _wasserstein(self, critic: nn.Module, pairs: Pairs) -> list[Turn]:
+        def criticise(images: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                real, fake = pairs(images)
+            estimate = objectives.wasserstein(critic(*real), critic(*fake))
+            loss = self.penalty * objectives.gradient_penalty(critic, real, fake) - estimate
+            return {"discriminator": loss, "wasserstein_estimate": estimate}
+
+        def approach(images: Tensor) -> dict[str, Tensor]:
+            real, fake = pairs(images)
+            return {"generator": objectives.wasserstein(critic(*real), critic(*fake))}
+
+        return [
+            Turn(criticise, times=lambda _: self.critic_steps, observes=("wasserstein_estimate",)),
+            Turn(approach),
+        ]
 
     @property
     def _bodies(self) -> tuple[t.Any, t.Any, t.Any]:

@@ -5,20 +5,16 @@ Source: Radford, Metz, Chintala 2015, arXiv:1511.06434, with the 5x5 kernels and
 Trained on the dataset it is scored on; the paper's CIFAR-10 number used a discriminator trained on ImageNet.
 """
 
-import math
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from encoders import objectives
-from encoders.base import Encoder, Features, ImageSet, ImageShape, Training
-from encoders.networks import STD, double, half, halvings, normal_weights
+from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.networks import DCGANDiscriminator, DCGANGenerator, signed
 from encoders.training import Adam, Player, Turn, settle, train
-
-KERNEL = 5
 
 
 class DCGAN(Encoder):
@@ -33,18 +29,26 @@ class DCGAN(Encoder):
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = 2e-4
     beta1: NonNegativeFloat = 0.5
+    objective: objectives.Objective = "gan"  # which divergence the discriminator bounds
+    generator_loss: objectives.GeneratorLoss = "non_saturating"
+    pi: float = Field(default=0.5, gt=0, lt=1)  # weight of the real images in weighted_jensen_shannon
+    alpha: float = 0.5  # order of the divergence alpha
+    layer_taps: bool = False  # the layers below the last as taps of their own; needs images with room for all layers
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return ("last", "all")
+        below = tuple(f"layer{index}" for index in range(1, self.layers)) if self.layer_taps else ()
+        return (*below, "last", "all")
 
-    def build(self, shape: ImageShape) -> "_Discriminator":
-        return _Discriminator(shape, self.width, self.layers)
+    def build(self, shape: ImageShape) -> DCGANDiscriminator:
+        return DCGANDiscriminator(shape, self.width, self.layers, layer_taps=self.layer_taps)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
-            generator = _Generator(data.shape, self.latent, self.width, self.layers)
+            generator = DCGANGenerator(data.shape, self.latent, self.width, self.layers)
+
+        divergence = objectives.divergence(self.objective, self.pi, self.alpha)
 
         def sample(count: int, device: torch.device) -> Tensor:
             return generator(torch.rand(count, self.latent, device=device) * 2 - 1)
@@ -52,72 +56,15 @@ class DCGAN(Encoder):
         def judge(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 fake = sample(len(images), images.device)
-            return {"discriminator": objectives.cross_entropy(taps.logits(_signed(images)), taps.logits(fake))}
+            loss = divergence.discriminator_loss(taps.logits(signed(images)), taps.logits(fake))
+            return {"discriminator": loss, divergence.observed: divergence.estimate(loss)}
 
         def fool(images: Tensor) -> dict[str, Tensor]:
-            return {"generator": objectives.non_saturating(taps.logits(sample(len(images), images.device)))}
+            fake = taps.logits(sample(len(images), images.device))
+            return {"generator": divergence.generator_loss(fake, self.generator_loss)}
 
         adam = Adam(self.learning_rate, self.beta1)
         players = [Player("discriminator", [taps], adam), Player("generator", [generator], adam)]
-        train(run, data, players, [Turn(judge), Turn(fool)], self.epochs, self.batch_size)
+        turns = [Turn(judge, observes=(divergence.observed,)), Turn(fool)]
+        train(run, data, players, turns, self.epochs, self.batch_size)
         return settle(taps, data, run)
-
-
-class _Discriminator(nn.Module):
-    """Strided convolutions with LeakyReLU(0.2), batch-norm in all but the first. Images in [-1, 1]; logits (b,)."""
-
-    def __init__(self, shape: ImageShape, width: int, layers: int) -> None:
-        super().__init__()
-        sizes = halvings(shape, KERNEL)[: layers + 1]
-        widths = [shape[0], *(width << layer for layer in range(len(sizes) - 1))]
-        self.convs = nn.ModuleList(half(i, o, KERNEL) for i, o in zip(widths, widths[1:]))
-        self.norms = nn.ModuleList([nn.Identity(), *(nn.BatchNorm2d(channels) for channels in widths[2:])])
-        self.last = nn.Linear(widths[-1] * math.prod(sizes[-1]), 1, bias=False)
-        _initialise(self)
-
-    def forward(self, images: Tensor) -> Features:
-        pooled = [F.adaptive_max_pool2d(layer, 4).flatten(1) for layer in self._layers(_signed(images))]
-        return {"last": pooled[-1], "all": torch.cat(pooled, dim=1)}  # 4,096-d and 7,168-d at 28x28 and 32x32
-
-    def logits(self, x: Tensor) -> Tensor:
-        return self.last(self._layers(x)[-1].flatten(1)).squeeze(1)
-
-    def _layers(self, x: Tensor) -> list[Tensor]:
-        layers = []
-        for conv, norm in zip(self.convs, self.norms):
-            x = F.leaky_relu(norm(conv(x)), 0.2)
-            layers.append(x)
-        return layers
-
-
-class _Generator(nn.Module):
-    """The discriminator's mirror with ReLU, batch-norm in all but the last. Gives images in [-1, 1]."""
-
-    def __init__(self, shape: ImageShape, latent: int, width: int, layers: int) -> None:
-        super().__init__()
-        sizes = halvings(shape, KERNEL)[: layers + 1]
-        widths = [shape[0], *(width << layer for layer in range(len(sizes) - 1))]
-        self.start = (widths[-1], *sizes[-1])
-        self.dense = nn.Linear(latent, math.prod(self.start), bias=False)
-        grow: list[nn.Module] = [nn.BatchNorm2d(widths[-1]), nn.ReLU()]
-        for layer in range(len(sizes) - 1, 0, -1):
-            grow.append(double(widths[layer], widths[layer - 1], KERNEL, sizes[layer], sizes[layer - 1]))
-            if layer > 1:
-                grow += [nn.BatchNorm2d(widths[layer - 1]), nn.ReLU()]
-        self.grow = nn.Sequential(*grow, nn.Tanh())
-        _initialise(self)
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.grow(self.dense(z).view(-1, *self.start))
-
-
-def _initialise(network: nn.Module) -> None:
-    network.apply(normal_weights)
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.weight, 1, STD)
-
-
-def _signed(images: Tensor) -> Tensor:
-    """Bytes -> floats in [-1, 1]."""
-    return images.float().div_(127.5).sub_(1)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from encoders import objectives
 from encoders.base import Encoder, Features, ImageSet, ImageShape, Training
 from encoders.networks import unit
-from encoders.training import SGD, Player, Turn, settle, train
+from encoders.training import SGD, Adam, Player, Turn, settle, train
 
 
 class GAN(Encoder):
@@ -32,14 +32,23 @@ class GAN(Encoder):
     batch_size: PositiveInt = 100
     learning_rate: PositiveFloat = 0.1
     learning_rate_decay: PositiveFloat = Field(default=1 / 1.000004, le=1)  # a step, applied every epoch
-    momentum: float = Field(default=0.5, ge=0, lt=1)
+    momentum: float = Field(default=0.5, ge=0, lt=1)  # of sgd; beta1 of adam
+    optimizer: t.Literal["sgd", "adam"] = "sgd"  # the authors'; f-GAN's divergences were published with adam at 2e-4
+    units: t.Literal["maxout", "plu"] = "maxout"  # the discriminator's; plu is linear in three pieces, without `pieces`
+    discriminator_steps: PositiveInt = 1  # before each of the generator's; 1 moves both at once, as the authors' code
+    objective: objectives.Objective = "gan"  # which divergence the discriminator bounds
+    generator_loss: objectives.GeneratorLoss = "non_saturating"
+    pi: float = Field(default=0.5, gt=0, lt=1)  # weight of the real images in weighted_jensen_shannon
+    alpha: float = 0.5  # order of the divergence alpha
 
     @property
     def taps(self) -> tuple[str, ...]:
         return ("hidden1", "hidden2")
 
     def build(self, shape: ImageShape) -> "_Discriminator":
-        return _Discriminator(math.prod(shape), self.discriminator_hidden, self.pieces)
+        if self.units == "plu":
+            return _Discriminator(math.prod(shape), self.discriminator_hidden, _PLU)
+        return _Discriminator(math.prod(shape), self.discriminator_hidden, lambda i, o: _Maxout(i, o, self.pieces))
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
@@ -47,22 +56,46 @@ class GAN(Encoder):
             generator = _Generator(data.shape, self.latent, self.generator_hidden)
         generator.start_at(data)
 
+        divergence = objectives.divergence(self.objective, self.pi, self.alpha)
+
+        def sample(images: Tensor) -> Tensor:
+            return generator(torch.randn(len(images), self.latent, device=images.device))
+
         def play(images: Tensor) -> dict[str, Tensor]:
-            z = torch.randn(len(images), self.latent, device=images.device)
-            real, fake = taps.logits(unit(images)), taps.logits(generator(z))
+            generated = sample(images)
+            real, fake = taps.logits(unit(images)), taps.logits(generated)
+            loss = divergence.discriminator_loss(real, fake)
             return {
-                "discriminator": objectives.cross_entropy(real, fake),
-                "generator": objectives.non_saturating(fake),
+                "discriminator": loss,
+                "generator": divergence.generator_loss(fake, self.generator_loss),
+                divergence.observed: divergence.estimate(loss),
             }
 
-        steps = self.epochs * max(1, len(data) // self.batch_size)
-        sgd = SGD(self.learning_rate, self.momentum)
+        def judge(images: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                generated = sample(images)
+            loss = divergence.discriminator_loss(taps.logits(unit(images)), taps.logits(generated))
+            return {"discriminator": loss, divergence.observed: divergence.estimate(loss)}
+
+        def fool(images: Tensor) -> dict[str, Tensor]:
+            return {"generator": divergence.generator_loss(taps.logits(sample(images)), self.generator_loss)}
+
+        turns = [Turn(play, observes=(divergence.observed,))]
+        if self.discriminator_steps > 1:
+            turns = [Turn(judge, lambda _: self.discriminator_steps, (divergence.observed,)), Turn(fool)]
+
+        batches = self.epochs * max(1, len(data) // self.batch_size)
 
         def decay(fraction: float) -> float:
-            return self.learning_rate_decay ** (fraction * steps)
+            return self.learning_rate_decay ** (fraction * batches)
 
-        players = [Player("discriminator", [taps], sgd, decay), Player("generator", [generator], sgd, decay)]
-        train(run, data, players, [Turn(play)], self.epochs, self.batch_size)
+        kind = SGD if self.optimizer == "sgd" else Adam
+        optimizer = kind(self.learning_rate, self.momentum)
+        players = [
+            Player("discriminator", [taps], optimizer, decay),
+            Player("generator", [generator], optimizer, decay),
+        ]
+        train(run, data, players, turns, self.epochs, self.batch_size)
         return settle(taps, data, run)
 
 
@@ -79,12 +112,28 @@ class _Maxout(nn.Module):
         return self.pieces(x).unflatten(1, self.shape).amax(dim=1)  # (b, units)
 
 
-class _Discriminator(nn.Module):
-    """784 - 240 maxout - 240 maxout - 1. As a module it gives its hidden layers; `logits` plays the game."""
+class _PLU(nn.Module):
+    """The identity between -1 and 1, of slope 0.1 beyond: max(a(x+c)-c, min(a(x-c)+c, x)) with a = 0.1, c = 1.
 
-    def __init__(self, inputs: int, hidden: int, pieces: int) -> None:
+    Source: Nicolae 2018, arXiv:1809.09534.
+    """
+
+    def __init__(self, inputs: int, units: int) -> None:
         super().__init__()
-        self.first, self.second = _Maxout(inputs, hidden, pieces), _Maxout(hidden, hidden, pieces)
+        self.linear = nn.Linear(inputs, units)
+        _uniform(self.linear, 0.05)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.linear(x)
+        return torch.maximum(0.1 * (h + 1) - 1, torch.minimum(0.1 * (h - 1) + 1, h))
+
+
+class _Discriminator(nn.Module):
+    """784 - 240 units - 240 units - 1. As a module it gives its hidden layers; `logits` plays the game."""
+
+    def __init__(self, inputs: int, hidden: int, layer: t.Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        self.first, self.second = layer(inputs, hidden), layer(hidden, hidden)
         self.last = nn.Linear(hidden, 1)
         _uniform(self.last, 0.005)
 

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 from encoders.base import EncoderError, Features, ImageShape
 
@@ -70,20 +71,29 @@ class BiGANGenerator(nn.Module):
 
 
 class BiGANDiscriminator(nn.Module):
-    """784 - 1024 - 1024 - 1, the code entering the second layer additively. Gives logits (b,), zero at the start."""
+    """784 - 1024 - 1024 - 1, the code entering the second layer additively. Gives logits (b,), zero at the start.
 
-    def __init__(self, shape: ImageShape, latent: int, hidden: int = 1024) -> None:
+    Without `latent` it judges images alone; without `norm` it can be a critic under a gradient penalty.
+    """
+
+    def __init__(self, shape: ImageShape, latent: int | None, hidden: int = 1024, norm: bool = True) -> None:
         super().__init__()
         self.first = _linear(math.prod(shape), hidden)
-        self.second, self.code, self.norm = _linear(hidden, hidden), _linear(latent, hidden), plain_norm(hidden)
+        self.second = _linear(hidden, hidden)
+        self.code = None if latent is None else _linear(latent, hidden)
+        self.norm = plain_norm(hidden) if norm else nn.Identity()
         self.last = _linear(hidden, 1)
         self.apply(normal_weights)
         nn.init.zeros_(self.last.weight)
 
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        h = F.leaky_relu(self.first(x.flatten(1)), 0.2)
-        h = F.leaky_relu(self.norm(self.second(h) + self.code(z)), 0.2)
-        return self.last(h).squeeze(1)
+    def penultimate(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        h = self.second(F.leaky_relu(self.first(x.flatten(1)), 0.2))
+        if self.code is not None:
+            h = h + self.code(z)
+        return F.leaky_relu(self.norm(h), 0.2)
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        return self.last(self.penultimate(x, z)).squeeze(1)
 
 
 # -- Strided convolutions: the same three roles for colour images -----------------------------------------------------
@@ -102,8 +112,8 @@ def halvings(shape: ImageShape, kernel: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def half(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride=2, padding=(kernel - 1) // 2, bias=False)
+def half(inputs: int, outputs: int, kernel: int, bias: bool = False) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride=2, padding=(kernel - 1) // 2, bias=bias)
 
 
 def double(inputs: int, outputs: int, kernel: int, small: tuple[int, int], large: tuple[int, int]) -> nn.Module:
@@ -126,7 +136,7 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, shape: ImageShape, latent: int, hidden: int = 1024, width: int = 64) -> None:
         super().__init__()
-        self.convs = _conv_stack(shape, width, norm_first=True)
+        self.convs = _conv_stack(shape, width, normed_from=0)
         self.dense = _linear(_flat(shape, width), hidden)
         self.norm = plain_norm(hidden)
         self.last = _linear(hidden, latent)
@@ -160,28 +170,40 @@ class ConvGenerator(nn.Module):
 
 
 class ConvDiscriminator(nn.Module):
-    """ConvEncoder's convolutions, then a dense layer that the code enters. Logits (b,), zero at the start."""
+    """ConvEncoder's convolutions, then a dense layer that the code enters. Logits (b,), zero at the start.
 
-    def __init__(self, shape: ImageShape, latent: int, hidden: int = 1024, width: int = 64) -> None:
+    `latent` and `norm` as in BiGANDiscriminator.
+    """
+
+    def __init__(
+        self, shape: ImageShape, latent: int | None, hidden: int = 1024, norm: bool = True, width: int = 64
+    ) -> None:
         super().__init__()
-        self.convs = _conv_stack(shape, width, norm_first=False)
-        self.dense, self.code = _linear(_flat(shape, width), hidden), _linear(latent, hidden)
-        self.norm = plain_norm(hidden)
+        self.convs = _conv_stack(shape, width, normed_from=1 if norm else None)
+        self.dense = _linear(_flat(shape, width), hidden)
+        self.code = None if latent is None else _linear(latent, hidden)
+        self.norm = plain_norm(hidden) if norm else nn.Identity()
         self.last = _linear(hidden, 1)
         self.apply(normal_weights)
         nn.init.zeros_(self.last.weight)
 
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        h = self.dense(self.convs(x).flatten(1)) + self.code(z)
-        return self.last(F.leaky_relu(self.norm(h), 0.2)).squeeze(1)
+    def penultimate(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        h = self.dense(self.convs(x).flatten(1))
+        if self.code is not None:
+            h = h + self.code(z)
+        return F.leaky_relu(self.norm(h), 0.2)
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        return self.last(self.penultimate(x, z)).squeeze(1)
 
 
-def _conv_stack(shape: ImageShape, width: int, *, norm_first: bool) -> nn.Sequential:
+def _conv_stack(shape: ImageShape, width: int, *, normed_from: int | None) -> nn.Sequential:
+    """Convolutions of stride 2 with leaky units; those from the `normed_from`th on have batch-norm."""
     layers: list[nn.Module] = []
     inputs = shape[0]
     for stage in range(len(halvings(shape, 4)) - 1):
         layers.append(half(inputs, width << stage, 4))
-        if stage or norm_first:
+        if normed_from is not None and stage >= normed_from:
             layers.append(plain_norm(width << stage, 2))
         layers.append(nn.LeakyReLU(0.2))
         inputs = width << stage
@@ -239,6 +261,135 @@ class CodeDiscriminator(nn.Module):
         return self.body(z).squeeze(1)
 
 
+# -- Radford et al. 2015: the convolutional game that DCGAN, WGAN and WGAN-GP play; images in [-1, 1] -----------------
+
+KERNEL = 5
+
+
+class DCGANDiscriminator(nn.Module):
+    """Strided convolutions with LeakyReLU(0.2), batch-norm in all but the first. As a module it gives taps.
+
+    `logits` (b,) of float images plays the game. With `layer_taps`, the layers below the last are taps of their own.
+    Without `norm` it has biases instead. Raises EncoderError if `layer_taps` asks for more layers than fit the images.
+    """
+
+    def __init__(
+        self, shape: ImageShape, width: int, layers: int, *, norm: bool = True, layer_taps: bool = False
+    ) -> None:
+        super().__init__()
+        sizes = halvings(shape, KERNEL)[: layers + 1]
+        if layer_taps and len(sizes) <= layers:
+            raise EncoderError(
+                f"taps of {layers} layers asked of {shape[1]}x{shape[2]} images, which have room for {len(sizes) - 1}; "
+                f"set layers to {len(sizes) - 1}"
+            )
+        self.layer_taps = layer_taps
+        widths = [shape[0], *(width << layer for layer in range(len(sizes) - 1))]
+        self.convs = nn.ModuleList(half(i, o, KERNEL, bias=not norm) for i, o in zip(widths, widths[1:]))
+        norms = (nn.BatchNorm2d(channels) if norm else nn.Identity() for channels in widths[2:])
+        self.norms = nn.ModuleList([nn.Identity(), *norms])
+        self.last = nn.Linear(widths[-1] * math.prod(sizes[-1]), 1, bias=False)
+        _dcgan_weights(self)
+
+    def forward(self, images: Tensor) -> Features:
+        pooled = [F.adaptive_max_pool2d(layer, 4).flatten(1) for layer in self._layers(signed(images))]
+        below = {f"layer{index}": layer for index, layer in enumerate(pooled[:-1], 1)} if self.layer_taps else {}
+        return {**below, "last": pooled[-1], "all": torch.cat(pooled, dim=1)}  # 4,096 and 7,168 at 28x28 and 32x32
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.last(self._layers(x)[-1].flatten(1)).squeeze(1)
+
+    def _layers(self, x: Tensor) -> list[Tensor]:
+        layers = []
+        for conv, norm in zip(self.convs, self.norms):
+            x = F.leaky_relu(norm(conv(x)), 0.2)
+            layers.append(x)
+        return layers
+
+
+class DCGANGenerator(nn.Module):
+    """The discriminator's mirror with ReLU, batch-norm in all but the last. Gives images in [-1, 1]."""
+
+    def __init__(self, shape: ImageShape, latent: int, width: int, layers: int) -> None:
+        super().__init__()
+        sizes = halvings(shape, KERNEL)[: layers + 1]
+        widths = [shape[0], *(width << layer for layer in range(len(sizes) - 1))]
+        self.start = (widths[-1], *sizes[-1])
+        self.dense = nn.Linear(latent, math.prod(self.start), bias=False)
+        grow: list[nn.Module] = [nn.BatchNorm2d(widths[-1]), nn.ReLU()]
+        for layer in range(len(sizes) - 1, 0, -1):
+            grow.append(double(widths[layer], widths[layer - 1], KERNEL, sizes[layer], sizes[layer - 1]))
+            if layer > 1:
+                grow += [nn.BatchNorm2d(widths[layer - 1]), nn.ReLU()]
+        self.grow = nn.Sequential(*grow, nn.Tanh())
+        _dcgan_weights(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.grow(self.dense(z).view(-1, *self.start))
+
+
+def _dcgan_weights(network: nn.Module) -> None:
+    """Weights from N(0, 0.02^2), gains from N(1, 0.02^2), biases zero."""
+    network.apply(normal_weights)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1, STD)
+        elif isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+# -- Arjovsky et al. 2017: the Wasserstein GAN's perceptrons; images in [-1, 1] ---------------------------------------
+
+
+class MLPCritic(nn.Module):
+    """784 - 512 - 512 - 512 - 1 with ReLU units. As a module it gives its hidden layers; `logits` plays the game."""
+
+    taps = ("hidden1", "hidden2", "hidden3")
+
+    def __init__(self, shape: ImageShape, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(inputs, hidden) for inputs in (math.prod(shape), hidden, hidden))
+        self.last = nn.Linear(hidden, 1)
+
+    def forward(self, images: Tensor) -> Features:
+        return dict(zip(self.taps, self._layers(signed(images))))
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.last(self._layers(x)[-1]).squeeze(1)
+
+    def _layers(self, x: Tensor) -> list[Tensor]:
+        layers, h = [], x.flatten(1)
+        for layer in self.layers:
+            h = F.relu(layer(h))
+            layers.append(h)
+        return layers
+
+
+class MLPGenerator(nn.Module):
+    """latent - 512 - 512 - 512 - 784 with ReLU units. Gives images in [-1, 1]."""
+
+    def __init__(self, shape: ImageShape, latent: int, hidden: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.body = nn.Sequential(
+            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, math.prod(shape)), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.body(z).view(-1, *self.shape)
+
+
+def spectral_norm(network: nn.Module) -> None:
+    """Divide every weight matrix by its largest singular value from now on (Miyato et al. 2018, arXiv:1802.05957).
+
+    A convolution counts as the matrix (outputs, inputs x kernel), so its slope may exceed 1 by the kernel's overlap.
+    """
+    for layer in list(network.modules()):
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            parametrizations.spectral_norm(layer)
+
+
 class CodeTaps(nn.Module):
     """A frozen encoder body as a feature extractor: uint8 images -> its layers and the code."""
 
@@ -269,3 +420,8 @@ def logits_of(decoder: nn.Module) -> nn.Module:
     assert isinstance(stack[-1], nn.Sigmoid)
     stack[-1] = nn.Identity()
     return decoder
+
+
+def signed(images: Tensor) -> Tensor:
+    """Bytes -> floats in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1)
