@@ -14,7 +14,7 @@ from bench import data, resolve
 from bench.extract import extract
 from bench.resolve import nearest
 from bench.strict_yaml import ConfigError, Problem
-from encoders.base import EncoderError, Training
+from encoders.base import EncoderError, Training, shown
 from encoders.check import check_encoder
 from protocols.base import FeatureSet, ProtocolError
 from protocols.check import check_protocol
@@ -91,8 +91,13 @@ def check(path: Path) -> t.Iterator[str]:
         with _named(name):
             recipe = encoder()
             check_encoder(recipe, images)
-            given = images if recipe.uses_labels else images.without_labels()
-            extract(name, recipe.fit(given, Training(seed=0)), images, recipe.taps, torch.device("cpu"))
+            extract(
+                name,
+                recipe.fit(shown(images, recipe, seed=0), Training(seed=0)),
+                images,
+                recipe.taps,
+                torch.device("cpu"),
+            )
             for tap in recipe.taps:
                 store.RunDirectory(Path()).record(tap, name)  # a tap becomes the name of a directory
         yield f"encoder {name} keeps its promises"

@@ -18,7 +18,7 @@ from torch import nn
 from bench import data, machine, resolve
 from bench.extract import extract
 from bench.suite import ProtocolSpec, RunSpec
-from encoders.base import Encoder, EncoderError, Features, ImageSet, Progress, Training
+from encoders.base import Encoder, EncoderError, Features, ImageSet, Progress, Training, shown
 from protocols.base import FeatureSet
 from results import store
 from results.record import Provenance, Record
@@ -50,6 +50,7 @@ class PlannedRun:
     directory: RunDirectory
     missing: tuple[tuple[str, ProtocolSpec], ...]  # (tap, protocol) without a record
     is_control: bool
+    labels: int | t.Literal["all"]  # of the training images that the encoder is given
 
     @property
     def title(self) -> str:
@@ -70,9 +71,13 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings) -> PlannedRun:
     place = data.slug(spec.dataset.name, spec.dataset.limit, spec.dataset.split)
     directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
     encoder = recipe(spec, settings)
-    wanted = [(tap, protocol) for tap in encoder.taps for protocol in spec.protocols]
+    reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins).items()}
+    pairs = [(tap, protocol) for tap in encoder.taps for protocol in spec.protocols]
+    wanted = [(tap, p) for tap, p in pairs if reads[p.name] is None or tap in reads[p.name]]
     missing = tuple((tap, p) for tap, p in wanted if not _is_whole(directory.record(tap, p.file_name)))
-    return PlannedRun(spec, key, fingerprint, precision, directory, missing, encoder.is_control)
+    budget = encoder.label_budget
+    labels: int | t.Literal["all"] = 0 if not encoder.uses_labels else "all" if budget is None else budget
+    return PlannedRun(spec, key, fingerprint, precision, directory, missing, encoder.is_control, labels)
 
 
 def _is_whole(record: Path) -> bool:
@@ -176,7 +181,7 @@ def _fit(
 ) -> tuple[nn.Module, dict[str, float]]:
     """Train, then publish the frozen encoder; run.json comes last and says that the rest is whole."""
     spec, directory = planned.spec, planned.directory
-    images = dataset.train if encoder.uses_labels else dataset.train.without_labels()
+    images = shown(dataset.train, encoder, spec.seed)
     training = Training(spec.seed, device, planned.precision, watcher.training)
     watcher.stage("fitting")
     started = time.perf_counter()
@@ -237,6 +242,7 @@ def _record(planned: PlannedRun, made: Provenance, *, dataset: data.Dataset | No
         params=spec.encoder.params,
         encoder_version=spec.encoder_version,
         is_control=planned.is_control,
+        labels=planned.labels,
         seed=spec.seed,
         provenance=made,
         **judged,

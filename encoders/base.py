@@ -47,6 +47,26 @@ class ImageSet:
     def without_labels(self) -> "ImageSet":
         return dataclasses.replace(self, labels=None)
 
+    def with_labels(self, count: int, seed: int) -> "ImageSet":
+        """The same images with `count` of their labels, equally many a class within one; the others are -1.
+
+        Which rows keep theirs is a pure function of the labels and the seed, and a larger count keeps those of a
+        smaller one. A class with fewer images than its share keeps all of its own, and the other classes share the
+        rest. Raises EncoderError if there are fewer images than `count`.
+        """
+        assert self.labels is not None
+        if count > len(self):
+            raise EncoderError(f"a label budget of {count} asked of {len(self)} images; set it to {len(self)} or less")
+        shuffled = np.random.Generator(np.random.Philox(derive_seed(seed, "labels"))).permutation(len(self))
+        by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
+        _, starts, counts = np.unique(self.labels[by_class], return_index=True, return_counts=True)
+        rank = np.empty(len(self), np.int64)
+        rank[by_class] = np.arange(len(self)) - np.repeat(starts, counts)  # of a row within its class
+        kept = shuffled[np.argsort(rank[shuffled], kind="stable")][:count]  # one of each class, then a second, ...
+        labels = np.full_like(self.labels, -1)
+        labels[kept] = self.labels[kept]
+        return dataclasses.replace(self, labels=labels)
+
 
 def derive_seed(seed: int, *stream: str | int) -> int:
     """A seed in 0..2**63-1 for one named stream: a pure function of its arguments, so any step can be redone alone."""
@@ -100,6 +120,11 @@ class Encoder(BaseModel, abc.ABC):
     is_control: t.ClassVar[bool] = False  # pinned in every table: what a learned encoder has to beat
 
     @property
+    def label_budget(self) -> int | None:
+        """How many labels of the training images it is given if it `uses_labels`; None: all of them."""
+        return None
+
+    @property
     def revision(self) -> int:
         """The version of all the code that this recipe runs."""
         return self.version
@@ -118,7 +143,14 @@ class Encoder(BaseModel, abc.ABC):
 
     @abc.abstractmethod
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        """Learn from the training images; the labels are None unless `uses_labels`. The module is returned frozen."""
+        """Learn from the training images, as `shown` gives them. The module is returned frozen."""
+
+
+def shown(data: ImageSet, recipe: Encoder, seed: int) -> ImageSet:
+    """What a recipe gets to see of the training set: no labels unless it `uses_labels`, and no more than its budget."""
+    if not recipe.uses_labels:
+        return data.without_labels()
+    return data if recipe.label_budget is None else data.with_labels(recipe.label_budget, seed)
 
 
 def frozen(module: nn.Module) -> nn.Module:

@@ -6,21 +6,21 @@ import json
 import numpy as np
 import torch
 
-from encoders.base import Encoder, EncoderError, Features, ImageSet, Training
+from encoders.base import Encoder, EncoderError, Features, ImageSet, Training, shown
 
 
 def check_encoder(recipe: Encoder, train: ImageSet) -> None:
     """Fit the recipe twice on `train` (some hundred images are plenty); raise EncoderError at a broken promise.
 
-    The recipe survives JSON; fitting needs no labels, leaves the images and torch's random state alone and gives the
-    same bits for the same seed; the module is frozen, gives the promised taps as finite float32 rows, and its weights
-    alone, loaded into a fresh `build`, give the same features.
+    The recipe survives JSON; fitting needs no labels beyond its budget, leaves the images and
+    torch's random state alone and gives the same bits for the same seed; the module is frozen, gives the promised taps
+    as finite float32 rows, and its weights alone, loaded into a fresh `build`, give the same features.
     """
     name = type(recipe).__name__
     parsed = type(recipe).model_validate_json(recipe.model_dump_json())
     _require(parsed == recipe, name, "changes on a way through JSON")
     json.dumps(recipe.model_dump(mode="json"), allow_nan=False)
-    given = train if recipe.uses_labels else train.without_labels()
+    given = shown(train, recipe, seed=0)
     pixels = np.array(given.images)
     random_state = torch.get_rng_state()
     run = Training(seed=0)

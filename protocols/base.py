@@ -62,6 +62,7 @@ class Protocol(BaseModel, abc.ABC):
 
     version: t.ClassVar[int] = 1  # raised by a change that can move a number; versions never share a column
     source: t.ClassVar[str]
+    reads: t.ClassVar[tuple[str, ...] | None] = None  # the taps whose features have its meaning; None: all
 
     @abc.abstractmethod
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:

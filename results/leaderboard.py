@@ -1,7 +1,8 @@
 """Records to ranked tables. A pure function of the records, in whatever order they come.
 
-What cannot be compared never shares a table (other data, another limit or split), a column (another version or other
-settings of a protocol) or a row (other parameters of an encoder, even under the same label).
+What cannot be compared never shares a table (other data, another limit or split; encoders that saw labels have a
+section of their own), a column (another version or other settings of a protocol) or a row (other parameters of an
+encoder, even under the same label).
 """
 
 import dataclasses
@@ -50,6 +51,7 @@ class Row:
     values: tuple[float, ...]  # one a seed, in the order of the seeds
     method: str
     is_control: bool  # what a learned encoder has to beat
+    labels: int | None  # of the training images that it saw; None: all of those that a failed run did not count
     dimensions: int | None
     fit_seconds: float | None  # mean over seeds
     limit: int | None
@@ -74,24 +76,28 @@ COLUMNS = [field.name.removeprefix("is_") for field in dataclasses.fields(Row)]
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The rows of every table: datasets in the alphabet, in each the best first, what failed last."""
+    """The rows of every table: datasets in the alphabet, in each the encoders that saw no label, then those that did.
+
+    In both sections the best comes first, what failed last.
+    """
 
     rows: list[Row]
 
     def render(self, format: Format, *, width: int | None = None, colour: bool = False) -> str:
         """The leaderboard as text that ends with a newline.
 
-        `json` and `csv` have the rows, fractions in 0..1. The others have a table a dataset, scores in percent. `table`
-        folds what is wider than `width` columns (None, for pipes and files: as wide as it must be) and cuts nothing.
+        `json` and `csv` have the rows, fractions in 0..1. The others have a table a dataset, and one more for encoders
+        that saw labels, scores in percent. `table` folds what is wider than `width` columns (None, for pipes and files:
+        as wide as it must be) and cuts nothing.
         """
         if format == "json":
             return json.dumps([row.plain() for row in self.rows], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         if format == "csv":
             return _csv(self.rows)
-        by_dataset: dict[str, list[Row]] = defaultdict(list)
+        sections: dict[tuple[str, bool], list[Row]] = defaultdict(list)
         for row in self.rows:
-            by_dataset[row.dataset].append(row)
-        tables = [_table(rows) for rows in by_dataset.values()]
+            sections[row.dataset, row.labels != 0].append(row)
+        tables = [_table(rows) for rows in sections.values()]
         legend = _legend(self.rows) if tables else EMPTY
         if format == "markdown":
             return _markdown(tables, legend)
@@ -117,11 +123,16 @@ def leaderboard(records: t.Iterable[Record]) -> Leaderboard:
         name = _dataset(record)
         tables[name, record.fingerprint or known.get(name, "")].append(record)
     shown = _told_apart({table: (table[0], {"data": table[1][:12]}) for table in tables})
-    return Leaderboard([row for table in sorted(tables) for row in _ranked(shown[table], tables[table])])
+    sections = [
+        (shown[table], [record for record in tables[table] if (record.labels != 0) == labelled])
+        for table in sorted(tables)
+        for labelled in (False, True)
+    ]
+    return Leaderboard([row for dataset, members in sections for row in _ranked(dataset, members)])
 
 
 def _ranked(dataset: str, records: list[Record]) -> list[Row]:
-    """The rows of one table."""
+    """The rows of one section of a table."""
     encoders = _told_apart({_encoder_key(record): (record.label, _encoder_facts(record)) for record in records})
     done = [record for record in records if record.status == "done" and record.metrics]
     protocols = _told_apart({_protocol_key(record): (_versioned(record), _protocol_facts(record)) for record in done})
@@ -167,6 +178,7 @@ def _row(dataset: str, encoder: str, protocol: str | None, of_seeds: int, record
         values=tuple(values),
         method=one.encoder,
         is_control=one.is_control,
+        labels=one.labels if one.labels != "all" else one.train_images or None,
         dimensions=one.dimensions,
         fit_seconds=sum(fits) / len(fits) if fits else None,
         limit=one.limit,
@@ -246,10 +258,16 @@ class _Line:
     encoder: str
     is_control: bool
     tap: str = ""
+    labels: str = ""  # that it saw
     scores: tuple[str, ...] = ()  # one a column
     seeds: str = ""
     fit_seconds: str = ""
     failure: str = ""
+
+    @property
+    def cells(self) -> list[str]:
+        """Everything behind the encoder."""
+        return [self.tap, *([self.labels] if self.labels else []), *self.scores, self.seeds, self.fit_seconds]
 
 
 @dataclass(frozen=True)
@@ -257,10 +275,11 @@ class _Table:
     caption: str
     columns: list[str]
     lines: list[_Line]
+    labelled: bool  # a section of encoders that saw labels
 
     @property
     def header(self) -> list[str]:
-        return ["encoder", "tap", *self.columns, "seeds", "training s"]
+        return ["encoder", "tap", *(["labels"] if self.labelled else []), *self.columns, "seeds", "training s"]
 
 
 def _table(rows: list[Row]) -> _Table:
@@ -271,7 +290,10 @@ def _table(rows: list[Row]) -> _Table:
         lines[row.encoder, row.tap or f"failed: {row.error}"].append(row)
     header = [protocol if len(metrics) == 1 else f"{protocol} {metric}" for protocol, metric in columns]
     return _Table(
-        _caption(rows), [_clean(name) for name in header], [_line(cells, columns) for cells in lines.values()]
+        _caption(rows),
+        [_clean(name) for name in header],
+        [_line(cells, columns) for cells in lines.values()],
+        labelled=rows[0].labels != 0,
     )
 
 
@@ -279,13 +301,16 @@ def _line(cells: list[Row], columns: list[tuple[str, str]]) -> _Line:
     one = max(cells, key=lambda row: row.seeds)
     encoder = _clean(one.encoder)
     if one.status == "failed":
-        failure = _clean(f"failed: {one.error or 'no reason given'} ({one.seeds} of {_count(one.of_seeds, 'seed')})")
+        saw = f"; saw {_labels(one)} labels" if one.labels != 0 else ""
+        counted = f"{one.seeds} of {_count(one.of_seeds, 'seed')}{saw}"
+        failure = _clean(f"failed: {one.error or 'no reason given'} ({counted})")
         return _Line(encoder, one.is_control, failure=failure)
     scores = {(row.protocol, row.metric): _score(row, one.seeds) for row in cells}
     return _Line(
         encoder,
         one.is_control,
         tap=_clean(one.tap or ""),
+        labels=_labels(one) if one.labels != 0 else "",
         scores=tuple(scores.get(column, "-") for column in columns),
         seeds=str(one.seeds) if one.seeds == one.of_seeds else f"{one.seeds} of {one.of_seeds}",
         fit_seconds="-" if one.fit_seconds is None else f"{one.fit_seconds:.1f}",
@@ -300,6 +325,10 @@ def _score(row: Row, seeds: int) -> str:
     return text if row.seeds == seeds else f"{text} (n={row.seeds})"
 
 
+def _labels(row: Row) -> str:
+    return "all" if row.labels is None else f"{row.labels:,}"
+
+
 def _caption(rows: list[Row]) -> str:
     """The dataset, its size and where the numbers were made, as far as all rows agree."""
     made = [row for row in rows if row.status == "done"] or rows
@@ -311,6 +340,8 @@ def _caption(rows: list[Row]) -> str:
     facts.append("several thread counts" if threads == SEVERAL else _count(threads, "thread"))
     facts.append(_named(_agreed([row.precision for row in made]), "{}", "several precisions"))
     facts.append(_named(_agreed([row.commit for row in made]), "commit {}", "several commits"))
+    if one.labels != 0:
+        facts.append("encoders that saw labels")
     return ", ".join(fact for fact in facts if fact)
 
 
@@ -330,6 +361,8 @@ def _legend(rows: list[Row]) -> str:
     legend += "over seeds: wide for 2, none for 1), which says nothing of other test images. Seconds: mean over seeds."
     if any(row.is_control for row in rows):
         legend += " (control) marks what a learned encoder has to beat."
+    if any(row.labels != 0 for row in rows):
+        legend += " Encoders that saw labels of the training images stand apart, with the number of these labels."
     return legend
 
 
@@ -358,7 +391,7 @@ def _markdown(tables: list[_Table], legend: str) -> str:
         lines = [row(escape(name) for name in table.header), row(marks)]
         for line in table.lines:
             encoder = f"*{escape(line.encoder)}* (control)" if line.is_control else escape(line.encoder)
-            cells = [line.tap, *line.scores, line.seeds, line.fit_seconds]
+            cells = line.cells
             if line.failure:
                 cells = [line.failure, *[""] * (len(table.header) - 2)]
             lines.append(row([encoder, *(escape(cell) for cell in cells)]))
@@ -392,7 +425,7 @@ def _latex(tables: list[_Table], legend: str) -> str:
         lines += [" & ".join(escape(name) for name in table.header) + r" \\", r"\midrule"]
         for line in table.lines:
             encoder = rf"\emph{{{escape(line.encoder)}}} (control)" if line.is_control else escape(line.encoder)
-            cells = [escape(cell) for cell in (line.tap, *line.scores, line.seeds, line.fit_seconds)]
+            cells = [escape(cell) for cell in line.cells]
             if line.failure:
                 cells = [rf"\multicolumn{{{len(table.header) - 1}}}{{l}}{{{escape(line.failure)}}}"]
             lines.append(" & ".join([encoder, *cells]) + r" \\")
@@ -435,8 +468,7 @@ def _html(tables: list[_Table], legend: str) -> str:
             if line.failure:
                 row += f'<td colspan="{len(names) - 1}">{html.escape(line.failure)}</td>'
             else:
-                cells = (line.tap, *line.scores, line.seeds, line.fit_seconds)
-                row += "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+                row += "".join(f"<td>{html.escape(cell)}</td>" for cell in line.cells)
             content.append(f"<tr>{row}</tr>")
         content += ["</tbody>", "</table>"]
     return _PAGE.replace("CONTENT", "\n".join([*content, f"<p>{html.escape(legend)}</p>"]))
@@ -485,10 +517,11 @@ def _grids(table: _Table, width: int | None) -> "t.Iterator[rich.table.Table]":
     if not done:
         return
     names = [f"{line.encoder} (control)" if line.is_control else line.encoder for line in done]
-    rows = [[name, line.tap, *line.scores, line.seeds, line.fit_seconds] for name, line in zip(names, done)]
+    rows = [[name, *line.cells] for name, line in zip(names, done)]
     encoder, tap, *scores, seeds, seconds = map(widest, table.header, zip(*rows))
+    labels = [scores.pop(0)] if table.labelled else []
     gap = 2
-    room = (width or 10_000) - seeds - seconds - 3 * gap  # for names and scores
+    room = (width or 10_000) - sum(one + gap for one in labels) - seeds - seconds - 3 * gap  # for names and scores
     least = min(encoder, 12) + min(tap, 12)  # names can still be read when folded to this
     groups: list[list[int]] = [[]]
     for place in range(len(scores)):
@@ -498,9 +531,10 @@ def _grids(table: _Table, width: int | None) -> "t.Iterator[rich.table.Table]":
     for group in groups:
         left = max(least, room - sum(scores[one] + gap for one in group))
         first = min(encoder, max(left // 2, left - tap))
-        widths = [first, min(tap, left - first), *scores, seeds, seconds]
+        widths = [first, min(tap, left - first), *labels, *scores, seeds, seconds]
         grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-        shown = [0, 1, *(2 + place for place in group), len(widths) - 2, len(widths) - 1]
+        before = 2 + len(labels)
+        shown = [*range(before), *(before + place for place in group), len(widths) - 2, len(widths) - 1]
         for place in shown:
             name = Text(table.header[place], "bold")
             grid.add_column(name, justify="right" if place > 1 else "left", width=widths[place], overflow="fold")

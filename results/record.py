@@ -40,6 +40,7 @@ class Record(BaseModel):
     params: dict[str, Json]  # every parameter, defaults included
     encoder_version: int
     is_control: bool
+    labels: int | t.Literal["all"] = 0  # of the training images that the encoder was given
     seed: int
     status: t.Literal["done", "failed"]
     error: str | None = None

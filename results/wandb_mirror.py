@@ -39,7 +39,7 @@ DESCRIBES_RUN = (  # what a run.json and the records of a run have in common
 )
 COLUMNS = (  # of the leaderboard's rows: text, or numbers that wandb can sort by
     *("dataset", "encoder", "tap", "protocol", "metric", "mean", "low", "high", "seeds", "of_seeds", "control"),
-    *("dimensions", "fit_seconds", "device", "precision", "commit", "status", "error"),
+    *("labels", "dimensions", "fit_seconds", "device", "precision", "commit", "status", "error"),
 )
 INHERITED = ("WANDB_API_KEY", "WANDB_BASE_URL")  # any other WANDB_ variable could make our runs somebody else's
 
@@ -144,7 +144,9 @@ def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record],
         name=f"{first.label}-{dataset}-seed{first.seed}",
         group=first.suite,
         job_type="run",
-        config={name: about[name] for name in DESCRIBES_RUN} | {"taps": about.get("taps")} | about["provenance"],
+        config={name: about[name] for name in DESCRIBES_RUN}
+        | {"taps": about.get("taps"), "labels": first.labels}
+        | about["provenance"],
         summary=summary,
         history=_history(directory / first.label, f"seed{first.seed}-{first.key}") if fitted else [],
     )

@@ -439,3 +439,48 @@ def test_ten_thousand_records_take_less_than_three_seconds() -> None:
     assert len(board.rows) == 50 * 5 * 4
     assert all(isinstance(row, Row) and row.seeds == 1 for row in board.rows)
     assert len(markdown_tables(text)[0]) == 50 * 5 + 2
+
+
+# ---- encoders that saw labels -----------------------------------------------------------------------------------
+
+
+LABELLED = [
+    record("pixels", 0.9, tap="pixels"),
+    record("aae", 0.8),
+    record("semi", 0.99, tap="label", labels=100),
+    record("told", 0.7, labels="all"),
+    failed("lost", "no luck", labels="all", train_images=0, test_images=0),
+]
+
+
+def test_encoders_that_saw_labels_come_behind_those_that_did_not_however_good() -> None:
+    rows = leaderboard(LABELLED).rows
+    assert [(row.encoder, row.labels) for row in rows] == [
+        ("pixels", 0), ("aae", 0), ("semi", 100), ("told", 4000), ("lost", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("format", ["table", "markdown", "latex", "html"])
+def test_encoders_that_saw_labels_have_a_table_of_their_own_with_their_number(format: t.Any) -> None:
+    text = leaderboard(LABELLED).render(format)
+    apart, told = text.split("encoders that saw labels", 1)
+    assert "aae" in apart and "pixels" in apart
+    assert not any(name in apart for name in ("semi", "told", "lost"))
+    semi = next(line for line in told.splitlines() if "semi" in line)
+    assert re.findall(r"[\w.,]+", re.sub("<.*?>", " ", semi)) == ["semi", "label", "100", "99.00", "1", "10.0"]
+    assert "4,000" in next(line for line in told.splitlines() if "told" in line and "train and" not in line)
+    assert re.search(r"failed: no luck \(1 of 1 seed; saw all labels\)", told)
+
+
+@pytest.mark.parametrize("width", FOLDING)
+def test_the_number_of_labels_stands_beside_every_part_of_a_folded_table(width: int) -> None:
+    many = [record("semi", 0.99, labels=100, protocol_label=f"probe-number-{n}") for n in range(8)]
+    text = leaderboard(many).render("table", width=width)
+    assert max(map(len, text.splitlines())) <= max(width, 100)
+    assert len(re.findall(r"code +100 ", text)) == sum("99.00" in line for line in text.splitlines())
+
+
+def test_files_say_how_many_labels_an_encoder_saw() -> None:
+    board = leaderboard(LABELLED)
+    assert [row["labels"] for row in json.loads(board.render("json"))] == [0, 0, 100, 4000, None]
+    assert pd.read_csv(io.StringIO(board.render("csv")))["labels"].tolist()[:4] == [0, 0, 100, 4000]

@@ -416,3 +416,54 @@ def test_lines_tell_how_a_run_goes_where_there_is_no_terminal(
     assert "[2/2] bigan, digits (limit 300), seed 0: done in " in done.err
     assert "\x1b" not in done.err
     assert json.loads(Path("runs/small/leaderboard.json").read_text())
+
+
+WITNESS = '''
+
+class Witness(Odd):
+    """Fails unless it is shown exactly the labels of its budget."""
+
+    uses_labels: t.ClassVar[bool] = True
+    labels: int | None = 25
+
+    @property
+    def label_budget(self):
+        return self.labels
+
+    def fit(self, data: ImageSet, run: Training):
+        shown = data.labels[data.labels >= 0]
+        wanted = len(data) if self.labels is None else self.labels
+        if len(shown) != wanted or (self.labels and not all(2 <= (shown == one).sum() <= 3 for one in range(10))):
+            raise RuntimeError(f"shown {len(shown)} labels")
+        return frozen(self.build(data.shape))
+'''
+
+
+def test_an_encoder_is_shown_the_labels_of_its_budget_and_its_row_says_how_many(
+    frostbench: t.Callable[..., Done],
+) -> None:
+    Path("odd.py").write_text(PLUGIN + WITNESS)
+    encoders = "encoders=[witness, {name: witness, label: all, labels: null}, {name: odd, label: spy, way: labels}]"
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders)
+    assert done.code == 0, done.err
+    records = store.read_store(Path("runs/small")).records
+    assert {(record.label, record.labels) for record in records} == {("witness", 25), ("all", "all"), ("spy", 0)}
+    (run,) = Path("runs/small").glob("witness/*/seed0-*/run.json")
+    assert json.loads(run.read_text())["labels"] == 25
+    apart, told = done.out.split("encoders that saw labels")
+    assert "spy" in apart and "witness" not in apart
+    assert "25" in next(line for line in told.splitlines() if "witness" in line)
+
+
+def test_a_budget_beyond_the_training_images_fails_with_what_to_type(frostbench: t.Callable[..., Done]) -> None:
+    Path("odd.py").write_text(PLUGIN + WITNESS)
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", "encoders=[{name: witness, labels: 400}]")
+    assert done.code == 3
+    assert "a label budget of 400 asked of 300 images; set it to 300 or less" in " ".join(done.out.split())
+
+
+def test_a_protocol_judges_only_the_taps_it_reads(frostbench: t.Callable[..., Done]) -> None:
+    done = frostbench("run", "small.yaml", "--set", "protocols=[assignment, argmax, {name: knn, k: 1}]")
+    assert done.code == 0, done.err
+    judged = {(record.tap, record.protocol) for record in store.read_store(Path("runs/small")).records}
+    assert judged == {("pixels", "knn"), ("penultimate", "knn"), ("code", "knn")}
