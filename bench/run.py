@@ -73,7 +73,7 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings) -> PlannedRun:
     encoder = recipe(spec, settings)
     reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins).items()}
     pairs = [(tap, protocol) for tap in encoder.taps for protocol in spec.protocols]
-    wanted = [(tap, p) for tap, p in pairs if reads[p.name] is None or tap in reads[p.name]]
+    wanted = [(tap, p) for tap, p in pairs if tap in (reads[p.name] or (tap,))]
     missing = tuple((tap, p) for tap, p in wanted if not _is_whole(directory.record(tap, p.file_name)))
     budget = encoder.label_budget
     labels: int | t.Literal["all"] = 0 if not encoder.uses_labels else "all" if budget is None else budget
