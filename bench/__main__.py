@@ -39,7 +39,7 @@ Plugin = t.Annotated[list[Path], typer.Option(help="A Python file with an encode
 DataRoot = t.Annotated[Path | None, typer.Option(help="Look for datasets here first.")]
 Offline = t.Annotated[bool, typer.Option("--offline", help="Never download data.")]
 Device = t.Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-Threads = t.Annotated[int, typer.Option(min=0, help="Threads of a run; 0 is every core.")]
+Threads = t.Annotated[int, typer.Option(min=0, help="Threads of a run; 0 is the cores divided by the jobs.")]
 Kind = t.Literal["encoders", "protocols", "datasets", "suites"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
 
@@ -71,6 +71,7 @@ def run(
     limit: Limit = 0,
     override: Override = [],  # noqa: B006 - typer makes its own
     fail_fast: t.Annotated[bool, typer.Option("--fail-fast", help="Stop at the first run that fails.")] = False,
+    keep_features: t.Annotated[bool, typer.Option("--keep-features", help="In features/ of each run.")] = False,
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
@@ -79,7 +80,7 @@ def run(
     from bench import launch
 
     checked = launch.read(suite, override, seeds, limit, plugin)
-    settings = launch.settings(output, threads, device, data_root, offline, plugin)
+    settings = launch.settings(output, threads, device, data_root, offline, plugin, jobs, keep_features)
     try:
         launched = launch.launch(checked, settings, jobs=jobs, fail_fast=fail_fast)
     except KeyboardInterrupt:

@@ -30,10 +30,11 @@ def serial(runs: t.Sequence[PlannedRun], settings: Settings, display: Display) -
 def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.Generator[Ended, None, None]:
     """A process for each run, `jobs` at a time. A process that dies fails its run and no other.
 
-    Workers keep the suite's number of threads, so the number of jobs changes no number. Where that is more than there
-    are cores, threads that spin while they wait would starve those they wait for: these sleep (docs/log.md).
+    Where a user asked for more threads in all than there are cores, threads that spin while they wait would starve
+    those they wait for: these sleep (docs/log.md).
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if jobs * settings.threads > machine.available_cores():
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     spawn = multiprocessing.get_context("spawn")
     waiting = list(reversed(runs))
     working: dict[int, tuple[t.Any, PlannedRun, float]] = {}

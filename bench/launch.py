@@ -68,11 +68,18 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def settings(
-    output: Path, threads: int, device: str, data_root: Path | None, offline: bool, plugins: t.Sequence[Path]
+    output: Path,
+    threads: int,
+    device: str,
+    data_root: Path | None,
+    offline: bool,
+    plugins: t.Sequence[Path],
+    jobs: int = 1,
+    keep_features: bool = False,
 ) -> Settings:
     """Paths made absolute and the number of threads made definite, so that workers need no more than this.
 
-    Raises MachineError for many more threads than there are cores.
+    0 threads are the cores shared out among the jobs. Raises MachineError for many more threads than there are cores.
     """
     if threads > 4 * machine.available_cores():
         raise machine.MachineError(f"--threads {threads} on {machine.available_cores()} cores; wanted 4 a core at most")
@@ -81,8 +88,9 @@ def settings(
         data_root=data_root and data_root.absolute(),
         offline=offline,
         device=device,
-        threads=threads or machine.available_cores(),
+        threads=threads or max(1, machine.available_cores() // jobs),
         plugins=tuple(plugin.absolute() for plugin in plugins),
+        keep_features=keep_features,
     )
 
 

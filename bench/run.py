@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import logging
+import shutil
 import time
 import traceback
 import typing as t
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from bench import data, machine, resolve
-from bench.extract import extract
+from bench.extract import features_on_disk
 from bench.suite import ProtocolSpec, RunSpec
 from encoders.base import Encoder, EncoderError, Features, ImageSet, Progress, Training, shown
 from protocols.base import FeatureSet
@@ -37,6 +38,7 @@ class Settings:
     device: str = "auto"
     threads: int = 1
     plugins: tuple[Path, ...] = ()
+    keep_features: bool = False  # of runs that have all their scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +140,8 @@ def _execute(planned: PlannedRun, settings: Settings, watcher: Watcher, device: 
     module.to(device)
     watcher.stage("extracting")
     started = time.perf_counter()
-    train = extract(spec.encoder.name, module, dataset.train, encoder.taps, device)
-    test = extract(spec.encoder.name, module, dataset.test, encoder.taps, device)
+    parts = {"train": dataset.train, "test": dataset.test}
+    train, test = features_on_disk(directory.features, spec.encoder.name, module, parts, encoder.taps, device).values()
     seconds = seconds | {"extract": time.perf_counter() - started}
     known = resolve.protocols(settings.plugins)
     for tap, protocol in planned.missing:
@@ -169,6 +171,8 @@ def _execute(planned: PlannedRun, settings: Settings, watcher: Watcher, device: 
             seconds=seconds | {"score": score_seconds},
         )
         store.publish_record(directory.record(tap, protocol.file_name), record)
+    if not settings.keep_features:
+        shutil.rmtree(directory.features, ignore_errors=True)
 
 
 def _fit(

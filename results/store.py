@@ -4,7 +4,7 @@ A file is there whole or not at all, whoever is killed and whoever else writes: 
 the same directory, is synced, and is then linked to its name (published once) or moved there (replaced). No locks.
 
     <suite directory>/<label>/<dataset>/seed<k>-<key>/
-        run.json  encoder.safetensors  encoder.json  history.csv  failed.json  checkpoint/
+        run.json  encoder.safetensors  encoder.json  history.csv  failed.json  checkpoint/  features/
         scores/<tap>/<protocol>.json        a Record each, with a SHA-256 over the rest of it
         predictions/<tap>/<protocol>.npz
         conflicts/, scores/<tap>/conflicts/ what was published a second time with different content: kept, never used
@@ -103,6 +103,32 @@ def publish_run(path: Path, run: dict[str, Json]) -> None:
         raise _conflict(path, content)
 
 
+@contextlib.contextmanager
+def private_directory(path: Path) -> t.Iterator[Path]:
+    """A private directory to fill, which gets this name when the block ends well; it is gone if the name is taken.
+
+    Meant for what can be made again: nothing in it is synced. Raises Unwritable if it cannot be made.
+    """
+    private = path.parent / _temporary_name()
+    try:
+        with writing(path):
+            private.mkdir(parents=True)
+        yield private
+        with contextlib.suppress(OSError):  # somebody else was quicker
+            private.rename(path)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> t.Iterator[None]:
+    """An OSError inside the block is Unwritable, which says that `path` is not written, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(_explain(path, error)) from error
+
+
 def canonical(value: Json) -> bytes:
     """The one way this value is written as JSON: sorted keys, UTF-8, a line a value, a newline at the end.
 
@@ -123,11 +149,14 @@ def check_writable(directory: Path) -> None:
 
 
 def sweep(directory: Path) -> int:
-    """Remove the temporary files that killed processes left below this directory; returns how many."""
+    """Remove the temporary files and directories that killed processes left below this one; returns how many."""
     swept = 0
-    for path in directory.rglob(".frostbench-*.tmp"):
+    for path in list(directory.rglob(".frostbench-*.tmp")):
         if _is_stray(path):
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
             swept += 1
     return swept
 
@@ -164,6 +193,11 @@ class RunDirectory:
     @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint"
+
+    @property
+    def features(self) -> Path:
+        """A cache, which may be deleted at any time."""
+        return self.path / "features"
 
     def record(self, tap: str, protocol: str) -> Path:
         return self.path / "scores" / _component(tap) / f"{_component(protocol)}.json"
@@ -264,16 +298,15 @@ def _beside(path: Path, content: bytes) -> t.Iterator[Path]:
     """A private file with this content, synced, that the block gives its name; afterwards the name is synced too."""
     temporary = path.parent / _temporary_name()
     try:
-        _make_directory(path.parent)
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-        temporary.unlink(missing_ok=True)
-        _sync(path.parent)
-    except OSError as error:
-        raise Unwritable(_explain(path, error)) from error
+        with writing(path):
+            _make_directory(path.parent)
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+            temporary.unlink(missing_ok=True)
+            _sync(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -299,12 +332,10 @@ def _conflict(path: Path, content: bytes) -> Conflict:
 def set_aside(path: Path) -> None:
     """Keep a damaged file under corrupt/ beside it, out of the way of a whole one."""
     aside = path.parent / "corrupt" / f"{path.stem}-{secrets.token_hex(4)}{path.suffix}"
-    try:
+    with writing(aside):
         _make_directory(aside.parent)
         with contextlib.suppress(FileNotFoundError):  # somebody else was quicker
             path.rename(aside)
-    except OSError as error:
-        raise Unwritable(_explain(aside, error)) from error
 
 
 def _make_directory(directory: Path) -> None:

@@ -105,7 +105,8 @@ def predictions(directory: Path) -> dict[str, bytes]:
 
 
 def times(directory: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file() and "seed" in str(path)}
+    files = (path for path in directory.rglob("seed*/**/*") if path.is_file() and "features" not in path.parts)
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def test_a_run_leaves_weights_history_records_and_predictions(frostbench: t.Callable[..., Done]) -> None:
