@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from bench import data, machine, resolve
+from bench.diagnostics import diagnose
 from bench.extract import features_on_disk
 from bench.suite import ProtocolSpec, RunSpec
 from encoders.base import Encoder, EncoderError, Features, ImageSet, Progress, Training, shown
@@ -143,6 +144,7 @@ def _execute(planned: PlannedRun, settings: Settings, watcher: Watcher, device: 
     parts = {"train": dataset.train, "test": dataset.test}
     train, test = features_on_disk(directory.features, spec.encoder.name, module, parts, encoder.taps, device).values()
     seconds = seconds | {"extract": time.perf_counter() - started}
+    alarms = {tap: diagnose(train[tap]) for tap, _ in planned.missing}
     known = resolve.protocols(settings.plugins)
     for tap, protocol in planned.missing:
         watcher.stage(f"scoring {tap} with {protocol.label}")
@@ -167,6 +169,7 @@ def _execute(planned: PlannedRun, settings: Settings, watcher: Watcher, device: 
             protocol_version=protocol.version,
             metrics=scores.metrics,
             details=scores.details,
+            alarms=alarms[tap],
             predictions=predictions.relative_to(directory.path).as_posix(),
             seconds=seconds | {"score": score_seconds},
         )
@@ -204,7 +207,7 @@ def _fit(
     }
     store.replace(directory.encoder_json, store.canonical(about))
     run = _record(planned, made, dataset=dataset, status="done", seconds=seconds).model_dump(
-        mode="json", exclude={"tap", "dimensions", "metrics", "details", "predictions", "error", "status"}
+        mode="json", exclude={"tap", "dimensions", "metrics", "details", "alarms", "predictions", "error", "status"}
     )
     for field in [field for field in run if field.startswith("protocol")]:
         del run[field]

@@ -31,6 +31,7 @@ FORMATS: dict[Format, str] = {  # to what the names of such files end in
 }
 EMPTY = "No results yet: `frostbench run SUITE.yaml` makes some."
 Key = t.TypeVar("Key")
+ALARM = " (!)"  # stands behind a tap whose features look collapsed
 SEVERAL = "several"  # stands where the runs behind a row or a table disagree
 
 
@@ -64,10 +65,11 @@ class Row:
     commit: str | None
     status: t.Literal["done", "failed"]
     error: str | None
+    alarms: tuple[str, ...]  # what is wrong with the features in some seed, a sentence each
 
     def plain(self) -> dict[str, Json]:
         """The row as files have it; they say `control` for `is_control`."""
-        row = dataclasses.asdict(self) | {"values": list(self.values)}
+        row = dataclasses.asdict(self) | {"values": list(self.values), "alarms": list(self.alarms)}
         return dict(zip(COLUMNS, row.values()))
 
 
@@ -191,6 +193,7 @@ def _row(dataset: str, encoder: str, protocol: str | None, of_seeds: int, record
         commit=_agreed([one.commit and one.commit[:10] + (" with changes" if one.dirty else "") for one in made]),
         status=one.status,
         error=one.error,
+        alarms=tuple({alarm.name: alarm.text for record in reversed(members) for alarm in record.alarms}.values()),
     )
 
 
@@ -309,7 +312,7 @@ def _line(cells: list[Row], columns: list[tuple[str, str]]) -> _Line:
     return _Line(
         encoder,
         one.is_control,
-        tap=_clean(one.tap or ""),
+        tap=_clean(one.tap or "") + (ALARM if any(row.alarms for row in cells) else ""),
         labels=_labels(one) if one.labels != 0 else "",
         scores=tuple(scores.get(column, "-") for column in columns),
         seeds=str(one.seeds) if one.seeds == one.of_seeds else f"{one.seeds} of {one.of_seeds}",
@@ -363,6 +366,8 @@ def _legend(rows: list[Row]) -> str:
         legend += " (control) marks what a learned encoder has to beat."
     if any(row.labels != 0 for row in rows):
         legend += " Encoders that saw labels of the training images stand apart, with the number of these labels."
+    if any(row.alarms for row in rows):
+        legend += " (!) marks features that look collapsed, whatever they score: why is in the csv and the json."
     return legend
 
 
@@ -374,7 +379,7 @@ def _clean(text: str) -> str:
 def _csv(rows: list[Row]) -> str:
     import pandas as pd  # noqa: PLC0415 - slow to import
 
-    plain = [row.plain() | {"values": _json(list(row.values))} for row in rows]
+    plain = [row.plain() | {"values": _json(list(row.values)), "alarms": _json(list(row.alarms))} for row in rows]
     return pd.DataFrame(plain, columns=COLUMNS, dtype=object).to_csv(index=False, lineterminator="\n")
 
 

@@ -21,6 +21,17 @@ class Provenance(BaseModel):
     started: str  # ISO 8601, UTC
 
 
+class Alarm(BaseModel):
+    """A sign, seen without any label, that features have collapsed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    value: float
+    threshold: float  # on whose wrong side the value is
+    text: str  # a plain sentence with both
+
+
 class Record(BaseModel):
     """One score of one tap (status 'done'), or one run that failed (status 'failed': tap and protocol are None)."""
 
@@ -52,6 +63,7 @@ class Record(BaseModel):
     protocol_version: int | None = None
     metrics: dict[str, float] = Field(default_factory=dict)  # fractions in 0..1; the first is the one tables show
     details: dict[str, Json] = Field(default_factory=dict)
+    alarms: list[Alarm] = Field(default_factory=list)  # about the tap's features; records of before have none
     predictions: str | None = None  # file with a class for every test image, beside this record's run directory
     seconds: dict[str, float]  # fit, extract, score
     provenance: Provenance

@@ -11,8 +11,8 @@ import typing as t
 import pandas as pd
 import pytest
 
-from results.leaderboard import COLUMNS, EMPTY, FORMATS, Leaderboard, Row, leaderboard
-from results.record import Provenance, Record
+from results.leaderboard import COLUMNS, EMPTY, FORMATS, Format, Leaderboard, Row, leaderboard
+from results.record import Alarm, Provenance, Record
 
 FOLDING = [40, 60, 80, 100]
 
@@ -257,6 +257,20 @@ def test_markdown_has_the_table() -> None:
     assert text.endswith("\n")
     assert "top1 in percent" in text.splitlines()[-1]
     assert "Student t" in text.splitlines()[-1]
+
+
+def test_an_alarm_of_any_seed_marks_its_tap_in_every_format_and_no_other() -> None:
+    dead = Alarm(name="dead_units", value=0.75, threshold=0.5, text="75% of the 8 units have the same value")
+    board = leaderboard([record(), record(seed=1, alarms=[dead]), record("aae", 0.5)])
+    assert [row.alarms for row in board.rows] == [(dead.text,), ()]
+    for form in t.get_args(Format):
+        text = board.render(form)
+        if form in ("json", "csv"):
+            assert text.count(dead.text) == 1
+        else:
+            assert text.count("code (!)") == 1
+            assert "(!) marks features that look collapsed" in " ".join(text.split())
+            assert "(!)" not in leaderboard(BOARD).render(form)
 
 
 class Tables(html.parser.HTMLParser):

@@ -37,6 +37,10 @@ class Flat(nn.Module):
     def forward(self, images):
         return {"flat": images.flatten(1).float()}
 
+class Blank(nn.Module):
+    def forward(self, images):
+        return {"flat": 0 * images.flatten(1).float()}
+
 class Odd(Encoder):
     source: t.ClassVar[str] = "a test"
     way: str = "well"
@@ -46,7 +50,7 @@ class Odd(Encoder):
         return ("flat",)
 
     def build(self, shape):
-        return Flat()
+        return Blank() if self.way == "blank" else Flat()
 
     def fit(self, data: ImageSet, run: Training):
         if self.way == "labels":
@@ -289,6 +293,16 @@ def test_a_module_that_is_not_frozen_is_refused_by_name(frostbench: t.Callable[.
     done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", "encoders=[{name: odd, way: trains on}]")
     assert done.code == 3
     assert "encoder 'odd' is not frozen: in training mode: the module itself" in done.err
+
+
+def test_features_that_collapsed_are_scored_and_marked(frostbench: t.Callable[..., Done]) -> None:
+    odd = "encoders=[{name: odd, label: well}, {name: odd, label: blank, way: blank}]"
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", odd)
+    assert done.code == 0, done.err
+    found = {record.label: [one.name for one in record.alarms] for record in store.read_store(Path("runs")).records}
+    assert found == {"well": [], "blank": ["dead_units", "effective_rank"]}
+    (row,) = (line for line in done.out.splitlines() if line.startswith("blank"))
+    assert row.split()[1:3] == ["flat", "(!)"]
 
 
 def test_a_loss_that_is_not_finite_fails_its_run_with_step_and_player(frostbench: t.Callable[..., Done]) -> None:

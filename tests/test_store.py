@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from results import store
-from results.record import Provenance, Record
+from results.record import Alarm, Provenance, Record
 from results.store import Conflict, RunDirectory, StoreError
 
 KEY = "0123456789abcdef"
@@ -336,6 +336,20 @@ def test_a_run_repeated_with_the_same_numbers_is_no_conflict(tmp_path: Path) -> 
     ((conflict, why),) = contents.damaged
     assert conflict.parent.name == "conflicts"
     assert "another content was published first" in why
+
+
+def test_a_record_from_before_there_were_alarms_is_read_and_agrees_with_one_that_has_them(tmp_path: Path) -> None:
+    path = a_run(tmp_path).record("code", "knn@1-aaaa")
+    value = record().model_dump(exclude={"alarms"})
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(value | {"sha256": store._digest(path, value)}))
+    assert store.read_record(path) == record()
+    alarm = Alarm(name="dead_units", value=0.75, threshold=0.5, text="75% of the 8 units have the same value")
+    alarmed = record(alarms=[alarm], provenance=provenance(started="2025-01-02T00:00:00Z"))
+    again = a_run(tmp_path / "again").record("code", "knn@1-aaaa")
+    store.publish_record(again, alarmed)
+    assert store.read_record(again).alarms == [alarm]
+    assert store.read_store(tmp_path) == store.Contents([alarmed], [], [])
 
 
 def test_a_damaged_record_makes_way_for_a_whole_one_and_is_kept(tmp_path: Path) -> None:

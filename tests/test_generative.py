@@ -1,0 +1,95 @@
+"""Measures of samples, against closed forms."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.generative import (
+    SIGMAS,
+    Coverage,
+    Reconstruction,
+    classifier_frechet_distance,
+    log_densities,
+    mode_coverage,
+    parzen,
+    reconstruction,
+)
+
+
+def normal(count: int, dimensions: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, dimensions, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_reconstructions_by_hand() -> None:
+    images = torch.tensor([[[0.0, 0.0]], [[1.0, 1.0]]])
+    assert reconstruction(images, images) == Reconstruction(error=0.0, ratio=0.0)
+    assert reconstruction(images, images.flip(0)) == Reconstruction(error=1.0, ratio=math.inf)
+    assert reconstruction(images, torch.full((2, 1, 2), 0.5)) == Reconstruction(error=0.25, ratio=1.0)  # the mean
+    halfway = reconstruction(images, images * 0.8 + 0.1)
+    assert (halfway.error, halfway.ratio) == pytest.approx((0.01, 0.01 / 0.81), rel=1e-5)
+
+
+def test_one_sample_is_one_gaussian() -> None:
+    images, sample = normal(5, 12).view(5, 3, 4), normal(1, 12, seed=1).view(1, 3, 4)
+    expected = torch.distributions.Normal(sample, 0.3).log_prob(images).sum(dim=(1, 2))
+    assert torch.allclose(log_densities(images, sample, 0.3), expected)
+
+
+def test_many_samples_of_a_gaussian_are_a_wider_gaussian() -> None:
+    samples, images = normal(200_000, 2), normal(50, 2, seed=1)
+    wide = torch.distributions.Normal(0.0, math.sqrt(1 + 0.5**2)).log_prob(images).sum(dim=1)
+    assert torch.allclose(log_densities(images, samples, 0.5), wide, atol=0.05)
+
+
+def test_parzen_picks_sigma_by_the_validation_images_alone_and_gives_the_standard_error() -> None:
+    samples = torch.zeros(4, 50)
+    validation, test = 0.35 * normal(2000, 50), 0.9 * normal(400, 50, seed=1)
+    found = parzen(samples, validation, test)
+    assert found.sigma == min(SIGMAS, key=lambda sigma: abs(math.log(sigma / 0.35)))  # .3594: the maximum likelihood's
+    expected = torch.distributions.Normal(0.0, found.sigma).log_prob(test).sum(dim=1)
+    assert found.mean == pytest.approx(expected.mean().item())
+    assert found.standard_error == pytest.approx(expected.std().item() / 20)
+    assert (SIGMAS[0], SIGMAS[-1], len(SIGMAS)) == (pytest.approx(0.1), 1.0, 10)
+
+
+def exactly(mean: Tensor, covariance: Tensor, count: int) -> Tensor:
+    """Rows whose sample mean and covariance are these to the last digits."""
+    rows = normal(count, len(mean))
+    rows -= rows.mean(dim=0)
+    white = rows @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(rows.T))).T
+    return white @ torch.linalg.cholesky(covariance).T + mean
+
+
+def test_the_frechet_distance_of_gaussians_is_the_closed_form() -> None:
+    """Of covariances that commute it is |m1 - m2|^2 + |sqrt(C1) - sqrt(C2)|^2."""
+    turn = torch.linalg.qr(normal(3, 3))[0]
+    first, second = (torch.tensor(variances, dtype=torch.float64) for variances in ([1.0, 4.0, 9.0], [4.0, 1.0, 0.25]))
+    mean = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    one = exactly(torch.zeros(3, dtype=torch.float64), turn * first @ turn.T, 100)
+    other = exactly(mean, turn * second @ turn.T, 60)
+    expected = 1 + 4 + 0.25 + (1 - 2) ** 2 + (2 - 1) ** 2 + (3 - 0.5) ** 2
+    assert classifier_frechet_distance(one, other) == pytest.approx(expected)
+    assert classifier_frechet_distance(other, one) == pytest.approx(expected)
+    assert classifier_frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+
+
+def test_covariances_that_do_not_commute_share_the_root_of_their_product() -> None:
+    first, second = (matrix @ matrix.T + torch.eye(2) for matrix in (normal(2, 2), normal(2, 2, seed=1)))
+    zero = torch.zeros(2, dtype=torch.float64)
+    product = first @ second  # a 2x2 matrix A has tr sqrt(A) = sqrt(tr A + 2 sqrt(det A))
+    shared = math.sqrt(product.trace() + 2 * math.sqrt(torch.linalg.det(product)))
+    expected = (first.trace() + second.trace()).item() - 2 * shared
+    assert classifier_frechet_distance(exactly(zero, first, 50), exactly(zero, second, 50)) == pytest.approx(expected)
+
+
+def test_fewer_rows_than_dimensions_give_a_finite_distance() -> None:
+    assert classifier_frechet_distance(normal(5, 20), normal(5, 20)) == pytest.approx(0, abs=1e-6)
+    assert classifier_frechet_distance(normal(5, 1), normal(5, 1) + 3) == pytest.approx(9)
+
+
+def test_coverage_by_hand() -> None:
+    assert mode_coverage(torch.arange(10).repeat(7), 10) == Coverage(10, pytest.approx(0, abs=1e-12))
+    assert mode_coverage(torch.full((50,), 3), 10) == Coverage(1, pytest.approx(math.log(10)))
+    assert mode_coverage(torch.tensor([0, 0, 1, 1]), 4) == Coverage(2, pytest.approx(math.log(2)))
