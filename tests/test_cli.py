@@ -36,7 +36,7 @@ def frostbench(
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("encoders", "aae autoencoder bigan dcgan gan pca pixels untrained"),
+        ("encoders", "aae ali autoencoder bigan dcgan gan latent_regressor pca pixels untrained wgan wgan_gp"),
         ("protocols", "knn linear"),
         (
             "datasets",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import typing as t
 
 import numpy as np
@@ -12,8 +13,9 @@ from sklearn.decomposition import PCA as ScikitPCA
 from torch import Tensor, nn
 
 from bench import resolve
-from encoders import networks
+from encoders import networks, training
 from encoders.aae import AAE
+from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
 from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training, derive_seed, frozen, seeded
 from encoders.bigan import BiGAN
@@ -23,12 +25,15 @@ from encoders.denoising_autoencoder import DenoisingAutoencoder
 from encoders.gan import GAN
 from encoders.gmm import GMM
 from encoders.kmeans import KMeans
+from encoders.latent_regressor import LatentRegressor
 from encoders.pca import PCA
 from encoders.pixels import Pixels
 from encoders.random_projection import RandomProjection
 from encoders.rbm import RBM
 from encoders.untrained import Untrained
 from encoders.vae import VAE
+from encoders.wgan import WGAN
+from encoders.wgan_gp import WGANGP
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,17 @@ SMALL: list[Encoder] = [
     RBM(hidden=16, iterations=1),
     KMeans(centroids=8, patch=3, patches=200, iterations=2),
     RandomProjection(components=7),
+    GAN(epochs=1, generator_hidden=32, discriminator_hidden=16, units="plu", discriminator_steps=2),
+    BiGAN(epochs=1, hidden=32, objective="wasserstein_gp", critic_steps=2),
+    BiGAN(epochs=1, hidden=32, body="conv", objective="wasserstein_gp", critic_steps=2),
+    WGAN(epochs=2, width=4, critic_steps_at_first=3),
+    WGAN(epochs=2, body="mlp", hidden=16, critic_steps_at_first=3),
+    WGAN(epochs=2, width=4, critic_steps_at_first=3, spectral_norm=True),
+    WGANGP(epochs=2, width=4),
+    WGANGP(epochs=2, body="mlp", hidden=16, spectral_norm=True),
+    LatentRegressor(epochs=2, hidden=32),
+    LatentRegressor(epochs=1, hidden=32, body="conv", joint_weight=0.25),
+    ALI(epochs=2, body="mlp", hidden=32),
 ]
 
 
@@ -276,3 +292,171 @@ def test_an_aae_pushes_its_codes_towards_the_prior(digits: ImageSet) -> None:
 
     assert spread(0) < 1  # where it starts
     assert 2 < spread(150) < 8  # near the prior's 5
+
+
+NEW_AT_FULL_SIZE: list[Encoder] = [
+    DCGAN(epochs=1, width=4, batch_size=8, layer_taps=True),
+    WGAN(epochs=1, width=4, batch_size=8, critic_steps_at_first=2),
+    WGAN(epochs=1, width=4, batch_size=8, critic_steps_at_first=2, spectral_norm=True),
+    WGANGP(epochs=1, width=4, batch_size=8, critic_steps=2),
+    LatentRegressor(epochs=1, hidden=16, batch_size=8),
+    ALI(epochs=1, batch_size=8),
+    BiGAN(epochs=1, hidden=16, batch_size=8, objective="wasserstein_gp"),
+]
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+@pytest.mark.parametrize("recipe", NEW_AT_FULL_SIZE, ids=lambda recipe: repr(recipe)[:40])
+def test_adversaries_train_in_bfloat16_at_the_sizes_of_mnist_and_cifar10(recipe: Encoder, shape: ImageShape) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, *shape), dtype=np.uint8)
+    images = ImageSet(pixels, None, ("0",), "noise")
+    features = recipe.fit(images, Training(0, precision="bfloat16"))(torch.from_numpy(pixels))
+    assert tuple(features) == recipe.taps
+    assert all(rows.dtype == torch.float32 and bool(torch.isfinite(rows).all()) for rows in features.values())
+
+
+def test_dcgan_gives_each_layer_on_request() -> None:
+    images = torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8)
+    with seeded(0):
+        alone = DCGAN(width=4).build((1, 28, 28)).eval()(images)
+    with seeded(0):
+        taps = DCGAN(width=4, layer_taps=True).build((1, 28, 28)).eval()(images)
+    assert tuple(taps) == ("layer1", "layer2", "last", "all")
+    assert torch.equal(torch.cat([taps["layer1"], taps["layer2"], taps["last"]], dim=1), taps["all"])
+    assert torch.equal(taps["all"], alone["all"])
+    with pytest.raises(
+        EncoderError, match="taps of 3 layers asked of 8x8 images, which have room for 1; set layers to 1"
+    ):
+        DCGAN(layer_taps=True).build((1, 8, 8))
+
+
+def test_plu_is_the_formula_of_its_paper() -> None:
+    module = GAN(units="plu", discriminator_hidden=5).build((1, 1, 3))
+    with torch.no_grad():
+        module.first.linear.weight.zero_()
+        module.first.linear.bias.copy_(torch.tensor([-11.0, -1.0, 0.5, 1.0, 11.0]))
+    hidden = module(torch.zeros(1, 1, 1, 3, dtype=torch.uint8))["hidden1"]
+    assert hidden.tolist()[0] == pytest.approx([-2.0, -1.0, 0.5, 1.0, 2.0])
+
+
+def steps_of(recipe: Encoder, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The players in the order in which they move."""
+    moves: list[str] = []
+
+    def record(run: t.Any, images: t.Any, players: t.Sequence[training.Player], *rest: t.Any) -> None:
+        watched = [
+            dataclasses.replace(p, after=lambda p=p: (moves.append(p.name), p.after and p.after())[0]) for p in players
+        ]
+        training.train(run, images, watched, *rest)
+
+    monkeypatch.setattr(sys.modules[type(recipe).__module__], "train", record)
+    recipe.fit(images, Training(0))
+    return moves
+
+
+def test_discriminator_steps_come_before_each_of_the_generator(
+    digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small: dict[str, t.Any] = {"epochs": 2, "batch_size": 50, "generator_hidden": 8, "discriminator_hidden": 8}
+    moves = steps_of(GAN(discriminator_steps=3, **small), digits, monkeypatch)
+    assert moves == (["discriminator"] * 3 + ["generator"]) * 4  # 2 epochs of 6 batches
+    assert steps_of(GAN(**small), digits, monkeypatch) == ["discriminator", "generator"] * 12
+
+
+def test_wgan_begins_with_many_steps_of_the_critic(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = WGAN(body="mlp", hidden=8, epochs=8, batch_size=30, critic_steps=2, critic_steps_at_first=3)
+    moves = steps_of(recipe, digits, monkeypatch)
+    assert moves[: 25 * 4] == (["critic"] * 3 + ["generator"]) * 25
+    assert moves[25 * 4 :] == (["critic"] * 2 + ["generator"]) * 3  # 80 batches, of which 75 are gone
+
+
+def test_wgan_keeps_the_critics_weights_clipped(digits: ImageSet) -> None:
+    module = WGAN(body="mlp", hidden=16, epochs=1, clip=0.003, learning_rate=0.01).fit(digits, Training(0))
+    largest = [parameter.abs().max().item() for parameter in module.parameters()]
+    assert max(largest) == pytest.approx(0.003)
+
+
+@pytest.mark.parametrize("recipe", [WGAN(body="mlp", hidden=16, epochs=3), WGANGP(body="mlp", hidden=16, epochs=3)])
+def test_a_spectral_norm_critic_has_slope_at_most_1(recipe: WGAN | WGANGP, digits: ImageSet) -> None:
+    chosen = (
+        {"spectral_norm": True, "critic_steps_at_first": 5} if isinstance(recipe, WGAN) else {"spectral_norm": True}
+    )
+    run = Training(0)
+    module = recipe.model_copy(update={"learning_rate": 1e-3, "epochs": 20, **chosen}).fit(digits, run)
+    weights = [layer.weight for layer in (*module.layers, module.last)]
+    assert [torch.linalg.matrix_norm(weight, 2).item() for weight in weights] == pytest.approx([1] * 4, rel=0.1)
+    x = networks.signed(torch.from_numpy(digits.images))
+    slopes = (module.logits(x[1:]) - module.logits(x[:-1])).abs() / (x[1:] - x[:-1]).flatten(1).norm(dim=1)
+    assert slopes.max() < 1.1
+    assert run.history[-1]["wasserstein_estimate"] > 0
+
+
+def test_a_gradient_penalty_brings_the_critics_slope_to_about_1(digits: ImageSet) -> None:
+    recipe = WGANGP(body="mlp", hidden=64, epochs=60, batch_size=50, learning_rate=1e-3)
+    run = Training(0)
+    module = recipe.fit(digits.without_labels(), run)
+    assert run.history[-1]["wasserstein_estimate"] > 0
+    x = networks.signed(torch.from_numpy(digits.images)).requires_grad_()
+    (gradient,) = torch.autograd.grad(module.logits(x).sum(), x)
+    assert 0.5 < gradient.flatten(1).norm(dim=1).mean() < 1.5
+
+
+def test_the_critics_of_a_gradient_penalty_have_no_batch_norm() -> None:
+    critics = [
+        WGANGP().build((1, 28, 28)),
+        networks.BiGANDiscriminator((1, 28, 28), 5, 8, norm=False),
+        networks.ConvDiscriminator((1, 28, 28), 5, 8, norm=False),
+    ]
+    assert not [layer for critic in critics for layer in critic.modules() if "BatchNorm" in type(layer).__name__]
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in WGAN().build((1, 28, 28)).modules())
+
+
+def test_a_latent_regressor_leaves_its_gan_alone_and_a_joint_one_does_not(
+    digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def discriminator(joint_weight: float) -> Tensor:
+        recipe = LatentRegressor(hidden=16, epochs=4, batch_size=50, learning_rate=2e-3, joint_weight=joint_weight)
+        return recipe.fit(digits, Training(0))(torch.from_numpy(digits.images))["discriminator"]
+
+    def without_encoder(run: t.Any, images: t.Any, players: t.Any, turns: t.Any, *rest: t.Any) -> None:
+        def losses(images: Tensor) -> dict[str, Tensor]:
+            return {name: loss for name, loss in turns[0].losses(images).items() if name != "encoder"}
+
+        turn = dataclasses.replace(turns[0], losses=losses)
+        training.train(run, images, [p for p in players if p.name != "encoder"], [turn], *rest)
+
+    regressor, joint = discriminator(0.0), discriminator(0.25)
+    monkeypatch.setattr("encoders.latent_regressor.train", without_encoder)
+    assert torch.equal(regressor, discriminator(0.0))
+    assert not torch.equal(joint, regressor)
+
+
+def test_a_latent_regressor_starts_undecided_and_learns_to_read_the_noise(digits: ImageSet) -> None:
+    run = Training(0)
+    LatentRegressor(hidden=32, epochs=1, batch_size=300).fit(digits.without_labels(), run)  # one step
+    assert run.history[0]["encoder_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert run.history[0]["discriminator_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    run = Training(0)
+    LatentRegressor(hidden=64, latent=2, epochs=60, batch_size=50, learning_rate=2e-3).fit(digits.without_labels(), run)
+    assert run.history[-1]["encoder_loss"] < 0.55  # 1/2 is the least: the mean entropy of a coin of uniform chance
+
+
+def test_ali_has_the_authors_networks() -> None:
+    recipe, shape = ALI(), (3, 32, 32)
+    module = recipe.build(shape)
+    convolutions = 3 * 25 * 32 + 32 * 16 * 64 + 64 * 16 * 128 + 128 * 16 * 256 + 256 * 16 * 512 + 512 * 512
+    norms, heads = 2 * (32 + 64 + 128 + 256 + 512 + 512), 512 * 128 + 128
+    assert parameters(module) == convolutions + norms + heads
+    features = frozen(module)(torch.zeros(2, *shape, dtype=torch.uint8))
+    assert [rows.shape[1] for rows in features.values()] == [512, 64, 256 * 16 + 512 + 512 + 64]
+    assert [tuple(conv.kernel_size) for conv in ALI().build((1, 28, 28)).body.convs][-2:] == [(3, 3), (1, 1)]
+    with pytest.raises(EncoderError, match="at least 20x20 pixels; got 8x8; try body: mlp"):
+        recipe.build((1, 8, 8))
+
+
+def test_ali_reads_the_mean_of_its_posterior_as_the_code(digits: ImageSet) -> None:
+    module = ALI(body="mlp", hidden=16, latent=3, epochs=1).fit(digits, Training(0))
+    images = torch.from_numpy(digits.images)
+    posterior = module.body(networks.unit(images))[1]
+    assert torch.equal(module(images)["code"], posterior[:, :3])
+    assert posterior.shape == (300, 6)

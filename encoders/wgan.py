@@ -1,0 +1,91 @@
+"""WGAN: a critic of clipped weights, which measures a distance where a discriminator would be sure.
+
+Source: Arjovsky, Chintala, Bottou 2017, arXiv:1701.07875, with the settings and the critic's schedule of the authors'
+code (martinarjovsky/WassersteinGAN). Differs: the `conv` bodies are DCGAN's of 5x5 kernels, for 28x28 and 32x32 images
+where theirs are for 64x64, and their critic's last layer is dense. With `spectral_norm` (Miyato et al. 2018,
+arXiv:1802.05957) the critic has no batch-norm, which would undo the bound on its slope.
+"""
+
+import typing as t
+
+import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from encoders import objectives
+from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.networks import DCGANDiscriminator, DCGANGenerator, MLPCritic, MLPGenerator, signed, spectral_norm
+from encoders.training import Player, Turn, settle, train
+
+
+class WGAN(Encoder):
+    """Several steps of a critic with clipped weights for each of the generator; the critic's layers are the taps."""
+
+    source: t.ClassVar[str] = "Arjovsky et al. 2017, arXiv:1701.07875"
+
+    body: t.Literal["conv", "mlp"] = "conv"  # DCGAN's convolutions, or the authors' perceptrons
+    latent: PositiveInt = 100  # dimensions of the Gaussian noise
+    width: PositiveInt = 64  # of conv: channels of the first layer; doubled by each one after it
+    layers: PositiveInt = 3  # of conv, at most; fewer where the images are small
+    hidden: PositiveInt = 512  # of mlp: units of each of three layers
+    spectral_norm: bool = False  # bounds the critic's slope in place of clipping
+    epochs: NonNegativeInt = 100  # of the critic's images; the authors name no number
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 5e-5  # of RMSprop
+    clip: PositiveFloat = 0.01  # the critic's weights stay within plus and minus this
+    critic_steps: PositiveInt = 5  # for each step of the generator
+    critic_steps_at_first: PositiveInt = 100  # instead, for its first 25 steps and every 500th
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return MLPCritic.taps if self.body == "mlp" else ("last", "all")
+
+    def build(self, shape: ImageShape) -> MLPCritic | DCGANDiscriminator:
+        if self.body == "mlp":
+            critic: MLPCritic | DCGANDiscriminator = MLPCritic(shape, self.hidden)
+        else:
+            critic = DCGANDiscriminator(shape, self.width, self.layers, norm=not self.spectral_norm)
+        if self.spectral_norm:
+            spectral_norm(critic)
+        return critic
+
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
+        with run.seeded("init"):
+            critic = self.build(data.shape)
+            if self.body == "mlp":
+                generator: nn.Module = MLPGenerator(data.shape, self.latent, self.hidden)
+            else:
+                generator = DCGANGenerator(data.shape, self.latent, self.width, self.layers)
+
+        def sample(images: Tensor) -> Tensor:
+            return generator(torch.randn(len(images), self.latent, device=images.device))
+
+        def criticise(images: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                fake = sample(images)
+            estimate = objectives.wasserstein(critic.logits(signed(images)), critic.logits(fake))
+            return {"critic": -estimate, "wasserstein_estimate": estimate}  # clipped, up to an unknown factor
+
+        def approach(images: Tensor) -> dict[str, Tensor]:
+            return {"generator": -critic.logits(sample(images)).float().mean()}
+
+        def steps(step: int) -> int:
+            return self.critic_steps_at_first if step < 25 or step % 500 == 0 else self.critic_steps
+
+        @torch.no_grad()
+        def clip() -> None:
+            for parameter in critic.parameters():
+                parameter.clamp_(-self.clip, self.clip)
+
+        def rmsprop(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+            return torch.optim.RMSprop(parameters, self.learning_rate)
+
+        players = [
+            Player("critic", [critic], rmsprop, after=None if self.spectral_norm else clip),
+            Player("generator", [generator], rmsprop),
+        ]
+        turns = [Turn(criticise, steps, observes=("wasserstein_estimate",)), Turn(approach)]
+        if not self.spectral_norm:
+            clip()
+        train(run, data, players, turns, self.epochs, self.batch_size)
+        return settle(critic, data, run)

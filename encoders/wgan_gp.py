@@ -1,0 +1,78 @@
+"""WGAN-GP: a critic that is paid to have slope 1 between real and generated images.
+
+Source: Gulrajani et al. 2017, arXiv:1704.00028: the penalty is two-sided, the critic has no batch-norm, and the
+defaults are those of the authors' code for MNIST and CIFAR-10 (igul222/improved_wgan_training), whose beta1 is 0.5
+where the paper's algorithm has 0. Differs: DCGAN's initial weights; the generator has batch-norm at all sizes, theirs
+for MNIST has none; the images are in [-1, 1]. `spectral_norm` is Miyato et al.'s, arXiv:1802.05957.
+"""
+
+import typing as t
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from encoders import objectives
+from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.networks import DCGANDiscriminator, DCGANGenerator, MLPCritic, MLPGenerator, signed, spectral_norm
+from encoders.training import Adam, Player, Turn, settle, train
+
+
+class WGANGP(Encoder):
+    """Several steps of a critic under a gradient penalty for each of the generator; its layers are the taps."""
+
+    source: t.ClassVar[str] = "Gulrajani et al. 2017, arXiv:1704.00028"
+
+    body: t.Literal["conv", "mlp"] = "conv"  # the authors' convolutions, or WGAN's perceptrons
+    latent: PositiveInt = 128  # dimensions of the Gaussian noise
+    width: PositiveInt = 64  # of conv: channels of the first layer; doubled by each one after it
+    layers: PositiveInt = 3  # of conv, at most; fewer where the images are small
+    hidden: PositiveInt = 512  # of mlp: units of each of three layers
+    spectral_norm: bool = False  # of the critic's weights, beside the penalty
+    epochs: NonNegativeInt = 100  # of the critic's images; the authors take 200,000 steps of the generator
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 1e-4
+    beta1: NonNegativeFloat = 0.5
+    beta2: NonNegativeFloat = 0.9
+    penalty: PositiveFloat = 10.0  # lambda, the weight of the squared difference of the slope from 1
+    critic_steps: PositiveInt = 5  # for each step of the generator
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return MLPCritic.taps if self.body == "mlp" else ("last", "all")
+
+    def build(self, shape: ImageShape) -> MLPCritic | DCGANDiscriminator:
+        if self.body == "mlp":
+            critic: MLPCritic | DCGANDiscriminator = MLPCritic(shape, self.hidden)
+        else:
+            critic = DCGANDiscriminator(shape, self.width, self.layers, norm=False)
+        if self.spectral_norm:
+            spectral_norm(critic)
+        return critic
+
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
+        with run.seeded("init"):
+            critic = self.build(data.shape)
+            if self.body == "mlp":
+                generator: nn.Module = MLPGenerator(data.shape, self.latent, self.hidden)
+            else:
+                generator = DCGANGenerator(data.shape, self.latent, self.width, self.layers)
+
+        def sample(images: Tensor) -> Tensor:
+            return generator(torch.randn(len(images), self.latent, device=images.device))
+
+        def criticise(images: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                real, fake = signed(images), sample(images)
+            estimate = objectives.wasserstein(critic.logits(real), critic.logits(fake))
+            penalty = objectives.gradient_penalty(critic.logits, (real,), (fake,))
+            return {"critic": self.penalty * penalty - estimate, "wasserstein_estimate": estimate}
+
+        def approach(images: Tensor) -> dict[str, Tensor]:
+            return {"generator": -critic.logits(sample(images)).float().mean()}
+
+        adam = Adam(self.learning_rate, self.beta1, self.beta2)
+        players = [Player("critic", [critic], adam), Player("generator", [generator], adam)]
+        turns = [Turn(criticise, lambda _: self.critic_steps, ("wasserstein_estimate",)), Turn(approach)]
+        train(run, data, players, turns, self.epochs, self.batch_size)
+        return settle(critic, data, run)
