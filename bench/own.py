@@ -36,7 +36,7 @@ def score(path: Path, protocols: t.Sequence[str], seed: int, plugins: t.Sequence
         raise ConfigError([Problem("--protocol", None, None, (), message) for message in wrong])
     train, test = _read(path)
     rows = []
-    for name in protocols or known:
+    for name in protocols or [name for name, protocol in known.items() if protocol.reads is None]:
         judge = known[name]()
         scores = judge.score(train, test, seed=seed)
         facts = {"protocol": f"{name}@{judge.version}", "params": judge.model_dump(mode="json"), "seed": seed}

@@ -36,8 +36,12 @@ def frostbench(
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("encoders", "aae ali autoencoder bigan dcgan gan latent_regressor pca pixels untrained wgan wgan_gp"),
-        ("protocols", "knn linear"),
+        (
+            "encoders",
+            "aae ali autoencoder bigan dcgan denoising_autoencoder gan gmm kmeans latent_regressor pca pixels "
+            "random_projection rbm untrained vae wgan wgan_gp",
+        ),
+        ("protocols", "argmax assignment knn linear"),
         (
             "datasets",
             "mnist5k digits mnist fashion_mnist cifar10 cifar100 svhn stl10 folder:PATH npz:PATH parquet:PATH",

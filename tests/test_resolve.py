@@ -76,7 +76,7 @@ def test_every_method_of_the_first_set_is_there():
 
 @pytest.mark.parametrize(
     ("class_name", "name"),
-    [("MyEncoder", "my_encoder"), ("VAE", "vae"), ("VAE2Small", "vae2_small"), ("BetaVAE", "beta_vae")],
+    [("MyEncoder", "my_encoder"), ("NADE", "nade"), ("VAE2Small", "vae2_small"), ("BetaVAE", "beta_vae")],
 )
 def test_a_plugin_is_named_by_its_class_in_snake_case(plugin, class_name, name):
     path = plugin(ENCODER.format(name=class_name))
