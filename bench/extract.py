@@ -90,8 +90,8 @@ def _read(directory: Path, belongs_to: dict[str, t.Any]) -> dict[str, Features] 
         if known["of"] != belongs_to:
             return None
         found = {
-            part: {tap: _mapped(directory / tap / f"{part}.npy") for tap in sums}
-            for part, sums in known["sums"].items()
+            part: {tap: _mapped(directory / tap / f"{part}.npy") for tap in belongs_to["taps"]}
+            for part in belongs_to["images"]
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("the features in %s are not whole (%s); making them again", directory, error)

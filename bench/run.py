@@ -142,7 +142,8 @@ def _execute(planned: PlannedRun, settings: Settings, watcher: Watcher, device: 
     watcher.stage("extracting")
     started = time.perf_counter()
     parts = {"train": dataset.train, "test": dataset.test}
-    train, test = features_on_disk(directory.features, spec.encoder.name, module, parts, encoder.taps, device).values()
+    features = features_on_disk(directory.features, spec.encoder.name, module, parts, encoder.taps, device)
+    train, test = features["train"], features["test"]
     seconds = seconds | {"extract": time.perf_counter() - started}
     alarms = {tap: diagnose(train[tap]) for tap, _ in planned.missing}
     known = resolve.protocols(settings.plugins)

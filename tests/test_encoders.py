@@ -438,7 +438,7 @@ def test_a_latent_regressor_starts_undecided_and_learns_to_read_the_noise(digits
     assert run.history[0]["discriminator_loss"] == pytest.approx(math.log(2), abs=1e-6)
     run = Training(0)
     LatentRegressor(hidden=64, latent=2, epochs=60, batch_size=50, learning_rate=2e-3).fit(digits.without_labels(), run)
-    assert run.history[-1]["encoder_loss"] < 0.55  # 1/2 is the least: the mean entropy of a coin of uniform chance
+    assert run.history[-1]["encoder_loss"] < 0.6  # log 2 knows nothing; 1/2, the mean entropy, is all
 
 
 def test_ali_has_the_authors_networks() -> None:

@@ -159,6 +159,7 @@ def test_features_on_disk_are_the_features_and_are_made_once(tmp_path: Path) -> 
     for expected in (True, False):
         found, anew = made(tmp_path / "features", net)
         assert anew is expected
+        assert list(found) == list(PARTS)
         for part, images in PARTS.items():
             assert torch.equal(found[part]["out"], extract("net", net, images, ("out",), CPU)["out"])
     assert np.load(tmp_path / "features/out/train.npy").shape == (1100, 3)

@@ -188,6 +188,16 @@ def test_a_new_protocol_refits_nothing(frostbench: t.Callable[..., Done]) -> Non
     assert numbers(Path("runs")) == numbers(Path("fresh"))  # weights read back score as those just trained
 
 
+def test_features_that_were_kept_give_the_scores_that_fresh_ones_give(frostbench: t.Callable[..., Done]) -> None:
+    frostbench("run", "small.yaml", "--keep-features", "--set", "protocols=[{name: knn, k: 1}]")
+    files = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("features/*/*.npy")}
+    assert len(files) == 6
+    frostbench("run", "small.yaml", "--keep-features")
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("features/*/*.npy")} == files
+    frostbench("run", "small.yaml", "--output", "fresh")
+    assert numbers(Path("runs")) == numbers(Path("fresh"))
+
+
 @pytest.mark.parametrize("way", ["changed", "gone", "run.json cut"])
 def test_an_encoder_that_is_damaged_is_trained_again(way: str, frostbench: t.Callable[..., Done]) -> None:
     frostbench("run", "small.yaml", "--set", "protocols=[linear]")
