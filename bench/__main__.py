@@ -108,7 +108,8 @@ def plan(
     from bench import launch
 
     checked = launch.read(suite, override, seeds, limit, plugin)
-    for planned in launch.plan(checked, launch.settings(output, 0, device, data_root, offline, plugin)):
+    every, _ = launch.plan(checked, launch.settings(output, 0, device, data_root, offline, plugin))
+    for planned in every:
         print(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
 
 

@@ -17,6 +17,7 @@ from bench.strict_yaml import ConfigError, Problem
 from bench.suite import MOST_SEEDS, DatasetSpec, Suite, WandbSpec, read_suite
 from results import store, wandb_mirror
 from results.leaderboard import FORMATS, Leaderboard, leaderboard
+from results.store import Contents
 from results.wandb_mirror import MirrorReport, WandbTarget
 
 
@@ -94,15 +95,20 @@ def settings(
     )
 
 
-def plan(suite: Suite, settings: Settings) -> list[PlannedRun]:
-    """Every run of a suite with its place and what is missing there. Reads the datasets, writes no results."""
+def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
+    """Every run of a suite with its place and what is missing there, and all that its directory holds.
+
+    Reads the datasets and every record once; writes no results.
+    """
+    directory = settings.output / suite.suite
+    contents = store.read_store(directory) if directory.is_dir() else Contents([], [], [])
     fingerprints: dict[DatasetSpec, str] = {}
     planned = []
     for spec in suite.runs():
         if spec.dataset not in fingerprints:
             fingerprints[spec.dataset] = run.load_data(spec, settings).fingerprint
-        planned.append(run.plan(spec, fingerprints[spec.dataset], settings))
-    return planned
+        planned.append(run.plan(spec, fingerprints[spec.dataset], settings, contents.whole))
+    return planned, contents
 
 
 def launch(suite: Suite, settings: Settings, *, jobs: int = 1, fail_fast: bool = False) -> Launched:
@@ -112,7 +118,7 @@ def launch(suite: Suite, settings: Settings, *, jobs: int = 1, fail_fast: bool =
     Ctrl-C or SIGTERM; what was finished until then is kept.
     """
     started = time.monotonic()
-    planned = plan(suite, settings)
+    planned, contents = plan(suite, settings)
     missing = [one for one in planned if one.missing]
     directory = settings.output / suite.suite
     made = failed = 0
@@ -130,7 +136,7 @@ def launch(suite: Suite, settings: Settings, *, jobs: int = 1, fail_fast: bool =
                 display.finish(one.title, seconds, error)
                 if error and fail_fast:
                     break
-    contents = store.read_store(directory)
+        contents = store.read_store(directory)
     board = leaderboard(contents.records)
     for form, suffix in FORMATS.items():
         store.replace(directory / f"leaderboard.{suffix}", board.render(form).encode())

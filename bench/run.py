@@ -67,8 +67,8 @@ class Watcher(t.Protocol):
     def training(self, progress: Progress) -> None: ...
 
 
-def plan(spec: RunSpec, fingerprint: str, settings: Settings) -> PlannedRun:
-    """Where a run belongs and what of it is not there yet, or not whole."""
+def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container[Path]) -> PlannedRun:
+    """Where a run belongs and what of it is missing: records that are not among the `whole` ones of the store."""
     precision = machine.pick_precision(spec.precision, machine.pick_device(settings.device))
     key = spec.key(fingerprint, precision)
     place = data.slug(spec.dataset.name, spec.dataset.limit, spec.dataset.split)
@@ -77,18 +77,10 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings) -> PlannedRun:
     reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins).items()}
     pairs = [(tap, protocol) for tap in encoder.taps for protocol in spec.protocols]
     wanted = [(tap, p) for tap, p in pairs if tap in (reads[p.name] or (tap,))]
-    missing = tuple((tap, p) for tap, p in wanted if not _is_whole(directory.record(tap, p.file_name)))
+    missing = tuple((tap, p) for tap, p in wanted if directory.record(tap, p.file_name) not in whole)
     budget = encoder.label_budget
     labels: int | t.Literal["all"] = 0 if not encoder.uses_labels else "all" if budget is None else budget
     return PlannedRun(spec, key, fingerprint, precision, directory, missing, encoder.is_control, labels)
-
-
-def _is_whole(record: Path) -> bool:
-    try:
-        store.read_record(record)
-    except store.StoreError:
-        return False
-    return True
 
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:

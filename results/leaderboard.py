@@ -135,18 +135,18 @@ def leaderboard(records: t.Iterable[Record]) -> Leaderboard:
 
 def _ranked(dataset: str, records: list[Record]) -> list[Row]:
     """The rows of one section of a table."""
-    encoders = _told_apart({_encoder_key(record): (record.label, _encoder_facts(record)) for record in records})
-    done = [record for record in records if record.status == "done" and record.metrics]
-    protocols = _told_apart({_protocol_key(record): (_versioned(record), _protocol_facts(record)) for record in done})
+    encoded = [(_encoder_key(record), record) for record in records]
+    encoders = _told_apart({key: (record.label, _encoder_facts(record)) for key, record in encoded})
+    done = [(key, _protocol_key(one), one) for key, one in encoded if one.status == "done" and one.metrics]
+    protocols = _told_apart({key: (_versioned(record), _protocol_facts(record)) for _, key, record in done})
     cells: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
-    for record in done:
-        line = encoders[_encoder_key(record)], record.tap or ""
-        cells[*line, protocols[_protocol_key(record)], next(iter(record.metrics))].append(record)
-    mended = {(record.label, record.seed): record.provenance.started for record in done}  # the newest, being sorted
+    for encoder, protocol, record in done:
+        cells[encoders[encoder], record.tap or "", protocols[protocol], next(iter(record.metrics))].append(record)
+    mended = {(record.label, record.seed): record.provenance.started for *_, record in done}  # the newest, being sorted
     failures: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for record in records:
+    for key, record in encoded:
         if record.status == "failed" and mended.get((record.label, record.seed), "") < record.provenance.started:
-            failures[encoders[_encoder_key(record)], record.error or ""].append(record)
+            failures[encoders[key], record.error or ""].append(record)
 
     of_seeds = len({record.seed for record in records})
     scored = {cell: _row(dataset, cell[0], cell[2], of_seeds, members) for cell, members in cells.items()}

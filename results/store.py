@@ -23,7 +23,7 @@ import shutil
 import socket
 import time
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -34,6 +34,7 @@ ROOM = 64 * 2**20  # bytes that must be free before a run starts: its weights, f
 LARGEST_JSON = 16 * 2**20  # bytes; a record has a few thousand
 
 _RUN = re.compile(r"seed\d+-[0-9a-f]{16}")
+_IN_RUN = re.compile(rf"/{_RUN.pattern}/")
 _TEMPORARY = re.compile(r"\.frostbench-(?P<host>.+)-(?P<process>\d{1,9})-[0-9a-f]{8}\.tmp")
 _FORGOTTEN = 24 * 3600  # seconds; no write takes a day, so an older temporary file is stray whatever machine made it
 
@@ -224,6 +225,7 @@ class Contents:
     records: list[Record]  # done and failed, in an order that does not depend on where they lie
     runs: list[dict[str, Json]]  # the run.json of every run
     damaged: list[tuple[Path, str]]
+    whole: frozenset[Path] = field(default=frozenset(), compare=False)  # the files of every record that could be read
 
 
 def read_store(directory: Path) -> Contents:
@@ -235,7 +237,7 @@ def read_store(directory: Path) -> Contents:
     """
     if not directory.is_dir():
         raise StoreError(f"no results in {directory}: there is no such directory")
-    found: list[tuple[Path, Record]] = []
+    found: list[tuple[tuple[str | int, ...], Path, Record]] = []
     runs: list[dict[str, Json]] = []
     damaged: list[tuple[Path, str]] = []
     for path in sorted(_files(directory, damaged)):
@@ -243,21 +245,22 @@ def read_store(directory: Path) -> Contents:
             if path.name == "run.json":
                 runs.append(read_run(path))
             else:
-                found.append((path, read_record(path)))
+                record = read_record(path)
+                found.append((_identity(record), path, record))
         except StoreError as error:
             damaged.append((path, str(error).removeprefix(f"{path}: ")))
-    found.sort(key=lambda one: one[1].provenance.started, reverse=True)
-    found.sort(key=lambda one: _identity(one[1]))
+    found.sort(key=lambda one: one[2].provenance.started, reverse=True)
+    found.sort(key=lambda one: one[0])
     records: list[Record] = []
-    for _, copies in itertools.groupby(found, key=lambda one: _identity(one[1])):
-        (newest, record), *others = copies
-        differing = [path for path, other in others if not _same_numbers(record, other)]
+    for _, copies in itertools.groupby(found, key=lambda one: one[0]):
+        (_, newest, record), *others = copies
+        differing = [path for _, path, other in others if not _same_numbers(record, other)]
         if record.status == "failed" or not differing:
             records.append(record)
             continue
         for path, against in [(newest, differing[0]), *((path, newest) for path in differing)]:
             damaged.append((path, f"has other numbers than {against} for the same thing; neither is used: keep one"))
-    return Contents(records, runs, sorted(damaged))
+    return Contents(records, runs, sorted(damaged), frozenset(path for _, path, _ in found))
 
 
 def read_record(path: Path) -> Record:
@@ -457,17 +460,20 @@ def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]
         damaged.append((Path(error.filename), f"cannot be read: {error.strerror}"))
 
     for parent, directories, files in os.walk(directory.absolute(), onerror=unreadable):
-        here = Path(parent)
-        directories[:] = [name for name in directories if name != "corrupt" and not name.startswith(".")]
-        if not any(_RUN.fullmatch(part) for part in here.parts):
+        above, here = parent.split("/")[-2:]
+        is_run = _RUN.fullmatch(here) is not None
+        unread = ("corrupt", "predictions", "features", "checkpoint") if is_run else ("corrupt",)
+        directories[:] = [name for name in directories if name not in unread and not name.startswith(".")]
+        if not is_run and not _IN_RUN.search(parent):
             continue
-        for path in (here / name for name in files if not name.startswith(".")):
-            if here.parent.name == "scores" and path.suffix == ".json":
-                yield path
-            elif here.name == "conflicts":
-                damaged.append((path, "another content was published first under this name; not used: compare the two"))
-            elif _RUN.fullmatch(here.name) and path.name in ("run.json", "failed.json"):
-                yield path
+        for name in files:
+            if name.startswith("."):
+                continue
+            if (above == "scores" and name.endswith(".json")) or (is_run and name in ("run.json", "failed.json")):
+                yield Path(parent, name)
+            elif here == "conflicts":
+                problem = "another content was published first under this name; not used: compare the two"
+                damaged.append((Path(parent, name), problem))
 
 
 def _identity(record: Record) -> tuple[str | int, ...]:
