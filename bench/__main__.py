@@ -3,6 +3,7 @@
 Heavy imports wait inside the commands: `frostbench --help` answers at once.
 """
 
+import enum
 import os
 import shlex
 import shutil
@@ -42,6 +43,14 @@ Device = t.Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Threads = t.Annotated[int, typer.Option(min=0, help="Threads of a run; 0 is the cores divided by the jobs.")]
 Kind = t.Literal["encoders", "protocols", "datasets", "suites"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
+
+
+class Section(enum.StrEnum):  # typer takes no list of literals
+    train = enum.auto()
+    extract = enum.auto()
+    linear = enum.auto()
+    knn = enum.auto()
+    suite = enum.auto()
 
 
 def _version(wanted: bool) -> None:
@@ -212,6 +221,29 @@ def doctor(data_root: DataRoot = None) -> None:
         print(line)
 
 
+@app.command()
+def speed(
+    sections: t.Annotated[list[Section], typer.Argument(help="What to measure; everything if not given.")] = [],  # noqa: B006
+    quick: t.Annotated[bool, typer.Option("--quick", help="Two minutes on two cores, not ten.")] = False,
+    device: Device = "auto",
+    threads: Threads = 0,
+    output: t.Annotated[Path, typer.Option(help="The same as JSON.")] = Path("speed.json"),
+) -> None:
+    """Measure this harness beside what people use instead, on this machine."""
+    from bench import launch, machine, speed
+    from results import store
+
+    settings = launch.settings(Path(), threads, device, None, True, [])
+    at = speed.rates(machine.pick_device(device), settings.threads)
+    print(f"{at}\n", flush=True)
+    rows = list(speed.measure(sections or list(Section), at, speed.QUICK if quick else speed.FULL, _say))
+    width, colour = _terminal()
+    _print(speed.table(rows, width=width, colour=colour))
+    store.replace(output, store.canonical(speed.report(at, rows)))
+    if any(row.failed for row in rows):
+        raise typer.Exit(FAILED)
+
+
 def main() -> None:
     """Run the command line; errors that a user can mend are a sentence on stderr and an exit code."""
     debug = "--debug" in sys.argv[1:]
@@ -250,10 +282,15 @@ def _status(error: Exception) -> int:
 
 
 def _table(board: "Leaderboard") -> None:
-    """As wide as the terminal, if it is one."""
+    width, colour = _terminal()
+    _print(board.render("table", width=width, colour=colour))
+
+
+def _terminal() -> tuple[int | None, bool]:
+    """The width of the terminal and whether it may be coloured, if it is one."""
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else None
-    _print(board.render("table", width=width, colour=terminal and "NO_COLOR" not in os.environ))
+    return width, terminal and "NO_COLOR" not in os.environ
 
 
 def _print(text: str) -> None:

@@ -73,6 +73,11 @@ class Linear(Protocol):
         return Scores({"top1": top1}, predictions, details)
 
 
+def fit(features: Tensor, labels: Tensor, strength: float, tolerance: float = 1e-3, max_passes: int = 1000) -> "Fit":
+    """One regression of labels (n,) on features (n, d), standardised inside, without a selection."""
+    return _Problem(features, labels).solve(strength, tolerance, max_passes, None)
+
+
 class Fit(t.NamedTuple):
     strength: float
     weights: Tensor  # float64 (classes present, d), of standardised features
