@@ -14,16 +14,28 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bench import data, machine, resolve
+from bench import data, machine, resolve, samples
 from bench.diagnostics import diagnose
 from bench.extract import features_on_disk
+from bench.samples import SAMPLES
 from bench.suite import ProtocolSpec, RunSpec
-from encoders.base import Encoder, EncoderError, Features, ImageSet, Progress, Training, shown
-from protocols.base import FeatureSet
+from encoders.base import (
+    Encoder,
+    EncoderError,
+    Features,
+    Generative,
+    ImageSet,
+    ImageShape,
+    Progress,
+    Training,
+    frozen,
+    shown,
+)  # fmt: skip
+from protocols.base import FeatureSet, Protocol, Quality, SampleProtocol, Samples, Scores
 from results import store
-from results.record import Provenance, Record
+from results.record import Alarm, Provenance, Record
 from results.store import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -75,8 +87,8 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
     encoder = recipe(spec, settings)
     reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins).items()}
-    pairs = [(tap, protocol) for tap in encoder.taps for protocol in spec.protocols]
-    wanted = [(tap, p) for tap, p in pairs if tap in (reads[p.name] or (tap,))]
+    judged = (*encoder.taps, SAMPLES) if isinstance(encoder, Generative) else encoder.taps
+    wanted = [(tap, p) for tap in judged for p in spec.protocols if tap in (reads[p.name] or encoder.taps)]
     missing = tuple((tap, p) for tap, p in wanted if directory.record(tap, p.file_name) not in whole)
     budget = encoder.label_budget
     labels: int | t.Literal["all"] = 0 if not encoder.uses_labels else "all" if budget is None else budget
@@ -128,8 +140,8 @@ def _execute(planned: PlannedRun, settings: Settings, watcher: Watcher, device: 
     watcher.stage("loading")
     dataset = load_data(spec, settings)
     encoder = recipe(spec, settings)
-    fitted = _reload(encoder, directory, dataset.train) if directory.run_json.exists() else None
-    module, seconds = fitted or _fit(planned, encoder, dataset, watcher, device, made)
+    fitted = _reload(planned, encoder, dataset.train) if directory.run_json.exists() else None
+    module, generator, seconds = fitted or _fit(planned, encoder, dataset, watcher, device, made)
     module.to(device)
     watcher.stage("extracting")
     started = time.perf_counter()
@@ -137,38 +149,86 @@ def _execute(planned: PlannedRun, settings: Settings, watcher: Watcher, device: 
     features = features_on_disk(directory.features, spec.encoder.name, module, parts, encoder.taps, device)
     train, test = features["train"], features["test"]
     seconds = seconds | {"extract": time.perf_counter() - started}
-    alarms = {tap: diagnose(train[tap]) for tap, _ in planned.missing}
+    alarms = {tap: diagnose(train[tap]) for tap, _ in planned.missing if tap != SAMPLES}
     known = resolve.protocols(settings.plugins)
-    for tap, protocol in planned.missing:
-        watcher.stage(f"scoring {tap} with {protocol.label}")
-        judge = known[protocol.name].model_validate_json(json.dumps(protocol.params))
-        started = time.perf_counter()
-        scores = judge.score(
-            _feature_set(train, tap, dataset.train), _feature_set(test, tap, dataset.test), seed=spec.seed
-        )
-        score_seconds = time.perf_counter() - started
-        predictions = directory.predictions(tap, protocol.file_name)
-        store.replace(predictions, _predictions(scores.predictions.cpu().numpy(), dataset.test))
-        record = _record(
-            planned,
-            made,
-            dataset=dataset,
-            status="done",
-            tap=tap,
-            dimensions=train[tap].shape[1],
-            protocol=protocol.name,
-            protocol_label=protocol.label,
-            protocol_params=protocol.params,
-            protocol_version=protocol.version,
-            metrics=scores.metrics,
-            details=scores.details,
-            alarms=alarms[tap],
-            predictions=predictions.relative_to(directory.path).as_posix(),
-            seconds=seconds | {"score": score_seconds},
-        )
-        store.publish_record(directory.record(tap, protocol.file_name), record)
+    for (tap, name), group in _together(planned.missing).items():
+        scored: t.Iterator[Scores] | t.Iterator[Quality]
+        settled = [known[name].model_validate_json(json.dumps(protocol.params)) for protocol in group]
+        if generator is not None and tap == SAMPLES:
+            scored, alarms[tap] = _judge_samples(settled, encoder, generator.to(device), dataset, test, spec.seed)
+        else:
+            gallery, queries = _feature_set(train, tap, dataset.train), _feature_set(test, tap, dataset.test)
+            scored = known[name].score_all(settled, gallery, queries, seed=spec.seed)
+        for protocol in group:
+            watcher.stage(f"scoring {tap} with {protocol.label}")
+            started = time.perf_counter()
+            scores: t.Any = next(scored)  # Scores, or the Quality of samples
+            score_seconds = time.perf_counter() - started  # work that several share is done for the first of them
+            predictions = None
+            if isinstance(scores, Scores):
+                predictions = directory.predictions(tap, protocol.file_name)
+                store.replace(predictions, _predictions(scores.predictions.cpu().numpy(), dataset.test))
+            record = _record(
+                planned,
+                made,
+                dataset=dataset,
+                status="done",
+                tap=tap,
+                dimensions=None if tap == SAMPLES else train[tap].shape[1],
+                protocol=protocol.name,
+                protocol_label=protocol.label,
+                protocol_params=protocol.params,
+                protocol_version=protocol.version,
+                metrics=scores.metrics,
+                details=scores.details,
+                alarms=alarms[tap],
+                predictions=predictions and predictions.relative_to(directory.path).as_posix(),
+                seconds=seconds | {"score": score_seconds},
+            )
+            store.publish_record(directory.record(tap, protocol.file_name), record)
     if not settings.keep_features:
         shutil.rmtree(directory.features, ignore_errors=True)
+
+
+def _together(missing: t.Iterable[tuple[str, ProtocolSpec]]) -> dict[tuple[str, str], list[ProtocolSpec]]:
+    """{(tap, name of a protocol): its settings}, which may share their work."""
+    groups: dict[tuple[str, str], list[ProtocolSpec]] = {}
+    for tap, protocol in missing:
+        groups.setdefault((tap, protocol.name), []).append(protocol)
+    return groups
+
+
+def _judge_samples(
+    judges: t.Sequence[Protocol],
+    encoder: Encoder,
+    generator: nn.Module,
+    dataset: data.Dataset,
+    features: Features,
+    seed: int,
+) -> tuple[t.Iterator[Quality], list[Alarm]]:
+    """What each protocol says of the generator's images, one after the other; and what looks wrong with them.
+
+    `features`: of the test images.
+    """
+    assert isinstance(encoder, Generative)
+    codes = encoder.codes(features)
+    reconstructions = None if codes is None else samples.make(encoder, generator, codes)
+    train, test = (
+        _feature_set({SAMPLES: torch.from_numpy(np.array(part.images)).flatten(1) / 255}, SAMPLES, part)
+        for part in (dataset.train, dataset.test)
+    )
+
+    def made(count: int) -> Tensor | None:
+        drawn = samples.draw(encoder, count, seed)
+        return None if drawn is None else samples.make(encoder, generator, drawn)
+
+    def found() -> t.Iterator[Quality]:
+        for judge in judges:
+            assert isinstance(judge, SampleProtocol)
+            images = Samples(made(judge.samples), reconstructions, dataset.train.shape)
+            yield judge.judge(images, train, test, seed=seed)
+
+    return found(), samples.alarms(encoder, made(1000), features, dataset.test, seed)
 
 
 def _fit(
@@ -178,8 +238,8 @@ def _fit(
     watcher: Watcher,
     device: torch.device,
     made: Provenance,
-) -> tuple[nn.Module, dict[str, float]]:
-    """Train, then publish the frozen encoder; run.json comes last and says that the rest is whole."""
+) -> tuple[nn.Module, nn.Module | None, dict[str, float]]:
+    """Train, then publish encoder and generator, both frozen; run.json comes last and says that the rest is whole."""
     spec, directory = planned.spec, planned.directory
     images = shown(dataset.train, encoder, spec.seed)
     training = Training(spec.seed, device, planned.precision, watcher.training)
@@ -187,8 +247,15 @@ def _fit(
     started = time.perf_counter()
     module = encoder.fit(images, training)
     seconds = {"fit": time.perf_counter() - started}
-    weights = safetensors.torch.save({name: v.cpu().contiguous() for name, v in module.state_dict().items()})
+    weights = _weights(module)
     store.replace(directory.weights, weights)
+    generator, hashes = training.generator, {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    if generator is not None and isinstance(encoder, Generative):
+        images_of = _weights(generator)
+        store.replace(directory.generator, images_of)
+        hashes["generator_sha256"] = hashlib.sha256(images_of).hexdigest()
+        for name, picture in samples.pictures(encoder, generator, module, dataset.test, spec.seed).items():
+            store.replace(directory.pictures / name, picture)
     store.replace(directory.history, _csv(training.history))
     about = {
         "encoder": spec.encoder.name,
@@ -196,7 +263,7 @@ def _fit(
         "encoder_version": spec.encoder_version,
         "shape": list(dataset.train.shape),
         "taps": list(encoder.taps),
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        **hashes,
     }
     store.replace(directory.encoder_json, store.canonical(about))
     run = _record(planned, made, dataset=dataset, status="done", seconds=seconds).model_dump(
@@ -204,26 +271,41 @@ def _fit(
     )
     for field in [field for field in run if field.startswith("protocol")]:
         del run[field]
-    run |= {"taps": _dimensions(module, images, device), "weights_sha256": about["weights_sha256"]}
+    run |= {"taps": _dimensions(module, images, device), **hashes}
     store.publish_run(directory.run_json, run)
-    return module, seconds
+    return module, generator, seconds
 
 
-def _reload(encoder: Encoder, directory: RunDirectory, train: ImageSet) -> tuple[nn.Module, dict[str, float]] | None:
-    """The frozen encoder of an earlier call, its file checked before it is read; None if it has to be made again."""
+def _reload(
+    planned: PlannedRun, encoder: Encoder, train: ImageSet
+) -> tuple[nn.Module, nn.Module | None, dict[str, float]] | None:
+    """Encoder and generator of an earlier call, their files checked before they are read; None to make them again."""
+    directory = planned.directory
     try:
         run = store.read_run(directory.run_json)
-        weights = directory.weights.read_bytes()
+        module = _loaded(encoder.build, train, directory.weights, run.get("weights_sha256"))
+        generator = None
+        if isinstance(encoder, Generative) and any(tap == SAMPLES for tap, _ in planned.missing):
+            generator = _loaded(encoder.build_generator, train, directory.generator, run.get("generator_sha256"))
     except (store.StoreError, OSError):
-        run, weights = {}, b""
-    if hashlib.sha256(weights).hexdigest() != run.get("weights_sha256"):
         logger.warning("the encoder in %s is damaged or gone; training it again", directory.path)
         store.set_aside(directory.run_json)
         return None
+    return module, generator, run["seconds"]
+
+
+def _loaded(build: t.Callable[[ImageShape], nn.Module], train: ImageSet, path: Path, sha256: str | None) -> nn.Module:
+    weights = path.read_bytes()
+    if hashlib.sha256(weights).hexdigest() != sha256:
+        raise store.StoreError(f"{path}: not what was written")
     with torch.random.fork_rng():
-        module = encoder.build(train.shape)
+        module = build(train.shape)
     module.load_state_dict(safetensors.torch.load(weights), strict=True)
-    return module.eval().requires_grad_(False), run["seconds"]
+    return frozen(module)
+
+
+def _weights(module: nn.Module) -> bytes:
+    return safetensors.torch.save({name: v.cpu().contiguous() for name, v in module.state_dict().items()})
 
 
 def _record(planned: PlannedRun, made: Provenance, *, dataset: data.Dataset | None = None, **judged: t.Any) -> Record:

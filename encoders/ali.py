@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks, objectives
-from encoders.base import Encoder, EncoderError, Features, ImageSet, ImageShape, Training
+from encoders.base import EncoderError, Features, Generative, ImageSet, ImageShape, Training
 from encoders.networks import unit
-from encoders.training import Adam, Player, Turn, settle, train
+from encoders.training import Adam, Player, Turn, settle, settle_generator, train
 
 SQUARES = ((5, 1), (4, 2), (4, 1), (4, 2))  # kernel and stride of the first convolutions
 WIDTHS = (32, 64, 128, 256, 512)  # channels of those and of the one that leaves 1x1
@@ -24,7 +24,7 @@ STD = 0.01  # of every initial weight
 SLOPE = 0.1  # of the leaky units
 
 
-class ALI(Encoder):
+class ALI(Generative):
     """Encoder, which samples its codes, and generator together fool a discriminator of (image, code) pairs."""
 
     source: t.ClassVar[str] = "Dumoulin et al. 2017, arXiv:1606.00704"
@@ -46,20 +46,29 @@ class ALI(Encoder):
             return _Taps(networks.BiGANEncoder(shape, 2 * self.latent, self.hidden))
         return _Taps(_Encoder(shape, self.latent))
 
+    def build_generator(self, shape: ImageShape) -> nn.Module:
+        if self.body == "mlp":
+            return networks.BiGANGenerator(shape, self.latent, self.hidden)
+        return _Generator(shape, self.latent)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return torch.randn(count, self.latent, device=device)
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
+            generator = self.build_generator(data.shape)
             if self.body == "mlp":
-                generator: nn.Module = networks.BiGANGenerator(data.shape, self.latent, self.hidden)
                 discriminator: nn.Module = networks.BiGANDiscriminator(data.shape, self.latent, self.hidden)
             else:
-                generator = _Generator(data, self.latent)
                 discriminator = _Discriminator(data.shape, self.latent)
+        if isinstance(generator, _Generator):
+            generator.start_at(data)
         divergence = objectives.divergence("gan")
 
         def play(images: Tensor) -> dict[str, Tensor]:
             x = unit(images)
-            z = torch.randn(len(x), self.latent, device=x.device)
+            z = self.draw(len(x), x.device)
             mean, log_std = taps.body(x)[1].float().chunk(2, dim=1)
             real = discriminator(x, mean + log_std.exp() * torch.randn_like(mean))
             fake = discriminator(generator(z), z)
@@ -73,6 +82,7 @@ class ALI(Encoder):
         adam = Adam(self.learning_rate, self.beta1)
         players = [Player("discriminator", [discriminator], adam), Player("generator", [generator, taps.body], adam)]
         train(run, data, players, [Turn(play, observes=(divergence.observed,))], self.epochs, self.batch_size)
+        run.generator = settle_generator(generator, self.draw, run)
         return settle(taps, data, run)
 
 
@@ -115,22 +125,26 @@ class _Encoder(nn.Module):
 class _Generator(nn.Module):
     """The encoder's mirror, 1-4-10-13-28-32, then two 1x1 convolutions. Images in [0, 1], about the mean one."""
 
-    def __init__(self, data: ImageSet, latent: int) -> None:
+    def __init__(self, shape: ImageShape, latent: int) -> None:
         super().__init__()
         widths = (latent, *reversed(WIDTHS[:-1]), WIDTHS[0])
-        sizes = [(1, 1), *reversed(_sizes(data.shape))]
+        sizes = [(1, 1), *reversed(_sizes(shape))]
         layers: list[nn.Module] = []
         for i, o, (kernel, stride), small, large in zip(
-            widths, widths[1:], reversed(_windows(data.shape)), sizes, sizes[1:]
+            widths, widths[1:], reversed(_windows(shape)), sizes, sizes[1:]
         ):
             height, width = (b - stride * (a - 1) - span for a, b, span in zip(small, large, kernel))
             missing = (height, width)  # where a stride had left rows or columns over
             layers += [nn.ConvTranspose2d(i, o, kernel, stride, output_padding=missing, bias=False), *_normed(o)]
-        layers += [nn.Conv2d(32, 32, 1, bias=False), *_normed(32), nn.Conv2d(32, data.shape[0], 1, bias=False)]
+        layers += [nn.Conv2d(32, 32, 1, bias=False), *_normed(32), nn.Conv2d(32, shape[0], 1, bias=False)]
         self.grow = nn.Sequential(*layers)
         self.apply(_small_weights)
+        self.bias = nn.Parameter(torch.zeros(shape))
+
+    def start_at(self, data: ImageSet) -> None:
+        """Begin with images about the mean of these."""
         mean = torch.from_numpy(data.images.mean(axis=0) / 255).float()
-        self.bias = nn.Parameter(torch.logit(mean.clamp(1e-7, 1 - 1e-7)))  # (c, h, w)
+        self.bias.data = torch.logit(mean.clamp(1e-7, 1 - 1e-7))
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.grow(z[:, :, None, None]) + self.bias)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks
-from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, Squash, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+from encoders.training import Adam, Player, Turn, constant_then_decay, encoded, settle, settle_generator, train
 
 
-class Autoencoder(Encoder):
+class Autoencoder(Generative):
     """Image -> code -> the same image, by absolute (l1) or squared (l2) error of the pixels."""
 
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782, table 1"
@@ -38,10 +38,13 @@ class Autoencoder(Encoder):
     def build(self, shape: ImageShape) -> CodeTaps:
         return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), Squash())
 
+    def build_generator(self, shape: ImageShape) -> nn.Module:
+        return self._bodies[1](shape, self.latent, self.hidden)
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
-            generator = self._bodies[1](data.shape, self.latent, self.hidden)
+            generator = self.build_generator(data.shape)
         error = F.l1_loss if self.loss == "l1" else F.mse_loss
 
         def reconstruct(images: Tensor) -> dict[str, Tensor]:
@@ -52,7 +55,9 @@ class Autoencoder(Encoder):
         adam = Adam(self.learning_rate, self.beta1, weight_decay=self.weight_decay)
         players = [Player("autoencoder", [taps.body, generator], adam, constant_then_decay)]
         train(run, data, players, [Turn(reconstruct)], self.epochs, self.batch_size)
-        return settle(taps, data, run)
+        settle(taps, data, run)
+        run.generator = settle_generator(generator, encoded(taps, data), run)
+        return taps
 
     @property
     def _bodies(self) -> tuple[t.Any, t.Any]:

@@ -97,13 +97,15 @@ class Progress:
 
 @dataclasses.dataclass
 class Training:
-    """The circumstances of one fit: everything that is not the recipe. The loop writes `history`, a row an epoch."""
+    """The circumstances of one fit: everything that is not the recipe. The loop writes `history`, a row an epoch; a
+    recipe that learns to make images leaves its `generator` here."""
 
     seed: int
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     precision: t.Literal["float32", "bfloat16"] = "float32"
     report: t.Callable[[Progress], None] = lambda _: None
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    generator: nn.Module | None = None  # what a `Generative` recipe makes images with, frozen
 
     def seeded(self, *stream: str | int) -> contextlib.AbstractContextManager[None]:
         return seeded(self.seed, *stream)
@@ -144,6 +146,26 @@ class Encoder(BaseModel, abc.ABC):
     @abc.abstractmethod
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         """Learn from the training images, as `shown` gives them. The module is returned frozen."""
+
+
+class Generative(Encoder):
+    """A recipe that also learns to make images from codes; its `fit` leaves the frozen generator in `run.generator`."""
+
+    @abc.abstractmethod
+    def build_generator(self, shape: ImageShape) -> nn.Module:
+        """The module that makes images (n, c, h, w) of codes, with fresh weights from torch's global generator."""
+
+    def draw(self, count: int, device: torch.device) -> Tensor | None:  # noqa: ARG002
+        """So many codes from torch's global generator, whose images are samples; None if it can only reconstruct."""
+        return None
+
+    def codes(self, features: Features) -> Tensor | None:
+        """The codes of images with these features, whose images are reconstructions; None if there are none."""
+        return features.get("code")
+
+    def pictures(self, made: Tensor) -> Tensor:
+        """What the generator gives, as floats in [0, 1]."""
+        return made
 
 
 def shown(data: ImageSet, recipe: Encoder, seed: int) -> ImageSet:

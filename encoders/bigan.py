@@ -14,15 +14,15 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from encoders import networks, objectives
-from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, Squash, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
 
 Pair = tuple[Tensor, Tensor]  # images (b, c, h, w) and codes (b, latent)
 Pairs = t.Callable[[Tensor], tuple[Pair, Pair]]  # from bytes to the real pairs and the generated ones
 
 
-class BiGAN(Encoder):
+class BiGAN(Generative):
     """Encoder and generator together fool a discriminator that sees an image and its code."""
 
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782"
@@ -51,17 +51,23 @@ class BiGAN(Encoder):
     def build(self, shape: ImageShape) -> CodeTaps:
         return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), Squash())
 
+    def build_generator(self, shape: ImageShape) -> nn.Module:
+        return self._bodies[1](shape, self.latent, self.hidden)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return torch.rand(count, self.latent, device=device) * 2 - 1
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        _, generator_body, discriminator_body = self._bodies
+        discriminator_body = self._bodies[2]
         with run.seeded("init"):
             taps = self.build(data.shape)
-            generator = generator_body(data.shape, self.latent, self.hidden)
+            generator = self.build_generator(data.shape)
             norm = self.objective != "wasserstein_gp"  # the penalty is on each pair's slope, which batch-norm mixes
             discriminator = discriminator_body(data.shape, self.latent, self.hidden, norm)
 
         def pairs(images: Tensor) -> tuple[Pair, Pair]:
             x = unit(images)
-            z = torch.rand(len(x), self.latent, device=x.device) * 2 - 1
+            z = self.draw(len(x), x.device)
             return (x, taps.squash(taps.body(x)[1])), (generator(z), z)
 
         adam = Adam(self.learning_rate, self.beta1, weight_decay=self.weight_decay)
@@ -74,6 +80,7 @@ class BiGAN(Encoder):
         else:
             turns = self._divergence(self.objective, discriminator, pairs)
         train(run, data, players, turns, self.epochs, self.batch_size)
+        run.generator = settle_generator(generator, self.draw, run)
         return settle(taps, data, run)
 
     def _divergence(self, objective: objectives.Objective, discriminator: nn.Module, pairs: Pairs) -> list[Turn]:

@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 import torch
+from torch import nn
 
-from encoders.base import Encoder, EncoderError, Features, ImageSet, Training, shown
+from encoders.base import Encoder, EncoderError, Features, Generative, ImageSet, Training, shown
 
 
 def check_encoder(recipe: Encoder, train: ImageSet) -> None:
@@ -14,7 +15,8 @@ def check_encoder(recipe: Encoder, train: ImageSet) -> None:
 
     The recipe survives JSON; fitting needs no labels beyond its budget, leaves the images and
     torch's random state alone and gives the same bits for the same seed; the module is frozen, gives the promised taps
-    as finite float32 rows, and its weights alone, loaded into a fresh `build`, give the same features.
+    as finite float32 rows, and its weights alone, loaded into a fresh `build`, give the same features. A `Generative`
+    recipe leaves a frozen generator behind whose images are in 0..1 and follow from its weights alone.
     """
     name = type(recipe).__name__
     parsed = type(recipe).model_validate_json(recipe.model_dump_json())
@@ -43,6 +45,29 @@ def check_encoder(recipe: Encoder, train: ImageSet) -> None:
     reloaded = _features(fresh, given)
     same = all(torch.equal(features[tap], reloaded[tap]) for tap in features)
     _require(same, name, "gives other features after its weights were saved and loaded")
+    if isinstance(recipe, Generative):
+        _check_generator(recipe, run.generator, features, given)
+
+
+@torch.no_grad()
+def _check_generator(recipe: Generative, generator: nn.Module | None, features: Features, images: ImageSet) -> None:
+    name = type(recipe).__name__
+    if generator is None:
+        raise EncoderError(f"{name} leaves no run.generator behind")
+    _require(not any(part.training for part in generator.modules()), name, "leaves a generator in training mode")
+    with torch.random.fork_rng():
+        fresh = recipe.build_generator(images.shape).eval()
+        drawn = recipe.draw(8, torch.device("cpu"))
+    fresh.load_state_dict(generator.state_dict(), strict=True)
+    own = recipe.codes({tap: rows[:8] for tap, rows in features.items()})
+    _require(drawn is not None or own is not None, name, "has a generator, but no codes to give it")
+    for codes in (drawn, own):
+        if codes is not None:
+            made = recipe.pictures(generator(codes))
+            _require(made.shape == (len(codes), *images.shape), name, f"makes images {tuple(made.shape)}")
+            _require(bool(((made >= 0) & (made <= 1)).all()), name, "makes images that are not in 0..1")
+            same = torch.equal(made, recipe.pictures(fresh(codes)))
+            _require(same, name, "makes other images after its generator's weights were saved and loaded")
 
 
 @torch.no_grad()

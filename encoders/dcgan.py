@@ -12,12 +12,12 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from encoders import objectives
-from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import DCGANDiscriminator, DCGANGenerator, signed
-from encoders.training import Adam, Player, Turn, settle, train
+from encoders.training import Adam, Player, Turn, settle, settle_generator, train
 
 
-class DCGAN(Encoder):
+class DCGAN(Generative):
     """Generator against discriminator, both convolutional, one step each in turn."""
 
     source: t.ClassVar[str] = "Radford et al. 2015, arXiv:1511.06434"
@@ -43,15 +43,24 @@ class DCGAN(Encoder):
     def build(self, shape: ImageShape) -> DCGANDiscriminator:
         return DCGANDiscriminator(shape, self.width, self.layers, layer_taps=self.layer_taps)
 
+    def build_generator(self, shape: ImageShape) -> nn.Module:
+        return DCGANGenerator(shape, self.latent, self.width, self.layers)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return torch.rand(count, self.latent, device=device) * 2 - 1
+
+    def pictures(self, made: Tensor) -> Tensor:
+        return (made + 1) / 2
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
-            generator = DCGANGenerator(data.shape, self.latent, self.width, self.layers)
+            generator = self.build_generator(data.shape)
 
         divergence = objectives.divergence(self.objective, self.pi, self.alpha)
 
         def sample(count: int, device: torch.device) -> Tensor:
-            return generator(torch.rand(count, self.latent, device=device) * 2 - 1)
+            return generator(self.draw(count, device))
 
         def judge(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
@@ -67,4 +76,5 @@ class DCGAN(Encoder):
         players = [Player("discriminator", [taps], adam), Player("generator", [generator], adam)]
         turns = [Turn(judge, observes=(divergence.observed,)), Turn(fool)]
         train(run, data, players, turns, self.epochs, self.batch_size)
+        run.generator = settle_generator(generator, self.draw, run)
         return settle(taps, data, run)

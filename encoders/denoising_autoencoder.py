@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks
-from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, logits_of, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+from encoders.training import Adam, Player, Turn, constant_then_decay, encoded, settle, settle_generator, train
 
 Corruption = t.Literal["masking", "salt_and_pepper", "gaussian"]
 
@@ -32,7 +32,7 @@ def corrupt(x: Tensor, corruption: Corruption, level: float) -> Tensor:
     return torch.where(torch.rand_like(x) < level, noise, x)
 
 
-class DenoisingAutoencoder(Encoder):
+class DenoisingAutoencoder(Generative):
     """Damaged image -> code -> the clean image, by the cross-entropy of its pixels. Features are of clean images."""
 
     source: t.ClassVar[str] = "Vincent et al. 2010, JMLR 11"
@@ -54,10 +54,16 @@ class DenoisingAutoencoder(Encoder):
     def build(self, shape: ImageShape) -> CodeTaps:
         return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), nn.Identity())
 
+    def build_generator(self, shape: ImageShape) -> nn.Module:
+        return logits_of(self._bodies[1](shape, self.latent, self.hidden))
+
+    def pictures(self, made: Tensor) -> Tensor:
+        return torch.sigmoid(made)
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
-            decoder = logits_of(self._bodies[1](data.shape, self.latent, self.hidden))
+            decoder = self.build_generator(data.shape)
 
         def denoise(images: Tensor) -> dict[str, Tensor]:
             x = unit(images)
@@ -67,7 +73,9 @@ class DenoisingAutoencoder(Encoder):
         adam = Adam(self.learning_rate, self.beta1)
         players = [Player("autoencoder", [taps.body, decoder], adam, constant_then_decay)]
         train(run, data, players, [Turn(denoise)], self.epochs, self.batch_size)
-        return settle(taps, data, run)
+        settle(taps, data, run)
+        run.generator = settle_generator(decoder, encoded(taps, data), run)
+        return taps
 
     @property
     def _bodies(self) -> tuple[t.Any, t.Any]:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import objectives
-from encoders.base import Encoder, Features, ImageSet, ImageShape, Training
+from encoders.base import Features, Generative, ImageSet, ImageShape, Training
 from encoders.networks import unit
-from encoders.training import SGD, Adam, Player, Turn, settle, train
+from encoders.training import SGD, Adam, Player, Turn, settle, settle_generator, train
 
 
-class GAN(Encoder):
+class GAN(Generative):
     """Generator against maxout discriminator, both perceptrons; the discriminator's hidden layers are the taps."""
 
     source: t.ClassVar[str] = "Goodfellow et al. 2014, arXiv:1406.2661"
@@ -50,16 +50,22 @@ class GAN(Encoder):
             return _Discriminator(math.prod(shape), self.discriminator_hidden, _PLU)
         return _Discriminator(math.prod(shape), self.discriminator_hidden, lambda i, o: _Maxout(i, o, self.pieces))
 
+    def build_generator(self, shape: ImageShape) -> "_Generator":
+        return _Generator(shape, self.latent, self.generator_hidden)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return torch.randn(count, self.latent, device=device)
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
-            generator = _Generator(data.shape, self.latent, self.generator_hidden)
+            generator = self.build_generator(data.shape)
         generator.start_at(data)
 
         divergence = objectives.divergence(self.objective, self.pi, self.alpha)
 
         def sample(images: Tensor) -> Tensor:
-            return generator(torch.randn(len(images), self.latent, device=images.device))
+            return generator(self.draw(len(images), images.device))
 
         def play(images: Tensor) -> dict[str, Tensor]:
             generated = sample(images)
@@ -96,6 +102,7 @@ class GAN(Encoder):
             Player("generator", [generator], optimizer, decay),
         ]
         train(run, data, players, turns, self.epochs, self.batch_size)
+        run.generator = settle_generator(generator, self.draw, run)
         return settle(taps, data, run)
 
 

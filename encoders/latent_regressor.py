@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks, objectives
-from encoders.base import Encoder, Features, ImageSet, ImageShape, Training
+from encoders.base import Features, Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, Squash, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
 
 
-class LatentRegressor(Encoder):
+class LatentRegressor(Generative):
     """A GAN, and an encoder from its images back to their noise, by sigmoid cross-entropy."""
 
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782"
@@ -45,15 +45,21 @@ class LatentRegressor(Encoder):
         nn.init.zeros_(encoder.last.weight)
         return _Taps(CodeTaps(encoder, Squash()), discriminator_body(shape, None, self.hidden))
 
+    def build_generator(self, shape: ImageShape) -> nn.Module:
+        return self._bodies[1](shape, self.latent, self.hidden)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return torch.rand(count, self.latent, device=device) * 2 - 1
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
-            generator = self._bodies[1](data.shape, self.latent, self.hidden)
+            generator = self.build_generator(data.shape)
         encoder, discriminator = taps.encoder.body, taps.discriminator
         divergence = objectives.divergence("gan")
 
         def play(images: Tensor) -> dict[str, Tensor]:
-            z = torch.rand(len(images), self.latent, device=images.device) * 2 - 1
+            z = self.draw(len(images), images.device)
             generated = generator(z)
             real, fake = discriminator(unit(images)), discriminator(generated)
             judged = divergence.discriminator_loss(real, fake)
@@ -73,6 +79,7 @@ class LatentRegressor(Encoder):
             Player("encoder", [encoder], adam, constant_then_decay),
         ]
         train(run, data, players, [Turn(play, observes=(divergence.observed,))], self.epochs, self.batch_size)
+        run.generator = settle_generator(generator, self.draw, run)
         return settle(taps, data, run)
 
     @property

@@ -259,6 +259,34 @@ def settle(module: nn.Module, images: ImageSet, run: Training, batch_size: int =
     While training, the running statistics lag behind the weights and, in a discriminator, mix real images with
     generated ones. As Donahue et al. and Radford et al. did: a plain average over batches, unbiased variance.
     """
+    batch = min(batch_size, len(images))
+    starts = list(range(0, len(images) - batch + 1, batch))[:SETTLE_BATCHES]
+    rows = (images.images[start : start + batch] for start in starts)
+    return _settle(module, (torch.from_numpy(np.array(some)) for some in rows), run)
+
+
+def settle_generator(
+    generator: nn.Module, draw: t.Callable[[int, torch.device], Tensor | None], run: Training, batch_size: int = 128
+) -> nn.Module:
+    """The generator on `run.device`, frozen, its batch-norm statistics averaged afresh over codes that `draw` gives."""
+    with run.seeded("settle"):
+        codes = (draw(batch_size, run.device) for _ in range(SETTLE_BATCHES // 10))
+        return _settle(generator, (some for some in codes if some is not None), run)
+
+
+def encoded(taps: nn.Module, images: ImageSet) -> t.Callable[[int, torch.device], Tensor]:
+    """Draws codes of images, for the generator of a method whose codes follow no prior."""
+
+    def draw(count: int, device: torch.device) -> Tensor:
+        rows = images.images[torch.randint(len(images), (count,)).numpy()]
+        with torch.no_grad():
+            codes: Tensor = taps(torch.from_numpy(rows).to(device))["code"]
+        return codes
+
+    return draw
+
+
+def _settle(module: nn.Module, batches: t.Iterable[Tensor], run: Training) -> nn.Module:
     frozen(module).to(run.device)
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     for layer in layers:
@@ -266,8 +294,7 @@ def settle(module: nn.Module, images: ImageSet, run: Training, batch_size: int =
         layer.momentum = None  # a cumulative average
         layer.train()
     if layers:
-        batch = min(batch_size, len(images))
         with torch.no_grad():
-            for start in list(range(0, len(images) - batch + 1, batch))[:SETTLE_BATCHES]:
-                module(torch.from_numpy(np.array(images.images[start : start + batch])).to(run.device))
+            for batch in batches:
+                module(batch.to(run.device))
     return frozen(module)

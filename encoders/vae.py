@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks
-from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, logits_of, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def gaussian(logits: Tensor, x: Tensor) -> Tensor:
     return -x[0].numel() / 2 * (math.log(2 * math.pi) + variance.log() + 1)
 
 
-class VAE(Encoder):
+class VAE(Generative):
     """Maximise the evidence lower bound: the likelihood of an image given its code, less what the code tells.
 
     Its history has both terms and the bound (`elbo`), in nats an image. The features are those of the posterior's mean.
@@ -61,10 +61,19 @@ class VAE(Encoder):
     def build(self, shape: ImageShape) -> CodeTaps:
         return CodeTaps(self._bodies[0](shape, 2 * self.latent, self.hidden), _Mean())
 
+    def build_generator(self, shape: ImageShape) -> nn.Module:
+        return logits_of(self._bodies[1](shape, self.latent, self.hidden))
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return torch.randn(count, self.latent, device=device)
+
+    def pictures(self, made: Tensor) -> Tensor:
+        return torch.sigmoid(made)
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
-            decoder = logits_of(self._bodies[1](data.shape, self.latent, self.hidden))
+            decoder = self.build_generator(data.shape)
         log_likelihood = bernoulli if self.likelihood == "bernoulli" else gaussian
 
         def bound(images: Tensor) -> dict[str, Tensor]:
@@ -79,6 +88,7 @@ class VAE(Encoder):
         players = [Player("vae", [taps.body, decoder], Adam(self.learning_rate, self.beta1), constant_then_decay)]
         turn = Turn(bound, observes=("log_likelihood", "kl", "elbo"))
         train(run, data, players, [turn], self.epochs, self.batch_size)
+        run.generator = settle_generator(decoder, self.draw, run)
         return settle(taps, data, run)
 
     @property

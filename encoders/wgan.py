@@ -13,12 +13,12 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from encoders import objectives
-from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import DCGANDiscriminator, DCGANGenerator, MLPCritic, MLPGenerator, signed, spectral_norm
-from encoders.training import Player, Turn, settle, train
+from encoders.training import Player, Turn, settle, settle_generator, train
 
 
-class WGAN(Encoder):
+class WGAN(Generative):
     """Several steps of a critic with clipped weights for each of the generator; the critic's layers are the taps."""
 
     source: t.ClassVar[str] = "Arjovsky et al. 2017, arXiv:1701.07875"
@@ -49,16 +49,24 @@ class WGAN(Encoder):
             spectral_norm(critic)
         return critic
 
+    def build_generator(self, shape: ImageShape) -> nn.Module:
+        if self.body == "mlp":
+            return MLPGenerator(shape, self.latent, self.hidden)
+        return DCGANGenerator(shape, self.latent, self.width, self.layers)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return torch.randn(count, self.latent, device=device)
+
+    def pictures(self, made: Tensor) -> Tensor:
+        return (made + 1) / 2
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             critic = self.build(data.shape)
-            if self.body == "mlp":
-                generator: nn.Module = MLPGenerator(data.shape, self.latent, self.hidden)
-            else:
-                generator = DCGANGenerator(data.shape, self.latent, self.width, self.layers)
+            generator = self.build_generator(data.shape)
 
         def sample(images: Tensor) -> Tensor:
-            return generator(torch.randn(len(images), self.latent, device=images.device))
+            return generator(self.draw(len(images), images.device))
 
         def criticise(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
@@ -88,4 +96,5 @@ class WGAN(Encoder):
         if not self.spectral_norm:
             clip()
         train(run, data, players, turns, self.epochs, self.batch_size)
+        run.generator = settle_generator(generator, self.draw, run)
         return settle(critic, data, run)

@@ -13,12 +13,12 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 
 from encoders import objectives
-from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import DCGANDiscriminator, DCGANGenerator, MLPCritic, MLPGenerator, signed, spectral_norm
-from encoders.training import Adam, Player, Turn, settle, train
+from encoders.training import Adam, Player, Turn, settle, settle_generator, train
 
 
-class WGANGP(Encoder):
+class WGANGP(Generative):
     """Several steps of a critic under a gradient penalty for each of the generator; its layers are the taps."""
 
     source: t.ClassVar[str] = "Gulrajani et al. 2017, arXiv:1704.00028"
@@ -50,16 +50,24 @@ class WGANGP(Encoder):
             spectral_norm(critic)
         return critic
 
+    def build_generator(self, shape: ImageShape) -> nn.Module:
+        if self.body == "mlp":
+            return MLPGenerator(shape, self.latent, self.hidden)
+        return DCGANGenerator(shape, self.latent, self.width, self.layers)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return torch.randn(count, self.latent, device=device)
+
+    def pictures(self, made: Tensor) -> Tensor:
+        return (made + 1) / 2
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             critic = self.build(data.shape)
-            if self.body == "mlp":
-                generator: nn.Module = MLPGenerator(data.shape, self.latent, self.hidden)
-            else:
-                generator = DCGANGenerator(data.shape, self.latent, self.width, self.layers)
+            generator = self.build_generator(data.shape)
 
         def sample(images: Tensor) -> Tensor:
-            return generator(torch.randn(len(images), self.latent, device=images.device))
+            return generator(self.draw(len(images), images.device))
 
         def criticise(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
@@ -75,4 +83,5 @@ class WGANGP(Encoder):
         players = [Player("critic", [critic], adam), Player("generator", [generator], adam)]
         turns = [Turn(criticise, lambda _: self.critic_steps, ("wasserstein_estimate",)), Turn(approach)]
         train(run, data, players, turns, self.epochs, self.batch_size)
+        run.generator = settle_generator(generator, self.draw, run)
         return settle(critic, data, run)

@@ -9,7 +9,7 @@ import typing as t
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
 
 
@@ -71,6 +71,45 @@ class Protocol(BaseModel, abc.ABC):
 
         Raises ProtocolError for features this protocol is not defined on.
         """
+
+    @classmethod
+    def score_all(
+        cls, protocols: t.Sequence[t.Self], train: FeatureSet, test: FeatureSet, *, seed: int
+    ) -> t.Iterator[Scores]:
+        """What `score` gives for each of several settings of this protocol, which may share their work."""
+        return (protocol.score(train, test, seed=seed) for protocol in protocols)
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """What a generator made. Images are floats in [0, 1]."""
+
+    images: Tensor | None  # float32 (m, c, h, w), of codes drawn from the prior; None if the method has none
+    reconstructions: Tensor | None  # float32 (n_test, c, h, w), of the test images' codes; None if it has none
+    shape: tuple[int, int, int]  # (c, h, w)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quality:
+    """What a protocol found in what a generator made."""
+
+    metrics: dict[str, float]  # of results.metrics, which knows their units
+    details: dict[str, t.Any]  # plain JSON
+
+
+class SampleProtocol(Protocol):
+    """A way of judging what an encoder's generator makes, beside the real images; it knows no features."""
+
+    reads = ("samples",)  # in place of a tap
+
+    samples: PositiveInt = 10_000  # images that are drawn
+
+    @abc.abstractmethod
+    def judge(self, made: Samples, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:
+        """What is made against real images: `train` and `test` are their pixels in [0, 1], (n, c * h * w)."""
+
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:  # noqa: ARG002
+        raise ProtocolError(f"{type(self).__name__} judges what a generator makes, not features")
 
 
 def stratified_split(

@@ -9,11 +9,13 @@ import dataclasses
 import html
 import io
 import json
+import math
 import textwrap
 import typing as t
 from collections import defaultdict
 from dataclasses import dataclass
 
+from results.metrics import METRICS
 from results.record import Json, Record
 from results.statistics import mean_interval
 
@@ -44,7 +46,7 @@ class Row:
     tap: str | None
     protocol: str | None  # label@version, and what tells it from a namesake
     metric: str | None
-    mean: float | None  # a fraction in 0..1, like `low`, `high` and `values`
+    mean: float | None  # like `low`, `high` and `values` a fraction in 0..1, unless the metric is one of METRICS
     low: float | None  # the 95 % interval of the mean over seeds; one seed has none
     high: float | None
     seeds: int
@@ -80,7 +82,7 @@ COLUMNS = [field.name.removeprefix("is_") for field in dataclasses.fields(Row)]
 class Leaderboard:
     """The rows of every table: datasets in the alphabet, in each the encoders that saw no label, then those that did.
 
-    In both sections the best comes first, what failed last.
+    In both the features come first, then what the encoders generate; the best on top, what failed last.
     """
 
     rows: list[Row]
@@ -88,17 +90,17 @@ class Leaderboard:
     def render(self, format: Format, *, width: int | None = None, colour: bool = False) -> str:
         """The leaderboard as text that ends with a newline.
 
-        `json` and `csv` have the rows, fractions in 0..1. The others have a table a dataset, and one more for encoders
-        that saw labels, scores in percent. `table` folds what is wider than `width` columns (None, for pipes and files:
-        as wide as it must be) and cuts nothing.
+        `json` and `csv` have the rows, fractions in 0..1. The others have a table a dataset, one more for encoders that
+        saw labels, and one for what encoders generate; fractions in percent. `table` folds what is wider than `width`
+        columns (None, for pipes and files: as wide as it must be) and cuts nothing.
         """
         if format == "json":
             return json.dumps([row.plain() for row in self.rows], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         if format == "csv":
             return _csv(self.rows)
-        sections: dict[tuple[str, bool], list[Row]] = defaultdict(list)
+        sections: dict[tuple[str, bool, bool], list[Row]] = defaultdict(list)
         for row in self.rows:
-            sections[row.dataset, row.labels != 0].append(row)
+            sections[row.dataset, row.labels != 0, row.metric in METRICS].append(row)
         tables = [_table(rows) for rows in sections.values()]
         legend = _legend(self.rows) if tables else EMPTY
         if format == "markdown":
@@ -126,9 +128,13 @@ def leaderboard(records: t.Iterable[Record]) -> Leaderboard:
         tables[name, record.fingerprint or known.get(name, "")].append(record)
     shown = _told_apart({table: (table[0], {"data": table[1][:12]}) for table in tables})
     sections = [
-        (shown[table], [record for record in tables[table] if (record.labels != 0) == labelled])
+        (
+            shown[table],
+            [one for one in tables[table] if (one.labels != 0) == labelled and _is_of_samples(one) == of_samples],
+        )
         for table in sorted(tables)
         for labelled in (False, True)
+        for of_samples in (False, True)
     ]
     return Leaderboard([row for dataset, members in sections for row in _ranked(dataset, members)])
 
@@ -141,7 +147,8 @@ def _ranked(dataset: str, records: list[Record]) -> list[Row]:
     protocols = _told_apart({key: (_versioned(record), _protocol_facts(record)) for _, key, record in done})
     cells: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
     for encoder, protocol, record in done:
-        cells[encoders[encoder], record.tap or "", protocols[protocol], next(iter(record.metrics))].append(record)
+        for metric in record.metrics if _is_of_samples(record) else [next(iter(record.metrics))]:
+            cells[encoders[encoder], record.tap or "", protocols[protocol], metric].append(record)
     mended = {(record.label, record.seed): record.provenance.started for *_, record in done}  # the newest, being sorted
     failures: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for key, record in encoded:
@@ -149,22 +156,42 @@ def _ranked(dataset: str, records: list[Record]) -> list[Row]:
             failures[encoders[key], record.error or ""].append(record)
 
     of_seeds = len({record.seed for record in records})
-    scored = {cell: _row(dataset, cell[0], cell[2], of_seeds, members) for cell, members in cells.items()}
-    columns = sorted({cell[2:] for cell in cells})
+    scored = {cell: _row(dataset, cell[0], *cell[2:], of_seeds, members) for cell, members in cells.items()}
+    columns = sorted({cell[2:] for cell in cells}, key=_column_order)
     lines = {cell[:2]: [scored.get((*cell[:2], *column)) for column in columns] for cell in cells}
-    best_first = sorted(lines, key=lambda line: ([-(row.mean or 0) if row else 1 for row in lines[line]], line))
-    failed = [_row(dataset, encoder, None, of_seeds, failures[encoder, error]) for encoder, error in sorted(failures)]
+    best_first = sorted(lines, key=lambda line: ([_rank(row) for row in lines[line]], line))
+    failed = [
+        _row(dataset, encoder, None, None, of_seeds, failures[encoder, error]) for encoder, error in sorted(failures)
+    ]
     return [row for line in best_first for row in lines[line] if row] + failed
 
 
-def _row(dataset: str, encoder: str, protocol: str | None, of_seeds: int, records: list[Record]) -> Row:
+def _is_of_samples(record: Record) -> bool:
+    return any(metric in METRICS for metric in record.metrics)
+
+
+def _column_order(column: tuple[str, str]) -> tuple[str, int, str]:
+    protocol, metric = column
+    return protocol, list(METRICS).index(metric) if metric in METRICS else 0, metric
+
+
+def _rank(row: Row | None) -> float:
+    """Smaller is better; what is missing comes last."""
+    if row is None or row.mean is None:
+        return math.inf
+    return row.mean if row.metric in METRICS and not METRICS[row.metric].higher_is_better else -row.mean
+
+
+def _row(
+    dataset: str, encoder: str, protocol: str | None, metric: str | None, of_seeds: int, records: list[Record]
+) -> Row:
     """One row from records, oldest first, that differ in their seeds only; or that failed with the same error."""
     by_seed = {record.seed: record for record in records}  # the newest of each seed
     members = [by_seed[seed] for seed in sorted(by_seed)]
     one, made = members[0], [record.provenance for record in members]
-    metric = next(iter(one.metrics), None)
     values = [record.metrics[metric] for record in members] if metric else []
-    interval = mean_interval(values) if values else None
+    bounds = (-math.inf, math.inf) if metric in METRICS else (0.0, 1.0)
+    interval = mean_interval(values, bounds=bounds) if values else None
     fits = [record.seconds["fit"] for record in members if "fit" in record.seconds]
     return Row(
         dataset=dataset,
@@ -287,11 +314,17 @@ class _Table:
 
 def _table(rows: list[Row]) -> _Table:
     metrics = {row.metric for row in rows if row.metric}
-    columns = sorted({(row.protocol or "", row.metric or "") for row in rows if row.status == "done"})
+    columns = sorted(
+        {(row.protocol or "", row.metric or "") for row in rows if row.status == "done"}, key=_column_order
+    )
     lines: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         lines[row.encoder, row.tap or f"failed: {row.error}"].append(row)
-    header = [protocol if len(metrics) == 1 else f"{protocol} {metric}" for protocol, metric in columns]
+    if metrics & METRICS.keys():
+        several = len({protocol for protocol, _ in columns}) > 1
+        header = [f"{protocol} {METRICS[name].title}" if several else METRICS[name].title for protocol, name in columns]
+    else:
+        header = [protocol if len(metrics) == 1 else f"{protocol} {metric}" for protocol, metric in columns]
     return _Table(
         _caption(rows),
         [_clean(name) for name in header],
@@ -321,10 +354,11 @@ def _line(cells: list[Row], columns: list[tuple[str, str]]) -> _Line:
 
 
 def _score(row: Row, seeds: int) -> str:
-    """Percent: '96.84 ± 0.31', one seed '96.84'; '(n=1)' behind it where it has fewer seeds than its neighbours."""
+    """'96.84 ± 0.31', one seed '96.84'; '(n=1)' behind it where it has fewer seeds than its neighbours."""
     mean, low, high = row.mean or 0.0, row.low, row.high
     half = max(mean - low, high - mean) if low is not None and high is not None else None  # one side can be clipped
-    text = f"{100 * mean:.2f}" + ("" if half is None else f" ± {100 * half:.2f}")
+    times, digits = (1, METRICS[row.metric].digits) if row.metric in METRICS else (100, 2)
+    text = f"{times * mean:.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
     return text if row.seeds == seeds else f"{text} (n={row.seeds})"
 
 
@@ -345,6 +379,8 @@ def _caption(rows: list[Row]) -> str:
     facts.append(_named(_agreed([row.commit for row in made]), "commit {}", "several commits"))
     if one.labels != 0:
         facts.append("encoders that saw labels")
+    if one.metric in METRICS:
+        facts.append("what encoders generate")
     return ", ".join(fact for fact in facts if fact)
 
 
@@ -357,17 +393,20 @@ def _count(number: int, thing: str) -> str:
 
 
 def _legend(rows: list[Row]) -> str:
-    metrics = sorted({row.metric for row in rows if row.metric})
-    legend = (
-        f"Scores: {_clean(', '.join(metrics))} in percent, the mean over seeds ± half its 95 % interval (Student t "
-    )
-    legend += "over seeds: wide for 2, none for 1), which says nothing of other test images. Seconds: mean over seeds."
+    metrics = sorted({row.metric for row in rows if row.metric and row.metric not in METRICS})
+    legend = f"Scores: {_clean(', '.join(metrics))} in percent, the" if metrics else "The"
+    legend += " mean over seeds ± half its 95 % interval (Student t over seeds: wide for 2, none for 1), which says "
+    legend += "nothing of other test images. Seconds: mean over seeds."
     if any(row.is_control for row in rows):
         legend += " (control) marks what a learned encoder has to beat."
     if any(row.labels != 0 for row in rows):
         legend += " Encoders that saw labels of the training images stand apart, with the number of these labels."
+    made = {row.metric for row in rows}
+    if made & METRICS.keys():
+        about = (f"{one.title}: {one.about}" for name, one in METRICS.items() if name in made)
+        legend += f" Of what encoders generate: {'; '.join(about)}."
     if any(row.alarms for row in rows):
-        legend += " (!) marks features that look collapsed, whatever they score: why is in the csv and the json."
+        legend += " (!) marks what looks collapsed, whatever it scores: why is in the csv and the json."
     return legend
 
 

@@ -61,7 +61,7 @@ class Record(BaseModel):
     protocol_label: str | None = None
     protocol_params: dict[str, Json] = Field(default_factory=dict)
     protocol_version: int | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)  # fractions in 0..1; the first is the one tables show
+    metrics: dict[str, float] = Field(default_factory=dict)  # fractions in 0..1, the first shown; or METRICS
     details: dict[str, Json] = Field(default_factory=dict)
     alarms: list[Alarm] = Field(default_factory=list)  # about the tap's features; records of before have none
     predictions: str | None = None  # file with a class for every test image, beside this record's run directory

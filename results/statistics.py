@@ -17,19 +17,22 @@ class Interval:
     n: int
 
 
-def mean_interval(values: t.Sequence[float], confidence: float = 0.95) -> Interval:
-    """The mean of fractions, one a seed, with Student's t interval of that mean, clipped to 0..1.
+def mean_interval(
+    values: t.Sequence[float], confidence: float = 0.95, bounds: tuple[float, float] = (0.0, 1.0)
+) -> Interval:
+    """The mean of values, one a seed, with Student's t interval of that mean, clipped to where values can lie.
 
     It covers the true mean over seeds in `confidence` of all experiments if the scores spread normally around it. With
     2 seeds it reaches 9 standard deviations either way, which is honest: they say little. Equal values give width zero.
     It speaks of seeds only, not of which test images were drawn. Source: Student 1908, The probable error of a mean.
 
-    Raises ValueError for no values, and for values that are not fractions in 0..1.
+    Raises ValueError for no values, and for values outside their bounds.
     """
     if not values:
         raise ValueError("a mean needs at least one value; got none")
-    if not all(0 <= value <= 1 for value in values):  # NaN fails this too
-        raise ValueError(f"values must be fractions in 0..1; got {list(values)}")
+    lowest, highest = bounds
+    if not all(lowest <= value <= highest for value in values):  # NaN fails this too
+        raise ValueError(f"values must lie in {lowest:g}..{highest:g}; got {list(values)}")
     n = len(values)
     if n == 1:
         return Interval(values[0], None, None, 1)
@@ -38,4 +41,4 @@ def mean_interval(values: t.Sequence[float], confidence: float = 0.95) -> Interv
     mean = math.fsum(values) / n  # fsum: the same bits in whatever order the values come
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
     half = float(stdtrit(n - 1, (1 + confidence) / 2)) * math.sqrt(variance / n)
-    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half), n)
+    return Interval(mean, max(lowest, mean - half), min(highest, mean + half), n)

@@ -5,6 +5,7 @@ the same directory, is synced, and is then linked to its name (published once) o
 
     <suite directory>/<label>/<dataset>/seed<k>-<key>/
         run.json  encoder.safetensors  encoder.json  history.csv  failed.json  checkpoint/  features/
+        generator.safetensors  pictures/    of methods that make images
         scores/<tap>/<protocol>.json        a Record each, with a SHA-256 over the rest of it
         predictions/<tap>/<protocol>.npz
         conflicts/, scores/<tap>/conflicts/ what was published a second time with different content: kept, never used
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from results.metrics import METRICS
 from results.record import Json, Record
 
 ROOM = 64 * 2**20  # bytes that must be free before a run starts: its weights, features and scores
@@ -178,6 +180,14 @@ class RunDirectory:
     @property
     def weights(self) -> Path:
         return self.path / "encoder.safetensors"
+
+    @property
+    def generator(self) -> Path:
+        return self.path / "generator.safetensors"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
 
     @property
     def encoder_json(self) -> Path:
@@ -417,7 +427,7 @@ def _record_to_bytes(path: Path, record: Record) -> bytes:
 
 def _check_fractions(path: Path, record: Record) -> None:
     for metric, value in record.metrics.items():
-        if not 0 <= value <= 1:
+        if metric not in METRICS and not 0 <= value <= 1:
             raise StoreError(f"{path}: metrics are fractions in 0..1; {metric} is {value}")
 
 
@@ -462,7 +472,7 @@ def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]
     for parent, directories, files in os.walk(directory.absolute(), onerror=unreadable):
         above, here = parent.split("/")[-2:]
         is_run = _RUN.fullmatch(here) is not None
-        unread = ("corrupt", "predictions", "features", "checkpoint") if is_run else ("corrupt",)
+        unread = ("corrupt", "predictions", "features", "checkpoint", "pictures") if is_run else ("corrupt",)
         directories[:] = [name for name in directories if name not in unread and not name.startswith(".")]
         if not is_run and not _IN_RUN.search(parent):
             continue

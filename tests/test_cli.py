@@ -41,7 +41,7 @@ def frostbench(
             "aae ali autoencoder bigan dcgan denoising_autoencoder gan gmm kmeans latent_regressor pca pixels "
             "random_projection rbm untrained vae wgan wgan_gp",
         ),
-        ("protocols", "argmax assignment knn linear"),
+        ("protocols", "argmax assignment generative knn linear"),
         (
             "datasets",
             "mnist5k digits mnist fashion_mnist cifar10 cifar100 svhn stl10 folder:PATH npz:PATH parquet:PATH",

@@ -2,13 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from bench.generative import (
+from bench import data
+from protocols import generative
+from protocols.base import FeatureSet, ProtocolError, Samples
+from protocols.generative import (
     SIGMAS,
     Coverage,
+    GenerativeQuality,
     Reconstruction,
     classifier_frechet_distance,
     log_densities,
@@ -16,6 +21,7 @@ from bench.generative import (
     parzen,
     reconstruction,
 )
+from results.metrics import METRICS
 
 
 def normal(count: int, dimensions: int, seed: int = 0) -> Tensor:
@@ -31,16 +37,64 @@ def test_reconstructions_by_hand() -> None:
     assert (halfway.error, halfway.ratio) == pytest.approx((0.01, 0.01 / 0.81), rel=1e-5)
 
 
+def digit_sets(rows: int = 1000) -> tuple[FeatureSet, FeatureSet]:
+    found = data.load("mnist5k", limit=rows)
+    train, test = (
+        FeatureSet(torch.from_numpy(part.images / np.float32(255)).flatten(1), torch.from_numpy(part.labels.copy()), 10)
+        for part in (found.train, found.test)
+    )
+    return train, test
+
+
+def test_real_images_are_the_best_samples_and_their_own_reconstructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocols.generative.CLASSIFIER_IMAGES", 5000)
+    both, test = digit_sets(2000)
+    train, others = both.rows(torch.arange(1000)), both.rows(torch.arange(1000, 2000))
+    shape = (1, 28, 28)
+    noise = torch.rand(1000, *shape, generator=torch.Generator().manual_seed(0))
+    ones = train.features[train.labels == 1][:90].repeat(11, 1).view(-1, *shape)
+
+    def judged(images: Tensor | None, reconstructions: Tensor | None) -> dict[str, float]:
+        return GenerativeQuality().judge(Samples(images, reconstructions, shape), train, test, seed=0).metrics
+
+    real = judged(others.features.view(-1, *shape), test.features.view(-1, *shape))
+    assert list(real) == [name for name in METRICS if name in real]
+    assert (real["classes_covered"], real["reconstruction_error"], real["reconstruction_ratio"]) == (10, 0, 0)
+    assert real["kl_to_uniform"] < 0.05
+    collapsed, wrong = judged(ones, None), judged(noise, noise)
+    assert collapsed["kl_to_uniform"] > 1.5  # log 10 is what is left of 10 classes when all is one
+    for other in (collapsed, wrong):
+        assert other["parzen"] < real["parzen"] - 20
+        assert other["classifier_frechet"] > 10 * real["classifier_frechet"]
+    assert wrong["reconstruction_ratio"] == pytest.approx(1, abs=0.01)
+    assert "reconstruction_error" not in collapsed
+    assert set(judged(None, noise)) == {"reconstruction_error", "reconstruction_ratio"}
+
+
+def test_the_classifier_is_the_same_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocols.generative.CLASSIFIER_IMAGES", 500)
+    train, test = digit_sets(200)
+    made = Samples(torch.rand(50, 1, 28, 28, generator=torch.Generator().manual_seed(0)), None, (1, 28, 28))
+    first = GenerativeQuality().judge(made, train, test, seed=0)
+    generative._CLASSIFIERS.clear()
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    assert GenerativeQuality().judge(made, train, test, seed=0) == first
+    assert torch.equal(state, torch.get_rng_state())
+    with pytest.raises(ProtocolError, match="GenerativeQuality judges what a generator makes, not features"):
+        GenerativeQuality().score(train, test, seed=0)
+
+
 def test_one_sample_is_one_gaussian() -> None:
     images, sample = normal(5, 12).view(5, 3, 4), normal(1, 12, seed=1).view(1, 3, 4)
     expected = torch.distributions.Normal(sample, 0.3).log_prob(images).sum(dim=(1, 2))
-    assert torch.allclose(log_densities(images, sample, 0.3), expected)
+    assert torch.allclose(log_densities(images, sample, [0.3])[0], expected)
 
 
 def test_many_samples_of_a_gaussian_are_a_wider_gaussian() -> None:
     samples, images = normal(200_000, 2), normal(50, 2, seed=1)
     wide = torch.distributions.Normal(0.0, math.sqrt(1 + 0.5**2)).log_prob(images).sum(dim=1)
-    assert torch.allclose(log_densities(images, samples, 0.5), wide, atol=0.05)
+    assert torch.allclose(log_densities(images, samples, [0.5])[0], wide, atol=0.05)
 
 
 def test_parzen_picks_sigma_by_the_validation_images_alone_and_gives_the_standard_error() -> None:

@@ -269,7 +269,7 @@ def test_an_alarm_of_any_seed_marks_its_tap_in_every_format_and_no_other() -> No
             assert text.count(dead.text) == 1
         else:
             assert text.count("code (!)") == 1
-            assert "(!) marks features that look collapsed" in " ".join(text.split())
+            assert "(!) marks what looks collapsed" in " ".join(text.split())
             assert "(!)" not in leaderboard(BOARD).render(form)
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench.__main__ import main
 from results import store
+from results.metrics import METRICS
 
 SUITE = """
 suite: small
@@ -120,7 +122,8 @@ def test_a_run_leaves_weights_history_records_and_predictions(frostbench: t.Call
     assert bigan.name.startswith("seed0-")
     assert len(bigan.name) == len("seed0-") + 16
     assert {path.name for path in bigan.iterdir()} == {
-        "run.json", "encoder.safetensors", "encoder.json", "history.csv", "scores", "predictions",
+        "run.json", "encoder.safetensors", "encoder.json", "generator.safetensors", "history.csv", "pictures", "scores",
+        "predictions",
     }  # fmt: skip
     assert (bigan / "history.csv").read_text().splitlines()[0].startswith("epoch,seconds,images_per_second,")
     assert len((bigan / "history.csv").read_text().splitlines()) == 1 + 2
@@ -186,6 +189,33 @@ def test_a_new_protocol_refits_nothing(frostbench: t.Callable[..., Done]) -> Non
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("encoder.safetensors")} == fitted
     frostbench("run", "small.yaml", "--output", "fresh")
     assert numbers(Path("runs")) == numbers(Path("fresh"))  # weights read back score as those just trained
+
+
+def test_what_a_generator_makes_is_pictured_and_judged(frostbench: t.Callable[..., Done]) -> None:
+    frostbench("run", "small.yaml")
+    (bigan,) = Path("runs/small/bigan/digits-limit300").iterdir()
+    assert {path.name for path in (bigan / "pictures").iterdir()} == {
+        "samples.png", "reconstructions.png", "interpolations.png",
+    }  # fmt: skip
+    with Image.open(bigan / "pictures/samples.png") as picture:
+        assert picture.size == (8 * (10 * 10 - 2), 8 * (10 * 10 - 2))
+    weights = (bigan / "generator.safetensors").stat().st_mtime_ns
+    with_samples = "protocols=[linear, {name: knn, k: 1}, {name: generative, samples: 200}]"
+    done = frostbench("run", "small.yaml", "--set", with_samples)
+    assert done.code == 0, done.err
+    assert "what encoders generate" in done.out
+    assert (bigan / "generator.safetensors").stat().st_mtime_ns == weights  # nothing was trained again
+    frostbench("run", "small.yaml", "--set", with_samples, "--output", "fresh")
+    found = numbers(Path("runs"))
+    assert found == numbers(Path("fresh"))
+    (key,) = [identity for identity in found if identity[4] == "samples"]
+    assert list(found[key][1]) == list(METRICS)
+
+    (bigan / "generator.safetensors").write_bytes(b"")
+    for path in bigan.glob("scores/samples/*"):
+        path.unlink()
+    assert frostbench("run", "small.yaml", "--set", with_samples).code == 0
+    assert numbers(Path("runs")) == found
 
 
 def test_features_that_were_kept_give_the_scores_that_fresh_ones_give(frostbench: t.Callable[..., Done]) -> None:
@@ -350,7 +380,7 @@ def test_a_full_disk_ends_the_suite_plainly_and_loses_nothing(
     def full(descriptor: int) -> None:
         nonlocal synced
         synced += 1
-        if synced > 40:
+        if synced > 52:
             raise OSError(28, "No space left on device")
         real(descriptor)
 
@@ -358,7 +388,7 @@ def test_a_full_disk_ends_the_suite_plainly_and_loses_nothing(
     done = frostbench("run", "small.yaml")
     assert done.code == 2
     assert "disk full" in done.err
-    kept = times(Path("runs"))
+    kept = {path: stamp for path, stamp in times(Path("runs")).items() if "predictions" not in path.parts}
     monkeypatch.setattr(os, "fsync", real)
     contents = store.read_store(Path("runs"))
     assert contents.damaged == []

@@ -60,5 +60,5 @@ def test_order_changes_no_bit() -> None:
 
 @pytest.mark.parametrize("values", [[], [math.nan], [0.5, math.inf], [0.5, 96.84], [-0.1, 0.5]])
 def test_what_is_not_fractions_is_refused(values: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"fractions in 0\.\.1|at least one"):
+    with pytest.raises(ValueError, match=r"lie in 0\.\.1|at least one"):
         mean_interval(values)
