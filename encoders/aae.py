@@ -1,30 +1,39 @@
 """Adversarial autoencoder: an autoencoder whose codes are pushed onto a prior by a discriminator.
 
-Source: Makhzani et al. 2015, arXiv:1511.05644. Deterministic encoder, Gaussian prior. Differs: Adam, as every public
-implementation we know uses it, in place of the paper's SGD with momentum; the `conv` body is Deep InfoMax's encoder.
+Source: Makhzani et al. 2015, arXiv:1511.05644; its three posteriors and the priors of its figures. Differs:
+Adam, as every public implementation we know uses it, in place of the paper's SGD with momentum; the `conv` body is Deep
+InfoMax's encoder. The prior of a category times a Gaussian has encoders of its own: clustering_aae, semisupervised_aae.
 """
 
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks, objectives
-from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.base import Encoder, Features, ImageSet, ImageShape, Training
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
+from encoders.priors import Gaussian, MixtureOfGaussians, Prior, SwissRoll, Uniform
 from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
 
 
 class AAE(Encoder):
-    """Reconstruct, then tell codes from the prior, then hide the codes in the prior: three turns a batch."""
+    """Reconstruct, then tell codes from the prior, then hide the codes in the prior: three turns a batch.
+
+    The posterior is what an image's code is drawn from while training: a `deterministic` function of the image, a
+    `gaussian` whose mean and variance the encoder gives, or `universal`, a function of the image and of N(0, 1) noise
+    in one more channel. Features are never drawn: they are the Gaussian's mean, and the function of noise that is zero.
+    """
 
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
 
     body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images
-    latent: PositiveInt = 8  # dimensions of the code
-    prior_std: PositiveFloat = 5.0  # of the Gaussian that the codes should follow
+    posterior: t.Literal["deterministic", "gaussian", "universal"] = "deterministic"
+    prior: t.Literal["gaussian", "uniform", "mixture", "swiss_roll"] = "gaussian"  # that the codes should follow
+    latent: PositiveInt = 8  # dimensions of the code; even for the mixture and the roll, which stand in each pair
+    prior_std: PositiveFloat = 5.0  # of the Gaussian prior, the only one whose scale is free
     hidden: PositiveInt = 1000
     epochs: NonNegativeInt = 400
     batch_size: PositiveInt = 128
@@ -36,18 +45,35 @@ class AAE(Encoder):
     def taps(self) -> tuple[str, ...]:
         return (*self._bodies[0].taps, "code")
 
+    @model_validator(mode="after")
+    def _figures_need_pairs(self) -> t.Self:
+        if self.prior in ("mixture", "swiss_roll") and self.latent % 2:
+            raise ValueError(f"the prior {self.prior!r} is two-dimensional; set latent to 2 or another even number")
+        return self
+
     def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), nn.Identity())
+        body = self._bodies[0]
+        if self.posterior == "gaussian":
+            return CodeTaps(body(shape, 2 * self.latent, self.hidden), _Mean())
+        if self.posterior == "universal":
+            channels, height, width = shape
+            return CodeTaps(_Noisy(body((channels + 1, height, width), self.latent, self.hidden)), nn.Identity())
+        return CodeTaps(body(shape, self.latent, self.hidden), nn.Identity())
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
             decoder = self._bodies[1](data.shape, self.latent, self.hidden)
             discriminator = CodeDiscriminator(self.latent, self.hidden)
+        prior = self._prior
 
         def encode(images: Tensor) -> tuple[Tensor, Tensor]:
             x = unit(images)
-            return x, taps.body(x)[1]
+            code = taps.body(x)[1]
+            if self.posterior == "gaussian":
+                mean, log_variance = code.chunk(2, dim=1)
+                code = mean + (log_variance / 2).exp() * torch.randn_like(mean)
+            return x, code
 
         def reconstruct(images: Tensor) -> dict[str, Tensor]:
             x, code = encode(images)
@@ -56,8 +82,8 @@ class AAE(Encoder):
         def judge(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 _, code = encode(images)
-            prior = torch.randn(len(code), self.latent, device=code.device) * self.prior_std
-            return {"discriminator": objectives.cross_entropy(discriminator(prior), discriminator(code))}
+            real = prior.sample(len(code), code.device)
+            return {"discriminator": objectives.cross_entropy(discriminator(real), discriminator(code))}
 
         def hide(images: Tensor) -> dict[str, Tensor]:
             _, code = encode(images)
@@ -78,3 +104,29 @@ class AAE(Encoder):
         if self.body == "mlp":
             return networks.MLPEncoder, networks.MLPDecoder
         return networks.ConvEncoder, networks.ConvGenerator
+
+    @property
+    def _prior(self) -> Prior:
+        if self.prior == "gaussian":
+            return Gaussian(self.latent, self.prior_std)
+        return {"uniform": Uniform, "mixture": MixtureOfGaussians, "swiss_roll": SwissRoll}[self.prior](self.latent)
+
+
+class _Mean(nn.Module):
+    """Means and log-variances side by side -> the means."""
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        return outputs.chunk(2, dim=1)[0]
+
+
+class _Noisy(nn.Module):
+    """A body with noise in one more channel while it learns, and zeros once it is frozen."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> tuple[Features, Tensor]:
+        noise = torch.randn_like(x[:, :1]) if self.training else torch.zeros_like(x[:, :1])
+        features: tuple[Features, Tensor] = self.body(torch.cat([x, noise], dim=1))
+        return features

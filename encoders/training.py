@@ -82,12 +82,14 @@ def once(step: int) -> int:  # noqa: ARG001 - how often a turn is taken is a fun
 class Turn:
     """One forward pass on uint8 images (b, c, h, w) gives {player: its loss}; just those players move, at once.
 
-    What it gives under the names in `observes` moves nobody: the history keeps its mean over each epoch.
+    What it gives under the names in `observes` moves nobody: the history keeps its mean over each epoch. A turn that
+    `reads_labels` is given those of the images too: int64 (b,), -1 where withheld.
     """
 
-    losses: t.Callable[[Tensor], dict[str, Tensor]]
+    losses: t.Callable[..., dict[str, Tensor]]
     times: t.Callable[[int], int] = once  # step, from 0 -> repetitions within it, each on images of its own
     observes: tuple[str, ...] = ()
+    reads_labels: bool = False
 
 
 @dataclasses.dataclass
@@ -117,6 +119,8 @@ def train(
             network.to(run.device).train()
     state = State.start(players)
     pixels = torch.from_numpy(np.array(images.images)).to(run.device)  # bytes: a quarter of the floats they become
+    known = np.full(len(images), -1) if images.labels is None else np.array(images.labels)
+    labels = torch.from_numpy(known).to(run.device)
     batch = min(batch_size, len(pixels))
     batches = len(pixels) // batch  # of an epoch
     orders = _Orders(run, len(pixels))
@@ -131,17 +135,18 @@ def train(
             for turn, repetitions in zip(turns, times):
                 for repetition in range(repetitions):
                     at = state.read + repetition
-                    order = orders[at // batches]
                     start = at % batches * batch
-                    _take(turn, pixels[order[start : start + batch]], state, run, watch)
+                    rows = orders[at // batches][start : start + batch]
+                    shown = (pixels[rows], labels[rows]) if turn.reads_labels else (pixels[rows],)
+                    _take(turn, shown, state, run, watch)
             state.step += 1
             state.read += max(times)
             watch.step_done(state.read)
 
 
-def _take(turn: Turn, images: Tensor, state: State, run: Training, watch: "_Watch") -> None:
+def _take(turn: Turn, shown: tuple[Tensor, ...], state: State, run: Training, watch: "_Watch") -> None:
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-        given = turn.losses(images)
+        given = turn.losses(*shown)
     for name in turn.observes:
         watch.saw(name, given.pop(name).detach())
     last = len(given) - 1

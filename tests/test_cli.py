@@ -38,8 +38,9 @@ def frostbench(
     [
         (
             "encoders",
-            "aae ali autoencoder bigan dcgan denoising_autoencoder gan gmm kmeans latent_regressor pca pixels "
-            "random_projection rbm untrained vae wgan wgan_gp",
+            "aae ali autoencoder bigan clustering_aae dcgan denoising_autoencoder gan gmm kmeans label_informed_aae "
+            "latent_regressor pca pixels random_projection rbm semisupervised_aae supervised_aae untrained vae wgan "
+            "wgan_gp",
         ),
         ("protocols", "argmax assignment generative knn linear"),
         (

@@ -20,16 +20,20 @@ from encoders.autoencoder import Autoencoder
 from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training, derive_seed, frozen, seeded
 from encoders.bigan import BiGAN
 from encoders.check import check_encoder
+from encoders.clustering_aae import ClusteringAAE
 from encoders.dcgan import DCGAN
 from encoders.denoising_autoencoder import DenoisingAutoencoder
 from encoders.gan import GAN
 from encoders.gmm import GMM
 from encoders.kmeans import KMeans
+from encoders.label_informed_aae import LabelInformedAAE
 from encoders.latent_regressor import LatentRegressor
 from encoders.pca import PCA
 from encoders.pixels import Pixels
 from encoders.random_projection import RandomProjection
 from encoders.rbm import RBM
+from encoders.semisupervised_aae import SemiSupervisedAAE
+from encoders.supervised_aae import SupervisedAAE
 from encoders.untrained import Untrained
 from encoders.vae import VAE
 from encoders.wgan import WGAN
@@ -74,6 +78,13 @@ SMALL: list[Encoder] = [
     LatentRegressor(epochs=2, hidden=32),
     LatentRegressor(epochs=1, hidden=32, body="conv", joint_weight=0.25),
     ALI(epochs=2, body="mlp", hidden=32),
+    AAE(epochs=2, hidden=32, posterior="gaussian", prior="mixture"),
+    AAE(epochs=2, hidden=32, posterior="universal", prior="swiss_roll"),
+    AAE(epochs=1, hidden=32, posterior="universal", prior="uniform", body="conv"),
+    SupervisedAAE(epochs=2, hidden=32),
+    LabelInformedAAE(epochs=2, hidden=32, labels=50),
+    SemiSupervisedAAE(epochs=2, hidden=32),
+    ClusteringAAE(epochs=2, hidden=32),
 ]
 
 

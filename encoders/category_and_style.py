@@ -1,0 +1,103 @@
+"""An adversarial autoencoder whose code is a category and a style, each with a prior and a discriminator of its own.
+
+Source: Makhzani et al. 2015, arXiv:1511.05644, sections 5 and 6: the network that its semi-supervised and its
+clustering recipe share. The category is a softmax that should look one-hot, the style should look Gaussian.
+
+Differs: batch-norm in the encoder, on the logits of the category too. Without it all images of a batch share a category
+at first and the discriminator sends them from one to the next; with it every category is taken from the first epoch.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import networks, objectives
+from encoders.base import Features, ImageShape
+from encoders.networks import CodeDiscriminator, unit
+from encoders.priors import Categorical, Gaussian
+from encoders.training import Adam, Player, Turn, constant_then_decay
+
+
+class CategoryAndStyle(nn.Module):
+    """784 - h - h - (categories, style): uint8 images -> {'penultimate', 'code', NAME: probabilities of categories}.
+
+    `code` is the style.
+    """
+
+    def __init__(self, shape: ImageShape, categories: int, latent: int, hidden: int, name: str) -> None:
+        super().__init__()
+        self.name, self.categories, self.latent = name, categories, latent
+        self.body = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(shape[0] * shape[1] * shape[2], hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
+            nn.Linear(hidden, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
+        )  # fmt: skip
+        self.category = nn.Sequential(nn.Linear(hidden, categories, bias=False), nn.BatchNorm1d(categories))
+        self.style = nn.Linear(hidden, latent)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images in [0, 1] -> logits of the categories (b, categories), style (b, latent)."""
+        h = self.body(x)
+        return self.category(h), self.style(h)
+
+    def forward(self, images: Tensor) -> Features:
+        h = self.body(unit(images))
+        return {"penultimate": h, "code": self.style(h), self.name: self.category(h).softmax(dim=1)}
+
+
+def blurred(values: Tensor, std: float) -> Tensor:
+    return values + std * torch.randn_like(values)
+
+
+def adversarial_game(
+    taps: CategoryAndStyle,
+    shape: ImageShape,
+    *,
+    hidden: int,
+    noise: float,
+    reconstruction: Adam,
+    adversarial: Adam,
+) -> tuple[list[Player], list[Turn]]:
+    """Who plays, and the three turns a batch: reconstruct, judge category and style, hide both in their priors.
+
+    `noise` is the standard deviation of Gaussian noise on what the encoder and the discriminators read. The weights are
+    drawn here, from torch's global generator.
+    """
+    decoder = networks.MLPDecoder(shape, taps.categories + taps.latent, hidden)
+    category_judge = CodeDiscriminator(taps.categories, hidden)
+    style_judge = CodeDiscriminator(taps.latent, hidden)
+    category_prior, style_prior = Categorical(taps.categories), Gaussian(taps.latent)
+
+    def encode(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = unit(images)
+        logits, style = taps.heads(blurred(x, noise))
+        return x, logits.softmax(dim=1), style
+
+    def loss(judge: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        return objectives.cross_entropy(judge(blurred(real, noise)), judge(blurred(fake, noise)))
+
+    def reconstruct(images: Tensor) -> dict[str, Tensor]:
+        x, category, style = encode(images)
+        return {"autoencoder": F.mse_loss(decoder(torch.cat([category, style], dim=1)).float(), x)}
+
+    def judge(images: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            _, category, style = encode(images)
+        count, device = len(images), images.device
+        return {
+            "category_discriminator": loss(category_judge, category_prior.sample(count, device), category),
+            "style_discriminator": loss(style_judge, style_prior.sample(count, device), style),
+        }
+
+    def hide(images: Tensor) -> dict[str, Tensor]:
+        _, category, style = encode(images)
+        seen = category_judge(blurred(category, noise)), style_judge(blurred(style, noise))
+        return {"encoder": objectives.non_saturating(seen[0]) + objectives.non_saturating(seen[1])}
+
+    players = [
+        Player("autoencoder", [taps, decoder], reconstruction, constant_then_decay),
+        Player("category_discriminator", [category_judge], adversarial, constant_then_decay),
+        Player("style_discriminator", [style_judge], adversarial, constant_then_decay),
+        Player("encoder", [taps], adversarial, constant_then_decay),
+    ]
+    return players, [Turn(reconstruct), Turn(judge), Turn(hide)]

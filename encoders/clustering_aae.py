@@ -1,0 +1,56 @@
+"""Clustering adversarial autoencoder: the code is one of a few categories and a style, and the category is a cluster.
+
+Source: Makhzani et al. 2015, arXiv:1511.05644, section 6, with 16 and with 30 clusters. Differs: Adam in place of SGD
+with momentum, 1000 units a layer, and Gaussian noise where the discriminators read, after musyoku's implementation;
+encoders/category_and_style.py says what else.
+"""
+
+import typing as t
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import nn
+
+from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.category_and_style import CategoryAndStyle, adversarial_game
+from encoders.training import Adam, settle, train
+
+
+class ClusteringAAE(Encoder):
+    """Reconstruct from cluster and style, tell both from their priors, then hide both in them: three turns a batch.
+
+    The tap `cluster` has the probabilities of the clusters; the protocol `assignment` names and judges them.
+    """
+
+    source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644, section 6"
+
+    clusters: PositiveInt = 16
+    latent: PositiveInt = 5  # dimensions of the style: few, so that the cluster has something left to say
+    hidden: PositiveInt = 1000
+    noise: NonNegativeFloat = 0.3  # standard deviation of what is added to pixels and to what the discriminators read
+    epochs: NonNegativeInt = 100
+    batch_size: PositiveInt = 100
+    learning_rate: PositiveFloat = 1e-3  # of the reconstruction; decays to 1 % over the second half
+    adversarial_learning_rate: PositiveFloat = 1e-3  # of both sides of both games; decays likewise
+    beta1: NonNegativeFloat = 0.9  # of the reconstruction
+    adversarial_beta1: NonNegativeFloat = 0.5
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return ("penultimate", "code", "cluster")
+
+    def build(self, shape: ImageShape) -> CategoryAndStyle:
+        return CategoryAndStyle(shape, self.clusters, self.latent, self.hidden, "cluster")
+
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
+        with run.seeded("init"):
+            taps = self.build(data.shape)
+            players, turns = adversarial_game(
+                taps,
+                data.shape,
+                hidden=self.hidden,
+                noise=self.noise,
+                reconstruction=Adam(self.learning_rate, self.beta1),
+                adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
+            )
+        train(run, data, players, turns, self.epochs, self.batch_size)
+        return settle(taps, data, run)

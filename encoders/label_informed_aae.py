@@ -1,0 +1,87 @@
+"""Label-informed adversarial autoencoder: each class is pushed onto a component of the prior of its own.
+
+Source: Makhzani et al. 2015, arXiv:1511.05644, section 2.3: the discriminator is told the class, or that it is unknown.
+Differs: Adam in place of SGD with momentum.
+"""
+
+import typing as t
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import networks, objectives
+from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.networks import CodeDiscriminator, CodeTaps, unit
+from encoders.priors import MixtureOfGaussians, SwissRoll
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+
+
+class LabelInformedAAE(Encoder):
+    """Reconstruct, then tell codes from the prior knowing the class where it is known, then hide them in it.
+
+    The code of an image of class k should lie in component k: a petal of the mixture, or a tenth of the Swiss roll. An
+    image without a label should lie anywhere in the prior, which the discriminator is told as one more class.
+    """
+
+    source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
+    uses_labels: t.ClassVar[bool] = True
+
+    labels: PositiveInt | None = 1000  # of the training images that it sees, equally many a class; null: all
+    prior: t.Literal["mixture", "swiss_roll"] = "mixture"
+    latent: int = Field(2, ge=2, multiple_of=2)  # dimensions of the code; the prior stands in each pair
+    hidden: PositiveInt = 1000
+    epochs: NonNegativeInt = 400
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 2e-4  # of the reconstruction; decays to 1 % over the second half
+    adversarial_learning_rate: PositiveFloat = 1e-4  # of both sides of the game; decays likewise
+    beta1: NonNegativeFloat = 0.5
+
+    @property
+    def label_budget(self) -> int | None:
+        return self.labels
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return (*networks.MLPEncoder.taps, "code")
+
+    def build(self, shape: ImageShape) -> CodeTaps:
+        return CodeTaps(networks.MLPEncoder(shape, self.latent, self.hidden), nn.Identity())
+
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
+        classes = len(data.classes)
+        with run.seeded("init"):
+            taps = self.build(data.shape)
+            decoder = networks.MLPDecoder(data.shape, self.latent, self.hidden)
+            discriminator = CodeDiscriminator(self.latent + classes + 1, self.hidden)
+        prior = (MixtureOfGaussians if self.prior == "mixture" else SwissRoll)(self.latent, classes)
+
+        def told(code: Tensor, labels: Tensor) -> Tensor:
+            known = torch.where(labels < 0, classes, labels)  # the last place says that the class is unknown
+            return discriminator(torch.cat([code, F.one_hot(known, classes + 1)], dim=1))
+
+        def reconstruct(images: Tensor) -> dict[str, Tensor]:
+            x = unit(images)
+            return {"autoencoder": F.mse_loss(decoder(taps.body(x)[1]).float(), x)}
+
+        def judge(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                code = taps.body(unit(images))[1]
+            anywhere, placed = prior.sample(len(labels), labels.device), prior.sample_of(labels.clamp(min=0))
+            real = torch.where(labels[:, None] < 0, anywhere, placed)
+            return {"discriminator": objectives.cross_entropy(told(real, labels), told(code, labels))}
+
+        def hide(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            return {"encoder": objectives.non_saturating(told(taps.body(unit(images))[1], labels))}
+
+        reconstruction = Adam(self.learning_rate, self.beta1)
+        adversarial = Adam(self.adversarial_learning_rate, self.beta1)
+        players = [
+            Player("autoencoder", [taps.body, decoder], reconstruction, constant_then_decay),
+            Player("discriminator", [discriminator], adversarial, constant_then_decay),
+            Player("encoder", [taps.body], adversarial, constant_then_decay),
+        ]
+        turns = [Turn(reconstruct), Turn(judge, reads_labels=True), Turn(hide, reads_labels=True)]
+        train(run, data, players, turns, self.epochs, self.batch_size)
+        return settle(taps, data, run)

@@ -1,0 +1,81 @@
+"""Semi-supervised adversarial autoencoder: the code is a class and a style, and a few labels say which class is which.
+
+Source: Makhzani et al. 2015, arXiv:1511.05644, section 5. Differs: Adam in place of SGD with momentum, and Gaussian
+noise where the discriminators read, after musyoku's implementation; encoders/category_and_style.py says what else. The
+labelled images are counted among the unlabelled ones too.
+"""
+
+import typing as t
+
+import numpy as np
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training
+from encoders.category_and_style import CategoryAndStyle, adversarial_game, blurred
+from encoders.networks import unit
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+
+
+class SemiSupervisedAAE(Encoder):
+    """Reconstruct from class and style, tell both from their priors, hide both, then learn from a batch of labels.
+
+    The tap `label` has the probabilities of the classes; the protocol `argmax` reads its answer from them.
+    """
+
+    source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644, section 5"
+    uses_labels: t.ClassVar[bool] = True
+
+    labels: PositiveInt | None = 100  # of the training images that it sees, equally many a class; null: all
+    classes: PositiveInt = 10
+    latent: PositiveInt = 10  # dimensions of the style
+    hidden: PositiveInt = 1000
+    noise: NonNegativeFloat = 0.3  # standard deviation of what is added to pixels and to what the discriminators read
+    epochs: NonNegativeInt = 100
+    batch_size: PositiveInt = 100
+    learning_rate: PositiveFloat = 1e-3  # of reconstruction and classification; decays to 1 % over the second half
+    adversarial_learning_rate: PositiveFloat = 1e-3  # of both sides of both games; decays likewise
+    beta1: NonNegativeFloat = 0.9  # of reconstruction and classification
+    adversarial_beta1: NonNegativeFloat = 0.5
+
+    @property
+    def label_budget(self) -> int | None:
+        return self.labels
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return ("penultimate", "code", "label")
+
+    def build(self, shape: ImageShape) -> CategoryAndStyle:
+        return CategoryAndStyle(shape, self.classes, self.latent, self.hidden, "label")
+
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
+        if len(data.classes) != self.classes:
+            count = len(data.classes)
+            raise EncoderError(f"{self.classes} classes asked of images of {count}; set classes to {count}")
+        assert data.labels is not None
+        rows = np.flatnonzero(data.labels >= 0)
+        images, labels = torch.from_numpy(data.images[rows]), torch.from_numpy(data.labels[rows])
+        images, labels = images.to(run.device), labels.to(run.device)
+        optimizer = Adam(self.learning_rate, self.beta1)
+        with run.seeded("init"):
+            taps = self.build(data.shape)
+            players, turns = adversarial_game(
+                taps,
+                data.shape,
+                hidden=self.hidden,
+                noise=self.noise,
+                reconstruction=optimizer,
+                adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
+            )
+
+        def classify(unlabelled: Tensor) -> dict[str, Tensor]:
+            drawn = torch.randint(len(labels), (len(unlabelled),), device=labels.device)
+            logits, _ = taps.heads(blurred(unit(images[drawn]), self.noise))
+            return {"classifier": F.cross_entropy(logits.float(), labels[drawn])}
+
+        players.append(Player("classifier", [taps.body, taps.category], optimizer, constant_then_decay))
+        train(run, data, players, [*turns, Turn(classify)], self.epochs, self.batch_size)
+        return settle(taps, data, run)

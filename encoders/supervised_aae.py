@@ -1,0 +1,74 @@
+"""Supervised adversarial autoencoder: the decoder is told the label, so the code is left with the style.
+
+Source: Makhzani et al. 2015, arXiv:1511.05644, section 4. Differs: Adam in place of SGD with momentum. Its code should
+know the class as little as it can: a probe that reads classes from it measures what is left of them.
+"""
+
+import typing as t
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import networks, objectives
+from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.networks import CodeDiscriminator, CodeTaps, unit
+from encoders.priors import Gaussian
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+
+
+class SupervisedAAE(Encoder):
+    """Reconstruct from code and label, then tell codes from the prior, then hide them in it: three turns a batch."""
+
+    source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
+    uses_labels: t.ClassVar[bool] = True
+
+    latent: PositiveInt = 10  # dimensions of the style
+    prior_std: PositiveFloat = 1.0  # of the Gaussian that it should follow
+    hidden: PositiveInt = 1000
+    epochs: NonNegativeInt = 400
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 2e-4  # of the reconstruction; decays to 1 % over the second half
+    adversarial_learning_rate: PositiveFloat = 1e-4  # of both sides of the game; decays likewise
+    beta1: NonNegativeFloat = 0.5
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return (*networks.MLPEncoder.taps, "code")
+
+    def build(self, shape: ImageShape) -> CodeTaps:
+        return CodeTaps(networks.MLPEncoder(shape, self.latent, self.hidden), nn.Identity())
+
+    def fit(self, data: ImageSet, run: Training) -> nn.Module:
+        classes = len(data.classes)
+        with run.seeded("init"):
+            taps = self.build(data.shape)
+            decoder = networks.MLPDecoder(data.shape, self.latent + classes, self.hidden)
+            discriminator = CodeDiscriminator(self.latent, self.hidden)
+        prior = Gaussian(self.latent, self.prior_std)
+
+        def reconstruct(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            x = unit(images)
+            code = torch.cat([taps.body(x)[1], F.one_hot(labels, classes)], dim=1)
+            return {"autoencoder": F.mse_loss(decoder(code).float(), x)}
+
+        def judge(images: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                code = taps.body(unit(images))[1]
+            real = prior.sample(len(code), code.device)
+            return {"discriminator": objectives.cross_entropy(discriminator(real), discriminator(code))}
+
+        def hide(images: Tensor) -> dict[str, Tensor]:
+            return {"encoder": objectives.non_saturating(discriminator(taps.body(unit(images))[1]))}
+
+        reconstruction = Adam(self.learning_rate, self.beta1)
+        adversarial = Adam(self.adversarial_learning_rate, self.beta1)
+        players = [
+            Player("autoencoder", [taps.body, decoder], reconstruction, constant_then_decay),
+            Player("discriminator", [discriminator], adversarial, constant_then_decay),
+            Player("encoder", [taps.body], adversarial, constant_then_decay),
+        ]
+        turns = [Turn(reconstruct, reads_labels=True), Turn(judge), Turn(hide)]
+        train(run, data, players, turns, self.epochs, self.batch_size)
+        return settle(taps, data, run)
