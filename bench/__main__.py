@@ -42,6 +42,7 @@ Offline = t.Annotated[bool, typer.Option("--offline", help="Never download data.
 Device = t.Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Threads = t.Annotated[int, typer.Option(min=0, help="Threads of a run; 0 is the cores divided by the jobs.")]
 Kind = t.Literal["encoders", "protocols", "datasets", "suites"]
+Against = t.Literal["papers"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
 
 
@@ -126,13 +127,17 @@ def plan(
 def leaderboard(
     directory: Directory = Path("runs"),
     format_: t.Annotated[Format, typer.Option("--format", help="How to write it.")] = "table",
+    against: t.Annotated[Against | None, typer.Option(help="Ours beside published numbers instead.")] = None,
 ) -> None:
     """Print the leaderboard of what was run."""
-    from results import leaderboard, store
+    from results import leaderboard, papers, store
 
     contents = store.read_store(directory)
     board = leaderboard.leaderboard(contents.records)
-    if format_ == "table":
+    if against:
+        width, colour = _terminal()
+        _print(papers.render(papers.compare(contents.records), width=width, colour=colour))
+    elif format_ == "table":
         _table(board)
     else:
         _print(board.render(format_))

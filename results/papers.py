@@ -1,0 +1,197 @@
+"""What papers published, and our numbers beside theirs.
+
+Only numbers that were read in the paper, in its authors' code, or quoted by another paper, which then is named.
+"""
+
+import math
+import typing as t
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from results import text
+from results.metrics import METRICS
+from results.record import Json, Record
+from results.statistics import mean_interval
+
+BIGAN = "Donahue et al. 2017, Table 1"
+AAE = "Makhzani et al. 2015"
+DIM = "Hjelm et al. 2019, Table 3"
+Numbers = dict[str, Json]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number of a paper, and which of our records are about the same thing."""
+
+    paper: str
+    name: str  # the paper's for the method
+    value: float  # a fraction, but for METRICS
+    half: float | None  # of the interval the paper gives; None: it gives none
+    encoder: str
+    tap: str
+    protocol: str
+    params: Numbers = field(default_factory=dict)  # that make it this method
+    recipe: Numbers = field(default_factory=dict)  # the paper's, from which ours may differ and then says so
+    settings: Numbers = field(default_factory=dict)  # of the protocol
+    metric: str = "top1"
+    dataset: str = "mnist"
+    images: int = 10_000  # tested, for the interval where the paper gives none
+
+
+def _nearest(name: str, top1: float, encoder: str, tap: str = "penultimate", **params: Json) -> Published:
+    """A cell of BiGAN's table: the 1-nearest neighbour by Euclidean distance after 400 epochs."""
+    settings: Numbers = {"k": 1, "metric": "euclidean"}
+    recipe: Numbers = {"epochs": 400}
+    return Published(BIGAN, name, top1, None, encoder, tap, "knn", {"body": "mlp", **params}, recipe, settings)
+
+
+def _machine(name: str, encoder: str, tap: str, top1: float, half: float) -> Published:
+    """A cell of Deep InfoMax's table of linear support vector machines on CIFAR-10, over 5 runs."""
+    recipe: Numbers = {"epochs": 1000}
+    params: Numbers = {"body": "conv"}
+    return Published(DIM, name, top1, half, encoder, tap, "svm", params, recipe, dataset="cifar10")
+
+
+PUBLISHED = (
+    _nearest("BiGAN", 0.9739, "bigan", objective="gan"),
+    _nearest("D", 0.9730, "latent_regressor", "discriminator", joint_weight=0.0),
+    _nearest("LR", 0.9744, "latent_regressor", joint_weight=0.0),
+    _nearest("JLR", 0.9713, "latent_regressor", joint_weight=0.25),
+    _nearest("AE (l2)", 0.9758, "autoencoder", loss="l2"),
+    _nearest("AE (l1)", 0.9763, "autoencoder", loss="l1"),
+    Published(
+        f"{AAE}, quoted by hjweide/adversarial-autoencoder issue 2", "AAE, 100 labels", 0.9810, 0.0010,
+        "semisupervised_aae", "label", "argmax", {"labels": 100},
+    ),
+    Published(
+        f"{AAE}, quoted by GMVAE (Dilokthanakul et al. 2016, Table 1)", "AAE, 16 clusters", 0.9045, 0.0205,
+        "clustering_aae", "cluster", "assignment", {"clusters": 16},
+    ),
+    Published(
+        f"{AAE}, quoted by GMVAE (Dilokthanakul et al. 2016, Table 1)", "AAE, 30 clusters", 0.9590, 0.0113,
+        "clustering_aae", "cluster", "assignment", {"clusters": 30},
+    ),
+    Published(
+        f"{AAE}, 10,000 samples, quoted by the eVAE paper, Table 2", "AAE", 340, 2,
+        "aae", "samples", "generative", {"body": "mlp", "prior": "gaussian"}, {"latent": 8, "prior_std": 5.0},
+        metric="parzen",
+    ),
+    Published(
+        "Goodfellow et al. 2014, quoted by the eVAE paper, Table 2", "GAN", 225, 2,
+        "gan", "samples", "generative", {"objective": "gan"},
+        metric="parzen",
+    ),
+    _machine("VAE, conv", "vae", "conv", 0.5383, 0.0062),
+    _machine("VAE, fc", "vae", "penultimate", 0.4214, 0.0369),
+    _machine("VAE, Y", "vae", "code", 0.3959, 0.0001),
+    _machine("AAE, conv", "aae", "conv", 0.5522, 0.0006),
+    _machine("AAE, fc", "aae", "penultimate", 0.4334, 0.0110),
+    _machine("AAE, Y", "aae", "code", 0.3776, 0.0018),
+    _machine("BiGAN, conv", "bigan", "conv", 0.5640, 0.0112),
+    _machine("BiGAN, fc", "bigan", "penultimate", 0.3842, 0.0686),
+    _machine("BiGAN, Y", "bigan", "code", 0.4490, 0.0013),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One of our encoders beside a paper's. Half intervals are of 95 %."""
+
+    published: Published
+    label: str
+    ours: float
+    our_half: float  # over seeds; of one seed, over test images
+    their_half: float  # the paper's; if it gives none, over test images
+    seeds: int
+    remark: str  # how our recipe differs
+
+    @property
+    def difference(self) -> float:
+        return self.ours - self.published.value
+
+    @property
+    def agrees(self) -> bool:
+        """Whether each number lies in the other's interval."""
+        return abs(self.difference) <= min(self.our_half, self.their_half)
+
+
+def compare(records: t.Iterable[Record]) -> list[Comparison]:
+    """Ours beside every published number that they are about, in the order of the papers. Whole test sets only."""
+    whole = [one for one in records if one.status == "done" and one.split == "test" and one.limit is None]
+    whole.sort(key=lambda one: one.provenance.started)
+    found = []
+    for published in PUBLISHED:
+        variants: dict[tuple[str, str], dict[int, Record]] = defaultdict(dict)
+        for record in whole:
+            if _is_about(record, published):
+                variants[record.label, repr(sorted(record.params.items()))][record.seed] = record  # the newest
+        found += [_compare(published, list(by_seed.values())) for _, by_seed in sorted(variants.items())]
+    return found
+
+
+def _is_about(record: Record, published: Published) -> bool:
+    asked = (published.dataset, published.encoder, published.tap, published.protocol)
+    return (
+        (record.dataset, record.encoder, record.tap, record.protocol) == asked
+        and published.metric in record.metrics
+        and all(record.params.get(name, value) == value for name, value in published.params.items())
+        and published.settings.items() <= record.protocol_params.items()
+    )
+
+
+def _compare(published: Published, records: list[Record]) -> Comparison:
+    one, values = records[0], [record.metrics[published.metric] for record in records]
+    bounds = (-math.inf, math.inf) if published.metric in METRICS else (0.0, 1.0)
+    interval = mean_interval(values, bounds=bounds)
+    if interval.low is not None and interval.high is not None:
+        our_half = max(interval.mean - interval.low, interval.high - interval.mean)
+    elif published.metric in METRICS:
+        our_half = 1.96 * one.details.get(f"{published.metric}_standard_error", 0.0)
+    else:
+        our_half = _sampling(interval.mean, one.test_images)
+    their_half = _sampling(published.value, published.images) if published.half is None else published.half
+    recipe = ((name, one.params.get(name), theirs) for name, theirs in published.recipe.items())
+    remark = ", ".join(f"{name} {ours}, theirs {theirs}" for name, ours, theirs in recipe if ours != theirs)
+    return Comparison(published, one.label, interval.mean, our_half, their_half, len(values), remark)
+
+
+def _sampling(share: float, images: int) -> float:
+    """Half of the interval of a share of so many test images."""
+    return 1.96 * math.sqrt(share * (1 - share) / images)
+
+
+HEADER = ("paper", "its name", "its number", "ours", "seeds", "difference", "agree", "label", "recipe")
+
+
+def render(comparisons: t.Sequence[Comparison], *, width: int | None = None, colour: bool = False) -> str:
+    """The comparisons as text. Fractions in percent, differences in points; `agree`: each lies in the other's."""
+    if not comparisons:
+        return "No record is about a published number: `frostbench run papers/bigan_table1` makes some.\n"
+    words = ("paper", "its name", "agree", "label", "recipe")
+    rows = [_cells(one) for one in comparisons]
+    return text.table(words, HEADER, rows, width=width, colour=colour) + (
+        "\nIn percent but for log-densities, ± half the 95 % interval: over seeds, or over test images where there is\n"
+        "one seed or the paper gives none. They agree if each number lies in the interval of the other.\n"
+    )
+
+
+def _cells(one: Comparison) -> list[str]:
+    times, digits = (1, METRICS[one.published.metric].digits) if one.published.metric in METRICS else (100, 2)
+
+    def number(value: float, half: float) -> str:
+        return f"{times * value:.{digits}f} ± {times * half:.{digits}f}"
+
+    theirs, ours = number(one.published.value, one.their_half), number(one.ours, one.our_half)
+    difference = f"{times * one.difference:+.{digits}f}"
+    agree = "yes" if one.agrees else "no"
+    return [
+        one.published.paper,
+        one.published.name,
+        theirs,
+        ours,
+        str(one.seeds),
+        difference,
+        agree,
+        one.label,
+        one.remark,
+    ]

@@ -1,0 +1,91 @@
+"""Ours beside published numbers."""
+
+import pytest
+
+from bench import resolve, suite
+from results.papers import BIGAN, PUBLISHED, compare, render
+from results.record import Provenance, Record
+
+MADE = Provenance(
+    commit=None, dirty=None, versions={}, device="a", threads=1, precision="float32", started="2026-01-01T00:00:00"
+)  # fmt: skip
+
+
+def record(top1: float, seed: int = 0, **changes: object) -> Record:
+    values = {
+        "suite": "s", "key": f"{seed:016x}", "dataset": "mnist", "split": "test", "limit": None, "fingerprint": "f",
+        "train_images": 60_000, "test_images": 10_000, "encoder": "bigan", "label": "bigan",
+        "params": {"body": "mlp", "objective": "gan", "epochs": 400}, "encoder_version": 1, "is_control": False,
+        "seed": seed, "status": "done", "tap": "penultimate", "protocol": "knn", "protocol_label": "knn",
+        "protocol_params": {"k": 1, "metric": "euclidean", "weights": "uniform"}, "protocol_version": 1,
+        "metrics": {"top1": top1}, "seconds": {}, "provenance": MADE,
+    }  # fmt: skip
+    return Record.model_validate(values | changes)
+
+
+def test_one_seed_is_held_against_the_sampling_of_test_images() -> None:
+    (one,) = compare([record(0.9720)])
+    assert (one.published.paper, one.published.name, one.published.value) == (BIGAN, "BiGAN", 0.9739)
+    assert one.difference == pytest.approx(-0.0019)
+    assert one.our_half == pytest.approx(1.96 * (0.972 * 0.028 / 10_000) ** 0.5)
+    assert one.their_half == pytest.approx(1.96 * (0.9739 * 0.0261 / 10_000) ** 0.5)
+    assert one.agrees
+    assert not compare([record(0.9705)])[0].agrees  # 0.34 points off, 0.31 are theirs to miss
+
+
+def test_several_seeds_speak_through_their_interval() -> None:
+    (one,) = compare([record(value, seed) for seed, value in enumerate((0.9730, 0.9740, 0.9750))])
+    assert (one.seeds, one.ours) == (3, pytest.approx(0.974))
+    assert one.our_half == pytest.approx(4.302653 * 0.001 / 3**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"limit": 1000}, {"split": "validation"}, {"dataset": "mnist5k"}, {"tap": "code"}, {"encoder": "ali"},
+        {"protocol_params": {"k": 5, "metric": "euclidean"}}, {"protocol_params": {"k": 1, "metric": "cosine"}},
+        {"params": {"body": "conv"}}, {"params": {"body": "mlp", "objective": "kl"}}, {"metrics": {"top5": 0.9}},
+    ],
+)  # fmt: skip
+def test_what_is_about_something_else_is_not_compared(changes: dict[str, object]) -> None:
+    assert compare([record(0.97, **changes)]) == []
+
+
+def test_a_shorter_training_says_so_and_stays_apart() -> None:
+    short = {"body": "mlp", "objective": "gan", "epochs": 10}
+    long, brief = compare([record(0.97), record(0.96, params=short, label="short")])
+    assert (long.remark, brief.remark) == ("", "epochs 10, theirs 400")
+    printed = render([long, brief])
+    assert "97.39 ± 0.31  97.00 ± 0.33" in printed
+    assert "-0.39  no" in printed
+    assert "frostbench run papers/bigan_table1" in render([])
+
+
+def test_log_densities_are_in_nats() -> None:
+    made = {
+        "encoder": "gan", "tap": "samples", "protocol": "generative", "params": {"objective": "gan"},
+        "metrics": {"parzen": 220.5}, "details": {"parzen_standard_error": 2.0},
+    }  # fmt: skip
+    (one,) = compare([record(0, **made)])
+    assert one.our_half == pytest.approx(3.92)
+    assert "225.0 ± 2.0  220.5 ± 3.9" in render([one])
+    assert "-4.5" in render([one])
+
+
+def test_every_number_names_methods_taps_and_settings_that_there_are() -> None:
+    encoders, protocols = resolve.encoders(), resolve.protocols()
+    for one in PUBLISHED:
+        recipe = encoders[one.encoder](**one.params)
+        assert one.tap in (*recipe.taps, "samples")
+        assert one.recipe.keys() <= type(recipe).model_fields.keys()
+        protocols[one.protocol](**one.settings)
+
+
+def test_the_papers_suites_are_about_their_numbers() -> None:
+    asked = {"bigan_table1": BIGAN, "aae_clustering": "16 clusters", "aae_semisupervised": "100 labels"}
+    for name, about in asked.items():
+        read = suite.read_suite(f"papers/{name}")
+        named = {(encoder.name, protocol.name) for encoder in read.encoders for protocol in read.protocols}
+        wanted = {(one.encoder, one.protocol) for one in PUBLISHED if about in (one.paper, one.name.partition(", ")[2])}
+        assert wanted
+        assert wanted <= named
