@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks, objectives
-from encoders.base import Encoder, Features, ImageSet, ImageShape, Training
+from encoders.base import Features, Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
 from encoders.priors import Gaussian, MixtureOfGaussians, Prior, SwissRoll, Uniform
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
 
 
-class AAE(Encoder):
+class AAE(Generative):
     """Reconstruct, then tell codes from the prior, then hide the codes in the prior: three turns a batch.
 
     The posterior is what an image's code is drawn from while training: a `deterministic` function of the image, a
@@ -60,12 +60,17 @@ class AAE(Encoder):
             return CodeTaps(_Noisy(body((channels + 1, height, width), self.latent, self.hidden)), nn.Identity())
         return CodeTaps(body(shape, self.latent, self.hidden), nn.Identity())
 
+    def build_generator(self, shape: ImageShape) -> nn.Module:
+        return self._bodies[1](shape, self.latent, self.hidden)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return self._prior.sample(count, device)
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
-            decoder = self._bodies[1](data.shape, self.latent, self.hidden)
+            decoder = self.build_generator(data.shape)
             discriminator = CodeDiscriminator(self.latent, self.hidden)
-        prior = self._prior
 
         def encode(images: Tensor) -> tuple[Tensor, Tensor]:
             x = unit(images)
@@ -82,7 +87,7 @@ class AAE(Encoder):
         def judge(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 _, code = encode(images)
-            real = prior.sample(len(code), code.device)
+            real = self.draw(len(code), code.device)
             return {"discriminator": objectives.cross_entropy(discriminator(real), discriminator(code))}
 
         def hide(images: Tensor) -> dict[str, Tensor]:
@@ -97,6 +102,7 @@ class AAE(Encoder):
             Player("encoder", [taps.body], adversarial, constant_then_decay),
         ]
         train(run, data, players, [Turn(reconstruct), Turn(judge), Turn(hide)], self.epochs, self.batch_size)
+        run.generator = settle_generator(decoder, self.draw, run)
         return settle(taps, data, run)
 
     @property

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks, objectives
+from encoders import objectives
 from encoders.base import Features, ImageShape
 from encoders.networks import CodeDiscriminator, unit
 from encoders.priors import Categorical, Gaussian
@@ -49,9 +49,15 @@ def blurred(values: Tensor, std: float) -> Tensor:
     return values + std * torch.randn_like(values)
 
 
+def draw(count: int, categories: int, latent: int, device: torch.device) -> Tensor:
+    """Codes from both priors: a category, one-hot, and a style, (count, categories + latent)."""
+    category, style = Categorical(categories).sample(count, device), Gaussian(latent).sample(count, device)
+    return torch.cat([category, style], dim=1)
+
+
 def adversarial_game(
     taps: CategoryAndStyle,
-    shape: ImageShape,
+    decoder: nn.Module,
     *,
     hidden: int,
     noise: float,
@@ -63,7 +69,6 @@ def adversarial_game(
     `noise` is the standard deviation of Gaussian noise on what the encoder and the discriminators read. The weights are
     drawn here, from torch's global generator.
     """
-    decoder = networks.MLPDecoder(shape, taps.categories + taps.latent, hidden)
     category_judge = CodeDiscriminator(taps.categories, hidden)
     style_judge = CodeDiscriminator(taps.latent, hidden)
     category_prior, style_prior = Categorical(taps.categories), Gaussian(taps.latent)

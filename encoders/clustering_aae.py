@@ -7,15 +7,17 @@ encoders/category_and_style.py says what else.
 
 import typing as t
 
+import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import nn
+from torch import Tensor, nn
 
-from encoders.base import Encoder, ImageSet, ImageShape, Training
-from encoders.category_and_style import CategoryAndStyle, adversarial_game
-from encoders.training import Adam, settle, train
+from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.category_and_style import CategoryAndStyle, adversarial_game, draw
+from encoders.networks import MLPDecoder
+from encoders.training import Adam, settle, settle_generator, train
 
 
-class ClusteringAAE(Encoder):
+class ClusteringAAE(Generative):
     """Reconstruct from cluster and style, tell both from their priors, then hide both in them: three turns a batch.
 
     The tap `cluster` has the probabilities of the clusters; the protocol `assignment` names and judges them.
@@ -41,16 +43,27 @@ class ClusteringAAE(Encoder):
     def build(self, shape: ImageShape) -> CategoryAndStyle:
         return CategoryAndStyle(shape, self.clusters, self.latent, self.hidden, "cluster")
 
+    def build_generator(self, shape: ImageShape) -> MLPDecoder:
+        return MLPDecoder(shape, self.clusters + self.latent, self.hidden)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return draw(count, self.clusters, self.latent, device)
+
+    def codes(self, features: Features) -> Tensor:
+        return torch.cat([features["cluster"], features["code"]], dim=1)
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
+            decoder = self.build_generator(data.shape)
             players, turns = adversarial_game(
                 taps,
-                data.shape,
+                decoder,
                 hidden=self.hidden,
                 noise=self.noise,
                 reconstruction=Adam(self.learning_rate, self.beta1),
                 adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
             )
         train(run, data, players, turns, self.epochs, self.batch_size)
+        run.generator = settle_generator(decoder, self.draw, run)
         return settle(taps, data, run)

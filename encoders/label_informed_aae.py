@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks, objectives
-from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
 from encoders.priors import MixtureOfGaussians, SwissRoll
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
 
 
-class LabelInformedAAE(Encoder):
+class LabelInformedAAE(Generative):
     """Reconstruct, then tell codes from the prior knowing the class where it is known, then hide them in it.
 
     The code of an image of class k should lie in component k: a petal of the mixture, or a tenth of the Swiss roll. An
@@ -30,6 +30,7 @@ class LabelInformedAAE(Encoder):
 
     labels: PositiveInt | None = 1000  # of the training images that it sees, equally many a class; null: all
     prior: t.Literal["mixture", "swiss_roll"] = "mixture"
+    classes: PositiveInt = 10
     latent: int = Field(2, ge=2, multiple_of=2)  # dimensions of the code; the prior stands in each pair
     hidden: PositiveInt = 1000
     epochs: NonNegativeInt = 400
@@ -49,17 +50,26 @@ class LabelInformedAAE(Encoder):
     def build(self, shape: ImageShape) -> CodeTaps:
         return CodeTaps(networks.MLPEncoder(shape, self.latent, self.hidden), nn.Identity())
 
+    def build_generator(self, shape: ImageShape) -> networks.MLPDecoder:
+        return networks.MLPDecoder(shape, self.latent, self.hidden)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return self._prior.sample(count, device)
+
+    @property
+    def _prior(self) -> MixtureOfGaussians | SwissRoll:
+        return (MixtureOfGaussians if self.prior == "mixture" else SwissRoll)(self.latent, self.classes)
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        classes = len(data.classes)
+        data.must_have(self.classes)
         with run.seeded("init"):
             taps = self.build(data.shape)
-            decoder = networks.MLPDecoder(data.shape, self.latent, self.hidden)
-            discriminator = CodeDiscriminator(self.latent + classes + 1, self.hidden)
-        prior = (MixtureOfGaussians if self.prior == "mixture" else SwissRoll)(self.latent, classes)
+            decoder = self.build_generator(data.shape)
+            discriminator = CodeDiscriminator(self.latent + self.classes + 1, self.hidden)
 
         def told(code: Tensor, labels: Tensor) -> Tensor:
-            known = torch.where(labels < 0, classes, labels)  # the last place says that the class is unknown
-            return discriminator(torch.cat([code, F.one_hot(known, classes + 1)], dim=1))
+            known = torch.where(labels < 0, self.classes, labels)  # the last place says that the class is unknown
+            return discriminator(torch.cat([code, F.one_hot(known, self.classes + 1)], dim=1))
 
         def reconstruct(images: Tensor) -> dict[str, Tensor]:
             x = unit(images)
@@ -68,7 +78,10 @@ class LabelInformedAAE(Encoder):
         def judge(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 code = taps.body(unit(images))[1]
-            anywhere, placed = prior.sample(len(labels), labels.device), prior.sample_of(labels.clamp(min=0))
+            anywhere, placed = (
+                self._prior.sample(len(labels), labels.device),
+                self._prior.sample_of(labels.clamp(min=0)),
+            )
             real = torch.where(labels[:, None] < 0, anywhere, placed)
             return {"discriminator": objectives.cross_entropy(told(real, labels), told(code, labels))}
 
@@ -84,4 +97,5 @@ class LabelInformedAAE(Encoder):
         ]
         turns = [Turn(reconstruct), Turn(judge, reads_labels=True), Turn(hide, reads_labels=True)]
         train(run, data, players, turns, self.epochs, self.batch_size)
+        run.generator = settle_generator(decoder, self.draw, run)
         return settle(taps, data, run)

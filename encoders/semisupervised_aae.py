@@ -13,13 +13,13 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training
-from encoders.category_and_style import CategoryAndStyle, adversarial_game, blurred
-from encoders.networks import unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.category_and_style import CategoryAndStyle, adversarial_game, blurred, draw
+from encoders.networks import MLPDecoder, unit
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
 
 
-class SemiSupervisedAAE(Encoder):
+class SemiSupervisedAAE(Generative):
     """Reconstruct from class and style, tell both from their priors, hide both, then learn from a batch of labels.
 
     The tap `label` has the probabilities of the classes; the protocol `argmax` reads its answer from them.
@@ -51,10 +51,17 @@ class SemiSupervisedAAE(Encoder):
     def build(self, shape: ImageShape) -> CategoryAndStyle:
         return CategoryAndStyle(shape, self.classes, self.latent, self.hidden, "label")
 
+    def build_generator(self, shape: ImageShape) -> MLPDecoder:
+        return MLPDecoder(shape, self.classes + self.latent, self.hidden)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        return draw(count, self.classes, self.latent, device)
+
+    def codes(self, features: Features) -> Tensor:
+        return torch.cat([features["label"], features["code"]], dim=1)
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        if len(data.classes) != self.classes:
-            count = len(data.classes)
-            raise EncoderError(f"{self.classes} classes asked of images of {count}; set classes to {count}")
+        data.must_have(self.classes)
         assert data.labels is not None
         rows = np.flatnonzero(data.labels >= 0)
         images, labels = torch.from_numpy(data.images[rows]), torch.from_numpy(data.labels[rows])
@@ -62,9 +69,10 @@ class SemiSupervisedAAE(Encoder):
         optimizer = Adam(self.learning_rate, self.beta1)
         with run.seeded("init"):
             taps = self.build(data.shape)
+            decoder = self.build_generator(data.shape)
             players, turns = adversarial_game(
                 taps,
-                data.shape,
+                decoder,
                 hidden=self.hidden,
                 noise=self.noise,
                 reconstruction=optimizer,
@@ -78,4 +86,6 @@ class SemiSupervisedAAE(Encoder):
 
         players.append(Player("classifier", [taps.body, taps.category], optimizer, constant_then_decay))
         train(run, data, players, [*turns, Turn(classify)], self.epochs, self.batch_size)
+        run.generator = settle_generator(decoder, self.draw, run)
+        run.generator = settle_generator(decoder, self.draw, run)
         return settle(taps, data, run)

@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks, objectives
-from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.base import Features, Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
-from encoders.priors import Gaussian
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, train
+from encoders.priors import Categorical, Gaussian
+from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
 
 
-class SupervisedAAE(Encoder):
+class SupervisedAAE(Generative):
     """Reconstruct from code and label, then tell codes from the prior, then hide them in it: three turns a batch."""
 
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
     uses_labels: t.ClassVar[bool] = True
 
+    classes: PositiveInt = 10
     latent: PositiveInt = 10  # dimensions of the style
     prior_std: PositiveFloat = 1.0  # of the Gaussian that it should follow
     hidden: PositiveInt = 1000
@@ -40,23 +41,36 @@ class SupervisedAAE(Encoder):
     def build(self, shape: ImageShape) -> CodeTaps:
         return CodeTaps(networks.MLPEncoder(shape, self.latent, self.hidden), nn.Identity())
 
+    def build_generator(self, shape: ImageShape) -> networks.MLPDecoder:
+        return networks.MLPDecoder(shape, self.latent + self.classes, self.hidden)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        style, label = self._prior.sample(count, device), Categorical(self.classes).sample(count, device)
+        return torch.cat([style, label], dim=1)
+
+    def codes(self, features: Features) -> None:
+        """None: the decoder asks for the label as well."""
+
+    @property
+    def _prior(self) -> Gaussian:
+        return Gaussian(self.latent, self.prior_std)
+
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        classes = len(data.classes)
+        data.must_have(self.classes)
         with run.seeded("init"):
             taps = self.build(data.shape)
-            decoder = networks.MLPDecoder(data.shape, self.latent + classes, self.hidden)
+            decoder = self.build_generator(data.shape)
             discriminator = CodeDiscriminator(self.latent, self.hidden)
-        prior = Gaussian(self.latent, self.prior_std)
 
         def reconstruct(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             x = unit(images)
-            code = torch.cat([taps.body(x)[1], F.one_hot(labels, classes)], dim=1)
+            code = torch.cat([taps.body(x)[1], F.one_hot(labels, self.classes)], dim=1)
             return {"autoencoder": F.mse_loss(decoder(code).float(), x)}
 
         def judge(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 code = taps.body(unit(images))[1]
-            real = prior.sample(len(code), code.device)
+            real = self._prior.sample(len(code), code.device)
             return {"discriminator": objectives.cross_entropy(discriminator(real), discriminator(code))}
 
         def hide(images: Tensor) -> dict[str, Tensor]:
@@ -71,4 +85,5 @@ class SupervisedAAE(Encoder):
         ]
         turns = [Turn(reconstruct, reads_labels=True), Turn(judge), Turn(hide)]
         train(run, data, players, turns, self.epochs, self.batch_size)
+        run.generator = settle_generator(decoder, self.draw, run)
         return settle(taps, data, run)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from encoders.base import EncoderError, ImageSet, Progress, Training, derive_seed, frozen
 
 REPORT_SECONDS = 0.5  # between two progress reports
+SETTLE_DRAWS = 20  # of 128 codes, for a generator: its samples need less care than features
 SETTLE_BATCHES = 1000  # of 128 images: as many as BiGAN's authors average batch-norm over
 
 
@@ -275,7 +276,7 @@ def settle_generator(
 ) -> nn.Module:
     """The generator on `run.device`, frozen, its batch-norm statistics averaged afresh over codes that `draw` gives."""
     with run.seeded("settle"):
-        codes = (draw(batch_size, run.device) for _ in range(SETTLE_BATCHES // 10))
+        codes = (draw(batch_size, run.device) for _ in range(SETTLE_DRAWS))
         return _settle(generator, (some for some in codes if some is not None), run)
 
 

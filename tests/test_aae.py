@@ -44,7 +44,7 @@ def top1(recipe: Encoder, tap: str, protocol: Protocol, digits: ImageSet) -> flo
 
 SMALL: list[Encoder] = [
     AAE(hidden=16, epochs=1, posterior="gaussian", prior="uniform"),
-    AAE(hidden=16, epochs=1, posterior="universal", prior="mixture", body="conv"),
+    AAE(hidden=16, epochs=1, posterior="universal", prior="mixture"),
     SupervisedAAE(hidden=16, epochs=1),
     LabelInformedAAE(hidden=16, epochs=1, labels=20),
     SemiSupervisedAAE(hidden=16, epochs=1, labels=20),
