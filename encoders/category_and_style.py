@@ -46,6 +46,7 @@ class CategoryAndStyle(nn.Module):
 
 
 def blurred(values: Tensor, std: float) -> Tensor:
+    """The values with Gaussian noise of this standard deviation added."""
     return values + std * torch.randn_like(values)
 
 
@@ -60,14 +61,17 @@ def adversarial_game(
     decoder: nn.Module,
     *,
     hidden: int,
-    noise: float,
+    pixel_noise: float,
+    judge_noise: float,
+    decoder_noise: float,
     reconstruction: Adam,
     adversarial: Adam,
 ) -> tuple[list[Player], list[Turn]]:
     """Who plays, and the three turns a batch: reconstruct, judge category and style, hide both in their priors.
 
-    `noise` is the standard deviation of Gaussian noise on what the encoder and the discriminators read. The weights are
-    drawn here, from torch's global generator.
+    The three noises are standard deviations of Gaussian noise on the images that the encoder reads, and on the category
+    and the style that the discriminators and the decoder read. The decoder's keeps a soft category from being used as
+    more style. The weights are drawn here, from torch's global generator.
     """
     category_judge = CodeDiscriminator(taps.categories, hidden)
     style_judge = CodeDiscriminator(taps.latent, hidden)
@@ -75,15 +79,16 @@ def adversarial_game(
 
     def encode(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = unit(images)
-        logits, style = taps.heads(blurred(x, noise))
+        logits, style = taps.heads(blurred(x, pixel_noise))
         return x, logits.softmax(dim=1), style
 
     def loss(judge: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        return objectives.cross_entropy(judge(blurred(real, noise)), judge(blurred(fake, noise)))
+        return objectives.cross_entropy(judge(blurred(real, judge_noise)), judge(blurred(fake, judge_noise)))
 
     def reconstruct(images: Tensor) -> dict[str, Tensor]:
         x, category, style = encode(images)
-        return {"autoencoder": F.mse_loss(decoder(torch.cat([category, style], dim=1)).float(), x)}
+        code = blurred(torch.cat([category, style], dim=1), decoder_noise)
+        return {"autoencoder": F.mse_loss(decoder(code).float(), x)}
 
     def judge(images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -96,7 +101,7 @@ def adversarial_game(
 
     def hide(images: Tensor) -> dict[str, Tensor]:
         _, category, style = encode(images)
-        seen = category_judge(blurred(category, noise)), style_judge(blurred(style, noise))
+        seen = category_judge(blurred(category, judge_noise)), style_judge(blurred(style, judge_noise))
         return {"encoder": objectives.non_saturating(seen[0]) + objectives.non_saturating(seen[1])}
 
     players = [

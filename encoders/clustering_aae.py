@@ -1,8 +1,8 @@
 """Clustering adversarial autoencoder: the code is one of a few categories and a style, and the category is a cluster.
 
 Source: Makhzani et al. 2015, arXiv:1511.05644, section 6, with 16 and with 30 clusters. Differs: Adam in place of SGD
-with momentum, 1000 units a layer, and Gaussian noise where the discriminators read, after musyoku's implementation;
-encoders/category_and_style.py says what else.
+with momentum, 500 units a layer, 100 epochs, Gaussian noise instead of dropout on the pixels, and Gaussian noise where
+the discriminators (after musyoku's implementation) and the decoder read; encoders/category_and_style.py says what else.
 """
 
 import typing as t
@@ -27,8 +27,9 @@ class ClusteringAAE(Generative):
 
     clusters: PositiveInt = 16
     latent: PositiveInt = 5  # dimensions of the style: few, so that the cluster has something left to say
-    hidden: PositiveInt = 1000
-    noise: NonNegativeFloat = 0.3  # standard deviation of what is added to pixels and to what the discriminators read
+    hidden: PositiveInt = 500
+    noise: NonNegativeFloat = 0.5  # standard deviation of what is added to pixels
+    code_noise: NonNegativeFloat = 0.3  # and to the cluster and the style that discriminators and decoder read
     epochs: NonNegativeInt = 100
     batch_size: PositiveInt = 100
     learning_rate: PositiveFloat = 1e-3  # of the reconstruction; decays to 1 % over the second half
@@ -60,7 +61,9 @@ class ClusteringAAE(Generative):
                 taps,
                 decoder,
                 hidden=self.hidden,
-                noise=self.noise,
+                pixel_noise=self.noise,
+                judge_noise=self.code_noise,
+                decoder_noise=self.code_noise,
                 reconstruction=Adam(self.learning_rate, self.beta1),
                 adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
             )

@@ -1,8 +1,8 @@
 """Semi-supervised adversarial autoencoder: the code is a class and a style, and a few labels say which class is which.
 
-Source: Makhzani et al. 2015, arXiv:1511.05644, section 5. Differs: Adam in place of SGD with momentum, and Gaussian
-noise where the discriminators read, after musyoku's implementation; encoders/category_and_style.py says what else. The
-labelled images are counted among the unlabelled ones too.
+Source: Makhzani et al. 2015, arXiv:1511.05644, section 5. Differs: Adam in place of SGD with momentum, 500 units a
+layer, 100 epochs, and Gaussian noise where the discriminators read, after musyoku's implementation;
+encoders/category_and_style.py says what else. The labelled images are counted among the unlabelled ones too.
 """
 
 import typing as t
@@ -31,7 +31,7 @@ class SemiSupervisedAAE(Generative):
     labels: PositiveInt | None = 100  # of the training images that it sees, equally many a class; null: all
     classes: PositiveInt = 10
     latent: PositiveInt = 10  # dimensions of the style
-    hidden: PositiveInt = 1000
+    hidden: PositiveInt = 500
     noise: NonNegativeFloat = 0.3  # standard deviation of what is added to pixels and to what the discriminators read
     epochs: NonNegativeInt = 100
     batch_size: PositiveInt = 100
@@ -74,7 +74,9 @@ class SemiSupervisedAAE(Generative):
                 taps,
                 decoder,
                 hidden=self.hidden,
-                noise=self.noise,
+                pixel_noise=self.noise,
+                judge_noise=self.noise,
+                decoder_noise=0,
                 reconstruction=optimizer,
                 adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
             )
