@@ -203,6 +203,17 @@ def test_clusters_agree_with_classes_though_no_label_is_seen(digits: ImageSet) -
     assert top1(ClusteringAAE(hidden=64, epochs=25), "cluster", Assignment(), digits) > 0.55
 
 
+def test_a_decoder_that_reads_loud_codes_learns_no_more_than_the_mean_image(digits: ImageSet) -> None:
+    def error(code_noise: float) -> float:
+        run = Training(seed=0)
+        ClusteringAAE(hidden=32, epochs=20, code_noise=code_noise, learning_rate=5e-3).fit(digits.without_labels(), run)
+        return run.history[-1]["autoencoder_loss"]
+
+    spread = float((digits.images / 255).var(axis=0).mean())
+    assert error(0.0) < 0.8 * spread
+    assert error(100.0) > 0.95 * spread
+
+
 def test_categories_are_probabilities(digits: ImageSet) -> None:
     module = ClusteringAAE(clusters=7, hidden=16, epochs=0).fit(digits.without_labels(), Training(seed=0))
     cluster = module(torch.from_numpy(digits.images))["cluster"]
