@@ -47,7 +47,11 @@ def frostbench(
             "datasets",
             "mnist5k digits mnist fashion_mnist cifar10 cifar100 svhn stl10 folder:PATH npz:PATH parquet:PATH",
         ),
-        ("suites", "quickstart mnist cifar10 smoke"),
+        (
+            "suites",
+            "quickstart mnist cifar10 smoke papers/aae_clustering papers/aae_likelihood papers/aae_semisupervised "
+            "papers/bigan_table1 papers/dcgan_features papers/dim_table3 papers/fgan_mnist",
+        ),
     ],
 )
 def test_list_shows_every_name_with_a_line_about_it(kind: str, names: str, frostbench: t.Callable[..., str]) -> None:
