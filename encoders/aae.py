@@ -72,27 +72,29 @@ class AAE(Generative):
             decoder = self.build_generator(data.shape)
             discriminator = CodeDiscriminator(self.latent, self.hidden)
 
-        def encode(images: Tensor) -> tuple[Tensor, Tensor]:
-            x = unit(images)
-            code = taps.body(x)[1]
-            if self.posterior == "gaussian":
-                mean, log_variance = code.chunk(2, dim=1)
-                code = mean + (log_variance / 2).exp() * torch.randn_like(mean)
-            return x, code
+        def drawn(outputs: Tensor) -> Tensor:
+            """Codes from what the body gives."""
+            if self.posterior != "gaussian":
+                return outputs
+            mean, log_variance = outputs.chunk(2, dim=1)
+            return mean + (log_variance / 2).exp() * torch.randn_like(mean)
 
         def reconstruct(images: Tensor) -> dict[str, Tensor]:
-            x, code = encode(images)
-            return {"autoencoder": F.mse_loss(decoder(code).float(), x)}
+            x = unit(images)
+            return {"autoencoder": F.mse_loss(decoder(drawn(taps.body(x)[1])).float(), x)}
+
+        judged: list[Tensor] = []  # the last batch's outputs: the encoder stands still until it hides them
 
         def judge(images: Tensor) -> dict[str, Tensor]:
-            with torch.no_grad():
-                _, code = encode(images)
+            judged[:] = [taps.body(unit(images))[1]]
+            code = drawn(judged[0].detach())
             real = self.draw(len(code), code.device)
             return {"discriminator": objectives.cross_entropy(discriminator(real), discriminator(code))}
 
         def hide(images: Tensor) -> dict[str, Tensor]:
-            _, code = encode(images)
-            return {"encoder": objectives.non_saturating(discriminator(code))}
+            noisy = self.posterior == "universal"  # the noise that enters the body is new in each turn
+            outputs = taps.body(unit(images))[1] if noisy else judged[0]
+            return {"encoder": objectives.non_saturating(discriminator(drawn(outputs)))}
 
         reconstruction = Adam(self.learning_rate, self.beta1)
         adversarial = Adam(self.adversarial_learning_rate, self.beta1)
