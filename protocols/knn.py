@@ -35,7 +35,7 @@ class KNN(Protocol):
     - `distance` weights are 1 / distance; where some neighbours lie at distance 0, only those vote, as in scikit-learn.
 
     Details: `k` as used, and `exact_scans`, the number of test rows whose neighbours the fast search could not prove,
-    so that a scan of the whole gallery in float64 found them.
+    so that a scan of the whole gallery in float64 found them; settings that are scored together share a search.
     """
 
     source = "Donahue et al. 2017, arXiv:1605.09782; Wu et al. 2018, arXiv:1805.01978"
@@ -51,21 +51,43 @@ class KNN(Protocol):
             raise ValueError("temperature weights are exp(cosine similarity / temperature); add `metric: cosine`")
         return self
 
-    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:  # noqa: ARG002  # nothing is drawn
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
+        return next(self.score_all([self], train, test, seed=seed))
+
+    @classmethod
+    def score_all(
+        cls,
+        protocols: t.Sequence[t.Self],
+        train: FeatureSet,
+        test: FeatureSet,
+        *,
+        seed: int,  # noqa: ARG003  # nothing is drawn
+    ) -> t.Iterator[Scores]:
+        """One search for each metric, for the largest k that is asked of it."""
+        found: dict[Metric, Neighbours] = {}
+        for protocol in protocols:
+            metric = protocol.metric
+            if metric not in found:
+                most = max(other.k for other in protocols if other.metric == metric)
+                found[metric] = nearest(test.features, train.features, min(most, len(train)), metric)
+            yield protocol._judge(found[metric], train, test)
+
+    def _judge(self, found: "Neighbours", train: FeatureSet, test: FeatureSet) -> Scores:
+        """What the first k of the neighbours vote for."""
         k = min(self.k, len(train))
-        found = nearest(test.features, train.features, k, self.metric)
+        rows, distances = found.rows[:, :k], found.distances[:, :k]
         if self.weights == "uniform":
-            weights = torch.ones_like(found.distances)
+            weights = torch.ones_like(distances)
         elif self.weights == "distance":
-            weights = 1 / found.distances
+            weights = 1 / distances
             touches = weights.isinf()
             weights = torch.where(touches.any(dim=1, keepdim=True), touches.double(), weights)
         else:  # relative to the nearest, so that no temperature overflows
-            weights = torch.exp((found.distances[:, :1] - found.distances) / self.temperature)
+            weights = torch.exp((distances[:, :1] - distances) / self.temperature)
         votes = torch.zeros(len(test), train.classes, dtype=torch.float64, device=weights.device)
         every = torch.arange(len(test), device=weights.device)
         for i in range(k):  # one neighbour at a time: the order of the sum is the same on every device
-            votes[every, train.labels[found.rows[:, i]]] += weights[:, i]
+            votes[every, train.labels[rows[:, i]]] += weights[:, i]
         predictions = votes.argmax(dim=1)  # the first of equals
         details: dict[str, t.Any] = {"k": k, "exact_scans": found.exact_scans}
         if k < self.k:
@@ -83,21 +105,33 @@ class Neighbours(t.NamedTuple):
 def nearest(queries: Tensor, gallery: Tensor, k: int, metric: Metric) -> Neighbours:
     """The k nearest rows of `gallery` (n, d) to each of `queries` (m, d), both float32, with 1 <= k <= n.
 
-    Candidates come from float32 products; a bound on their rounding error proves that no other row can be nearer, and
-    float64 distances of the candidates decide. About 250 MiB are used beside the arguments and the answer.
+    Low-precision products give every pair a distance that it cannot be nearer than; float64 distances decide among the
+    rows that this leaves. int8 comes first where the device multiplies it natively, then float32 for the queries that
+    int8 leaves too many rows, then a scan of the whole gallery. About 250 MiB are used beside the arguments and the
+    answer.
     """
     space = _Space(gallery, queries, metric)
     rows = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
     squares = torch.empty(len(queries), k, dtype=torch.float64, device=queries.device)
-    proved = torch.empty(len(queries), dtype=torch.bool, device=queries.device)
-    size = max(1, min(8192, 2**26 // (4 * (space.width + 1)), 2**25 // (64 * k)))
-    for start in range(0, len(queries), size):
-        part = slice(start, start + size)
-        rows[part], squares[part], proved[part] = _search(space, queries[part], gallery, k)
-    doubtful = (~proved).nonzero()[:, 0]
-    if len(doubtful):
-        rows[doubtful], squares[doubtful] = _scan(space, queries[doubtful], gallery, k)
-    return Neighbours(rows, squares / 2 if metric == "cosine" else squares.sqrt(), len(doubtful))
+    left = torch.arange(len(queries), device=queries.device)
+    for kind in (torch.int8, torch.float32) if _multiplies_int8(space.width, queries.device) else (torch.float32,):
+        rows[left], squares[left], proved = _search(space, queries, left, gallery, k, kind)
+        left = left[~proved]
+        if not len(left):
+            break
+    else:
+        rows[left], squares[left] = _scan(space, queries[left], gallery, k)
+    return Neighbours(rows, squares / 2 if metric == "cosine" else squares.sqrt(), len(left))
+
+
+def _multiplies_int8(width: int, device: torch.device) -> bool:
+    """Whether sums of `width` products of int8 are exact in int32 here, and much faster than float32."""
+    if width > 2**17 or not hasattr(torch, "_int_mm"):  # no public function of PyTorch multiplies int8
+        return False
+    if device.type == "cuda":
+        return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+    has_vnni = getattr(torch.cpu, "_is_vnni_supported", None)  # without it, sums may saturate
+    return has_vnni is not None and has_vnni() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class _Space:
@@ -106,15 +140,13 @@ class _Space:
     def __init__(self, gallery: Tensor, queries: Tensor, metric: Metric) -> None:
         self.metric = metric
         self.width = gallery.shape[1] + 2 * (metric == "cosine")
+        self.cached = max(1, 2**17 // self.width)  # float64 rows that a core's cache holds
         # Any centre gives the same distances; one amid the gallery keeps the products, and so their errors, small.
         # A scale that is a power of two rounds nothing; with all lengths at most 1 nothing overflows.
-        slices = self.slices(gallery)
-        self.centre = torch.stack([self.embedded(rows, gallery=True).sum(0) for rows in slices]).sum(0) / len(gallery)
-        largest = 1.0 if metric == "cosine" else max(float(gallery.abs().max()), float(queries.abs().max()))
+        self.centre = self.embedded(gallery[:: max(1, len(gallery) // 1024)], gallery=True).mean(dim=0)
+        extremes = [float(x.abs()) for rows in (gallery, queries) for x in rows.aminmax()]
+        largest = 1.0 if metric == "cosine" else max(extremes)
         self.scale = 2.0 ** -math.ceil(math.log2(2 * largest * math.sqrt(self.width))) if largest else 1.0
-
-    def slices(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(rows, max(1, 2**24 // (8 * self.width)))
 
     def embedded(self, rows: Tensor, *, gallery: bool) -> Tensor:
         """Rows in float64; for cosine of unit length, so that half their squared distance is 1 - similarity."""
@@ -127,112 +159,201 @@ class _Space:
         axes = torch.tensor([1.0, 0.0] if gallery else [0.0, 1.0], dtype=rows.dtype, device=rows.device)
         return torch.cat([rows / length.masked_fill(zero, 1), zero * axes], dim=1)
 
-    def operand(self, rows: Tensor, *, gallery: bool) -> tuple[Tensor, Tensor]:
-        """Factors (float32) whose products [-x, 1] @ [y, |y|^2 / 2] rank the gallery for a query; lengths (float64)."""
-        factor = torch.empty(len(rows), self.width + 1, device=rows.device)
-        lengths = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
-        start = 0
-        for part in self.slices(rows):
-            place = slice(start, start := start + len(part))
-            moved = (self.embedded(part, gallery=gallery) - self.centre) * self.scale
-            lengths[place] = torch.linalg.vector_norm(moved, dim=1)
-            factor[place, :-1] = moved if gallery else -moved
-        factor[:, -1] = lengths.square() / 2 if gallery else 1.0
-        return factor, lengths
+    def moved(self, rows: Tensor, *, gallery: bool) -> Tensor:
+        return (self.embedded(rows, gallery=gallery) - self.centre) * self.scale
 
-    def error(self, a: Tensor, b: Tensor) -> Tensor:
-        """A bound on |product - exact value| for a query of length `a` and gallery rows no longer than `b`.
+    def extents(self, rows: Tensor, *, gallery: bool) -> tuple[Tensor, Tensor]:
+        """Lengths and largest absolute coordinates, both float64 (n,), of the rows moved."""
+        lengths, peaks = torch.empty(2, len(rows), dtype=torch.float64, device=rows.device)
+        for start in range(0, len(rows), self.cached):
+            part = slice(start, start + self.cached)
+            moved = self.moved(rows[part], gallery=gallery)
+            lengths[part], peaks[part] = torch.linalg.vector_norm(moved, dim=1), moved.abs().amax(dim=1)
+        return lengths, peaks
 
-        The product sums width + 1 terms, each of factors rounded once: whatever the order of the sum, it errs by at
-        most g = m u / (1 - m u) times the sum of the absolute terms, m = width + 3 (Higham 2002, section 3.1; the 8
-        below covers what is rounded in the bound itself), and by underflow. The float64 distances that are compared in
-        the end have an error of their own, also covered; unit rows (cosine) carry the rounding of their length as well.
+    def codes(
+        self, rows: Tensor, index: Tensor, scales: Tensor, kind: torch.dtype, *, gallery: bool
+    ) -> tuple[Tensor, Tensor]:
+        """What is multiplied for the rows moved, (p, width up to a multiple of 8), and |row - codes * scale|, (p,)."""
+        codes = torch.zeros(len(index), self.width + -self.width % 8, dtype=kind, device=rows.device)
+        residuals = torch.empty(len(index), dtype=torch.float64, device=rows.device)
+        for start in range(0, len(index), self.cached):
+            part = slice(start, start + self.cached)
+            moved = self.moved(rows.index_select(0, index[part]), gallery=gallery)
+            scale = scales[part, None].double()
+            coded = codes[part, : self.width]
+            coded.copy_((moved / scale).round_() if kind == torch.int8 else moved)
+            residuals[part] = torch.linalg.vector_norm(moved - coded * scale, dim=1)
+        return codes, residuals
+
+    def rounding(self, kind: torch.dtype) -> float:
+        """How far a sum of products in floating point can be from the exact one, as a share of its absolute terms.
+
+        m u / (1 - m u) holds whatever the order of the sum (Higham 2002, section 3.1). Sums of int8 are exact; what
+        follows them, and follows float32 as well, is no more than 16 roundings.
         """
-        coarse = 0.0 if torch.get_float32_matmul_precision() == "highest" else 2.0**-7  # products of bfloat16 or TF32
-        terms = (self.width + 8) * 2.0**-24
-        product = (terms / (1 - terms) + 3 * coarse) * b * (b / 2 + a)
-        unit = self.scale if self.metric == "cosine" else 0.0
-        return product + (self.width + 8) * (2.0**-50 * (a + b) * (a + b + unit) + 2.0**-100)
+        terms = (16 + self.width * (kind == torch.float32)) * 2.0**-24
+        backends = (torch.backends.mkldnn, torch.backends.cuda)
+        own = [getattr(backend, "matmul").fp32_precision for backend in backends]  # noqa: B009  # PyTorch's types lack it
+        exact = all(precision in ("none", "ieee") for precision in own)  # factors not rounded to TF32 or bfloat16
+        return terms / (1 - terms) + (0.0 if exact else 3 * 2.0**-7)
+
+    def slack(self, reach: Tensor, lengths: Tensor) -> Tensor:
+        """How far the float64 distances that decide, and what is made of them, are off within `reach` of a query."""
+        unit = self.scale if self.metric == "cosine" else 0.0  # unit rows carry the rounding of their length
+        sums = reach + lengths
+        return (self.width + 8) * (2.0**-50 * sums * (sums + unit) + 2.0**-100)  # the last is for underflow
 
 
-def _search(space: _Space, queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (m, k), squared distances (m, k), and whether they are proved (m,); what is not proved is not filled."""
-    m, n, device = len(queries), len(gallery), queries.device
-    x, a = space.operand(queries, gallery=False)
-    size = max(1, min(2048, n, 2**25 // (4 * (space.width + 1)), 2**26 // (4 * m)))
-    width = max(1, min(64, size // (4 * k)))  # of a block of columns; only its smallest product is looked at
-    size -= size % width
-    products = torch.empty(m * size, device=device)
-    upper = torch.full((m, k), math.inf, dtype=torch.float64, device=device)
-    query = row = torch.empty(0, dtype=torch.int64, device=device)
-    lower = torch.empty(0, dtype=torch.float64, device=device)
-    crowded = torch.zeros(m, dtype=torch.bool, device=device)
-    for start in range(0, n, size):
-        y, b = space.operand(gallery[start : start + size], gallery=True)
-        missing = -len(y) % width
-        y, b = functional.pad(y, (0, 0, 0, missing)), functional.pad(b, (0, missing))
-        y[len(y) - missing :, -1] = math.inf  # the last block is filled with rows that are never near
-        blocks = torch.mm(x, y.T, out=products[: m * len(y)].view(m, -1)).view(m, -1, width)
-        smallest = blocks.amin(dim=2).double()  # (m, blocks)
-        error = space.error(a[:, None], b.view(-1, width).amax(dim=1))
-        # k blocks hold k rows no farther than their smallest products plus error: a row beyond that is no neighbour.
-        upper = torch.cat([upper, smallest + error], dim=1).topk(k, largest=False).values
-        bound = upper.amax(dim=1)
-        hit = smallest - error <= bound[:, None]
-        crowded |= hit.sum(dim=1) > 2 * k + 64
-        hit[crowded] = False
-        at_query, at_block = hit.nonzero(as_tuple=True)
-        low = blocks[at_query, at_block].double() - error[at_query, at_block, None]  # (hits, width)
-        which, lane = (low <= bound[at_query, None]).nonzero(as_tuple=True)
-        query = torch.cat([query, at_query[which]])
-        row = torch.cat([row, start + at_block[which] * width + lane])
-        lower = torch.cat([lower, low[which, lane]])
-        crowded |= torch.bincount(query, minlength=m) > 4 * k + 256
-        keep = (lower <= bound[query]) & (row < n) & ~crowded[query]
-        query, row, lower = query[keep], row[keep], lower[keep]
+def _search(
+    space: _Space, queries: Tensor, wanted: Tensor, gallery: Tensor, k: int, kind: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (m, k), squared distances (m, k), and whether they are proved (m,), of the queries whose rows are wanted."""
+    rows = torch.full((len(wanted), k), len(gallery), device=queries.device)
+    squares = torch.full((len(wanted), k), math.inf, dtype=torch.float64, device=queries.device)
+    proved = torch.ones(len(wanted), dtype=torch.bool, device=queries.device)
+    size = max(k, min(len(gallery), 2**16, 2**26 // (space.width * kind.itemsize)))
+    for start in range(0, len(gallery), size):
+        panel = _Panel(space, gallery, start, size, k, kind)
+        for some in torch.split(proved.nonzero()[:, 0], panel.group):
+            known = rows[some], squares[some]
+            rows[some], squares[some], proved[some] = panel.nearer(queries[wanted[some]], *known)
+            if kind == torch.int8 and proved[some].double().mean() < 0.5:  # int8 is too coarse for these features
+                proved[int(some[-1]) + 1 :] = False
+                break
+    return rows, squares, proved
 
-    squares = _squares(space, queries, gallery, query, row)
-    order = row.argsort()
-    order = order[squares[order].argsort(stable=True)]
-    order = order[query[order].argsort(stable=True)]  # by query, then distance, then row
-    query, row, squares = query[order], row[order], squares[order]
-    counts = torch.bincount(query, minlength=m)
-    proved = ~crowded & (counts >= k)
-    place = (counts.cumsum(0) - counts)[proved, None] + torch.arange(k, device=device)
-    nearest_rows = torch.empty(m, k, dtype=torch.int64, device=device)
-    nearest_squares = torch.empty(m, k, dtype=torch.float64, device=device)
-    nearest_rows[proved], nearest_squares[proved] = row[place], squares[place]
-    return nearest_rows, nearest_squares, proved
+
+class _Panel:
+    """A part of the gallery, as one group of queries after another is multiplied with it."""
+
+    def __init__(self, space: _Space, gallery: Tensor, start: int, size: int, k: int, kind: torch.dtype) -> None:
+        self.space, self.gallery, self.kind = space, gallery, kind
+        rows = gallery[start : start + size]
+        lengths, peaks = space.extents(rows, gallery=True)
+        # A block is `depth` rows of about one length, which share a scale and a bound: only where that bound is small
+        # enough is the block looked into. They are `blocks` columns apart, where their largest product is soon found.
+        # A shared bound is a little loose: for int8 that is nothing beside what its codes lose, for float32 too much.
+        depth = 2 ** max(0, min(5, math.floor(math.log2(len(rows) / max(32 * k, 512))))) if kind == torch.int8 else 1
+        blocks = -(-len(rows) // (8 * depth)) * 8
+        order = lengths.argsort()
+        order = torch.cat([order, order[-1:].expand(blocks * depth - len(rows))])  # the last row fills it up
+        fills = (torch.arange(len(order), device=order.device) >= len(rows)).view(blocks, depth).T
+        self.scales = _scales(peaks[order].view(blocks, depth).amax(dim=1), kind)  # (blocks,)
+        index = order.view(blocks, depth).T.flatten()  # the row of a column
+        self.codes, residuals = space.codes(rows, index, self.scales.repeat(depth), kind, gallery=True)
+        lengths = lengths[index]
+        halves = lengths.square() / 2 * (1 - space.rounding(kind))
+        self.right = torch.stack([halves, lengths, residuals]).float().view(3, depth, blocks)
+        self.right[0].masked_fill_(fills, math.inf)  # what fills is never near
+        self.shared = torch.stack([self.right[0].amin(dim=0), *self.right[1:].amax(dim=1)])  # (3, blocks)
+        self.numbers = (start + index).view(depth, blocks).masked_fill_(fills, len(gallery))
+        self.most = 4 * k + 512  # rows beside the k that look nearest that a query may leave to be measured
+        # Queries at a time: what is held of each pair, of each block, and of each row in a block that is looked into.
+        self.group = max(32, min(1024, 2**25 // (len(index) + 2 * blocks), 2**24 // (self.most * (depth + 8))))
+        sums = torch.int32 if kind == torch.int8 else torch.float32
+        self.room = torch.empty(self.group, len(index), dtype=sums, device=gallery.device)  # fresh memory is slow
+
+    def nearer(self, queries: Tensor, rows: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The k nearest rows (m, k) of those known and the panel's, their squared distances, and whether it is proved.
+
+        Rows and squared distances of the known ones come in; the number of the gallery's rows stands for none.
+
+        What is compared is (|x - y|^2 - |x|^2) / 2 = |y|^2 / 2 - <x, y>, in units of the query's scale. With x' and y'
+        for what is multiplied, <x, y> <= <x', y'> + |x - x'| |y| + |x'| |y - y'| (Cauchy and Schwarz). Rounding changes
+        this by no more than the share `rounding` of |y|^2 / 2 + 3 (|x| + |x - x'|) (|y| + |y - y'|), |y - y'| <= |y|.
+        """
+        space, (m, k), device = self.space, rows.shape, queries.device
+        lengths, peaks = space.extents(queries, gallery=False)
+        scales = _scales(peaks, self.kind)
+        index = torch.arange(max(m, 32), device=device).clamp(max=m - 1)  # GPUs multiply no fewer rows of int8
+        codes, residuals = space.codes(queries, index, scales[index], self.kind, gallery=False)
+        longest = lengths + residuals[:m]  # at least |x'|
+        own = residuals[:m] + 6 * space.rounding(self.kind) * longest
+        left = (torch.stack([torch.ones_like(own), -own, -longest], dim=1) / scales[:, None]).float()
+        multiply = torch._int_mm if self.kind == torch.int8 else torch.mm
+        products = multiply(codes, self.codes.T, out=self.room[: len(codes)])[:m].view(m, *self.numbers.shape)
+        minima = products.amax(dim=1).float().mul_(self.scales).addmm_(left, self.shared, beta=-1)  # (m, blocks)
+
+        def bounds(query: Tensor, block: Tensor) -> Tensor:  # (p, depth)
+            found = products[query, :, block] * -self.scales[block, None]
+            for share, side in zip(left[query].T, self.right):
+                found.addcmul_(share[:, None], side[:, block].T)
+            return found
+
+        # First the rows that look nearest, one of each block: their distances say how near the neighbours are at least.
+        block = minima.topk(min(k, minima.shape[1]), largest=False, sorted=False).indices.flatten()
+        query = torch.arange(m, device=device).repeat_interleave(len(block) // m)
+        lane = bounds(query, block).argmin(dim=1)
+        taken = torch.full(minima.shape, -1, dtype=torch.int8, device=device)
+        taken[query, block] = lane.to(torch.int8)
+        x = space.embedded(queries, gallery=False)
+        row = self.numbers[lane, block]
+        square = _squares(space, x, self.gallery, query, row)
+        rows, squares = _first(k, [rows, row.view(m, -1)], [squares, square.view(m, -1)])
+
+        # Then every other row that can be as near.
+        reach = squares[:, -1].sqrt() * space.scale
+        far = (((reach.square() - lengths.square()) / 2 + space.slack(reach, lengths)) / scales).float()
+        far = far.nextafter(torch.full_like(far, math.inf))
+        hit = minima <= far[:, None]
+        proved = hit.sum(dim=1) <= self.most
+        query, block = (hit & proved[:, None]).nonzero(as_tuple=True)
+        which, lane = (bounds(query, block) <= far[query, None]).nonzero(as_tuple=True)
+        query, block = query[which], block[which]
+        counts = torch.bincount(query, minlength=m)
+        proved &= counts <= self.most + k
+        keep = proved[query] & (taken[query, block] != lane)
+        query, row = query[keep], self.numbers[lane[keep], block[keep]]
+        counts = torch.bincount(query, minlength=m)
+        place = torch.arange(len(query), device=device) - (counts.cumsum(0) - counts)[query]
+        more_rows = torch.full((m, int(counts.max())), len(self.gallery), device=device)
+        more_squares = torch.full(more_rows.shape, math.inf, dtype=torch.float64, device=device)
+        more_rows[query, place] = row
+        more_squares[query, place] = _squares(space, x, self.gallery, query, row)
+        return *_first(k, [rows, more_rows], [squares, more_squares]), proved
+
+
+def _scales(peaks: Tensor, kind: torch.dtype) -> Tensor:
+    """What codes are multiples of (float32), for rows whose largest coordinates these are."""
+    return (peaks / 127).clamp(min=2.0**-100).float() if kind == torch.int8 else torch.ones_like(peaks).float()
+
+
+def _first(k: int, rows: list[Tensor], squares: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The first k by squared distance, then row, of candidates (m, any) that stand side by side."""
+    row, order = torch.cat(rows, dim=1).sort(dim=1)
+    square, place = torch.cat(squares, dim=1).gather(1, order).sort(dim=1, stable=True)
+    return row.gather(1, place[:, :k]), square[:, :k]
 
 
 def _squares(space: _Space, queries: Tensor, gallery: Tensor, query: Tensor, row: Tensor) -> Tensor:
-    """Squared distances (p,) in float64 of pairs of a query and a gallery row, both int64 (p,)."""
-    size = max(1, 2**24 // (8 * space.width))
-    return torch.cat(
-        [
-            (space.embedded(queries[q], gallery=False) - space.embedded(gallery[r], gallery=True)).square().sum(dim=1)
-            for q, r in zip(torch.split(query, size), torch.split(row, size))
-        ]
-    )
+    """Squared distances (p,) of embedded queries and gallery rows, both by number (p,); infinite past the last row."""
+    squares = torch.empty(len(row) + -len(row) % space.cached, dtype=torch.float64, device=row.device)
+    # All parts have one shape, since the order of a sum may depend on it, and copies of a row are to be equally far.
+    filled = functional.pad(row, (0, len(squares) - len(row))).clamp(max=len(gallery) - 1)
+    asked = functional.pad(query, (0, len(squares) - len(row)))
+    for part, r, q in zip(*(torch.split(every, space.cached) for every in (squares, filled, asked))):
+        y = space.embedded(gallery.index_select(0, r), gallery=True)
+        x = queries.index_select(0, q)
+        torch.sum(functional.mse_loss(x, y, reduction="none"), dim=1, out=part)  # mse_loss: (x - y)^2 in one go
+    return squares[: len(row)].masked_fill(row == len(gallery), math.inf)
 
 
 def _scan(space: _Space, queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Rows and squared distances (m, k) from all float64 distances; copies of a row beyond the first k cannot count."""
     copies: Counter[bytes] = Counter()
     kept: list[int] = []
-    for i, row in enumerate(gallery.cpu().numpy()):
-        digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+    for i, features in enumerate(gallery.cpu().numpy()):
+        digest = hashlib.blake2b(features.tobytes(), digest_size=16).digest()
         copies[digest] += 1
         if copies[digest] <= k:
             kept.append(i)
     numbers = torch.tensor(kept, device=gallery.device)
     found = []
     for some in torch.split(queries, 16):
-        x = space.embedded(some, gallery=False)[:, None]
-        size = max(1, 2**21 // (len(some) * space.width))
-        parts = [
-            (x - space.embedded(gallery[part], gallery=True)).square().sum(dim=2) for part in torch.split(numbers, size)
-        ]
-        squares, order = torch.cat(parts, dim=1).sort(dim=1, stable=True)
-        found.append((numbers[order[:, :k]], squares[:, :k]))
+        x = space.embedded(some, gallery=False)
+        query = torch.arange(len(some), device=gallery.device).repeat_interleave(len(numbers))
+        row = numbers.repeat(len(some))
+        square = _squares(space, x, gallery, query, row)
+        found.append(_first(k, [row.view(len(some), -1)], [square.view(len(some), -1)]))
     return torch.cat([rows for rows, _ in found]), torch.cat([squares for _, squares in found])

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
+from protocols import knn
 from protocols.base import FeatureSet
 from protocols.knn import KNN, Metric, nearest
 
@@ -87,15 +88,112 @@ def cases() -> dict[str, tuple[Array, Array]]:
         "huge": (far * 1e37, near * 1e37),
         "denormal": (far * 1e-41, near * 1e-41),
         "one feature": (far[:, :1], near[:, :1]),
+        "constant features among others": (far * (np.arange(12) < 3) + 0.7, near * (np.arange(12) < 3) + 0.7),
+        "lengths over many powers of ten": (far, near * 10.0 ** generator(11).integers(-6, 6, size=(700, 1))),
+        "coordinates over many powers of ten": (far * 10.0 ** np.arange(-6, 6), near * 10.0 ** np.arange(-6, 6)),
         "wide": (draw(size=(20, 5000)), draw(size=(300, 5000))),
+        "wide, few kinds of rows": (draw(size=(3, 40_000)), draw(size=(2, 40_000))[[0, 1, 0, 1, 1, 0, 1]]),
+        "one row": (far, near[:1]),
+        "two rows, one query": (far[:1], near[:2]),
     }
 
 
+@pytest.fixture(params=["as the processor has it", "float32"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "float32":
+        monkeypatch.delattr(torch, "_int_mm")
+
+
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("name", list(cases()))
 def test_neighbours_are_those_of_float64(name: str) -> None:
     queries, gallery = (rows.astype(np.float32) for rows in cases()[name])
-    for k in (1, 7, 100, len(gallery)):
+    for k in sorted({min(k, len(gallery)) for k in (1, 7, 100, len(gallery))}):
         assert (found(queries, gallery, k) == brute_force(queries, gallery, k, "euclidean")).all()
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_neighbours_in_a_crowd_are_those_of_float64(metric: Metric) -> None:
+    # So many rows at nearly one distance that a bound which promises a little too much loses some.
+    queries, gallery = generator(12).normal(size=(40, 24)), generator(13).normal(size=(3000, 24))
+    expected = brute_force(queries.astype(np.float32), gallery.astype(np.float32), 50, metric)
+    for k in (1, 50):
+        assert (found(queries, gallery, k, metric) == expected[:, :k]).all()
+
+
+@pytest.mark.usefixtures("kind")
+def test_sums_that_float32_cannot_hold_lose_no_neighbour() -> None:
+    # Whole numbers around a point and its opposite, so that the centre is 0 and float32 rounds nothing but the sums.
+    near = generator(21).integers(2**20, 2**21, size=64) + generator(22).integers(-9, 10, size=(500, 64))
+    queries = near[0] + generator(23).integers(-9, 10, size=(30, 64))
+    gallery = np.concatenate([near, -near])
+    for k in (1, 5):
+        assert (found(queries, gallery, k) == brute_force(queries, gallery, k, "euclidean")).all()
+
+
+def clusters(spread: float) -> tuple[Array, Array]:
+    """Two crowds around (1, ..., 1) and its opposite."""
+    sides, draw = np.ones((1, 16)), generator(14).normal
+    gallery = np.concatenate([sides + spread * draw(size=(1500, 16)), -sides + spread * draw(size=(1500, 16))])
+    return sides + spread * draw(size=(30, 16)), gallery
+
+
+@pytest.mark.parametrize(("spread", "scans"), [(1e-1, 0), (1e-2, 0), (1e-6, 30)])
+def test_what_is_too_coarse_hands_on_to_what_is_finer(spread: float, scans: int) -> None:
+    queries, gallery = (rows.astype(np.float32) for rows in clusters(spread))
+    answer = nearest(torch.from_numpy(queries), torch.from_numpy(gallery), 5, "euclidean")
+    assert (answer.rows.numpy() == brute_force(queries, gallery, 5, "euclidean")).all()
+    assert answer.exact_scans == scans
+
+
+def test_int8_leaves_nothing_to_float32_on_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds, search = [], knn._search
+    monkeypatch.setattr(knn, "_search", lambda *given: kinds.append(given[-1]) or search(*given))
+    x, _, queries, _ = digits("pixels")
+    for metric in t.get_args(Metric):
+        found(queries, x, 20, metric)
+    has_int8 = knn._multiplies_int8(784, torch.device("cpu"))
+    assert kinds == [torch.int8 if has_int8 else torch.float32] * 2
+
+
+def test_sums_of_int8_are_exact() -> None:
+    if not knn._multiplies_int8(5001, torch.device("cpu")):
+        pytest.skip("this processor does not multiply int8")
+    codes = torch.full((32, 5001), 127, dtype=torch.int8)
+    assert (torch._int_mm(codes, codes.T) == 127 * 127 * 5001).all()  # odd, and beyond what float32 holds
+
+
+def test_a_gallery_in_several_panels(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 2^16 rows are a panel; the second one has both nearer rows and copies of the first one's, which are no nearer.
+    gallery = generator(15).normal(size=(2**16 + 3000, 3)).astype(np.float32)
+    gallery[2**16 : 2**16 + 500] = gallery[:500]
+    queries = np.concatenate([gallery[:20], generator(16).normal(size=(20, 3)).astype(np.float32)])
+    answer = found(queries, gallery, 9)
+    for i in range(0, 40, 5):
+        assert (answer[i : i + 5] == brute_force(queries[i : i + 5], gallery, 9, "euclidean")).all()
+    assert answer[:20, :2].tolist() == [[i, 2**16 + i] for i in range(20)]
+
+
+def test_equal_directions_are_told_apart_by_row_only() -> None:
+    gallery = generator(17).normal(size=(5, 33)).astype(np.float32)[generator(18).integers(0, 5, size=900)]
+    stretched = gallery * 2.0 ** generator(19).integers(-30, 30, size=(900, 1))
+    queries = generator(20).normal(size=(12, 33))
+    for rows in (found(queries, stretched, 400, "cosine"), found(queries, gallery, 400)):
+        for row in rows:
+            kinds = gallery[row, 0]
+            assert (np.diff(row)[kinds[1:] == kinds[:-1]] > 0).all()
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("seed", range(12))
+def test_neighbours_of_any_shape_are_those_of_float64(seed: int) -> None:
+    draw = generator(100 + seed)
+    m, n, d, k = (int(draw.integers(1, high)) for high in (50, 2500, 40, 60))
+    spread = 10.0 ** draw.uniform(-3, 3, size=d)
+    gallery = (draw.normal(size=(n, d)) * spread + draw.normal(size=d) * 10).astype(np.float32)
+    queries = (gallery[draw.integers(0, n, size=m)] + draw.normal(size=(m, d)) * spread / 100).astype(np.float32)
+    assert (found(queries, gallery, min(k, n)) == brute_force(queries, gallery, min(k, n), "euclidean")).all()
 
 
 def test_cosine_neighbours_are_those_of_float64_and_lengths_do_not_matter() -> None:
@@ -121,6 +219,7 @@ def test_what_the_bound_does_not_prove_is_scanned_and_counted() -> None:
     assert scores.metrics == {"top1": 1.0}
 
 
+@pytest.mark.usefixtures("kind")
 def test_coarser_products_change_no_neighbour() -> None:
     queries, gallery = generator(9).normal(size=(50, 64)), generator(10).normal(size=(3000, 64))
     expected = found(queries, gallery, 5)
@@ -182,6 +281,26 @@ def test_k_beyond_the_gallery_uses_all_of_it_and_says_so(caplog: pytest.LogCaptu
     assert scores.details == {"k": 4, "exact_scans": 0, "warning": message}
     assert message in caplog.text
     assert scores.metrics == {"top1": 1.0}
+
+
+def test_settings_that_are_scored_together_share_a_search_and_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, queries, labels = digits("pca")
+    train, test = features(x[:150], y[:150], 10), features(queries[:100], labels[:100], 10)
+    together = [
+        KNN(k=5),
+        KNN(k=20, metric="cosine"),
+        KNN(k=500, metric="cosine", weights="temperature"),
+        KNN(k=20, weights="distance"),
+        KNN(),
+    ]
+    alone = [protocol.score(train, test, seed=0) for protocol in together]
+    asked = []
+    monkeypatch.setattr(knn, "nearest", lambda *given: asked.append(given[2:]) or nearest(*given))
+    shared = list(KNN.score_all(together, train, test, seed=0))
+    assert asked == [(20, "euclidean"), (150, "cosine")]
+    for one, other in zip(alone, shared, strict=True):
+        assert (one.predictions == other.predictions).all()
+        assert (one.metrics, one.details) == (other.metrics, other.details)
 
 
 @pytest.mark.gpu

@@ -48,6 +48,20 @@ def replaced(scores: Scores, **changes: t.Any) -> Scores:
     )
 
 
+class Shifted(Broken):
+    by: int
+
+    def spoil(self, scores: Scores, train: FeatureSet, test: FeatureSet) -> Scores:
+        return replaced(scores, predictions=scores.predictions + self.by)
+
+
+def test_settings_are_scored_one_after_the_other_each_as_it_is_alone() -> None:
+    rows = FeatureSet(torch.eye(3), torch.arange(3), 3)
+    scored = Shifted.score_all([Shifted(by=2), Shifted(by=0)], rows, rows, seed=0)
+    assert next(scored).predictions.tolist() == [2, 3, 4]
+    assert [scores.predictions.tolist() for scores in scored] == [[0, 1, 2]]
+
+
 class Blind(Broken):
     def spoil(self, scores: Scores, train: FeatureSet, test: FeatureSet) -> Scores:
         return replaced(scores, metrics={"top1": 0.99})

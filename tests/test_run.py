@@ -228,6 +228,18 @@ def test_features_that_were_kept_give_the_scores_that_fresh_ones_give(frostbench
     assert numbers(Path("runs")) == numbers(Path("fresh"))
 
 
+def test_settings_that_are_scored_together_have_the_numbers_that_they_have_alone(
+    frostbench: t.Callable[..., Done],
+) -> None:
+    settings = ["{name: knn}", "linear", "{name: knn, k: 5, label: k5}", "{name: knn, metric: cosine, label: cosine}"]
+    frostbench("run", "small.yaml", "--output", "together", "--set", f"protocols=[{', '.join(settings)}]")
+    for setting in settings:
+        frostbench("run", "small.yaml", "--output", "alone", "--set", f"protocols=[{setting}]")
+    assert len(numbers(Path("together"))) == 4 * 3  # pixels, and two taps of BiGAN
+    assert numbers(Path("together")) == numbers(Path("alone"))
+    assert predictions(Path("together")) == predictions(Path("alone"))
+
+
 @pytest.mark.parametrize("way", ["changed", "gone", "run.json cut"])
 def test_an_encoder_that_is_damaged_is_trained_again(way: str, frostbench: t.Callable[..., Done]) -> None:
     frostbench("run", "small.yaml", "--set", "protocols=[linear]")
