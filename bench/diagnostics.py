@@ -23,7 +23,7 @@ DIRECTIONS = 128
 
 def diagnose(features: Tensor) -> list[Alarm]:
     """The alarms that features (n, d) raise, at most one of each name: `dead_units`, `effective_rank`."""
-    some = features[:ROWS].double()
+    some = features[:ROWS]
     alarms = []
     dead = dead_units(some)
     if dead > DEAD:
