@@ -14,7 +14,8 @@ from encoders.base import frozen, seeded
 from encoders.bigan import BiGAN
 from protocols.base import FeatureSet, Scores
 from protocols.knn import KNN, nearest
-from protocols.linear import Fit, Linear, fit
+from protocols.linear import Linear, fit
+from protocols.solver import Fit
 
 STRENGTH = 1e-3  # of the one logistic regression that is compared
 

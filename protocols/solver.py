@@ -1,0 +1,285 @@
+"""The solver of the linear probes: a convex loss of linear maps of standardised features, minimised to a certificate.
+
+Full-batch L-BFGS (Liu and Nocedal 1989), preconditioned by the features' covariance, which is factorised once for all
+strengths. Every pass reads the features once; products are float32, sums float64.
+"""
+
+import abc
+import collections
+import typing as t
+
+import torch
+from torch import Tensor
+
+from protocols.base import FeatureSet
+
+_EXACT = 1536  # features up to which the covariance is factorised whole; beyond, as many directions as _RANK
+_RANK = 1024
+_SKETCHED = 16384  # rows that those directions are found on
+_KEPT = 2**29  # numbers (2 GiB) up to which the standardised features are kept; beyond, each pass standardises again
+
+
+class Losses(t.NamedTuple):
+    values: Tensor  # (n,), of each row
+    slopes: Tensor  # (n, classes), their derivatives by the logits
+    curvature: Tensor  # float64, the sum of the second derivatives by each logit
+
+
+class Loss(abc.ABC):
+    """A convex, differentiable loss of a row's logits, one for each class; it is what tells one probe from another."""
+
+    @abc.abstractmethod
+    def __call__(self, logits: Tensor, labels: Tensor) -> Losses:
+        """Of logits (n, classes) and labels (n,), which number the classes."""
+
+    @abc.abstractmethod
+    def first_biases(self, shares: Tensor) -> Tensor:
+        """The best biases (classes,) without weights, for classes that are `shares` of the rows; float64."""
+
+    @abc.abstractmethod
+    def best_biases(self, plain: Tensor, labels: Tensor, biases: Tensor) -> tuple[Tensor, bool]:
+        """The biases to add to logits without, `plain`, for the lowest mean loss; whether its slopes are <= 1e-6."""
+
+
+class Fit(t.NamedTuple):
+    strength: float
+    weights: Tensor  # float64 (classes present, d), of standardised features
+    biases: Tensor  # float64 (classes present,)
+    loss: float  # mean over rows
+    objective: float
+    gap: float
+    passes: int
+    converged: bool
+
+    def report(self) -> dict[str, t.Any]:
+        return {name: value for name, value in self._asdict().items() if name not in ("weights", "biases")}
+
+
+class Problem:
+    """A probe of features (n, d), or of `rows` of them, standardised here, to be solved at any strength.
+
+    The mean loss + strength / 2 * |weights|^2 is to be minimised over weights and biases.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        loss: Loss,
+        rows: Tensor | None = None,
+        spectrum: "_Spectrum | None" = None,
+    ) -> None:
+        self.features, self.loss = features, loss
+        self.rows = torch.arange(len(features), device=features.device) if rows is None else rows
+        n, d = len(self.rows), features.shape[1]
+        self.size = max(256, 2**20 // d)  # of a slice: 4 MiB, which stays in cache
+        self.present, self.labels = torch.unique(labels[self.rows], return_inverse=True)
+        self.shares = self.labels.bincount().double() / n
+        self.mean = torch.stack([x.double().sum(0) for x in self.raw()]).sum(0) / n
+        variance = torch.stack([(x.double() - self.mean).square().sum(0) for x in self.raw()]).sum(0) / n
+        first = features[self.rows[0]]  # the mean of equal numbers may differ from them
+        varies = torch.stack([(x != first).any(0) for x in self.raw()]).any(0)
+        self.factor = torch.where(varies, variance, torch.inf).rsqrt()
+        self.kept: Tensor | None = None
+        if n * d <= _KEPT:
+            self.kept = features.new_empty(n, d)
+            for x, raw in zip(torch.split(self.kept, self.size), self.raw()):
+                x.copy_(self.standardised(raw))
+        else:  # every pass does it in float32: in float64 it takes longer than the products
+            self.mean, self.factor = self.mean.float().double(), self.factor.float().double()
+        self.spectrum = _Spectrum.of(self.sample()) if spectrum is None else spectrum
+
+    def raw(self) -> t.Iterator[Tensor]:
+        return (self.features[rows] for rows in torch.split(self.rows, self.size))
+
+    def standardised(self, features: Tensor) -> Tensor:
+        return (features.double() - self.mean) * self.factor  # float64 (n, d)
+
+    def slices(self) -> t.Iterable[Tensor]:
+        """The standardised rows, float32."""
+        if self.kept is not None:
+            return torch.split(self.kept, self.size)
+        mean, factor = self.mean.float(), self.factor.float()
+        return (x.sub_(mean).mul_(factor) for x in self.raw())
+
+    def sample(self) -> Tensor:
+        """The standardised rows that stand for all in the spectrum, float32."""
+        n, d = len(self.rows), self.features.shape[1]
+        if self.kept is not None and d <= _EXACT:
+            return self.kept
+        some = torch.linspace(0, n - 1, min(n, _SKETCHED), device=self.rows.device).long()
+        if self.kept is not None:
+            return self.kept[some]
+        return self.features[self.rows[some]].sub_(self.mean.float()).mul_(self.factor.float())
+
+    def logits(self, fit: Fit, features: Tensor) -> Tensor:
+        parts = [self.standardised(x) @ fit.weights.T + fit.biases for x in torch.split(features, self.size)]
+        return torch.cat(parts)  # float64 (n, classes present)
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        return self.present[logits.argmax(dim=1)]  # the first of equals
+
+    def judge(self, fit: Fit, held: FeatureSet) -> tuple[float, float]:
+        """Accuracy on all rows; mean loss on rows of the classes known here (a class unknown here has no logit)."""
+        logits = self.logits(fit, held.features)
+        accuracy = (self.predictions(logits) == held.labels).double().mean()
+        right = held.labels[:, None] == self.present  # (n, classes present), at most one in a row
+        known = right.any(dim=1)
+        losses = self.loss(logits[known], right[known].int().argmax(dim=1)).values
+        return float(accuracy), float(losses.mean()) if len(losses) else 0.0
+
+    def solve(self, strength: float, tolerance: float, max_passes: int, start: Fit | None) -> Fit:
+        """Minimise over weights and biases, from `start` or from no weights and the best biases for none.
+
+        With the best biases for its weights the objective is as strongly convex as its penalty, so it is at most
+        |gradient|^2 / (2 strength) above its minimum: the gap. In exact arithmetic it is also the gap to the dual
+        problem. While the way goes on, the biases are variables like the weights; they are settled before a gap counts.
+        """
+        classes, d = len(self.present), self.features.shape[1]
+        weights = torch.zeros(classes, d).to(self.shares) if start is None else start.weights
+        biases = self.loss.first_biases(self.shares) if start is None else start.biases
+        at = self.evaluate(torch.cat([weights, biases[:, None]], dim=1), strength)
+        steps: collections.deque[tuple[Tensor, Tensor]] = collections.deque(maxlen=10)
+        passes, stuck, certified = 1, False, False
+        while passes < max_passes and not stuck:
+            if at.gap <= tolerance:
+                variables, settled = self.with_best_biases(at.variables)
+                at = self.evaluate(variables, strength)
+                passes += 2
+                certified = settled and at.gap <= tolerance
+                if certified:
+                    break
+            precondition = self.spectrum.preconditioner(at.curvature, strength, steps[-1] if steps else None)
+            direction = -_two_loops(at.gradient, steps, precondition)
+            downhill = float((direction * at.gradient).sum())
+            low, low_slope, high, high_slope, step = 0.0, downhill, 0.0, 0.0, 1.0
+            for _ in range(20):  # the slope along a line grows on a convex function: close in on where it is near 0
+                new = self.evaluate(at.variables + step * direction, strength)
+                passes += 1
+                slope = float((direction * new.gradient).sum())
+                worse = new.objective > at.objective * (1 + 1e-6)  # by more than float32 rounding
+                if (not worse and abs(slope) <= 0.9 * -downhill) or passes >= max_passes:
+                    break
+                if slope < 0 and not worse:
+                    low, low_slope = step, slope
+                else:
+                    high, high_slope = step, abs(slope)
+                share = low_slope / (low_slope - high_slope)
+                step = low + (high - low) * min(max(share, 0.1), 0.9) if high else 4 * step
+            else:
+                stuck = True  # float32 has no more digits to go downhill by
+            if worse:
+                break
+            move, change = new.variables - at.variables, new.gradient - at.gradient
+            if float((move * change).sum()) > 0:
+                steps.append((move, change))
+            at = new
+        if not certified:  # the gap of whatever was reached
+            at = self.evaluate(self.with_best_biases(at.variables)[0], strength)
+            passes += 2
+        weights, biases = at.variables[:, :-1], at.variables[:, -1]
+        return Fit(strength, weights, biases, at.loss, at.objective, at.gap, passes, certified)
+
+    def evaluate(self, variables: Tensor, strength: float) -> "_Point":
+        """One read of the features: products in float32, sums in float64. `variables`: weights and biases, (c, d + 1).
+
+        The gap is as good as the biases are.
+        """
+        n, weights = len(self.rows), variables[:, :-1]
+        columns, biases = weights.T.float().contiguous(), variables[:, -1].float()
+        gradient = torch.zeros_like(variables)
+        loss = curvature = torch.zeros((), dtype=torch.float64, device=variables.device)
+        for x, labels in zip(self.slices(), torch.split(self.labels, self.size)):
+            losses = self.loss(torch.addmm(biases, x, columns), labels)
+            loss = loss + losses.values.sum(dtype=torch.float64)
+            curvature = curvature + losses.curvature
+            gradient[:, :-1] += losses.slopes.T @ x
+            gradient[:, -1] += losses.slopes.sum(dim=0)
+        gradient /= n
+        gradient[:, :-1] += strength * weights
+        data_loss = float(loss) / n
+        objective = data_loss + strength / 2 * float(weights.square().sum())
+        gap = float(gradient[:, :-1].square().sum()) / (2 * strength)
+        return _Point(variables, gradient, data_loss, objective, gap, float(curvature) / (n * len(variables)))
+
+    def with_best_biases(self, variables: Tensor) -> tuple[Tensor, bool]:
+        """The same weights with the best biases for them, and whether they were found."""
+        plain = torch.cat([x @ variables[:, :-1].T.float() for x in self.slices()])
+        biases, settled = self.loss.best_biases(plain, self.labels, variables[:, -1])
+        return torch.cat([variables[:, :-1], biases[:, None]], dim=1), settled
+
+
+class _Point(t.NamedTuple):
+    variables: Tensor  # float64 (classes, d + 1): weights, and in the last column biases
+    gradient: Tensor  # of the objective, float64 (classes, d + 1)
+    loss: float
+    objective: float
+    gap: float
+    curvature: float  # of the loss by a logit: the mean of its second derivatives
+
+
+class _Spectrum(t.NamedTuple):
+    """The features' second moments: the largest eigenvalues with their directions, and the mean of the others."""
+
+    values: Tensor  # float32 (r,)
+    directions: Tensor  # float32 (d, r), orthonormal
+    rest: float
+
+    @classmethod
+    def of(cls, x: Tensor) -> "_Spectrum":
+        """Of standardised rows; exact for few features, else Nystrom's approximation from a random sketch.
+
+        Source: Frangella, Tropp, Udell 2023, arXiv:2110.02820, algorithm 2.1.
+        """
+        n, d = x.shape
+        if d <= _EXACT:
+            values, directions = torch.linalg.eigh(x.T @ x / n)
+            return cls(values.clamp(min=0), directions, 0.0)
+        trace = float(x.square().sum(dtype=torch.float64)) / n
+        test = torch.randn(d, _RANK, generator=torch.Generator().manual_seed(0)).to(x)
+        test = torch.linalg.qr(test).Q
+        sketch = x.T @ (x @ test) / n
+        shift = 1e-6 * float(torch.linalg.matrix_norm(sketch))
+        sketch += shift * test
+        factor = torch.linalg.cholesky((test.T @ sketch).double())
+        left = torch.linalg.solve_triangular(factor, sketch.double().T, upper=False).float()  # (r, d)
+        squares, turn = torch.linalg.eigh(left @ left.T)
+        directions = (left.T @ turn) * squares.clamp(min=1e-20).rsqrt()
+        values = (squares - shift).clamp(min=0)
+        return cls(values, directions, max(0.0, trace - float(values.sum())) / (d - _RANK))
+
+    def preconditioner(
+        self, curvature: float, strength: float, newest: tuple[Tensor, Tensor] | None
+    ) -> t.Callable[[Tensor], Tensor]:
+        """The inverse of the Hessian if all logits were curved alike, as long as the newest step says it is."""
+        curvature = max(curvature, 1e-12)
+        rest = 1 / (curvature * self.rest + strength)
+        own = 1 / (curvature * self.values.double() + strength) - rest
+
+        def plain(gradient: Tensor) -> Tensor:
+            weights = gradient[:, :-1]
+            along = (weights.float() @ self.directions).double() * own
+            moved = (along.float() @ self.directions.T).double() + rest * weights
+            return torch.cat([moved, gradient[:, -1:] / curvature], dim=1)
+
+        if newest is None:
+            return plain
+        move, change = newest
+        scale = float((move * change).sum() / (change * plain(change)).sum())
+        return lambda gradient: scale * plain(gradient)
+
+
+def _two_loops(
+    gradient: Tensor, steps: t.Iterable[tuple[Tensor, Tensor]], precondition: t.Callable[[Tensor], Tensor]
+) -> Tensor:
+    """L-BFGS: the inverse of the curvature seen over the last steps (moves, changes of gradient), on the gradient."""
+    direction = gradient
+    backwards = []
+    for move, change in reversed(list(steps)):
+        weight = (move * direction).sum() / (move * change).sum()
+        backwards.append(weight)
+        direction = direction - weight * change
+    direction = precondition(direction)
+    for (move, change), weight in zip(steps, reversed(backwards)):
+        direction = direction + (weight - (change * direction).sum() / (move * change).sum()) * move
+    return direction
