@@ -38,6 +38,8 @@ def fit(features: Tensor, labels: Tensor, strength: float, tolerance: float = 1e
 class CrossEntropy(Loss):
     """-log softmax(logits)[label], in nats."""
 
+    couples_classes = True
+
     def __call__(self, logits: Tensor, labels: Tensor) -> Losses:
         total, own = logits.logsumexp(dim=1, keepdim=True), labels[:, None]
         values = (total - logits.gather(1, own))[:, 0]

@@ -19,6 +19,9 @@ _SKETCHED = 16384  # rows that those directions are found on
 _KEPT = 2**29  # numbers (2 GiB) up to which the standardised features are kept; beyond, each pass standardises again
 
 
+_Dot = t.Callable[[Tensor, Tensor], Tensor]
+
+
 class Losses(t.NamedTuple):
     values: Tensor  # (n,), of each row
     slopes: Tensor  # (n, classes), their derivatives by the logits
@@ -27,6 +30,10 @@ class Losses(t.NamedTuple):
 
 class Loss(abc.ABC):
     """A convex, differentiable loss of a row's logits, one for each class; it is what tells one probe from another."""
+
+    couples_classes: t.ClassVar[
+        bool
+    ]  # False: a sum of losses of one logit each, so that each class has its own problem
 
     @abc.abstractmethod
     def __call__(self, logits: Tensor, labels: Tensor) -> Losses:
@@ -149,8 +156,8 @@ class Problem:
                 certified = settled and at.gap <= tolerance
                 if certified:
                     break
-            precondition = self.spectrum.preconditioner(at.curvature, strength, steps[-1] if steps else None)
-            direction = -_two_loops(at.gradient, steps, precondition)
+            precondition = self.spectrum.preconditioner(at.curvature, strength, steps[-1] if steps else None, self.dot)
+            direction = -_two_loops(at.gradient, steps, precondition, self.dot)
             downhill = float((direction * at.gradient).sum())
             low, low_slope, high, high_slope, step = 0.0, downhill, 0.0, 0.0, 1.0
             for _ in range(20):  # the slope along a line grows on a convex function: close in on where it is near 0
@@ -171,7 +178,7 @@ class Problem:
             if worse:
                 break
             move, change = new.variables - at.variables, new.gradient - at.gradient
-            if float((move * change).sum()) > 0:
+            if bool((self.dot(move, change) > 0).all()):
                 steps.append((move, change))
             at = new
         if not certified:  # the gap of whatever was reached
@@ -179,6 +186,11 @@ class Problem:
             passes += 2
         weights, biases = at.variables[:, :-1], at.variables[:, -1]
         return Fit(strength, weights, biases, at.loss, at.objective, at.gap, passes, certified)
+
+    def dot(self, one: Tensor, other: Tensor) -> Tensor:
+        """The product of two steps (classes, d + 1): (), or where classes do not meet in the loss (classes, 1)."""
+        products = one * other
+        return products.sum() if self.loss.couples_classes else products.sum(dim=1, keepdim=True)
 
     def evaluate(self, variables: Tensor, strength: float) -> "_Point":
         """One read of the features: products in float32, sums in float64. `variables`: weights and biases, (c, d + 1).
@@ -249,7 +261,7 @@ class _Spectrum(t.NamedTuple):
         return cls(values, directions, max(0.0, trace - float(values.sum())) / (d - _RANK))
 
     def preconditioner(
-        self, curvature: float, strength: float, newest: tuple[Tensor, Tensor] | None
+        self, curvature: float, strength: float, newest: tuple[Tensor, Tensor] | None, dot: _Dot
     ) -> t.Callable[[Tensor], Tensor]:
         """The inverse of the Hessian if all logits were curved alike, as long as the newest step says it is."""
         curvature = max(curvature, 1e-12)
@@ -265,21 +277,24 @@ class _Spectrum(t.NamedTuple):
         if newest is None:
             return plain
         move, change = newest
-        scale = float((move * change).sum() / (change * plain(change)).sum())
+        scale = dot(move, change) / dot(change, plain(change))
         return lambda gradient: scale * plain(gradient)
 
 
 def _two_loops(
-    gradient: Tensor, steps: t.Iterable[tuple[Tensor, Tensor]], precondition: t.Callable[[Tensor], Tensor]
+    gradient: Tensor,
+    steps: t.Iterable[tuple[Tensor, Tensor]],
+    precondition: t.Callable[[Tensor], Tensor],
+    dot: _Dot,
 ) -> Tensor:
     """L-BFGS: the inverse of the curvature seen over the last steps (moves, changes of gradient), on the gradient."""
     direction = gradient
     backwards = []
     for move, change in reversed(list(steps)):
-        weight = (move * direction).sum() / (move * change).sum()
+        weight = dot(move, direction) / dot(move, change)
         backwards.append(weight)
         direction = direction - weight * change
     direction = precondition(direction)
     for (move, change), weight in zip(steps, reversed(backwards)):
-        direction = direction + (weight - (change * direction).sum() / (move * change).sum()) * move
+        direction = direction + (weight - dot(change, direction) / dot(move, change)) * move
     return direction

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from protocols import solver
 from protocols.base import FeatureSet
 from protocols.linear import Linear
 
@@ -178,6 +179,24 @@ def test_more_features_than_the_preconditioner_factorises() -> None:
     least += (theirs.coef_**2).sum() / 4
     assert ours.details["refit"]["converged"]
     assert ours.details["refit"]["objective"] == pytest.approx(least, rel=1e-4)
+
+
+@pytest.mark.parametrize("d", [128, 1600])
+def test_features_too_many_to_keep_a_standardised_copy_of_give_the_same(
+    d: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y = np.arange(300) % 3
+    x = np.maximum(generator(11).normal(size=(300, d)) + 0.3 * np.eye(3, d)[y] + 5, 0) * np.linspace(1e-3, 1e3, d)
+    x[:, 7] = 0.1
+    train, test = features(x[:200], y[:200], 3), features(x[200:], y[200:], 3)
+    kept = one(0.1, tolerance=1e-6).score(train, test, seed=0)
+    before = train.features.clone()
+    monkeypatch.setattr(solver, "_KEPT", 0)
+    again = one(0.1, tolerance=1e-6).score(train, test, seed=0)
+    assert torch.equal(train.features, before)
+    assert again.details["refit"]["converged"]
+    assert again.details["refit"]["objective"] == pytest.approx(kept.details["refit"]["objective"], abs=3e-6)
+    assert torch.equal(again.predictions, kept.predictions)
 
 
 def test_one_feature_and_a_known_answer() -> None:
