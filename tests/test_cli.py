@@ -97,7 +97,7 @@ def test_features_of_a_model_of_ones_own_are_scored(frostbench: t.Callable[..., 
     features = np.eye(3)[labels] + np.random.default_rng(0).normal(0, 0.01, (60, 3))
     np.savez("own.npz", train_features=features, train_labels=labels, test_features=features, test_labels=labels)
     rows = json.loads(frostbench("score", "own.npz"))
-    assert {row["protocol"]: row["value"] for row in rows} == {"knn@1": 1.0, "linear@2": 1.0}
+    assert {row["protocol"]: row["value"] for row in rows} == {"knn@1": 1.0, "linear@2": 1.0, "svm@1": 1.0}
     assert [row["protocol"] for row in json.loads(frostbench("score", "own.npz", "--protocol", "knn"))] == ["knn@1"]
 
 
