@@ -1,6 +1,7 @@
 """What a measurement is: contestants in turn, the machine's own limits, memory, and the row that comes of it."""
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import statistics
@@ -120,6 +121,7 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self.before = torch.cuda.memory_allocated(self.device)
         else:
+            _return_free_memory()
             self.before = self.peak = _anonymous_memory()
             self.sampler = threading.Thread(target=self._sample)
             self.sampler.start()
@@ -136,6 +138,12 @@ class Memory:
     def _sample(self) -> None:
         while not self.ended.wait(0.005):
             self.peak = max(self.peak, _anonymous_memory())
+
+
+def _return_free_memory() -> None:
+    """What the allocator holds back from earlier work would hide what is asked for now."""
+    with contextlib.suppress(AttributeError, OSError):  # of glibc only
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _anonymous_memory() -> int:
