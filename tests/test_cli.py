@@ -49,8 +49,8 @@ def frostbench(
         ),
         (
             "suites",
-            "quickstart mnist cifar10 smoke papers/aae_clustering papers/aae_likelihood papers/aae_semisupervised "
-            "papers/bigan_table1 papers/dcgan_features papers/dim_table3 papers/fgan_mnist",
+            "quickstart mnist cifar10 methods smoke papers/aae_clustering papers/aae_likelihood "
+            "papers/aae_semisupervised papers/bigan_table1 papers/dcgan_features papers/dim_table3 papers/fgan_mnist",
         ),
     ],
 )
