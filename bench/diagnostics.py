@@ -65,6 +65,8 @@ def constant_samples(samples: Tensor, images: Tensor) -> list[Alarm]:
 
     Its value is the root of the ratio of their total variances: 0 for one sample over and over, about 1 if all is well.
     """
+    if min(len(samples), len(images)) < 2:
+        return []
     variances = [rows[:ROWS].flatten(1).double().var(dim=0).sum() for rows in (samples, images)]
     ratio = math.sqrt(float(variances[0] / variances[1]))
     if ratio >= SPREAD:

@@ -69,11 +69,17 @@ def _read(path: Path) -> tuple[FeatureSet, FeatureSet]:
         rows = len(train_labels)
         raise ProtocolError(f"{path}: wanted labels in 0..{rows - 1}, train having {rows} rows; got {lowest}..{high}")
     classes = high + 1
-    return _set(train_features, train_labels, classes), _set(test_features, test_labels, classes)
+    train = _set(f"{path}, train", train_features, train_labels, classes)
+    return train, _set(f"{path}, test", test_features, test_labels, classes)
 
 
-def _set(features: np.ndarray[t.Any, t.Any], labels: np.ndarray[t.Any, t.Any], classes: int) -> FeatureSet:
-    return FeatureSet(torch.from_numpy(features.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)), classes)
+def _set(where: str, features: np.ndarray[t.Any, t.Any], labels: np.ndarray[t.Any, t.Any], classes: int) -> FeatureSet:
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused
+        rows = torch.from_numpy(features.astype(np.float32))
+    try:
+        return FeatureSet(rows, torch.from_numpy(labels.astype(np.int64)), classes)
+    except ProtocolError as error:
+        raise ProtocolError(f"{where}: {error}") from error
 
 
 def check(path: Path) -> t.Iterator[str]:

@@ -149,7 +149,7 @@ def _execute(planned: PlannedRun, settings: Settings, watcher: Watcher, device: 
     features = features_on_disk(directory.features, spec.encoder.name, module, parts, encoder.taps, device)
     train, test = features["train"], features["test"]
     seconds = seconds | {"extract": time.perf_counter() - started}
-    alarms = {tap: diagnose(train[tap]) for tap, _ in planned.missing if tap != SAMPLES}
+    alarms = {tap: diagnose(train[tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
     known = resolve.protocols(settings.plugins)
     for (tap, name), group in _together(planned.missing).items():
         scored: t.Iterator[Scores] | t.Iterator[Quality]

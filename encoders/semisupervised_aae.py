@@ -89,5 +89,4 @@ class SemiSupervisedAAE(Generative):
         players.append(Player("classifier", [taps.body, taps.category], optimizer, constant_then_decay))
         train(run, data, players, [*turns, Turn(classify)], self.epochs, self.batch_size)
         run.generator = settle_generator(decoder, self.draw, run)
-        run.generator = settle_generator(decoder, self.draw, run)
         return settle(taps, data, run)

@@ -9,7 +9,7 @@ import typing as t
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 
@@ -102,7 +102,7 @@ class SampleProtocol(Protocol):
 
     reads = ("samples",)  # in place of a tap
 
-    samples: PositiveInt = 10_000  # images that are drawn
+    samples: t.Annotated[int, Field(ge=2)] = 10_000  # images that are drawn
 
     @abc.abstractmethod
     def judge(self, made: Samples, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:

@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from protocols.base import FeatureSet, Quality, SampleProtocol, Samples
+from protocols.base import FeatureSet, ProtocolError, Quality, SampleProtocol, Samples
 
 SIGMAS = tuple(10 ** (-1 + place / 9) for place in range(10))  # 0.1 to 1: the grid of the GAN authors' script
 BLOCK = 1000  # images that are compared with all samples at once
@@ -38,6 +38,8 @@ class GenerativeQuality(SampleProtocol):
     validation: PositiveInt = 1000  # train images that choose the width of the Parzen windows
 
     def judge(self, made: Samples, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:
+        if len(test) < 2:
+            raise ProtocolError("the spread of test images needs two of them; got 1")
         metrics: dict[str, float] = {}
         details: dict[str, t.Any] = {}
         if made.images is not None:

@@ -32,9 +32,7 @@ class Losses(t.NamedTuple):
 class Loss(abc.ABC):
     """A convex, differentiable loss of a row's logits, one for each class; it is what tells one probe from another."""
 
-    couples_classes: t.ClassVar[
-        bool
-    ]  # False: a sum of losses of one logit each, so that each class has its own problem
+    couples_classes: t.ClassVar[bool]  # False: a sum of losses of one logit each; each class is a problem of its own
 
     @abc.abstractmethod
     def __call__(self, logits: Tensor, labels: Tensor) -> Losses:
@@ -258,6 +256,8 @@ class _Spectrum(t.NamedTuple):
             values, directions = torch.linalg.eigh(x.T @ x / n)
             return cls(values.clamp(min=0), directions, 0.0)
         trace = float(x.square().sum(dtype=torch.float64)) / n
+        if not trace:  # nothing varies
+            return cls(x.new_zeros(0), x.new_zeros(d, 0), 0.0)
         test = torch.randn(d, _RANK, generator=torch.Generator().manual_seed(0)).to(x)
         test = torch.linalg.qr(test).Q
         sketch = x.T @ (x @ test) / n

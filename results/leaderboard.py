@@ -152,7 +152,7 @@ def _ranked(dataset: str, records: list[Record]) -> list[Row]:
     mended = {(record.label, record.seed): record.provenance.started for *_, record in done}  # the newest, being sorted
     failures: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for key, record in encoded:
-        if record.status == "failed" and mended.get((record.label, record.seed), "") < record.provenance.started:
+        if record.status == "failed" and mended.get((record.label, record.seed), "") <= record.provenance.started:
             failures[encoders[key], record.error or ""].append(record)
 
     of_seeds = len({record.seed for record in records})

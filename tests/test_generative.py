@@ -85,6 +85,13 @@ def test_the_classifier_is_the_same_whoever_asks(monkeypatch: pytest.MonkeyPatch
         GenerativeQuality().score(train, test, seed=0)
 
 
+def test_one_test_image_has_no_spread() -> None:
+    train, test = digit_sets(50)
+    made = Samples(torch.rand(5, 1, 28, 28), None, (1, 28, 28))
+    with pytest.raises(ProtocolError, match="the spread of test images needs two of them; got 1"):
+        GenerativeQuality().judge(made, train, test.rows(torch.tensor([0])), seed=0)
+
+
 def test_one_sample_is_one_gaussian() -> None:
     images, sample = normal(5, 12).view(5, 3, 4), normal(1, 12, seed=1).view(1, 3, 4)
     expected = torch.distributions.Normal(sample, 0.3).log_prob(images).sum(dim=(1, 2))

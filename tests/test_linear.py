@@ -227,3 +227,9 @@ def test_scores_on_a_gpu_are_those_of_the_cpu() -> None:
     moved = [FeatureSet(part.features.cuda(), part.labels.cuda(), 10) for part in (train, test)]
     expected = one(1e-2, tolerance=1e-6).score(train, test, seed=0)
     assert abs(one(1e-2, tolerance=1e-6).score(*moved, seed=0).metrics["top1"] - expected.metrics["top1"]) <= 0.001
+
+
+def test_wide_features_that_never_vary_say_nothing() -> None:
+    labels = torch.arange(60) % 3
+    constant = FeatureSet(torch.full((60, 2000), 0.5), labels, 3)
+    assert Linear().score(constant, constant, seed=0).metrics["top1"] == pytest.approx(1 / 3)

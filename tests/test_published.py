@@ -26,9 +26,14 @@ def test_the_readmes_table_is_what_the_code_prints_from_the_records(suite: str) 
 def test_published_records_come_from_a_commit_and_agree_with_their_predictions(suite: str) -> None:
     folder = ROOT / "results" / "published" / suite
     for record in read_store(folder).records:
-        assert record.status == "done"
         assert record.provenance.commit
         assert record.provenance.dirty is False
+        if record.status == "failed":
+            assert "became" in (record.error or "")  # a loss that diverged; other failures are not results
+            continue
+        if record.tap == "samples":
+            assert record.predictions is None
+            continue
         (run,) = folder.glob(f"{record.label}/*/seed{record.seed}-{record.key}")
         with np.load(run / str(record.predictions)) as kept:
             assert record.metrics["top1"] == pytest.approx((kept["predicted"] == kept["label"]).mean())

@@ -69,6 +69,19 @@ class Odd(Encoder):
 """
 
 
+LATE = """
+import typing as t
+from protocols.base import Protocol
+
+class First(Protocol):
+    source: t.ClassVar[str] = "a test"
+    plugged: bool = True
+
+    def score(self, train, test, *, seed):
+        raise RuntimeError("no luck")
+"""
+
+
 class Done(t.NamedTuple):
     code: int
     out: str
@@ -332,6 +345,15 @@ def test_a_failure_leaves_the_table_when_its_label_and_seed_succeed(frostbench: 
     done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", "encoders=[odd]")
     assert done.code == 0
     assert "no luck" not in done.out
+
+
+def test_a_run_that_fails_after_some_scores_shows_both(frostbench: t.Callable[..., Done]) -> None:
+    protocols = "protocols=[{name: knn, k: 1}, {name: first, plugged: true}]"
+    Path("late.py").write_text(LATE)
+    done = frostbench("run", "small.yaml", "--plugin", "late.py", "--set", "encoders=[pixels]", "--set", protocols)
+    assert done.code == 3
+    assert "knn@1" in done.out
+    assert "no luck" in done.out
 
 
 def test_fail_fast_stops_at_the_first_failure(frostbench: t.Callable[..., Done]) -> None:

@@ -63,6 +63,3 @@ def _extract_rows(recipe: Encoder, count: int, at: Rates, effort: Effort) -> lis
             added_bytes=memory[0],
         )
     ]
-
-
-# ---- the probes -----------------------------------------------------------------------------------------------------

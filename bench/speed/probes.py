@@ -90,7 +90,7 @@ def _linear_rows(kind: t.Literal["pixels", "random"], at: Rates, effort: Effort)
     tried, refit = scores[0].details["path"], scores[0].details["refit"]
     n, d = train.features.shape
 
-    def row(which: str, case: str, passes: int, accuracy: float, remark: str) -> Row:
+    def row(which: str, case: str, passes: float, accuracy: float, remark: str) -> Row:
         return Row(
             "linear",
             f"{case}, {n:,} x {d:,} {name}",
@@ -106,12 +106,16 @@ def _linear_rows(kind: t.Literal["pixels", "random"], at: Rates, effort: Effort)
             remark=remark,
         )
 
-    passes = refit["passes"] + sum(one["passes"] for one in tried)
+    selecting = sum(one["passes"] for one in tried)
+    passes = refit["passes"] + selecting
+    over_all = refit["passes"] + selecting * (1 - scores[0].details["validation_rows"] / n)  # passes over all rows
     right = float((logits.argmax(dim=1) == test.labels).double().mean())
     objectives = f"objective {fits[0].objective:.5f}, theirs {objective:.5f}"
     iterations = f"{fits[0].passes} passes, theirs {int(model.n_iter_[0])} iterations"
     return [
-        row("path", f"path of {len(tried)} strengths and refit", passes, scores[0].metrics["top1"], f"{passes} passes"),
+        row(
+            "path", f"path of {len(tried)} strengths and refit", over_all, scores[0].metrics["top1"], f"{passes} passes"
+        ),
         row("single", "one strength", fits[0].passes, right, f"{objectives}; {iterations}"),
     ]
 
