@@ -35,7 +35,7 @@ def alarms(recipe: Generative, samples: Tensor | None, features: Features, test:
     found: list[Alarm] = []
     if samples is not None:
         found += constant_samples(samples, torch.from_numpy(np.array(test.images)) / 255)
-    codes = recipe.codes(features)
+    codes = None if recipe.codes_are_means else recipe.codes(features)
     prior = None if codes is None else draw(recipe, len(codes), seed)
     if codes is not None and prior is not None:
         generator = torch.Generator().manual_seed(derive_seed(seed, "directions"))

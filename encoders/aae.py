@@ -60,6 +60,10 @@ class AAE(Generative):
             return CodeTaps(_Noisy(body((channels + 1, height, width), self.latent, self.hidden)), nn.Identity())
         return CodeTaps(body(shape, self.latent, self.hidden), nn.Identity())
 
+    @property
+    def codes_are_means(self) -> bool:
+        return self.posterior == "gaussian"
+
     def build_generator(self, shape: ImageShape) -> nn.Module:
         return self._bodies[1](shape, self.latent, self.hidden)
 

@@ -46,6 +46,10 @@ class ALI(Generative):
             return _Taps(networks.BiGANEncoder(shape, 2 * self.latent, self.hidden))
         return _Taps(_Encoder(shape, self.latent))
 
+    @property
+    def codes_are_means(self) -> bool:
+        return True
+
     def build_generator(self, shape: ImageShape) -> nn.Module:
         if self.body == "mlp":
             return networks.BiGANGenerator(shape, self.latent, self.hidden)

@@ -157,6 +157,11 @@ class Encoder(BaseModel, abc.ABC):
 class Generative(Encoder):
     """A recipe that also learns to make images from codes; its `fit` leaves the frozen generator in `run.generator`."""
 
+    @property
+    def codes_are_means(self) -> bool:
+        """Whether an image has many codes, of which `codes` gives the mean: means alone do not follow the prior."""
+        return False
+
     @abc.abstractmethod
     def build_generator(self, shape: ImageShape) -> nn.Module:
         """The module that makes images (n, c, h, w) of codes, with fresh weights from torch's global generator."""

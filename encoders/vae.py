@@ -61,6 +61,10 @@ class VAE(Generative):
     def build(self, shape: ImageShape) -> CodeTaps:
         return CodeTaps(self._bodies[0](shape, 2 * self.latent, self.hidden), _Mean())
 
+    @property
+    def codes_are_means(self) -> bool:
+        return True
+
     def build_generator(self, shape: ImageShape) -> nn.Module:
         return logits_of(self._bodies[1](shape, self.latent, self.hidden))
 
