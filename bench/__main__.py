@@ -43,6 +43,7 @@ Device = t.Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Threads = t.Annotated[int, typer.Option(min=0, help="Threads of a run; 0 is the cores divided by the jobs.")]
 Kind = t.Literal["encoders", "protocols", "datasets", "suites"]
 Against = t.Literal["papers"]
+Resume = t.Literal["exact", "inexact", "never"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
 
 
@@ -82,6 +83,8 @@ def run(
     override: Override = [],  # noqa: B006 - typer makes its own
     fail_fast: t.Annotated[bool, typer.Option("--fail-fast", help="Stop at the first run that fails.")] = False,
     keep_features: t.Annotated[bool, typer.Option("--keep-features", help="In features/ of each run.")] = False,
+    checkpoint_every: t.Annotated[float, typer.Option(min=0, help="Seconds between two of a training.")] = 60.0,
+    resume: t.Annotated[Resume, typer.Option(help="Go on with trainings that were stopped.")] = "exact",
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
@@ -90,7 +93,9 @@ def run(
     from bench import launch
 
     checked = launch.read(suite, override, seeds, limit, plugin)
-    settings = launch.settings(output, threads, device, data_root, offline, plugin, jobs, keep_features)
+    settings = launch.settings(
+        output, threads, device, data_root, offline, plugin, jobs, keep_features, checkpoint_every, resume
+    )
     try:
         launched = launch.launch(checked, settings, jobs=jobs, fail_fast=fail_fast)
     except KeyboardInterrupt:

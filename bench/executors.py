@@ -6,29 +6,36 @@ import multiprocessing.context
 import os
 import signal
 import sys
+import threading
 import time
 import typing as t
 
 from bench import machine
 from bench.progress import Display, Lines
 from bench.run import PlannedRun, Settings, execute, fail
+from bench.stopping import Stopping
 from results import store
 
 Ended = tuple[PlannedRun, float, str | None]
 NO_ROOM = 74  # a worker's exit status when the store could not be written (sysexits' EX_IOERR)
+STOPPED = 75  # and when it was asked to stop (EX_TEMPFAIL)
+ATTEMPTS = 3  # at a run whose process dies; each goes on from the last checkpoint
+STOP_SECONDS = 30  # for a worker to finish its step and keep its state
 
 
-def serial(runs: t.Sequence[PlannedRun], settings: Settings, display: Display) -> t.Generator[Ended, None, None]:
+def serial(
+    runs: t.Sequence[PlannedRun], settings: Settings, display: Display, stopping: Stopping
+) -> t.Generator[Ended, None, None]:
     """One run after the other, in this process."""
     for run in runs:
         display.start(run.title)
         started = time.monotonic()
-        error = execute(run, settings, display)
+        error = execute(run, settings, display, stopping)
         yield run, time.monotonic() - started, error
 
 
 def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.Generator[Ended, None, None]:
-    """A process for each run, `jobs` at a time. A process that dies fails its run and no other.
+    """A process for each run, `jobs` at a time. One that dies is started again, and in the end fails its run only.
 
     Where a user asked for more threads in all than there are cores, threads that spin while they wait would starve
     those they wait for: these sleep (docs/log.md).
@@ -36,21 +43,36 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.
     if jobs * settings.threads > machine.available_cores():
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     spawn = multiprocessing.get_context("spawn")
-    waiting = list(reversed(runs))
-    working: dict[int, tuple[t.Any, PlannedRun, float]] = {}
+    waiting = [(run, 1) for run in reversed(runs)]
+    working: dict[int, tuple[t.Any, PlannedRun, int, float]] = {}
     try:
         while waiting or working:
             while waiting and len(working) < jobs:
-                run = waiting.pop()
+                run, attempt = waiting.pop()
                 worker = spawn.Process(target=_work, args=(run, settings), name=run.title)
                 _start_deaf(worker)
-                working[worker.sentinel] = worker, run, time.monotonic()
+                working[worker.sentinel] = worker, run, attempt, time.monotonic()
             for sentinel in multiprocessing.connection.wait(list(working)):
-                worker, run, started = working.pop(t.cast(int, sentinel))
+                worker, run, attempt, started = working.pop(t.cast(int, sentinel))
                 worker.join()
-                yield run, time.monotonic() - started, _outcome(run, worker.exitcode, settings)
+                if worker.exitcode < 0 and attempt < ATTEMPTS:
+                    sys.stderr.write(f"{run.title}: {_ended_by(worker.exitcode)}; trying again\n")
+                    waiting.append((run, attempt + 1))
+                else:
+                    yield run, time.monotonic() - started, _outcome(run, worker.exitcode, settings)
     finally:
-        for worker, _, _ in working.values():
+        _stop([worker for worker, *_ in working.values()])
+
+
+def _stop(workers: list[t.Any]) -> None:
+    """Ask workers to stop, so that they keep the state of their trainings; end those that take too long."""
+    try:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join(STOP_SECONDS)
+    finally:  # at once after a second Ctrl-C
+        for worker in workers:
             worker.kill()
             worker.join()
 
@@ -65,13 +87,25 @@ def _start_deaf(worker: multiprocessing.context.SpawnProcess) -> None:
 
 
 def _work(run: PlannedRun, settings: Settings) -> None:
-    lines = Lines(run.title)
+    lines, stopping = Lines(run.title), Stopping()
     lines.start()
     try:
-        execute(run, settings, lines)
+        with stopping.on_signals():
+            threading.Thread(target=_stop_with_parent, daemon=True).start()
+            execute(run, settings, lines, stopping)
     except store.Unwritable as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(NO_ROOM) from error
+    except KeyboardInterrupt:
+        raise SystemExit(STOPPED) from None
+
+
+def _stop_with_parent() -> None:
+    """Nobody would read what an orphan prints, and the next call of the suite would make its run a second time."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _outcome(run: PlannedRun, status: int, settings: Settings) -> str | None:
@@ -79,11 +113,13 @@ def _outcome(run: PlannedRun, status: int, settings: Settings) -> str | None:
     if status == NO_ROOM:
         raise store.Unwritable(f"{run.title}: the results could not be written")
     if status:
-        message = f"its process ended with status {status}"
-        if status < 0:
-            message = f"its process was ended by {signal.Signals(-status).name}; perhaps memory ran out"
+        message = _ended_by(status) if status < 0 else f"its process ended with status {status}"
         fail(run, message, machine.provenance(machine.pick_device(settings.device), settings.threads, run.precision))
         return message
     if run.directory.failed.exists():
         return store.read_record(run.directory.failed).error
     return None
+
+
+def _ended_by(status: int) -> str:
+    return f"its process was ended by {signal.Signals(-status).name}; perhaps memory ran out"

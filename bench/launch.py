@@ -4,15 +4,15 @@ import contextlib
 import dataclasses
 import json
 import re
-import signal
 import time
-import types
 import typing as t
 from pathlib import Path
 
 from bench import executors, machine, run
+from bench.checkpoints import Resume
 from bench.progress import Display, clock
 from bench.run import PlannedRun, Settings
+from bench.stopping import Stopping
 from bench.strict_yaml import ConfigError, Problem
 from bench.suite import MOST_SEEDS, DatasetSpec, Suite, WandbSpec, read_suite
 from results import store, wandb_mirror
@@ -77,6 +77,8 @@ def settings(
     plugins: t.Sequence[Path],
     jobs: int = 1,
     keep_features: bool = False,
+    checkpoint_seconds: float = 60.0,
+    resume: Resume = "exact",
 ) -> Settings:
     """Paths made absolute and the number of threads made definite, so that workers need no more than this.
 
@@ -92,6 +94,8 @@ def settings(
         threads=threads or max(1, machine.available_cores() // jobs),
         plugins=tuple(plugin.absolute() for plugin in plugins),
         keep_features=keep_features,
+        checkpoint_seconds=checkpoint_seconds,
+        resume=resume,
     )
 
 
@@ -115,7 +119,7 @@ def launch(suite: Suite, settings: Settings, *, jobs: int = 1, fail_fast: bool =
     """Do what is missing of a suite. Finished runs are never repeated.
 
     Raises DataError before anything is written, StoreError where results cannot be kept, and KeyboardInterrupt on
-    Ctrl-C or SIGTERM; what was finished until then is kept.
+    Ctrl-C or SIGTERM; what was finished until then is kept, and the state of a training.
     """
     started = time.monotonic()
     planned, contents = plan(suite, settings)
@@ -126,8 +130,9 @@ def launch(suite: Suite, settings: Settings, *, jobs: int = 1, fail_fast: bool =
         store.check_writable(directory)
         store.sweep(directory)
         store.replace(directory / "suite.json", store.canonical(suite.model_dump(mode="json")))
-        with Display(len(missing)) as display, _terminable(), contextlib.closing(
-            executors.serial(missing, settings, display)
+        stopping = Stopping()
+        with Display(len(missing)) as display, stopping.on_signals(), contextlib.closing(
+            executors.serial(missing, settings, display, stopping)
             if jobs == 1
             else executors.processes(missing, settings, jobs)
         ) as ended:  # fmt: skip
@@ -160,17 +165,3 @@ def sync(directory: Path, project: str, entity: str) -> MirrorReport:
 
 def _target(spec: WandbSpec) -> WandbTarget:
     return WandbTarget(spec.mode, spec.project, spec.entity)
-
-
-@contextlib.contextmanager
-def _terminable() -> t.Iterator[None]:
-    """SIGTERM stops like Ctrl-C inside the block."""
-
-    def stop(_number: int, _frame: types.FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -76,15 +76,28 @@ def provenance(device: torch.device, threads: int, precision: str) -> Provenance
     )
 
 
-@functools.cache
+def numeric_environment(device: torch.device, threads: int) -> dict[str, str]:
+    """What the last bits of a training depend on beside its run's key, by name."""
+    about = {"torch": torch.__version__, "threads": str(threads), "processor": _processor()}
+    about["instructions"] = torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda":
+        about |= {"GPU": torch.cuda.get_device_name(device), "CUDA": str(torch.version.cuda)}
+    return about | {name: os.environ[name] for name in ("MKL_CBWR", "ONEDNN_MAX_CPU_ISA") if name in os.environ}
+
+
 def processor_name() -> str:
-    """The processor's own name, or its architecture where the system does not tell."""
+    """The processor's own name, or its architecture where the system does not tell, and how many cores are ours."""
+    return f"{_processor()}, {available_cores()} cores"
+
+
+@functools.cache
+def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {available_cores()} cores"
+    return models[0] if models else platform.machine()
 
 
 @functools.cache

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from bench import data, machine, resolve, samples
+from bench.checkpoints import Checkpoints, Resume
 from bench.diagnostics import diagnose
 from bench.extract import features_on_disk
 from bench.samples import SAMPLES
+from bench.stopping import Stopping
 from bench.suite import ProtocolSpec, RunSpec
 from encoders.base import (
     Encoder,
@@ -52,6 +54,8 @@ class Settings:
     threads: int = 1
     plugins: tuple[Path, ...] = ()
     keep_features: bool = False  # of runs that have all their scores
+    checkpoint_seconds: float = 60.0  # between two checkpoints of a training
+    resume: Resume = "exact"  # whether trainings go on from what is kept of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,16 +112,17 @@ def load_data(spec: RunSpec, settings: Settings) -> data.Dataset:
     )
 
 
-def execute(planned: PlannedRun, settings: Settings, watcher: Watcher) -> str | None:
+def execute(planned: PlannedRun, settings: Settings, watcher: Watcher, stopping: Stopping) -> str | None:
     """Do what is missing of a run. The files are the outcome; returns the error of a run that failed, else None.
 
-    Raises store.Unwritable (no room, no right to write) and KeyboardInterrupt: they are not the run's fault.
+    Raises store.Unwritable (no room, no right to write) and KeyboardInterrupt: they are not the run's fault. A
+    training that is stopped so, or killed, goes on next time.
     """
     device = machine.pick_device(settings.device)
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, planned.precision)
     try:
-        _execute(planned, settings, watcher, device, made)
+        _execute(planned, settings, watcher, stopping, device, made)
     except store.Unwritable:
         raise
     except Exception as error:
@@ -135,13 +140,38 @@ def fail(planned: PlannedRun, message: str, made: Provenance, trace: str = "") -
     store.publish_record(directory.failed, record)
 
 
-def _execute(planned: PlannedRun, settings: Settings, watcher: Watcher, device: torch.device, made: Provenance) -> None:
+class _Fitted(t.NamedTuple):
+    module: nn.Module
+    generator: nn.Module | None
+    seconds: dict[str, float]
+    resumed_elsewhere: bool
+
+
+def _execute(
+    planned: PlannedRun,
+    settings: Settings,
+    watcher: Watcher,
+    stopping: Stopping,
+    device: torch.device,
+    made: Provenance,
+) -> None:
     spec, directory = planned.spec, planned.directory
     watcher.stage("loading")
     dataset = load_data(spec, settings)
     encoder = recipe(spec, settings)
     fitted = _reload(planned, encoder, dataset.train) if directory.run_json.exists() else None
-    module, generator, seconds = fitted or _fit(planned, encoder, dataset, watcher, device, made)
+    if fitted is None:
+        keeper = Checkpoints(
+            directory.checkpoint,
+            planned.key,
+            machine.numeric_environment(device, settings.threads),
+            seconds=settings.checkpoint_seconds,
+            resume=settings.resume,
+            stopping=stopping,
+        )
+        fitted = _fit(planned, encoder, dataset, watcher, keeper, device, made)
+    module, generator, seconds, resumed_elsewhere = fitted
+    made = made.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
     module.to(device)
     watcher.stage("extracting")
     started = time.perf_counter()
@@ -236,17 +266,19 @@ def _fit(
     encoder: Encoder,
     dataset: data.Dataset,
     watcher: Watcher,
+    keeper: Checkpoints,
     device: torch.device,
     made: Provenance,
-) -> tuple[nn.Module, nn.Module | None, dict[str, float]]:
+) -> _Fitted:
     """Train, then publish encoder and generator, both frozen; run.json comes last and says that the rest is whole."""
     spec, directory = planned.spec, planned.directory
     images = shown(dataset.train, encoder, spec.seed)
-    training = Training(spec.seed, device, planned.precision, watcher.training)
+    training = Training(spec.seed, device, planned.precision, watcher.training, keeper=keeper)
     watcher.stage("fitting")
     started = time.perf_counter()
     module = encoder.fit(images, training)
-    seconds = {"fit": time.perf_counter() - started}
+    seconds = {"fit": training.earlier_seconds + time.perf_counter() - started}
+    made = made.model_copy(update={"resumed_elsewhere": not keeper.exact})
     weights = _weights(module)
     store.replace(directory.weights, weights)
     generator, hashes = training.generator, {"weights_sha256": hashlib.sha256(weights).hexdigest()}
@@ -273,12 +305,11 @@ def _fit(
         del run[field]
     run |= {"taps": _dimensions(module, images, device), **hashes}
     store.publish_run(directory.run_json, run)
-    return module, generator, seconds
+    shutil.rmtree(directory.checkpoint, ignore_errors=True)
+    return _Fitted(module, generator, seconds, not keeper.exact)
 
 
-def _reload(
-    planned: PlannedRun, encoder: Encoder, train: ImageSet
-) -> tuple[nn.Module, nn.Module | None, dict[str, float]] | None:
+def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted | None:
     """Encoder and generator of an earlier call, their files checked before they are read; None to make them again."""
     directory = planned.directory
     try:
@@ -291,7 +322,7 @@ def _reload(
         logger.warning("the encoder in %s is damaged or gone; training it again", directory.path)
         store.set_aside(directory.run_json)
         return None
-    return module, generator, run["seconds"]
+    return _Fitted(module, generator, run["seconds"], run["provenance"].get("resumed_elsewhere", False))
 
 
 def _loaded(build: t.Callable[[ImageShape], nn.Module], train: ImageSet, path: Path, sha256: str | None) -> nn.Module:

@@ -16,6 +16,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+if t.TYPE_CHECKING:
+    from encoders.checkpoint import Keeper
+
 ImageShape = tuple[int, int, int]  # channels, height, width
 Features = dict[str, Tensor]  # tap -> (b, d)
 
@@ -103,14 +106,17 @@ class Progress:
 
 @dataclasses.dataclass
 class Training:
-    """The circumstances of one fit: everything that is not the recipe. The loop writes `history`, a row an epoch; a
-    recipe that learns to make images leaves its `generator` here."""
+    """The circumstances of one fit: everything that is not the recipe. The loop writes `history`, a row an epoch, and
+    keeps its state with the `keeper`; a recipe that learns to make images leaves its `generator` here."""
 
     seed: int
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     precision: t.Literal["float32", "bfloat16"] = "float32"
     report: t.Callable[[Progress], None] = lambda _: None
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    keeper: "Keeper | None" = None
+    trainings: int = 0  # how often the loop was called
+    earlier_seconds: float = 0.0  # of an earlier fit that was stopped, from whose state the loop went on
     generator: nn.Module | None = None  # what a `Generative` recipe makes images with, frozen
 
     def seeded(self, *stream: str | int) -> contextlib.AbstractContextManager[None]:

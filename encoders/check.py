@@ -1,7 +1,9 @@
 """The promises every encoder keeps, callable on your own: `check_encoder(MyEncoder(), train)`."""
 
+import contextlib
 import dataclasses
 import json
+import typing as t
 
 import numpy as np
 import torch
@@ -14,7 +16,8 @@ def check_encoder(recipe: Encoder, train: ImageSet) -> None:
     """Fit the recipe twice on `train` (some hundred images are plenty); raise EncoderError at a broken promise.
 
     The recipe survives JSON; fitting needs no labels beyond its budget, leaves the images and
-    torch's random state alone and gives the same bits for the same seed; the module is frozen, gives the promised taps
+    torch's random state alone and gives the same bits for the same seed, also if it is stopped after its second step
+    and goes on from the state that was kept; the module is frozen, gives the promised taps
     as finite float32 rows, and its weights alone, loaded into a fresh `build`, give the same features. A `Generative`
     recipe leaves a frozen generator behind whose images are in 0..1 and follow from its weights alone.
     """
@@ -37,8 +40,10 @@ def check_encoder(recipe: Encoder, train: ImageSet) -> None:
         well = rows.ndim == 2 and len(rows) == len(given) and rows.dtype == torch.float32 and rows.shape[1] > 0
         _require(well, name, f"gives {rows.dtype} {tuple(rows.shape)} at tap {tap!r}, not float32 (n, d)")
         _require(bool(torch.isfinite(rows).all()), name, f"gives NaN or infinity at tap {tap!r}")
-    repeated = _features(recipe.fit(given, dataclasses.replace(run, history=[])), given)
+    repeated = _features(recipe.fit(given, Training(seed=0)), given)
     _require(all(torch.equal(features[tap], repeated[tap]) for tap in features), name, "differs for the same seed")
+    stopped = _features(fit_with_a_stop(recipe, given, Training(seed=0), after=2), given)
+    _require(all(torch.equal(features[tap], stopped[tap]) for tap in features), name, "differs once it was stopped")
     with torch.random.fork_rng():
         fresh = recipe.build(given.shape).eval()
     fresh.load_state_dict(module.state_dict(), strict=True)
@@ -47,6 +52,49 @@ def check_encoder(recipe: Encoder, train: ImageSet) -> None:
     _require(same, name, "gives other features after its weights were saved and loaded")
     if isinstance(recipe, Generative):
         _check_generator(recipe, run.generator, features, given)
+
+
+def fit_with_a_stop(recipe: Encoder, images: ImageSet, run: Training, after: int) -> nn.Module:
+    """Fit, stop after so many steps, and fit again from the state that was kept; at once if it never asks to stop."""
+    keeper = Stopper(after)
+    try:
+        return recipe.fit(images, dataclasses.replace(run, keeper=keeper))
+    except KeyboardInterrupt:
+        run.keeper = keeper
+        return recipe.fit(images, run)
+
+
+class Stopper:
+    """Keeps one state in memory and asks a training to stop there, once."""
+
+    circumstances: t.ClassVar[dict[str, str]] = {}
+
+    def __init__(self, after: int) -> None:
+        self.after, self.steps = after, 0
+        self.content: bytes | None = None
+
+    @property
+    def stopping(self) -> bool:
+        return self.steps == self.after
+
+    def due(self) -> bool:
+        self.steps += 1
+        return False
+
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def keep(self, step: int, content: bytes) -> None:  # noqa: ARG002
+        self.content = content
+
+    def kept(self, largest: int) -> t.Iterator[bytes]:  # noqa: ARG002
+        yield from [self.content] if self.content else []
+
+    def accept(self, circumstances: dict[str, str]) -> None:
+        pass
+
+    def unusable(self, problem: str) -> None:
+        raise EncoderError(f"the state that was kept cannot be used: {problem}")
 
 
 @torch.no_grad()

@@ -3,12 +3,13 @@
 A step is a list of turns. A turn is one forward pass and the losses of the players that move on it: two players in
 one turn are updated simultaneously, each by its gradient at the same parameters; players in successive turns alternate.
 
-What changes while training is in `State` and nowhere else. Randomness is not part of it: the order of the images is a
-pure function of (seed, epoch), and dropout and noise of (seed, step).
+What changes while training is in `State` and nowhere else, so a training that was killed goes on from a kept state to
+the same bits. Randomness is not part of it: the order of the images is a pure function of (seed, epoch), and dropout
+and noise of (seed, step).
 """
 
+import contextlib
 import dataclasses
-import math
 import time
 import typing as t
 
@@ -16,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from encoders import checkpoint
 from encoders.base import EncoderError, ImageSet, Progress, Training, derive_seed, frozen
+from encoders.checkpoint import CheckpointError, Facts
 
 REPORT_SECONDS = 0.5  # between two progress reports
 SETTLE_DRAWS = 20  # of 128 codes, for a generator: its samples need less care than features
@@ -95,16 +98,49 @@ class Turn:
 
 @dataclasses.dataclass
 class State:
-    """All that changes while training, at the boundary between two steps: what a checkpoint has to hold."""
+    """All that changes while training, at the boundary between two steps: what a checkpoint holds."""
 
     players: dict[str, Player]
     optimizers: dict[str, torch.optim.Optimizer]
+    watch: "_Watch"
     step: int = 0  # steps finished, over all epochs
     read: int = 0  # batches used up by them
 
     @classmethod
-    def start(cls, players: t.Sequence[Player]) -> "State":
-        return cls({p.name: p for p in players}, {p.name: p.optimizer(p.parameters()) for p in players})
+    def start(cls, players: t.Sequence[Player], watch: "_Watch") -> "State":
+        return cls({p.name: p for p in players}, {p.name: p.optimizer(p.parameters()) for p in players}, watch)
+
+    def to_bytes(self, circumstances: dict[str, str]) -> bytes:
+        """Raises NonFiniteLoss."""
+        remembered = [checkpoint.memory(player, self.optimizers[name]) for name, player in self.players.items()]
+        tensors = {**self._weights(), **{name: tensor for one in remembered for name, tensor in one.items()}}
+        return checkpoint.to_bytes(self.watch.facts(circumstances, self.step), tensors)
+
+    def resume(self, keeper: checkpoint.Keeper) -> None:
+        """Go on from the newest state that was kept and can be used, if there is one."""
+        expected = self._weights()
+        for player in self.players.values():
+            expected |= checkpoint.expected_memory(player)
+        size = sum(tensor.nbytes for tensor in expected.values())
+        for content in keeper.kept(largest=2 * size + 2**24):
+            try:
+                facts, tensors = checkpoint.from_bytes(content, expected)
+                self.watch.check(facts)
+                keeper.accept(facts.circumstances)
+            except CheckpointError as error:
+                keeper.unusable(str(error))
+                continue
+            with torch.no_grad():
+                for name, tensor in self._weights().items():
+                    tensor.copy_(tensors[name])
+            for name, player in self.players.items():
+                checkpoint.recall(player, self.optimizers[name], tensors)
+            self.step, self.read = facts.step, facts.read
+            self.watch.go_on(facts)
+            return
+
+    def _weights(self) -> dict[str, Tensor]:
+        return checkpoint.weights(self.players.values()) | {"losses": self.watch.sums}
 
 
 def train(
@@ -113,12 +149,13 @@ def train(
     """Train the players' networks in place, on `run.device`, and append a row an epoch to `run.history`.
 
     An epoch reads each image once, but for the last incomplete batch. A step that takes a turn several times uses as
-    many batches, and may reach into the next epoch. Raises NonFiniteLoss.
+    many batches, and may reach into the next epoch. With a `run.keeper` it goes on where an earlier call was stopped.
+    Raises NonFiniteLoss, and KeyboardInterrupt between two steps if the keeper is asked to stop.
     """
+    run.trainings += 1
     for player in players:
         for network in player.networks:
             network.to(run.device).train()
-    state = State.start(players)
     pixels = torch.from_numpy(np.array(images.images)).to(run.device)  # bytes: a quarter of the floats they become
     known = np.full(len(images), -1) if images.labels is None else np.array(images.labels)
     labels = torch.from_numpy(known).to(run.device)
@@ -126,7 +163,11 @@ def train(
     batches = len(pixels) // batch  # of an epoch
     orders = _Orders(run, len(pixels))
     watch = _Watch(run, [p.name for p in players], [n for turn in turns for n in turn.observes], epochs, batches, batch)
-    with run.seeded("training"):
+    state = State.start(players, watch)
+    keeper = run.keeper
+    with run.seeded("training"), keeper.listening() if keeper else contextlib.nullcontext():
+        if keeper:
+            state.resume(keeper)
         while state.read < epochs * batches:
             epoch = state.read // batches
             for name, optimizer in state.optimizers.items():
@@ -143,6 +184,10 @@ def train(
             state.step += 1
             state.read += max(times)
             watch.step_done(state.read)
+            if keeper and (keeper.due() or keeper.stopping):
+                keeper.keep(state.step, state.to_bytes(keeper.circumstances))
+                if keeper.stopping:
+                    raise KeyboardInterrupt
 
 
 def _take(turn: Turn, shown: tuple[Tensor, ...], state: State, run: Training, watch: "_Watch") -> None:
@@ -197,6 +242,41 @@ class _Watch:
         self.taken = [0] * len(self.columns)  # how many values a column's sums have in all
         self.read = self.read_before = self.steps = self.index = self.checked = 0
         self.started = self.epoch_started = self.reported = time.perf_counter()
+        self.first = 0  # batches used up by an earlier call, where this one goes on
+
+    def facts(self, circumstances: dict[str, str], step: int) -> Facts:
+        """What of a state is no tensor. Raises NonFiniteLoss: what has diverged is not worth keeping."""
+        self._check()
+        now = time.perf_counter()
+        return Facts(
+            circumstances=circumstances,
+            training=self.run.trainings,
+            step=step,
+            read=self.read,
+            read_before=self.read_before,
+            index=self.index,
+            taken=self.taken,
+            history=self.run.history,
+            epoch_seconds=now - self.epoch_started,
+            seconds=self.run.earlier_seconds + now - self.started,
+        )
+
+    def check(self, facts: Facts) -> None:
+        """Raises CheckpointError for facts that cannot be this training's."""
+        if facts.training != self.run.trainings:
+            raise CheckpointError(f"it is of training {facts.training} of this method; this is {self.run.trainings}")
+        same_epoch = facts.read_before // self.batches == facts.read // self.batches
+        possible = facts.index <= facts.read - facts.read_before and facts.step <= facts.read
+        if not (same_epoch and possible and len(facts.taken) == len(self.taken)):
+            raise CheckpointError("its counts of steps and batches do not fit together")
+
+    def go_on(self, facts: Facts) -> None:
+        self.read, self.read_before, self.first = facts.read, facts.read_before, facts.read
+        self.steps, self.index, self.checked = facts.step, facts.index, facts.index
+        self.taken = list(facts.taken)
+        self.run.history[:] = facts.history
+        self.run.earlier_seconds += facts.seconds
+        self.epoch_started = time.perf_counter() - facts.epoch_seconds
 
     def saw(self, name: str, value: Tensor) -> None:
         column = self.columns[name]
@@ -245,16 +325,16 @@ class _Watch:
 
     def _report(self) -> None:
         self.reported = time.perf_counter()
-        fraction = min(self.read / (self.epochs * self.batches), 1.0)
+        whole, now = self.epochs * self.batches, self.read - self.first
         elapsed = self.reported - self.started
         self.run.report(
             Progress(
                 epoch=min(self.read // self.batches, self.epochs),
                 epochs=self.epochs,
-                fraction=fraction,
-                images_per_second=self.read * self.batch / max(elapsed, 1e-9),
+                fraction=min(self.read / whole, 1.0),
+                images_per_second=now * self.batch / max(elapsed, 1e-9),
                 losses=self._means(),
-                seconds_left=elapsed * (1 / fraction - 1) if fraction else math.inf,
+                seconds_left=elapsed * max(whole - self.read, 0) / max(now, 1),
             )
         )
 

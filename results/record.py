@@ -19,6 +19,7 @@ class Provenance(BaseModel):
     threads: int
     precision: str
     started: str  # ISO 8601, UTC
+    resumed_elsewhere: bool = False  # its training went on where bits differ from where it began: not repeatable
 
 
 class Alarm(BaseModel):

@@ -1,0 +1,116 @@
+"""Checkpoints of one run on disk: two generations, each believed only if its SHA-256, its name, fits."""
+
+import contextlib
+import hashlib
+import logging
+import re
+import shutil
+import time
+import typing as t
+from pathlib import Path
+
+from bench.stopping import Stopping
+from encoders.base import EncoderError
+from encoders.checkpoint import CheckpointError
+from results import store
+
+Resume = t.Literal["exact", "inexact", "never"]
+GENERATIONS = 2
+LARGEST_SHARE = 0.01  # of a training's time that may go into keeping its state
+_NAME = re.compile(r"step(\d{1,12})-([0-9a-f]{64})\.safetensors")
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """An `encoders.checkpoint.Keeper` in a directory of its own.
+
+    `run` is the run's content key, and `environment` whatever else its last bits depend on. A state from another
+    environment is refused, unless `resume` is 'inexact': `exact` then says that the run is no longer repeatable.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        run: str,
+        environment: dict[str, str],
+        *,
+        seconds: float,
+        resume: Resume,
+        stopping: Stopping,
+    ) -> None:
+        self.directory, self.run, self.environment = directory, run, environment
+        self.seconds, self.resume, self.stop = seconds, resume, stopping
+        self.exact = True
+        self.last = self.asked = time.monotonic()
+        self.cost = 0.0  # seconds that the last one took, from the question whether it is due
+        self.read: Path | None = None
+
+    @property
+    def circumstances(self) -> dict[str, str]:
+        return {"run": self.run, "exact": "yes" if self.exact else "no"} | self.environment
+
+    @property
+    def stopping(self) -> bool:
+        return self.stop.asked
+
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        return self.stop.listening()
+
+    def due(self) -> bool:
+        self.asked = time.monotonic()
+        return self.asked - self.last >= max(self.seconds, self.cost / LARGEST_SHARE)
+
+    def keep(self, step: int, content: bytes) -> None:
+        """Raises store.Unwritable; what was kept before is then still there."""
+        name = f"step{step}-{hashlib.sha256(content).hexdigest()}.safetensors"
+        store.replace(self.directory / name, content)
+        for old in self._newest_first()[GENERATIONS:]:
+            old.unlink(missing_ok=True)
+        self.last = time.monotonic()
+        self.cost = self.last - self.asked
+
+    def kept(self, largest: int) -> t.Iterator[bytes]:
+        if self.resume == "never":
+            shutil.rmtree(self.directory, ignore_errors=True)
+        for path in self._newest_first():
+            self.read = path
+            try:
+                size = path.stat().st_size
+                content = path.read_bytes() if size <= largest else None
+            except OSError as error:
+                self.unusable(f"it cannot be read: {error.strerror}")
+                continue
+            if content is None:
+                self.unusable(f"it has {size:,} bytes; a state of this training has fewer than {largest:,}")
+            elif hashlib.sha256(content).hexdigest() != _NAME.fullmatch(path.name)[2]:  # type: ignore[index]
+                self.unusable("it is not what was written")
+            else:
+                yield content
+
+    def accept(self, circumstances: dict[str, str]) -> None:
+        if circumstances.get("run") != self.run:
+            raise CheckpointError(f"it is of the run {circumstances.get('run')}; this is {self.run}")
+        names = sorted(self.environment.keys() | circumstances.keys() - {"run", "exact"})
+        changed = [
+            f"{name} {circumstances.get(name)}, now {self.environment.get(name)}"
+            for name in names
+            if circumstances.get(name) != self.environment.get(name)
+        ]
+        if changed and self.resume == "exact":
+            raise EncoderError(
+                f"was stopped in another environment ({'; '.join(changed)}), where its last bits would differ; "
+                "--resume inexact goes on from there and marks the result, --resume never trains from the start"
+            )
+        self.exact = not changed and circumstances.get("exact") == "yes"
+
+    def unusable(self, problem: str) -> None:
+        logger.warning(
+            "the checkpoint %s is not used: %s; going back to the one before, or to the start", self.read, problem
+        )
+        if self.read:
+            store.set_aside(self.read)
+
+    def _newest_first(self) -> list[Path]:
+        found = {path: _NAME.fullmatch(path.name) for path in self.directory.glob("step*.safetensors")}
+        return sorted((path for path, name in found.items() if name), key=lambda path: -int(found[path][1]))  # type: ignore[index]

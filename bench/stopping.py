@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM: a training is stopped between two steps, with its state kept; everything else at once."""
+
+import contextlib
+import signal
+import sys
+import types
+import typing as t
+
+
+class Stopping:
+    """Whether somebody asked this process to stop. A flag that a training reads, since an exception can get lost.
+
+    Python drops what a signal handler raises inside a callback of its own, such as one of the garbage collector's.
+    """
+
+    def __init__(self) -> None:
+        self.asked = self._listening = False
+
+    @contextlib.contextmanager
+    def listening(self) -> t.Iterator[None]:
+        """Inside the block the first signal only sets `asked`; a second one stops at once, as outside of it."""
+        self._listening = True
+        try:
+            yield
+        finally:
+            self._listening = False
+
+    @contextlib.contextmanager
+    def on_signals(self) -> t.Iterator[None]:
+        """Inside the block Ctrl-C and SIGTERM come here. Only the main thread can do this."""
+        heard = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+        before = {one: signal.signal(one, self._stop) for one in heard}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def _stop(self, _number: int, _frame: types.FrameType | None) -> None:
+        again, self.asked = self.asked, True
+        if again or not self._listening:
+            raise KeyboardInterrupt
+        sys.stderr.write("stopping after this step, to go on from there; once more stops at once\n")

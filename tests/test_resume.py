@@ -1,0 +1,412 @@
+"""A training that is stopped or killed goes on to the same bits; what cannot be trusted is not gone on from."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from sklearn.datasets import load_digits
+
+from bench import machine
+from bench.checkpoints import Checkpoints, Resume
+from bench.stopping import Stopping
+from encoders.aae import AAE
+from encoders.ali import ALI
+from encoders.base import Encoder, EncoderError, ImageSet, Training
+from encoders.bigan import BiGAN
+from encoders.check import Stopper
+from encoders.checkpoint import CheckpointError
+from encoders.dcgan import DCGAN
+from encoders.gan import GAN
+from encoders.semisupervised_aae import SemiSupervisedAAE
+from encoders.vae import VAE
+from encoders.wgan import WGAN
+from results import store
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    images, labels = load_digits(return_X_y=True)
+    pixels = np.round(images[:300] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return ImageSet(pixels, labels[:300].astype(np.int64), tuple("0123456789"), "digits")
+
+
+RECIPES: list[Encoder] = [
+    BiGAN(epochs=3, hidden=32, batch_size=50),
+    WGAN(epochs=4, width=4, critic_steps=2, critic_steps_at_first=3, spectral_norm=True, batch_size=50),
+    AAE(epochs=2, hidden=32, posterior="universal", batch_size=50),
+    ALI(epochs=2, body="mlp", hidden=32, batch_size=50),
+    VAE(epochs=2, hidden=32, batch_size=50),
+    SemiSupervisedAAE(epochs=2, hidden=32, batch_size=50),
+    DCGAN(epochs=2, width=4, batch_size=50),
+    GAN(epochs=2, generator_hidden=32, discriminator_hidden=16, batch_size=50),
+]
+
+
+def bits(run: Training, module: torch.nn.Module) -> str:
+    """All that a fit leaves behind, times aside."""
+    digest = hashlib.sha256()
+    for part in (module, run.generator):
+        for name, tensor in part.state_dict().items() if part else ():
+            digest.update(name.encode() + tensor.numpy().tobytes())
+    told = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in run.history]
+    return digest.hexdigest() + json.dumps(told)
+
+
+@pytest.mark.parametrize(("precision", "threads"), [("float32", 2), ("bfloat16", 1)])
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: type(recipe).__name__)
+def test_going_on_gives_the_same_bits(
+    recipe: Encoder, precision: t.Literal["float32", "bfloat16"], threads: int, digits: ImageSet
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        undisturbed = Training(0, precision=precision)
+        expected = bits(undisturbed, recipe.fit(digits, undisturbed))
+        for steps in (1, 7):  # in the first epoch, and after it where a step is a batch
+            first = Training(0, precision=precision, keeper=Stopper(steps))
+            with pytest.raises(KeyboardInterrupt):
+                recipe.fit(digits, first)
+            second = Training(0, precision=precision, keeper=first.keeper)
+            assert bits(second, recipe.fit(digits, second)) == expected, steps
+    finally:
+        torch.set_num_threads(before)
+
+
+STOPPED_AT = 7
+RECIPE = WGAN(
+    body="mlp", hidden=16, spectral_norm=True, clip=1.0, learning_rate=0.01, epochs=4, batch_size=50, critic_steps=2,
+    critic_steps_at_first=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stopped(digits: ImageSet) -> Stopper:
+    keeper = Stopper(STOPPED_AT)
+    with pytest.raises(KeyboardInterrupt):
+        RECIPE.fit(digits, Training(0, keeper=keeper))
+    return keeper
+
+
+def went_on(keeper: Stopper, digits: ImageSet, change: t.Callable[[dict[str, t.Any], dict[str, t.Any]], None]) -> str:
+    """The bits of a training that goes on from the kept state as `change` leaves it: its facts, its tensors."""
+    assert keeper.content is not None
+    tensors = safetensors.torch.load(keeper.content)
+    facts = json.loads(bytes(tensors.pop("facts").numpy()))
+    change(facts, tensors)
+    other = Stopper(STOPPED_AT)
+    other.steps = STOPPED_AT
+    document = torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)
+    other.content = safetensors.torch.save({**tensors, "facts": document})
+    run = Training(0, keeper=other)
+    return bits(run, RECIPE.fit(digits, run))
+
+
+def test_every_part_of_the_state_is_needed(stopped: Stopper, digits: ImageSet) -> None:
+    """A state one of whose parts is another training's goes on to something else."""
+    undisturbed = Training(0)
+    expected = bits(undisturbed, RECIPE.fit(digits, undisturbed))
+    start = Stopper(1)  # of another seed
+    with pytest.raises(KeyboardInterrupt):
+        RECIPE.fit(digits, Training(1, keeper=start))
+    assert start.content is not None and stopped.content is not None
+    other = safetensors.torch.load(start.content)
+    parts = {re.sub(r"\d+", "*", name) for name in other} - {"facts"}
+    assert {"losses", "generator/optimizer/*/square_avg"} <= parts
+    assert any("_u" in part for part in parts)
+    assert went_on(stopped, digits, lambda facts, tensors: None) == expected
+    pointless = []
+    for part in sorted(parts):
+
+        def forget(facts: dict[str, t.Any], tensors: dict[str, t.Any], part: str = part) -> None:
+            for name in tensors:
+                if re.sub(r"\d+", "*", name) == part:
+                    tensors[name] = other[name]
+
+        if went_on(stopped, digits, forget) == expected:
+            pointless.append(part)
+    redundant = re.compile(
+        r".*(running_mean|running_var|num_batches_tracked"  # averaged afresh once the training has ended
+        r"|optimizer/\*/step"  # RMSprop counts and does not look
+        r"|_u|last\..*_v)$"  # spectral norm makes _u of _v, and _v of a single row alone
+    )
+    assert [part for part in pointless if not redundant.match(part)] == []
+    wrong_facts: dict[str, t.Any] = {"step": 6, "read": 15, "read_before": 13, "taken": [0, 0, 0], "history": []}
+    for fact, wrong in wrong_facts.items():
+        try:
+            came = went_on(stopped, digits, lambda facts, _: facts.update({fact: wrong}))  # noqa: B023
+        except EncoderError as error:
+            came = str(error)
+        assert came != expected, fact
+
+
+def damaged(content: bytes, how: str) -> bytes:  # noqa: PLR0912 - a case a damage
+    tensors = safetensors.torch.load(content)
+    facts = json.loads(bytes(tensors["facts"].numpy()))
+    name = next(name for name in tensors if name.endswith("exp_avg"))
+    match how:
+        case "truncated":
+            return content[: len(content) // 2]
+        case "zeros":
+            return bytes(len(content))
+        case "a header of 2**62 bytes":
+            return (2**62).to_bytes(8, "little") + content[8:]
+        case "other shape":
+            tensors[name] = torch.zeros(3, 3)
+        case "other type":
+            tensors[name] = tensors[name].double()
+        case "not finite":
+            tensors[name] = tensors[name] / 0
+        case "a tensor missing":
+            del tensors[name]
+        case "a stray tensor":
+            tensors["stray"] = torch.zeros(1)
+        case "no facts":
+            del tensors["facts"]
+        case "facts that are no JSON":
+            tensors["facts"] = torch.zeros(10, dtype=torch.uint8)
+        case "facts of floats":
+            tensors["facts"] = torch.full((3,), torch.nan)
+        case "negative step":
+            facts["step"] = -1
+            tensors["facts"] = torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)
+        case "deep":
+            tensors["facts"] = torch.frombuffer(bytearray(b"[" * 100_000), dtype=torch.uint8)
+    return safetensors.torch.save(tensors)
+
+
+HOW = [
+    "truncated", "zeros", "a header of 2**62 bytes", "other shape", "other type", "not finite", "a tensor missing",
+    "a stray tensor", "no facts", "facts that are no JSON", "facts of floats", "negative step", "deep",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_state_that_cannot_be_one_is_refused(how: str, digits: ImageSet) -> None:
+    recipe, keeper = BiGAN(epochs=2, hidden=8, batch_size=50), Stopper(2)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.fit(digits, Training(0, keeper=keeper))
+    assert keeper.content is not None
+    keeper.content = damaged(keeper.content, how)
+    with pytest.raises(EncoderError, match="the state that was kept cannot be used"):
+        recipe.fit(digits, Training(0, keeper=keeper))
+
+
+# ---- on disk ----------------------------------------------------------------------------------------------------
+
+
+def checkpoints(directory: Path, resume: Resume = "exact", **environment: str) -> Checkpoints:
+    return Checkpoints(directory, "key", environment, seconds=0, resume=resume, stopping=Stopping())
+
+
+def test_two_generations_are_kept_and_a_damaged_one_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = checkpoints(tmp_path)
+    assert keeper.due()
+    for step in (1, 2, 10):
+        keeper.keep(step, f"state {step}".encode())
+    assert list(keeper.kept(100)) == [b"state 10", b"state 2"]
+    (newest,) = tmp_path.glob("step10-*")
+    newest.write_bytes(b"state 1O")
+    assert list(keeper.kept(100)) == [b"state 2"]
+    assert "it is not what was written; going back to the one before" in caplog.text
+    assert [path.name[:6] for path in (tmp_path / "corrupt").iterdir()] == ["step10"]
+    assert list(keeper.kept(3)) == []
+    assert "it has 7 bytes; a state of this training has fewer than 3" in caplog.text
+
+
+def test_another_environment_is_refused_and_marked_if_one_insists(tmp_path: Path) -> None:
+    kept = {"run": "key", "exact": "yes", "threads": "2"}
+    checkpoints(tmp_path, threads="2").accept(kept)
+    with pytest.raises(EncoderError, match=r"\(threads 2, now 1\).*--resume inexact.*--resume never"):
+        checkpoints(tmp_path, threads="1").accept(kept)
+    with pytest.raises(CheckpointError, match="of the run key; this is other"):
+        Checkpoints(tmp_path, "other", {}, seconds=0, resume="exact", stopping=Stopping()).accept({"run": "key"})
+    insisting = checkpoints(tmp_path, "inexact", threads="1")
+    insisting.accept(kept)
+    assert not insisting.exact
+    again = checkpoints(tmp_path, threads="1")
+    again.accept(insisting.circumstances)  # the mark stays, whoever goes on from there
+    assert not again.exact
+
+
+def test_keeping_takes_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    keeper = Checkpoints(tmp_path, "key", {}, seconds=60, resume="exact", stopping=Stopping())
+    now = 59
+    assert not keeper.due()
+    now = 60
+    assert keeper.due()
+    now = 62  # what it took to write the state
+    keeper.keep(1, b"state")
+    now = 262 - 1
+    assert not keeper.due()
+    now = 262
+    assert keeper.due()
+
+
+def test_never_starts_anew(tmp_path: Path) -> None:
+    checkpoints(tmp_path).keep(3, b"state")
+    assert list(checkpoints(tmp_path, "never").kept(100)) == []
+    assert list(checkpoints(tmp_path).kept(100)) == []
+
+
+def test_the_environment_names_what_moves_bits_and_no_place() -> None:
+    told = machine.numeric_environment(torch.device("cpu"), 3)
+    assert told["threads"] == "3"
+    assert {"torch", "processor", "instructions"} <= told.keys()
+
+
+# ---- whole suites -----------------------------------------------------------------------------------------------
+
+SUITE = """
+suite: small
+datasets: [{name: digits, limit: 300}]
+seeds: [0]
+encoders:
+  - {name: bigan, hidden: 64, latent: 8, epochs: 30, batch_size: 50}
+  - {name: aae, hidden: 64, epochs: 20, batch_size: 50}
+protocols: [{name: knn, k: 1}]
+wandb: {mode: off}
+"""
+
+
+def start(where: Path, *options: str) -> "subprocess.Popen[str]":
+    (where / "small.yaml").write_text(SUITE)
+    command = [sys.executable, "-m", "bench", "run", "small.yaml", "--threads", "1", *options]
+    return subprocess.Popen(command, cwd=where, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def finish(where: Path, *options: str) -> tuple[int, str]:
+    process = start(where, *options)
+    _, said = process.communicate(timeout=100)
+    return process.returncode, said
+
+
+def told(where: Path) -> dict[str, t.Any]:
+    """Everything a suite came to, times aside: records, weights, histories, predictions."""
+    root = where / "runs" / "small"
+    found: dict[str, t.Any] = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.suffix in (".safetensors", ".npz"):
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif "/scores/" in name and path.suffix == ".json":
+            record = store.read_record(path)
+            found[name] = record.model_dump(exclude={"seconds", "provenance"})
+        elif path.name == "history.csv":
+            rows = [line.split(",") for line in path.read_text().splitlines()]
+            moving = [index for index, title in enumerate(rows[0]) if title in ("seconds", "images_per_second")]
+            found[name] = [[cell for index, cell in enumerate(row) if index not in moving] for row in rows]
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, t.Any]:
+    where = tmp_path_factory.mktemp("undisturbed")
+    assert finish(where)[0] == 0
+    return told(where)
+
+
+def kills(where: Path, count: int, seed: int) -> None:
+    """Start the suite and kill it at a random moment, so many times, or until it is through."""
+    draw = random.Random(seed)
+    for _ in range(count):
+        process = start(where, "--checkpoint-every", "0.02")
+        deadline = time.monotonic() + 60
+        while not list(where.rglob("encoder.json")) and not list(where.rglob("checkpoint/step*")):
+            if process.poll() is not None or time.monotonic() > deadline:  # it is through, or hangs
+                break
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 1.0))
+        process.kill()
+        process.communicate()
+
+
+def test_killed_suites_come_to_the_same_bits(tmp_path: Path, undisturbed: dict[str, t.Any]) -> None:
+    kills(tmp_path, 3, seed=1)
+    code, said = finish(tmp_path)
+    assert code == 0, said
+    assert told(tmp_path) == undisturbed
+    assert not list(tmp_path.rglob("checkpoint"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_hundred_kills(tmp_path: Path, undisturbed: dict[str, t.Any]) -> None:
+    done = 0
+    for round_ in range(100):
+        where = tmp_path / str(round_)
+        where.mkdir()
+        kills(where, 5, seed=round_)
+        done += 5
+        assert finish(where)[0] == 0
+        assert told(where) == undisturbed, round_
+        if done >= 100:
+            break
+
+
+def stop_in_training(where: Path, *options: str) -> tuple[int, str]:
+    process = start(where, "--set", "bigan.epochs=100000", *options)
+    deadline = time.monotonic() + 60
+    while not list(where.rglob("checkpoint/step*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_signal_keeps_the_state_and_another_environment_is_refused(jobs: str, tmp_path: Path) -> None:
+    code, said = stop_in_training(tmp_path, "--checkpoint-every", "0.1", "--jobs", jobs)
+    assert code == 130, said
+    assert "stopping after this step" in said
+    assert "To go on: frostbench run small.yaml" in said
+    assert "Traceback" not in said
+    assert list(tmp_path.rglob("checkpoint/step*"))
+    code, said = finish(tmp_path, "--set", "bigan.epochs=100000", "--threads", "2")
+    assert code == 3
+    assert "was stopped in another environment (threads 1, now 2)" in said
+    assert "--resume inexact" in said
+
+
+def test_a_full_disk_keeps_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second checkpoint finds no room; the first is still there, and the suite ends with a sentence."""
+    keeper = checkpoints(tmp_path)
+    keeper.keep(1, b"state 1")
+
+    def full(_descriptor: int) -> t.NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(store.Unwritable, match=r"disk full.*make room and run the same command again"):
+        keeper.keep(2, b"state 2")
+    monkeypatch.undo()
+    assert list(keeper.kept(100)) == [b"state 1"]
+    assert not list(tmp_path.glob(".frostbench*"))
+
+
+def test_the_second_signal_stops_at_once() -> None:
+    stopping = Stopping()
+    with stopping.on_signals():
+        with stopping.listening():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopping.asked
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        other = Stopping()
+        with other.on_signals(), pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
