@@ -223,6 +223,22 @@ def sync(
 
 
 @app.command()
+def merge(
+    into: t.Annotated[Path, typer.Argument(help="A suite's directory, or one that holds several.")],
+    others: t.Annotated[list[Path], typer.Argument(metavar="OTHER...", help="What is copied from; left as it is.")],
+) -> None:
+    """Copy into one results directory what others have more, such as those of other machines."""
+    from bench import launch
+
+    merged, records = launch.merge(into, others)
+    print(f"{merged.new} records copied, {merged.same} were there; {into} has {records}")
+    for problem in merged.problems:
+        _say(problem)
+    if merged.problems:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def doctor(data_root: DataRoot = None) -> None:
     """Show the machine, the versions, the data that is here, and wandb's state."""
     from bench import doctor

@@ -1,5 +1,6 @@
 """Executors: what turns planned runs into finished ones. Each yields (run, seconds, error or None) as runs end."""
 
+import collections
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.context
@@ -18,6 +19,7 @@ from results import store
 
 Ended = tuple[PlannedRun, float, str | None]
 NO_ROOM = 74  # a worker's exit status when the store could not be written (sysexits' EX_IOERR)
+HELD = 73  # when another process is at the run (EX_CANTCREAT)
 STOPPED = 75  # and when it was asked to stop (EX_TEMPFAIL)
 ATTEMPTS = 3  # at a run whose process dies; each goes on from the last checkpoint
 STOP_SECONDS = 30  # for a worker to finish its step and keep its state
@@ -27,11 +29,17 @@ def serial(
     runs: t.Sequence[PlannedRun], settings: Settings, display: Display, stopping: Stopping
 ) -> t.Generator[Ended, None, None]:
     """One run after the other, in this process."""
-    for run in runs:
-        display.start(run.title)
-        started = time.monotonic()
-        error = execute(run, settings, display, stopping)
-        yield run, time.monotonic() - started, error
+    held: list[PlannedRun] = []  # by other processes: looked at again when all else is done
+    for wait, some in ((False, runs), (True, held)):
+        for run in some:
+            display.start(run.title)
+            started = time.monotonic()
+            try:
+                error = execute(run, settings, display, stopping, wait=wait)
+            except store.Claimed:
+                held.append(run)
+            else:
+                yield run, time.monotonic() - started, error
 
 
 def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.Generator[Ended, None, None]:
@@ -43,21 +51,23 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.
     if jobs * settings.threads > machine.available_cores():
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     spawn = multiprocessing.get_context("spawn")
-    waiting = [(run, 1) for run in reversed(runs)]
+    waiting = collections.deque((run, 1, False) for run in runs)  # a run, the attempt, whether to wait for others
     working: dict[int, tuple[t.Any, PlannedRun, int, float]] = {}
     try:
         while waiting or working:
             while waiting and len(working) < jobs:
-                run, attempt = waiting.pop()
-                worker = spawn.Process(target=_work, args=(run, settings), name=run.title)
+                run, attempt, wait = waiting.popleft()
+                worker = spawn.Process(target=_work, args=(run, settings, wait), name=run.title)
                 _start_deaf(worker)
                 working[worker.sentinel] = worker, run, attempt, time.monotonic()
             for sentinel in multiprocessing.connection.wait(list(working)):
                 worker, run, attempt, started = working.pop(t.cast(int, sentinel))
                 worker.join()
-                if worker.exitcode < 0 and attempt < ATTEMPTS:
+                if worker.exitcode == HELD:  # looked at again when all else is done
+                    waiting.append((run, attempt, True))
+                elif worker.exitcode < 0 and attempt < ATTEMPTS:
                     sys.stderr.write(f"{run.title}: {_ended_by(worker.exitcode)}; trying again\n")
-                    waiting.append((run, attempt + 1))
+                    waiting.appendleft((run, attempt + 1, True))
                 else:
                     yield run, time.monotonic() - started, _outcome(run, worker.exitcode, settings)
     finally:
@@ -86,16 +96,18 @@ def _start_deaf(worker: multiprocessing.context.SpawnProcess) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(run: PlannedRun, settings: Settings) -> None:
+def _work(run: PlannedRun, settings: Settings, wait: bool) -> None:
     lines, stopping = Lines(run.title), Stopping()
     lines.start()
     try:
         with stopping.on_signals():
             threading.Thread(target=_stop_with_parent, daemon=True).start()
-            execute(run, settings, lines, stopping)
+            execute(run, settings, lines, stopping, wait=wait)
     except store.Unwritable as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(NO_ROOM) from error
+    except store.Claimed:
+        raise SystemExit(HELD) from None
     except KeyboardInterrupt:
         raise SystemExit(STOPPED) from None
 

@@ -17,6 +17,8 @@ from bench.strict_yaml import ConfigError, Problem
 from bench.suite import MOST_SEEDS, DatasetSpec, Suite, WandbSpec, read_suite
 from results import store, wandb_mirror
 from results.leaderboard import FORMATS, Leaderboard, leaderboard
+from results.merge import Merged
+from results.merge import merge as merge_stores
 from results.store import Contents
 from results.wandb_mirror import MirrorReport, WandbTarget
 
@@ -142,14 +144,28 @@ def launch(suite: Suite, settings: Settings, *, jobs: int = 1, fail_fast: bool =
                 if error and fail_fast:
                     break
         contents = store.read_store(directory)
-    board = leaderboard(contents.records)
-    for form, suffix in FORMATS.items():
-        store.replace(directory / f"leaderboard.{suffix}", board.render(form).encode())
+    board = _tables(directory, contents)
     mirrored = wandb_mirror.mirror(directory, _target(suite.wandb))
     problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
     problems += [mirrored.problem] if mirrored.problem else []
     seconds = time.monotonic() - started
     return Launched(directory, len(planned), made, failed, seconds, board, tuple(problems))
+
+
+def merge(into: Path, others: t.Iterable[Path]) -> tuple[Merged, int]:
+    """Copy what other stores have more and write the tables again; what was done, and how many records there are."""
+    merged = merge_stores(into, others)
+    for suite in [into, *into.iterdir()]:
+        if (suite / "suite.json").exists():
+            _tables(suite, store.read_store(suite))
+    return merged, len(store.read_store(into).records)
+
+
+def _tables(directory: Path, contents: Contents) -> Leaderboard:
+    board = leaderboard(contents.records)
+    for form, suffix in FORMATS.items():
+        store.replace(directory / f"leaderboard.{suffix}", board.render(form).encode())
+    return board
 
 
 def sync(directory: Path, project: str, entity: str) -> MirrorReport:

@@ -112,25 +112,44 @@ def load_data(spec: RunSpec, settings: Settings) -> data.Dataset:
     )
 
 
-def execute(planned: PlannedRun, settings: Settings, watcher: Watcher, stopping: Stopping) -> str | None:
+def execute(
+    planned: PlannedRun, settings: Settings, watcher: Watcher, stopping: Stopping, *, wait: bool = True
+) -> str | None:
     """Do what is missing of a run. The files are the outcome; returns the error of a run that failed, else None.
 
     Raises store.Unwritable (no room, no right to write) and KeyboardInterrupt: they are not the run's fault. A
-    training that is stopped so, or killed, goes on next time.
+    training that is stopped so, or killed, goes on next time. Where another process is at this run, waits for it and
+    does what it leaves; or raises store.Claimed if not told to wait.
     """
     device = machine.pick_device(settings.device)
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, planned.precision)
+    watcher.stage("waiting for another process that makes it")
+    with store.claim(planned.directory.path, wait=wait):
+        planned = dataclasses.replace(
+            planned, missing=tuple(one for one in planned.missing if not _is_there(planned, one))
+        )
+        if not planned.missing:
+            return None
+        try:
+            _execute(planned, settings, watcher, stopping, device, made)
+        except store.Unwritable:
+            raise
+        except Exception as error:
+            message = str(error) if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}"
+            fail(planned, message, made, "".join(traceback.format_exception(error)))
+            return message
+        planned.directory.failed.unlink(missing_ok=True)
+        return None
+
+
+def _is_there(planned: PlannedRun, wanted: tuple[str, ProtocolSpec]) -> bool:
+    """Whether a record was made since the run was planned."""
     try:
-        _execute(planned, settings, watcher, stopping, device, made)
-    except store.Unwritable:
-        raise
-    except Exception as error:
-        message = str(error) if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}"
-        fail(planned, message, made, "".join(traceback.format_exception(error)))
-        return message
-    planned.directory.failed.unlink(missing_ok=True)
-    return None
+        store.read_record(planned.directory.record(wanted[0], wanted[1].file_name))
+    except store.StoreError:
+        return False
+    return True
 
 
 def fail(planned: PlannedRun, message: str, made: Provenance, trace: str = "") -> None:

@@ -14,6 +14,7 @@ the same directory, is synced, and is then linked to its name (published once) o
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import itertools
 import json
@@ -49,6 +50,10 @@ class Unwritable(StoreError):
     """No room, or no right to write: nothing that another run could do better."""
 
 
+class Claimed(StoreError):
+    """Another process is at this run; the message names it."""
+
+
 class Conflict(StoreError):
     """The same name was published twice with different content; the message names both, and both are kept."""
 
@@ -62,7 +67,7 @@ def publish(path: Path, content: bytes) -> None:
     Raises Conflict if something else stands there, after keeping this content in conflicts/ beside it, and StoreError
     if it cannot be written.
     """
-    if not _link(path, content) and _existing(path) != content:
+    if not _link(path, content) and read_bytes(path) != content:
         raise _conflict(path, content)
 
 
@@ -151,6 +156,28 @@ def check_writable(directory: Path) -> None:
         raise Unwritable(f"{directory} has {free // 2**20} MiB free; {wanted}: make room or choose another directory")
 
 
+@contextlib.contextmanager
+def claim(directory: Path, *, wait: bool) -> t.Iterator[None]:
+    """Inside the block no other process that asks has this run; the claim ends with the process, however that ends.
+
+    It only saves work: where locks do not reach (some network file systems) two processes make the same run, and
+    publishing sorts it out. Raises Claimed at once if another process is at it, unless told to wait, and Unwritable.
+    """
+    with writing(directory):
+        _make_directory(directory)
+        descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise Claimed(f"{directory}: another process is at this run") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def sweep(directory: Path) -> int:
     """Remove the temporary files and directories that killed processes left below this one; returns how many."""
     swept = 0
@@ -228,6 +255,15 @@ def run_directory(suite_directory: Path, label: str, dataset_slug: str, seed: in
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
+def runs_below(directory: Path) -> t.Iterator[RunDirectory]:
+    """Every run directory below this one, in the order of their names."""
+    for parent, directories, _ in os.walk(directory):
+        directories[:] = sorted(name for name in directories if name != "corrupt" and not name.startswith("."))
+        if _RUN.fullmatch(Path(parent).name):
+            directories.clear()
+            yield RunDirectory(Path(parent))
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a store holds. Damaged files are named with what is wrong; they are left where they are and not used."""
@@ -301,6 +337,17 @@ def read_run(path: Path) -> dict[str, Json]:
     if not isinstance(value, dict) or value.get("schema_version") != 1:
         raise StoreError(f"{path}: not a run of schema version 1, which is what this frostbench reads")
     return value
+
+
+def read_bytes(path: Path, largest: int = -1) -> bytes:
+    """What a regular file holds, up to `largest` bytes (-1: all). Raises StoreError for what is none, or unreadable."""
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise StoreError(f"{path}: not a regular file" if path.exists() else f"{path}: there is no such file")
+        with path.open("rb") as file:
+            return file.read(largest)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 # ---- how it is done ---------------------------------------------------------------------------------------------
@@ -440,19 +487,8 @@ def _digest(path: Path, value: dict[str, Json]) -> str:
         raise StoreError(f"{path}: not JSON: {error}") from error
 
 
-def _existing(path: Path, largest: int = -1) -> bytes:
-    """What a regular file holds, up to `largest` bytes (-1: all)."""
-    try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise StoreError(f"{path}: not a regular file" if path.exists() else f"{path}: there is no such file")
-        with path.open("rb") as file:
-            return file.read(largest)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
 def _read_json(path: Path) -> Json:
-    content = _existing(path, LARGEST_JSON + 1)
+    content = read_bytes(path, LARGEST_JSON + 1)
     if len(content) > LARGEST_JSON:
         raise StoreError(f"{path}: larger than {LARGEST_JSON} bytes, which no file of ours is")
     if not content.strip(b"\0"):
