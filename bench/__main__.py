@@ -283,7 +283,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            _say(traceback.format_exc())
         status = _status(error)
         internal = f"internal error: {type(error).__name__}: {error}; frostbench --debug ... shows where"
         _say(internal if status == INTERNAL else str(error))
@@ -324,7 +324,9 @@ def _print(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    from results.redaction import redacted
+
+    print(redacted(text), file=sys.stderr)
 
 
 if __name__ == "__main__":

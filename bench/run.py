@@ -38,6 +38,7 @@ from encoders.base import (
 from protocols.base import FeatureSet, Protocol, Quality, SampleProtocol, Samples, Scores
 from results import store
 from results.record import Alarm, Provenance, Record
+from results.redaction import redacted
 from results.store import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -136,8 +137,8 @@ def execute(
         except store.Unwritable:
             raise
         except Exception as error:
-            message = str(error) if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}"
-            fail(planned, message, made, "".join(traceback.format_exception(error)))
+            message = redacted(str(error) if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}")
+            fail(planned, message, made, redacted("".join(traceback.format_exception(error))))
             return message
         planned.directory.failed.unlink(missing_ok=True)
         return None
