@@ -75,11 +75,13 @@ class WandbRun:
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # a row an epoch
     table: list[dict[str, Json]] = dataclasses.field(default_factory=list)  # rows of the leaderboard
     records: list[dict[str, Json]] = dataclasses.field(default_factory=list)
+    predictions: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)  # column, file, its SHA-256
 
     @property
     def content(self) -> str:
         """SHA-256 over everything it says. Raises StoreError for NaN and infinity, which are never sent."""
-        return hashlib.sha256(store.canonical(dataclasses.asdict(self))).hexdigest()
+        told = dataclasses.asdict(self) | {"predictions": [(column, digest) for column, _, digest in self.predictions]}
+        return hashlib.sha256(store.canonical(told)).hexdigest()
 
 
 def mirror(directory: Path, target: WandbTarget, timeout: float = 30.0) -> MirrorReport:
@@ -149,6 +151,7 @@ def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record],
         | about["provenance"],
         summary=summary,
         history=_history(directory / first.label, f"seed{first.seed}-{first.key}") if fitted else [],
+        predictions=_predictions(directory / first.label, f"seed{first.seed}-{first.key}", records),
     )
 
 
@@ -180,6 +183,18 @@ def _history(encoder: Path, run: str) -> list[dict[str, float]]:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         return [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
     return []
+
+
+def _predictions(encoder: Path, run: str, records: list[Record]) -> list[tuple[str, str, str]]:
+    """What each record says of every image: the column it becomes, the file it is in, and that file's SHA-256."""
+    found = {
+        f"{record.tap}/{record.protocol_label}@{record.protocol_version}": path
+        for record in records
+        if record.predictions
+        for path in encoder.glob(f"*/{run}/{record.predictions}")
+    }
+    hashes = {column: hashlib.sha256(path.read_bytes()).hexdigest() for column, path in found.items()}
+    return [(column, str(found[column].absolute()), hashes[column]) for column in sorted(found)]
 
 
 def _digest(value: Json) -> str:
@@ -398,12 +413,35 @@ def _send(wandb: t.Any, home: Path, work: Path, target: WandbTarget, run: WandbR
         started.log_artifact(artifact)
         if target.mode == "online":
             artifact.wait(timeout=30)
+    if run.predictions:
+        artifact = wandb.Artifact(f"predictions-{run.id}", type="predictions")
+        artifact.add_file(str(_prediction_table(work, run)))
+        started.log_artifact(artifact)
+        if target.mode == "online":
+            artifact.wait(timeout=30)
     started.summary.update(run.summary | {"content": run.content})  # last: where it is, the rest is too
     started.finish()
     if target.mode == "online":
         _confirm(wandb, target, run)
     else:
         _keep(home, work, run, anew=not before)
+
+
+def _prediction_table(work: Path, run: WandbRun) -> Path:
+    """A Parquet file: the row of each test image in the dataset's canonical order, its class, a prediction a column."""
+    import numpy as np  # noqa: PLC0415 - only where there is something to send
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    columns: dict[str, t.Any] = {}
+    for column, path, _ in run.predictions:
+        with np.load(path, allow_pickle=False) as arrays:
+            columns = columns or {"row": np.arange(len(arrays["label"])), "label": arrays["label"]}
+            columns[column] = arrays["predicted"]
+    place = work / run.id / "predictions.parquet"
+    place.parent.mkdir()
+    pq.write_table(pa.table(columns), place)
+    return place
 
 
 def _confirm(wandb: t.Any, target: WandbTarget, run: WandbRun) -> None:

@@ -2,6 +2,7 @@
 
 import collections
 import fcntl
+import io
 import json
 import os
 import pty
@@ -15,6 +16,8 @@ import time
 import typing as t
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from results import store
@@ -82,7 +85,13 @@ def place(directory: Path, made: Record) -> store.RunDirectory:
 
 def add(directory: Path, made: Record) -> None:
     assert made.tap is not None
-    store.publish_record(place(directory, made).record(made.tap, f"{made.protocol_label}@1-12345678"), made)
+    name, predictions = f"{made.protocol_label}@1-12345678", io.BytesIO()
+    np.savez(predictions, predicted=np.array([len(made.tap), 1, 2], np.uint8), label=np.array([0, 1, 2], np.uint8))
+    path = place(directory, made).predictions(made.tap, name)
+    store.replace(path, predictions.getvalue())
+    relative = path.relative_to(place(directory, made).path).as_posix()
+    made = made.model_copy(update={"predictions": relative})
+    store.publish_record(place(directory, made).record(made.tap, name), made)
 
 
 def runs_of(server: t.Any) -> dict[str, t.Any]:
@@ -169,6 +178,13 @@ def test_offline_files_say_what_the_records_say(
     assert {row["mean"] for row in rows if row["encoder"] == "bigan"} == {0.75, 0.875}
     (records,) = board.artifacts["records"]
     assert suite in records.parents and len(records.read_bytes().splitlines()) == 4
+    (predictions,) = bigan.artifacts["predictions"]
+    assert pq.read_table(predictions).to_pydict() == {
+        "row": [0, 1, 2],
+        "label": [0, 1, 2],
+        "code/knn@1": [4, 1, 2],
+        "penultimate/knn@1": [11, 1, 2],
+    }
     assert files_with("5ec2e7" * 7, tmp_path) == []
     assert list((tmp_path / "home").iterdir()) == []
     assert mirror(suite, OFFLINE) == MirrorReport(0, 4, None)
@@ -194,6 +210,9 @@ def test_online_everything_arrives_once(suite: Path, online: t.Any, tmp_path: Pa
     assert bigan.id.startswith(BIGAN) and bigan.fields["groupName"] == "mnist" and bigan.fields["project"] == "birds"
     config = {name: entry["value"] for name, entry in bigan.config.items()}
     assert config["seed"] == 4 and config["precision"] == "float32" and config["params"] == {"epochs": 3}
+    sent = [one for one in online.artifacts.values() if one["type"] == "predictions"]
+    assert [one["state"] for one in sent] == ["COMMITTED"] * 2
+    assert {one["name"].rpartition("-")[0] for one in sent} == {f"predictions-{BIGAN}", f"predictions-{PIXELS}"}
     for row in table_of(online):
         assert type(row["seeds"]) is int
         assert all(row[name] is None or type(row[name]) in (int, float) for name in ("mean", "low", "high"))
