@@ -111,21 +111,37 @@ def run(
 def plan(
     suite: SuiteName,
     output: Output = Path("runs"),
+    threads: Threads = 0,
     device: Device = "auto",
     seeds: Seeds = "",
     limit: Limit = 0,
     override: Override = [],  # noqa: B006
+    cost: t.Annotated[bool, typer.Option(help="Try for some seconds what was never run here.")] = True,
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Show which runs of a suite are done and which would be made."""
+    """Show which runs of a suite are done, which would be made, and what time, memory and disk they will take."""
     from bench import launch
+    from bench.progress import clock, size
 
     checked = launch.read(suite, override, seeds, limit, plugin)
-    every, _ = launch.plan(checked, launch.settings(output, 0, device, data_root, offline, plugin))
-    for planned in every:
-        print(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
+    settings = launch.settings(output, threads, device, data_root, offline, plugin)
+    if not cost:
+        for planned in launch.plan(checked, settings)[0]:
+            print(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
+        return
+    total, to_do = None, 0
+    for planned, needed in launch.forecast(checked, settings, _say):
+        if planned.missing:
+            total, to_do = total + needed if total else needed, to_do + 1
+        took = clock(needed.seconds) if planned.missing else ""
+        print(f"{'to do' if planned.missing else 'done '}  {planned.title:<44}  {took:>12}  {planned.directory.path}")
+    if total:
+        _say(
+            f"{to_do} runs to do, one after the other: about {clock(total.seconds)}, {size(total.memory)} of memory; "
+            f"{size(total.disk)} of disk stay, {size(total.passing)} more are needed while a run goes on"
+        )
 
 
 @app.command()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench import executors, machine, run
 from bench.checkpoints import Resume
+from bench.forecast import Cost, Forecast
 from bench.progress import Display, clock
 from bench.run import PlannedRun, Settings
 from bench.stopping import Stopping
@@ -115,6 +116,16 @@ def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
             fingerprints[spec.dataset] = run.load_data(spec, settings).fingerprint
         planned.append(run.plan(spec, fingerprints[spec.dataset], settings, contents.whole))
     return planned, contents
+
+
+def forecast(suite: Suite, settings: Settings, say: t.Callable[[str], None]) -> t.Iterator[tuple[PlannedRun, Cost]]:
+    """Every run of a suite with what it will cost here; a done one costs nothing. Raises what `plan` raises."""
+    planned, contents = plan(suite, settings)
+    known = Forecast(settings, contents, say)
+    for one in planned:
+        yield one, known.cost(one) if one.missing else Cost(0.0, 0, 0, 0)
+    for protocol in known.unknown:
+        say(f"not counted: {protocol}, which was never run here")
 
 
 def launch(suite: Suite, settings: Settings, *, jobs: int = 1, fail_fast: bool = False) -> Launched:

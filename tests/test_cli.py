@@ -76,7 +76,9 @@ def test_the_schema_is_the_one_that_the_suites_name(frostbench: t.Callable[..., 
 
 def test_plan_tells_what_is_done_and_writes_nothing(frostbench: t.Callable[..., str], tmp_path: Path) -> None:
     arguments = ["smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", "wandb.mode=off"]
-    assert frostbench("plan", *arguments).startswith("to do  pixels, digits (limit 100), seed 0")
+    said = frostbench("plan", *arguments)
+    assert said.startswith("to do  pixels, digits (limit 100), seed 0") and " 0 s  " in said
+    assert frostbench("plan", *arguments, "--no-cost").startswith("to do  pixels, digits (limit 100), seed 0  /")
     assert not list(tmp_path.iterdir())
     frostbench("run", *arguments)
     assert frostbench("plan", *arguments).startswith("done   pixels")

@@ -1,0 +1,116 @@
+"""What a suite will cost: arithmetic by hand, and a small suite held to its forecast."""
+
+import time
+import typing as t
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import forecast, launch, run
+from bench.forecast import Cost
+from encoders.base import ImageSet, Progress, Training
+from encoders.bigan import BiGAN
+
+SUITE = """
+suite: small
+datasets: [{name: digits, limit: 900}]
+seeds: [0, 1]
+encoders:
+  - pixels
+  - {name: pca, components: 5}
+  - {name: bigan, hidden: 64, latent: 8, epochs: 40}
+protocols: [{name: knn, k: 1}, linear]
+wandb: {mode: off}
+"""
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., tuple[dict[str, Cost], list[str]]]:
+    """The cost of each run of the suite by title, and what was said."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SUITE)
+
+    def plan() -> tuple[dict[str, Cost], list[str]]:
+        said: list[str] = []
+        suite = launch.read("small.yaml", [], "", 0, [])
+        return {one.title: cost for one, cost in launch.forecast(suite, settings(), said.append)}, said
+
+    return plan
+
+
+def settings() -> run.Settings:
+    return launch.settings(Path("runs"), 1, "cpu", None, True, [])
+
+
+def make(seeds: str) -> None:
+    launch.launch(launch.read("small.yaml", [], seeds, 0, []), settings())
+
+
+def test_costs_add_up_as_runs_follow_each_other() -> None:
+    assert Cost(1.0, 5, 10, 7) + Cost(2.0, 4, 20, 9) == Cost(3.0, 5, 30, 9)
+
+
+def test_what_grows_with_the_images_is_extrapolated() -> None:
+    assert forecast._whole(lambda count: 3.0 + count / 1000, 60_000) == pytest.approx(63)
+    assert forecast._whole(lambda count: 3.0 + (count / 1000) ** 2, 60_000, pairs=True) == pytest.approx(3603)
+    assert forecast._whole(float, 1700) == 1700  # as large as it is: measured
+    assert forecast._whole(lambda count: 2.0 - count / 10_000, 60_000) == pytest.approx(1.6)  # noise: no growth
+
+
+def test_a_trial_sees_how_fast_a_training_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.2 s to start, then 1 % of the training every 0.1 s: 10.2 s in all."""
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    trial = forecast._Trial(2.0)
+    for step in range(1, 31):
+        now = 0.2 + step / 10
+        trial.report(Progress(0, 1, step / 100, 1.0, {}, 1.0))
+        if trial.stopping:
+            break
+    trial.end()
+    assert step == 18
+    assert trial.whole == pytest.approx(10.2)
+
+
+def test_a_trial_ends_soon_and_leaves_no_trace() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2000, 1, 8, 8), dtype=np.uint8)
+    trial = forecast._Trial(0.2)
+    started = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        BiGAN(hidden=32).fit(ImageSet(images, None, ("a", "b"), "x"), Training(0, report=trial.report, keeper=trial))
+    assert time.perf_counter() - started < 20
+    assert trial.is_training
+    assert trial.seen[-1][1] < 1
+
+
+def test_a_suite_holds_to_its_forecast(told: t.Callable[[], tuple[dict[str, Cost], list[str]]]) -> None:
+    before, said = told()
+    assert not Path("runs").exists()
+    assert [line for line in said if line.startswith("trying")] == [
+        *("trying pixels on digits (limit 900)", "trying knn on 64 features", "trying linear on 64 features"),
+        *("trying pca on digits (limit 900)", "trying knn on 5 features", "trying linear on 5 features"),
+        *("trying bigan on digits (limit 900)", "trying knn on 8 features", "trying linear on 8 features"),
+    ]
+    make("0")
+    after, said = told()
+    assert said == []  # seed 1 is believed to take what seed 0 took
+    assert {cost for title, cost in after.items() if title.endswith("seed 0")} == {Cost(0.0, 0, 0, 0)}
+    first, then = before["bigan, digits (limit 900), seed 1"], after["bigan, digits (limit 900), seed 1"]
+    assert 1 / 5 < first.seconds / then.seconds < 5  # of three seconds on a busy machine: the slow test is strict
+    on_disk = sum(path.stat().st_size for path in Path("runs/small/bigan").rglob("*") if path.is_file())
+    assert 1 / 1.5 < first.disk / on_disk < 1.5
+    make("1")
+    assert set(told()[0].values()) == {Cost(0.0, 0, 0, 0)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_quickstart_suite_takes_what_was_foretold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that does nothing else."""
+    monkeypatch.chdir(tmp_path)
+    suite = launch.read("quickstart", ["wandb.mode=off"], "", 0, [])
+    here = launch.settings(Path("runs"), 0, "cpu", None, True, [])
+    foretold = sum(cost.seconds for _, cost in launch.forecast(suite, here, print))
+    seconds = launch.launch(suite, here).seconds
+    assert 1 / 1.5 < foretold / seconds < 1.5
