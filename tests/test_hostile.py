@@ -101,13 +101,19 @@ def read_edited(edited: list[tuple[int, int, str]]) -> None:
     with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
         file.write(text.encode(errors="surrogatepass"))
         file.flush()
-        started = time.process_time()
-        try:
-            for _ in read_suite(file.name).runs():
-                pass
-        except ConfigError as error:
-            assert str(error)
-        assert time.process_time() - started < 1
+        # twice if it was slow: a collection of all the garbage so far may fall into the first time
+        assert seconds_to_read(file.name) < 1 or seconds_to_read(file.name) < 1
+
+
+def seconds_to_read(name: str) -> float:
+    """Of CPU."""
+    started = time.process_time()
+    try:
+        for _ in read_suite(name).runs():
+            pass
+    except ConfigError as error:
+        assert str(error)
+    return time.process_time() - started
 
 
 @given(edits)
