@@ -44,6 +44,8 @@ Threads = t.Annotated[int, typer.Option(min=0, help="Threads of a run; 0 is the 
 Kind = t.Literal["encoders", "protocols", "datasets", "suites"]
 Against = t.Literal["papers"]
 Resume = t.Literal["exact", "inexact", "never"]
+SplitName = t.Annotated[t.Literal["test", "validation"], typer.Option(help="Judged on test, or on a part of train.")]
+OF_PROTOCOL = "Its name, or '{name: knn, k: 20}'."
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
 
 
@@ -168,15 +170,32 @@ def leaderboard(
 
 @app.command()
 def score(
-    features: t.Annotated[Path, typer.Argument(help="{train,test}_{features,labels} in an .npz file.")],
-    protocol: t.Annotated[list[str], typer.Option(help="A protocol's name; all of them if not given.")] = [],  # noqa: B006
-    seed: t.Annotated[int, typer.Option(min=0, help="Of the validation split.")] = 0,
+    features: t.Annotated[Path, typer.Argument(help="An .npz or .parquet file; `frostbench extract` writes such.")],
+    name: t.Annotated[str, typer.Option(help="Of its row; the file's if not given.")] = "",
+    protocol: t.Annotated[list[str], typer.Option(metavar="PROTOCOL", help=OF_PROTOCOL)] = ["linear", "knn"],  # noqa: B006
+    dataset: t.Annotated[str, typer.Option(help="Whose images these are, in canonical order.")] = "",
+    limit: Limit = 0,
+    split: SplitName = "test",
+    seed: t.Annotated[int, typer.Option(min=0, help="Of the pretraining; files of one name share a row.")] = 0,
+    labels: t.Annotated[str, typer.Option(help="Training labels that the model saw: a number, or all.")] = "0",
+    output: Output = Path("runs"),
+    threads: Threads = 0,
+    format_: t.Annotated[Format, typer.Option("--format", help="How to write the table.")] = "table",
+    data_root: DataRoot = None,
+    offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Score features from any model of your own, as JSON."""
-    from bench import own
+    """Score features of any model and show the table that they join."""
+    from bench import launch
+    from bench import score as scoring
 
-    _print(own.score(features, protocol, seed, plugin))
+    settings = launch.settings(output, threads, "cpu", data_root, offline, plugin)
+    images = scoring.named(dataset, limit, split)
+    board = scoring.score(features, name, protocol, images, seed, labels, settings)
+    if format_ == "table":
+        _table(board)
+    else:
+        _print(board.render(format_))
 
 
 @app.command("list")

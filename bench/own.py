@@ -1,85 +1,20 @@
-"""What people bring themselves: features of a model of theirs to be scored, encoders and protocols to be checked."""
+"""What people bring themselves: encoders and protocols of their own, to be checked."""
 
 import contextlib
-import json
 import typing as t
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 
 from bench import data, resolve
 from bench.extract import extract
-from bench.resolve import nearest
 from bench.strict_yaml import ConfigError, Problem
 from encoders.base import EncoderError, Training, shown
 from encoders.check import check_encoder
-from protocols.base import FeatureSet, ProtocolError
+from protocols.base import ProtocolError
 from protocols.check import check_protocol
 from results import store
-
-ARRAYS = ("train_features", "train_labels", "test_features", "test_labels")
-
-
-def score(path: Path, protocols: t.Sequence[str], seed: int, plugins: t.Sequence[Path] = ()) -> str:
-    """Judge the features of an .npz file, (n, d) with whole-number labels (n,), by protocols with their defaults.
-
-    Gives a JSON list with a row for each metric. Raises ProtocolError for arrays that cannot be judged and ConfigError
-    for a protocol that does not exist.
-    """
-    known = resolve.protocols(plugins)
-    unknown = [name for name in protocols if name not in known]
-    if unknown:
-        wrong = [f"no protocol {name!r}{nearest(name, known)}" for name in unknown]
-        raise ConfigError([Problem("--protocol", None, None, (), message) for message in wrong])
-    train, test = _read(path)
-    rows = []
-    for name in protocols or [name for name, protocol in known.items() if protocol.reads is None]:
-        judge = known[name]()
-        scores = judge.score(train, test, seed=seed)
-        facts = {"protocol": f"{name}@{judge.version}", "params": judge.model_dump(mode="json"), "seed": seed}
-        rows += [facts | {"metric": metric, "value": value} for metric, value in scores.metrics.items()]
-    return json.dumps(rows, indent=1)
-
-
-def _read(path: Path) -> tuple[FeatureSet, FeatureSet]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in ARRAYS if name not in archive]
-            if missing:
-                raise ProtocolError(f"{path}: wanted the arrays {', '.join(ARRAYS)}; missing: {', '.join(missing)}")
-            arrays = [archive[name] for name in ARRAYS]
-    except FileNotFoundError as error:
-        raise ProtocolError(f"{path}: no such file") from error
-    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ProtocolError(f"{path}: wanted an .npz file of plain numeric arrays; it is none") from error
-    train_features, train_labels, test_features, test_labels = arrays
-    for name, array in zip(ARRAYS, arrays):
-        wanted = np.integer if name.endswith("labels") else np.floating
-        if not np.issubdtype(array.dtype, wanted):
-            raise ProtocolError(f"{path}: {name} must be {wanted.__name__} numbers; got {array.dtype}")
-    if train_features.ndim != 2 or train_features.shape[1:] != test_features.shape[1:]:
-        came = f"{train_features.shape} and {test_features.shape}"
-        raise ProtocolError(f"{path}: features must be (n, d) with one d for train and test; got {came}")
-    lowest = int(min(train_labels.min(initial=0), test_labels.min(initial=0)))
-    high = int(max(train_labels.max(initial=0), test_labels.max(initial=0)))
-    if lowest < 0 or high >= len(train_labels):
-        rows = len(train_labels)
-        raise ProtocolError(f"{path}: wanted labels in 0..{rows - 1}, train having {rows} rows; got {lowest}..{high}")
-    classes = high + 1
-    train = _set(f"{path}, train", train_features, train_labels, classes)
-    return train, _set(f"{path}, test", test_features, test_labels, classes)
-
-
-def _set(where: str, features: np.ndarray[t.Any, t.Any], labels: np.ndarray[t.Any, t.Any], classes: int) -> FeatureSet:
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused
-        rows = torch.from_numpy(features.astype(np.float32))
-    try:
-        return FeatureSet(rows, torch.from_numpy(labels.astype(np.int64)), classes)
-    except ProtocolError as error:
-        raise ProtocolError(f"{where}: {error}") from error
 
 
 def check(path: Path) -> t.Iterator[str]:

@@ -217,7 +217,7 @@ def _execute(
             predictions = None
             if isinstance(scores, Scores):
                 predictions = directory.predictions(tap, protocol.file_name)
-                store.replace(predictions, _predictions(scores.predictions.cpu().numpy(), dataset.test))
+                store.replace(predictions, predictions_npz(scores.predictions, queries))
             record = _record(
                 planned,
                 made,
@@ -387,12 +387,12 @@ def _feature_set(features: Features, tap: str, images: ImageSet) -> FeatureSet:
     return FeatureSet(features[tap], torch.from_numpy(np.array(images.labels)), len(images.classes))
 
 
-def _predictions(predicted: np.ndarray[t.Any, t.Any], test: ImageSet) -> bytes:
-    """A class for every test image, beside the true one, in the dataset's canonical order."""
-    assert test.labels is not None
-    small = np.min_scalar_type(len(test.classes))
+def predictions_npz(predicted: Tensor, test: FeatureSet) -> bytes:
+    """A class for every test row, beside the true one, in the order of the rows."""
+    small = np.min_scalar_type(test.classes)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, predicted=predicted.astype(small), label=test.labels.astype(small))
+    predicted_classes, true_classes = (rows.cpu().numpy().astype(small) for rows in (predicted, test.labels))
+    np.savez_compressed(buffer, predicted=predicted_classes, label=true_classes)
     return buffer.getvalue()
 
 

@@ -164,6 +164,34 @@ def read_suite(path_or_name: str, *, overrides: t.Sequence[str] = (), plugins: t
     return draft.checked(resolve.encoders(plugins), resolve.protocols(plugins))
 
 
+def read_protocols(entries: t.Sequence[str], plugins: t.Sequence[Path] = ()) -> tuple[ProtocolSpec, ...]:
+    """Protocols as a command line names them: `linear`, or as in a suite `{name: knn, k: 20}`. Raises ConfigError."""
+    recipes = _recipes("protocols", entries, "--protocol", resolve.protocols(plugins))
+    return tuple(ProtocolSpec(**recipe) for recipe in recipes)
+
+
+def read_encoder(entry: str, origin: str, plugins: t.Sequence[Path] = ()) -> tuple[EncoderSpec, int]:
+    """An encoder as a command line names it, `pca` or `{name: pca, components: 20}`, and its version."""
+    (recipe,) = _recipes("encoders", [entry], origin, resolve.encoders(plugins))
+    return EncoderSpec(**{key: value for key, value in recipe.items() if key != "version"}), recipe["version"]
+
+
+def _recipes(
+    section: str, entries: t.Sequence[str], origin: str, known: t.Mapping[str, type[Encoder | Protocol]]
+) -> list[dict[str, Json]]:
+    """The entries of one section, each with all its parameters. Raises ConfigError with every problem."""
+    draft = _Draft(strict_yaml.compose(f"{section}: []", origin))
+    draft.put((section,), [strict_yaml.read(entry, origin).value for entry in entries], origin)
+    recipes = [draft.recipe((section, place), entry, known) for place, entry in enumerate(draft.entries(section))]
+    for place, recipe in enumerate(recipes):
+        if not (isinstance(recipe["label"], str) and re.fullmatch(resolve.NAME, recipe["label"])):
+            draft.complain((section, place, "label"), f"wanted {resolve.NAME}, got {shown(recipe['label'])}")
+    draft.check_distinct()
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    return recipes
+
+
 def json_schema(plugins: t.Sequence[Path] = ()) -> dict[str, Json]:
     """The JSON schema of suite files, for editors: every encoder and protocol with its parameters."""
     schema = Suite.model_json_schema()

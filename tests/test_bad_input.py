@@ -178,16 +178,6 @@ def test_an_image_that_does_not_decode_is_named(say: t.Callable[..., str]) -> No
     assert "3.png" in say(4, "run", "small.yaml")
 
 
-def test_scores_of_nonsense_are_refused(say: t.Callable[..., str]) -> None:
-    rows = {"train_features": np.ones((4, 2)), "train_labels": LABELS[:4], "test_features": np.full((2, 2), np.nan)}
-    np.savez("own.npz", **rows)
-    assert "missing: test_labels" in say(2, "score", "own.npz")
-    np.savez("own.npz", **rows, test_labels=LABELS[:2])
-    assert "2 of 2 rows hold NaN" in say(2, "score", "own.npz")
-    assert "did you mean 'knn'?" in say(2, "score", "own.npz", "--protocol", "kn")
-    assert "no such file" in say(2, "score", "absent.npz")
-
-
 OWN = """
 import typing as t
 from torch import nn

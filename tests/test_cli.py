@@ -6,7 +6,6 @@ import sys
 import typing as t
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bench.__main__ import main
@@ -92,23 +91,6 @@ def test_the_leaderboard_comes_in_every_format(frostbench: t.Callable[..., str])
     (row, _) = json.loads(frostbench("leaderboard", "--format", "json"))
     assert {"dataset", "encoder", "tap", "protocol", "metric", "mean", "low", "high", "seeds"} <= set(row)
     assert 0 <= row["mean"] <= 1
-
-
-def test_features_of_ones_own_that_are_not_finite_are_named(frostbench: t.Callable[..., str]) -> None:
-    labels, features = np.arange(60) % 3, np.ones((60, 4))
-    broken = np.where(np.arange(60)[:, None] == 7, np.nan, features)
-    np.savez("nan.npz", train_features=features, train_labels=labels, test_features=broken, test_labels=labels)
-    with pytest.raises(AssertionError, match=r"nan\.npz, test: features must be finite; 1 of 60 rows hold NaN"):
-        frostbench("score", "nan.npz")
-
-
-def test_features_of_a_model_of_ones_own_are_scored(frostbench: t.Callable[..., str]) -> None:
-    labels = np.arange(60) % 3
-    features = np.eye(3)[labels] + np.random.default_rng(0).normal(0, 0.01, (60, 3))
-    np.savez("own.npz", train_features=features, train_labels=labels, test_features=features, test_labels=labels)
-    rows = json.loads(frostbench("score", "own.npz"))
-    assert {row["protocol"]: row["value"] for row in rows} == {"knn@1": 1.0, "linear@2": 1.0, "svm@1": 1.0}
-    assert [row["protocol"] for row in json.loads(frostbench("score", "own.npz", "--protocol", "knn"))] == ["knn@1"]
 
 
 def test_check_vouches_for_an_encoder_of_ones_own(frostbench: t.Callable[..., str]) -> None:

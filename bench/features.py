@@ -1,0 +1,188 @@
+"""Files of features with labels, of train and of test: `frostbench score` reads them, `frostbench extract` writes them.
+
+    FILE.npz      train_features (n, d), train_labels (n,), test_features (m, d), test_labels (m,);
+                  or features (n + m, d), labels (n + m,) and split (n + m,), which says train or test of each row
+    FILE.parquet  columns split and label, and features, a list of d numbers a row; or in place of features
+                  any columns of numbers, which are the features in the file's order
+
+Features are numbers and become float32; labels are whole numbers from 0. Nothing that a file brings is run.
+"""
+
+# ruff: noqa: PLC0415 -- pyarrow is slow to import
+import io
+import typing as t
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.formats import Array, DataError
+from protocols.base import FeatureSet, ProtocolError
+from results import store
+
+LARGEST = 2**34  # bytes that a file's numbers may take in memory; ImageNet's at 1,024 dimensions take 5 * 2**30
+ARRAYS = ("train_features", "train_labels", "test_features", "test_labels")
+SPLIT_ARRAYS = ("features", "labels", "split")
+
+
+def read(path: Path) -> tuple[FeatureSet, FeatureSet]:
+    """Train and test. Raises DataError for a file that is not there, not of this layout, or not to be judged."""
+    reader = {".npz": _read_npz, ".parquet": _read_parquet}.get(path.suffix)
+    if reader is None:
+        raise DataError(f"{path}: wanted a file of features that ends in .npz or .parquet")
+    if not path.is_file():
+        raise DataError(f"{path}: not a regular file" if path.exists() else f"{path}: no such file")
+    train_features, train_labels, test_features, test_labels = arrays = reader(path)
+    for name, array in zip(ARRAYS, arrays):
+        wanted, kinds, ndim = ("whole", "iu", 1) if name.endswith("labels") else ("real", "fiu", 2)
+        if array.dtype.kind not in kinds or array.ndim != ndim:
+            shape = "(n, d)" if ndim == 2 else "(n,)"
+            raise DataError(f"{path}: {name} must be {wanted} numbers {shape}; got {array.dtype} {array.shape}")
+    if train_features.shape[1] != test_features.shape[1]:
+        came = f"{train_features.shape} and {test_features.shape}"
+        raise DataError(f"{path}: features of train and test must have the same d; got {came}")
+    for part, features, labels in (("train", *arrays[:2]), ("test", *arrays[2:])):
+        if len(features) != len(labels) or not len(labels):
+            came = f"{len(features):,} rows and {len(labels):,} labels"
+            raise DataError(
+                f"{path}: {part} needs a label for each of its rows, of which it has one or more; got {came}"
+            )
+    low = int(min(train_labels.min(), test_labels.min()))
+    high = int(max(train_labels.max(), test_labels.max()))
+    if low < 0 or high >= len(train_labels):
+        wanted = f"0..{len(train_labels) - 1}, train having {len(train_labels)} rows"
+        raise DataError(f"{path}: labels must lie in {wanted}; got {low}..{high}")
+    if len(np.unique(train_labels)) < 2:
+        raise DataError(f"{path}: train has one class; telling classes apart takes two or more")
+    train = _set(f"{path}, train", train_features, train_labels, high + 1)
+    return train, _set(f"{path}, test", test_features, test_labels, high + 1)
+
+
+def write(path: Path, train: FeatureSet, test: FeatureSet) -> None:
+    """The same rows in the same order, in the first layout of the format that the name asks for.
+
+    Raises DataError for another suffix, store.Unwritable where it cannot be written.
+    """
+    buffer = io.BytesIO()
+    if path.suffix == ".npz":
+        parts = (train.features, train.labels, test.features, test.labels)
+        arrays: dict[str, t.Any] = {name: part.numpy() for name, part in zip(ARRAYS, parts)}
+        np.savez(buffer, **arrays)
+    elif path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        features = np.concatenate([train.features.numpy(), test.features.numpy()])
+        columns = {
+            "split": pa.array(["train"] * len(train) + ["test"] * len(test)),
+            "label": pa.array(np.concatenate([train.labels.numpy(), test.labels.numpy()])),
+            "features": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), features.shape[1]),
+        }
+        pq.write_table(pa.table(columns), buffer)
+    else:
+        raise DataError(f"{path}: wanted a name that ends in .npz or .parquet")
+    store.replace(path, buffer.getvalue())
+
+
+def _set(where: str, features: Array, labels: Array, classes: int) -> FeatureSet:
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused
+        rows = torch.from_numpy(np.ascontiguousarray(features, np.float32))
+    try:
+        return FeatureSet(rows, torch.from_numpy(labels.astype(np.int64)), classes)
+    except ProtocolError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _bounded(path: Path, size: int) -> None:
+    if size > LARGEST:
+        raise DataError(f"{path} holds {size / 2**30:.1f} GiB of numbers; at most {LARGEST >> 30} GiB are read")
+
+
+def _divided(path: Path, features: Array, labels: Array, split: Array) -> tuple[Array, ...]:
+    """The four arrays of one pair and its split."""
+    if not len(features) == len(labels) == len(split):
+        came = f"{len(features):,}, {len(labels):,} and {len(split):,}"
+        raise DataError(f"{path}: features, labels and split must have as many rows; got {came}")
+    strange = sorted(set(np.unique(split).tolist()) - {"train", "test"}, key=repr)
+    if strange:
+        raise DataError(f"{path}: split must be 'train' or 'test' in every row; got {strange[0]!r}")
+    train, test = split == "train", split == "test"
+    return features[train], labels[train], features[test], labels[test]
+
+
+def _read_npz(path: Path) -> tuple[Array, ...]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        _bounded(path, size)
+        with np.load(path, allow_pickle=False) as archive:
+            names = next((names for names in (ARRAYS, SPLIT_ARRAYS) if set(names) <= set(archive)), None)
+            if names is None:
+                nearest = max((ARRAYS, SPLIT_ARRAYS), key=lambda names: len(set(names) & set(archive)))
+                missing = [name for name in nearest if name not in archive]
+                wanted = f"wanted the arrays {', '.join(ARRAYS)}, or {', '.join(SPLIT_ARRAYS)}"
+                raise DataError(f"{path}: {wanted}; missing: {', '.join(missing)}")
+            arrays = tuple(np.asarray(archive[name]) for name in names)
+    except DataError:
+        raise
+    except Exception as error:  # numpy and zipfile meet broken files with whatever they stumble over
+        raise DataError(f"{path}: wanted an .npz file of plain arrays; pickled objects are not read") from error
+    if any(not array.ndim for array in arrays):
+        raise DataError(f"{path}: wanted arrays of rows; got a single number")
+    return arrays if names is ARRAYS else _divided(path, *arrays)
+
+
+def _read_parquet(path: Path) -> tuple[Array, ...]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            about = file.metadata
+            groups = [about.row_group(place) for place in range(about.num_row_groups)]
+            _bounded(
+                path, 8 * sum(group.column(leaf).num_values for group in groups for leaf in range(about.num_columns))
+            )
+            table = file.read()
+        missing = [name for name in ("split", "label") if name not in table.column_names]
+        if missing:
+            wanted = "wanted the columns split, label and features (a list of numbers a row, or columns of numbers)"
+            raise DataError(f"{path}: {wanted}; missing: {', '.join(missing)}")
+        for name in table.column_names:
+            if table[name].null_count:
+                raise DataError(f"{path}: {table[name].null_count:,} of {len(table):,} rows have no {name}")
+        split, labels = np.array(table["split"].to_pylist()), table["label"].to_numpy()
+        if "features" in table.column_names:
+            features = _list_to_rows(path, table["features"])
+        else:
+            rest = [name for name in table.column_names if name not in ("split", "label")]
+            for name in rest:
+                if not (pa.types.is_integer(table[name].type) or pa.types.is_floating(table[name].type)):
+                    raise DataError(
+                        f"{path}: columns beside split and label must be numbers; {name} is {table[name].type}"
+                    )
+            columns = [table[name].to_numpy().astype(np.float32) for name in rest]
+            features = np.stack(columns, axis=1) if columns else np.empty((len(table), 0), np.float32)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+    return _divided(path, features, labels, split)
+
+
+def _list_to_rows(path: Path, column: t.Any) -> Array:
+    """A column of lists as (n, d)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not (
+        pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
+    ):
+        raise DataError(f"{path}: features must be a list of numbers a row; got {column.type}")
+    lengths = sorted(pc.list_value_length(column).unique().to_pylist())
+    if len(lengths) != 1:
+        came = f"{lengths[0]} to {lengths[-1]}" if lengths else "no rows"
+        raise DataError(f"{path}: features must be equally many in every row; got {came}")
+    flat = pc.list_flatten(column)
+    if flat.null_count:
+        raise DataError(f"{path}: {flat.null_count:,} features are null")
+    return np.asarray(flat.to_numpy()).reshape(-1, lengths[0]) if lengths[0] else np.empty((len(column), 0))

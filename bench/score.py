@@ -1,0 +1,164 @@
+"""Features of any model, judged like ours: a file of them in, records out that stand in a leaderboard as a row.
+
+A row stands in a dataset's table only if the file's labels are that dataset's in canonical order, so that both were
+judged on the same images. Other features stand in a table of their own, with whatever has the same labels in the same
+order.
+"""
+
+import hashlib
+import json
+import re
+import time
+import typing as t
+from pathlib import Path
+
+import torch
+
+from bench import data, features, machine, resolve, run
+from bench.diagnostics import diagnose
+from bench.formats import DataError
+from bench.run import Settings
+from bench.strict_yaml import ConfigError, Problem
+from bench.suite import DatasetSpec, read_protocols
+from protocols.base import FeatureSet
+from results import store
+from results.leaderboard import Leaderboard, leaderboard
+from results.record import Record
+
+SUITE = "features"  # the directory of what was scored
+UNNAMED = "unnamed"  # data that only its labels tell from other data
+TAP = "features"
+
+
+def score(
+    path: Path,
+    name: str,
+    protocols: t.Sequence[str],
+    dataset: DatasetSpec | None,
+    seed: int,
+    labels: str,
+    settings: Settings,
+) -> Leaderboard:
+    """Judge the features of a file (see `bench.features`), publish a record a protocol, and give the table they join.
+
+    name: of the row; "" for the file's. seed: of the pretraining; files of one name are one row, with a seed each.
+    labels: of the training images that the model saw, a number or "all".
+
+    Raises DataError for features that cannot be judged or are not this dataset's, ConfigError for a name, a protocol or
+    labels that are none, ProtocolError for a protocol not defined on them, StoreError where records cannot be kept.
+    """
+    label = name or path.stem.lower()
+    if not re.fullmatch(resolve.NAME, label):
+        raise _usage("--name", f"wanted a name such as my-model ({resolve.NAME}), got {label!r}")
+    if not re.fullmatch("all|[0-9]{1,9}", labels):
+        raise _usage("--labels", f"wanted a number or all, got {labels!r}")
+    known = resolve.protocols(settings.plugins)
+    judges = read_protocols(protocols, settings.plugins)
+    for protocol in judges:
+        if taps := known[protocol.name].reads:
+            problem = f"{protocol.name!r} reads {', '.join(taps)} of encoders of ours, not features of any model"
+            raise _usage("--protocol", problem)
+    device = torch.device("cpu")  # where protocols compute is where features lie
+    machine.prepare(settings.threads)
+    made = machine.provenance(device, settings.threads, "float32")
+    train, test = features.read(path)
+    if dataset is None:
+        dataset, fingerprint = DatasetSpec(name=UNNAMED), _digest(train.labels, test.labels)
+        place = UNNAMED
+    else:
+        train, test, fingerprint = _of_dataset(path, train, test, dataset, settings)
+        place = data.slug(dataset.name, dataset.limit, dataset.split)
+    key = _digest(train.features, train.labels, test.features, test.labels, saw=labels)
+    directory = store.run_directory(settings.output / SUITE, label, place, seed, key)
+    alarms = diagnose(train.features)
+    for protocol in judges:
+        started = time.perf_counter()
+        judge = known[protocol.name].model_validate_json(json.dumps(protocol.params))
+        scores = judge.score(train, test, seed=seed)
+        seconds = time.perf_counter() - started
+        predictions = directory.predictions(TAP, protocol.file_name)
+        store.replace(predictions, run.predictions_npz(scores.predictions, test))
+        record = Record(
+            suite=SUITE,
+            key=key,
+            dataset=dataset.name,
+            split=dataset.split,
+            limit=dataset.limit,
+            fingerprint=fingerprint,
+            train_images=len(train),
+            test_images=len(test),
+            encoder=SUITE,
+            label=label,
+            params={},
+            encoder_version=1,
+            is_control=False,
+            labels="all" if labels == "all" else int(labels),
+            seed=seed,
+            status="done",
+            tap=TAP,
+            dimensions=train.features.shape[1],
+            protocol=protocol.name,
+            protocol_label=protocol.label,
+            protocol_params=protocol.params,
+            protocol_version=protocol.version,
+            metrics=scores.metrics,
+            details=scores.details,
+            alarms=alarms,
+            predictions=predictions.relative_to(directory.path).as_posix(),
+            seconds={"score": seconds},
+            provenance=made,
+        )
+        store.publish_record(directory.record(TAP, protocol.file_name), record)
+    table = dataset.name, dataset.limit, dataset.split, fingerprint
+    records = store.read_store(settings.output).records
+    return leaderboard(r for r in records if (r.dataset, r.limit, r.split, r.fingerprint) == table)
+
+
+def _of_dataset(
+    path: Path, train: FeatureSet, test: FeatureSet, dataset: DatasetSpec, settings: Settings
+) -> tuple[FeatureSet, FeatureSet, str]:
+    """The same features once their labels say that they are of this dataset's images, and its fingerprint."""
+    loaded = data.load(
+        dataset.name, limit=dataset.limit, split=dataset.split, root=settings.data_root, offline=settings.offline
+    )
+    limit = f" --limit {dataset.limit}" if dataset.limit else ""
+    split = " --split validation" if dataset.split == "validation" else ""
+    way_out = (
+        f"`frostbench extract pixels --dataset {dataset.name}{limit}{split} --output images.npz` writes its images"
+    )
+    for part, rows, images in (("train", train, loaded.train), ("test", test, loaded.test)):
+        assert images.labels is not None
+        if len(rows) != len(images):
+            came = f"{len(rows):,} rows; {dataset.label} has {len(images):,} images there"
+        elif wrong := int((rows.labels.numpy() != images.labels).sum()):
+            came = f"{wrong:,} of {len(rows):,} labels that are not those of {dataset.label} in its canonical order"
+        else:
+            continue
+        raise DataError(
+            f"{path}, {part}: {came}. {way_out} in that order; without --dataset a table of its own is made"
+        )
+    classes = len(loaded.train.classes)
+    train, test = (FeatureSet(part.features, part.labels, classes) for part in (train, test))
+    return train, test, loaded.fingerprint
+
+
+def named(dataset: str, limit: int, split: t.Literal["test", "validation"]) -> DatasetSpec | None:
+    """The images that a command line names, None for none."""
+    if dataset:
+        return DatasetSpec(name=dataset, limit=limit or None, split=split)
+    if limit or split == "validation":
+        raise _usage("--limit, --split", "say which images of a dataset; name one by --dataset")
+    return None
+
+
+def _usage(option: str, problem: str) -> ConfigError:
+    return ConfigError([Problem(option, None, None, (), problem)])
+
+
+def _digest(*rows: torch.Tensor, saw: str = "") -> str:
+    """16 hex digits for these numbers in this order and shape."""
+    digest = hashlib.sha256(saw.encode())
+    for tensor in rows:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
