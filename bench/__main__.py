@@ -46,6 +46,7 @@ Against = t.Literal["papers"]
 Resume = t.Literal["exact", "inexact", "never"]
 SplitName = t.Annotated[t.Literal["test", "validation"], typer.Option(help="Judged on test, or on a part of train.")]
 OF_PROTOCOL = "Its name, or '{name: knn, k: 20}'."
+ExportFormat = t.Literal["safetensors", "torch.export", "onnx"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
 
 
@@ -196,6 +197,45 @@ def score(
         _table(board)
     else:
         _print(board.render(format_))
+
+
+@app.command()
+def extract(
+    source: t.Annotated[str, typer.Argument(metavar="RUN|ENCODER", help="A run's directory, or such as pca to fit.")],
+    output: t.Annotated[Path, typer.Option(help="FILE.npz or FILE.parquet.")],
+    tap: t.Annotated[str, typer.Option(help="Which layer, where an encoder gives several.")] = "",
+    dataset: t.Annotated[str, typer.Option(help="The run's own if not given.")] = "",
+    limit: Limit = 0,
+    split: SplitName = "test",
+    seed: t.Annotated[int, typer.Option(min=0, help="Of an encoder that is fitted.")] = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
+    data_root: DataRoot = None,
+    offline: Offline = False,
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """Write features of train and test to a file that `frostbench score` reads."""
+    from bench import export, launch, score
+
+    settings = launch.settings(Path(), threads, device, data_root, offline, plugin)
+    print(export.write_features(source, output, tap, score.named(dataset, limit, split), seed, settings))
+
+
+@app.command()
+def export(
+    run: t.Annotated[Path, typer.Argument(help="A run's directory.")],
+    directory: t.Annotated[Path, typer.Argument(help="Where the encoder goes.")],
+    format_: t.Annotated[ExportFormat, typer.Option("--format", help="How to write it.")] = "safetensors",
+    threads: Threads = 0,
+    data_root: DataRoot = None,
+    offline: Offline = False,
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """Write a run's frozen encoder, read it back and compare its features."""
+    from bench import export, launch
+
+    settings = launch.settings(Path(), threads, "cpu", data_root, offline, plugin)
+    print(export.export(run, directory, format_, settings))
 
 
 @app.command("list")

@@ -28,12 +28,12 @@ SPLIT_ARRAYS = ("features", "labels", "split")
 
 def read(path: Path) -> tuple[FeatureSet, FeatureSet]:
     """Train and test. Raises DataError for a file that is not there, not of this layout, or not to be judged."""
-    reader = {".npz": _read_npz, ".parquet": _read_parquet}.get(path.suffix)
-    if reader is None:
-        raise DataError(f"{path}: wanted a file of features that ends in .npz or .parquet")
+    check_name(path)
     if not path.is_file():
         raise DataError(f"{path}: not a regular file" if path.exists() else f"{path}: no such file")
-    train_features, train_labels, test_features, test_labels = arrays = reader(path)
+    train_features, train_labels, test_features, test_labels = arrays = (
+        _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
+    )
     for name, array in zip(ARRAYS, arrays):
         wanted, kinds, ndim = ("whole", "iu", 1) if name.endswith("labels") else ("real", "fiu", 2)
         if array.dtype.kind not in kinds or array.ndim != ndim:
@@ -64,12 +64,13 @@ def write(path: Path, train: FeatureSet, test: FeatureSet) -> None:
 
     Raises DataError for another suffix, store.Unwritable where it cannot be written.
     """
+    check_name(path)
     buffer = io.BytesIO()
     if path.suffix == ".npz":
         parts = (train.features, train.labels, test.features, test.labels)
         arrays: dict[str, t.Any] = {name: part.numpy() for name, part in zip(ARRAYS, parts)}
         np.savez(buffer, **arrays)
-    elif path.suffix == ".parquet":
+    else:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -80,9 +81,13 @@ def write(path: Path, train: FeatureSet, test: FeatureSet) -> None:
             "features": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), features.shape[1]),
         }
         pq.write_table(pa.table(columns), buffer)
-    else:
-        raise DataError(f"{path}: wanted a name that ends in .npz or .parquet")
     store.replace(path, buffer.getvalue())
+
+
+def check_name(path: Path) -> None:
+    """Raise DataError for a name that says neither format."""
+    if path.suffix not in (".npz", ".parquet"):
+        raise DataError(f"{path}: wanted a file of features that ends in .npz or .parquet")
 
 
 def _set(where: str, features: Array, labels: Array, classes: int) -> FeatureSet:

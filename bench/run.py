@@ -22,19 +22,18 @@ from bench.diagnostics import diagnose
 from bench.extract import features_on_disk
 from bench.samples import SAMPLES
 from bench.stopping import Stopping
-from bench.suite import ProtocolSpec, RunSpec
+from bench.suite import DatasetSpec, ProtocolSpec, RunSpec
 from encoders.base import (
     Encoder,
     EncoderError,
     Features,
     Generative,
     ImageSet,
-    ImageShape,
     Progress,
     Training,
-    frozen,
     shown,
 )  # fmt: skip
+from encoders.loading import restore
 from protocols.base import FeatureSet, Protocol, Quality, SampleProtocol, Samples, Scores
 from results import store
 from results.record import Alarm, Provenance, Record
@@ -107,7 +106,11 @@ def recipe(spec: RunSpec, settings: Settings) -> Encoder:
 
 def load_data(spec: RunSpec, settings: Settings) -> data.Dataset:
     """The spec's dataset, as its limit and split have it."""
-    wanted = spec.dataset
+    return load_images(spec.dataset, settings)
+
+
+def load_images(wanted: DatasetSpec, settings: Settings) -> data.Dataset:
+    """A dataset, as its limit and split have it."""
     return data.load(
         wanted.name, limit=wanted.limit, split=wanted.split, root=settings.data_root, offline=settings.offline
     )
@@ -334,25 +337,16 @@ def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted |
     directory = planned.directory
     try:
         run = store.read_run(directory.run_json)
-        module = _loaded(encoder.build, train, directory.weights, run.get("weights_sha256"))
+        module = restore(encoder.build, train.shape, directory.weights, run.get("weights_sha256"))
         generator = None
         if isinstance(encoder, Generative) and any(tap == SAMPLES for tap, _ in planned.missing):
-            generator = _loaded(encoder.build_generator, train, directory.generator, run.get("generator_sha256"))
-    except (store.StoreError, OSError):
+            sha256 = run.get("generator_sha256")
+            generator = restore(encoder.build_generator, train.shape, directory.generator, sha256)
+    except (store.StoreError, EncoderError):
         logger.warning("the encoder in %s is damaged or gone; training it again", directory.path)
         store.set_aside(directory.run_json)
         return None
     return _Fitted(module, generator, run["seconds"], run["provenance"].get("resumed_elsewhere", False))
-
-
-def _loaded(build: t.Callable[[ImageShape], nn.Module], train: ImageSet, path: Path, sha256: str | None) -> nn.Module:
-    weights = path.read_bytes()
-    if hashlib.sha256(weights).hexdigest() != sha256:
-        raise store.StoreError(f"{path}: not what was written")
-    with torch.random.fork_rng():
-        module = build(train.shape)
-    module.load_state_dict(safetensors.torch.load(weights), strict=True)
-    return frozen(module)
 
 
 def _weights(module: nn.Module) -> bytes:

@@ -118,9 +118,7 @@ def _of_dataset(
     path: Path, train: FeatureSet, test: FeatureSet, dataset: DatasetSpec, settings: Settings
 ) -> tuple[FeatureSet, FeatureSet, str]:
     """The same features once their labels say that they are of this dataset's images, and its fingerprint."""
-    loaded = data.load(
-        dataset.name, limit=dataset.limit, split=dataset.split, root=settings.data_root, offline=settings.offline
-    )
+    loaded = run.load_images(dataset, settings)
     limit = f" --limit {dataset.limit}" if dataset.limit else ""
     split = " --split validation" if dataset.split == "validation" else ""
     way_out = (
