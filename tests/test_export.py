@@ -1,0 +1,242 @@
+"""What `frostbench extract` and `export` write means the same when it is read back; what was changed is not read."""
+
+import hashlib
+import json
+import shutil
+import sys
+import typing as t
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from bench import data
+from bench.__main__ import main
+from encoders import load
+from encoders.base import Encoder, EncoderError, frozen
+from results.store import read_record
+
+SUITE = """
+suite: small
+datasets: [{name: digits, limit: 100}]
+seeds: [3]
+encoders:
+  - {name: bigan, hidden: 32, latent: 8, epochs: 1}
+  - {name: pca, components: 5}
+  - {name: kmeans, centroids: 16, patch: 4, patches: 500}
+protocols: [linear, {name: knn, k: 1}]
+wandb: {mode: off}
+"""
+Say = t.Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite's directory, made once."""
+    folder = tmp_path_factory.mktemp("suite")
+    (folder / "small.yaml").write_text(SUITE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("FROSTBENCH_CACHE", str(folder / "cache"))
+        patch.setattr(sys, "argv", ["frostbench", "run", "small.yaml"])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+    return folder / "runs" / "small"
+
+
+@pytest.fixture
+def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
+    """The command line in an empty directory: its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["frostbench", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0), *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return call
+
+
+def run_of(suite: Path, label: str) -> Path:
+    (run,) = (suite / label).glob("*/seed3-*")
+    return run
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.from_numpy(np.array(data.load("digits", limit=100).test.images))
+
+
+@pytest.mark.parametrize(("label", "tap"), [("bigan", "code"), ("pca", "components")])
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_extracted_features_score_what_their_run_scored(
+    suite: Path, say: Say, label: str, tap: str, suffix: str
+) -> None:
+    run, file = run_of(suite, label), f"{label}.{suffix}"
+    assert say("extract", run, "--tap", tap, "--output", file)[0] == 0
+    knn = "{name: knn, k: 1}"
+    of = ["--dataset", "digits", "--limit", "100", "--seed", "3", "--protocol", "linear", "--protocol", knn]
+    status, _, err = say("score", file, *of)
+    assert status == 0, err
+    (again,) = Path("runs").glob("features/*/*/seed3-*")
+    for path in (run / "scores" / tap).iterdir():
+        ours, theirs = read_record(path), read_record(again / "scores" / "features" / path.name)
+        for field in ("metrics", "details", "fingerprint", "dimensions", "alarms"):
+            assert getattr(ours, field) == getattr(theirs, field), field
+        kept = (run / str(ours.predictions)).read_bytes()
+        assert kept == (again / str(theirs.predictions)).read_bytes()
+
+
+def test_an_encoder_that_is_no_run_is_fitted(say: Say) -> None:
+    status, out, _ = say("extract", "pixels", "--dataset", "digits", "--limit", "100", "--output", "pixels.npz")
+    assert (status, out) == (0, "pixels.npz: 64 features (pixels) of 100 + 100 images of digits\n")
+    with np.load("pixels.npz") as rows:
+        digits = data.load("digits", limit=100)
+        assert np.array_equal(
+            np.rint(rows["test_features"] * 255).astype(np.uint8).reshape(-1, 1, 8, 8), digits.test.images
+        )
+        assert np.array_equal(rows["train_labels"], digits.train.labels)
+
+
+@pytest.mark.parametrize("label", ["bigan", "pca", "kmeans"])
+@pytest.mark.parametrize("form", ["safetensors", "torch.export", "onnx"])
+def test_an_exported_encoder_gives_the_runs_features(
+    suite: Path, say: Say, images: torch.Tensor, label: str, form: str
+) -> None:
+    wanted = load(run_of(suite, label))(images)
+    status, out, err = say("export", run_of(suite, label), "out", "--format", form)
+    assert status == 0, err
+    assert "read back" in out
+    if form == "safetensors":
+        came = load("out")(images)
+    elif form == "torch.export":
+        came = torch.export.load("out/encoder.pt2").module()(images)
+    else:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession("out/encoder.onnx", providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        values = session.run(names, {"images": images.numpy()})
+        came = dict(zip(names, map(torch.from_numpy, values)))
+    assert tuple(came) == tuple(wanted) == tuple(json.loads(Path("out/encoder.json").read_text())["taps"])
+    for tap, rows in wanted.items():
+        torch.testing.assert_close(came[tap], rows, rtol=0, atol=1e-4 * float(rows.abs().max()))
+
+
+def test_an_export_that_differs_is_not_written(suite: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "bench.export._program", lambda module, *_: {tap: rows + 1e-3 for tap, rows in module(_[2]).items()}
+    )
+    status, _, err = say("export", run_of(suite, "pca"), "out", "--format", "torch.export")
+    assert (status, "is not exported" in err, Path("out").exists()) == (2, True, False)
+
+
+class Mine(Encoder):
+    """An encoder of somebody's own: the mean pixel."""
+
+    source: t.ClassVar[str] = "a test"
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return ("mean",)
+
+    def build(self, shape: t.Any) -> torch.nn.Module:
+        class Mean(torch.nn.Module):
+            def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+                return {"mean": images.float().mean((1, 2, 3))[:, None]}
+
+        return Mean()
+
+    def fit(self, data: t.Any, run: t.Any) -> torch.nn.Module:
+        return frozen(self.build(data.shape))
+
+
+def test_an_encoder_of_ones_own_is_loaded_by_its_class(suite: Path, tmp_path: Path, images: torch.Tensor) -> None:
+    weights = safetensors.torch.save({})
+    (tmp_path / "encoder.safetensors").write_bytes(weights)
+    about = {"encoder": "mine", "encoder_version": 1, "params": {}, "shape": [1, 8, 8], "taps": ["mean"]}
+    about["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    (tmp_path / "encoder.json").write_text(json.dumps(about))
+    assert load(tmp_path, Mine)(images)["mean"].shape == (100, 1)
+    with pytest.raises(EncoderError, match="no encoder of ours is called 'mine'"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("encoder", "bigann", "no encoder of ours"),
+        ("encoder", "sklearn", "no encoder of ours"),
+        ("encoder", "../pca", "no encoder of ours"),
+        ("encoder", None, "no encoder of ours"),
+        ("encoder_version", 99, "of version 99 of 'pca'"),
+        ("params", {"components": -1}, "describes no frozen encoder"),
+        ("shape", [1, 8], "describes no frozen encoder"),
+        ("shape", [1, 8, 2**40], "sizes of images"),
+        ("weights_sha256", "0" * 64, "changed since it was written"),
+    ],
+)
+def test_what_was_changed_is_not_loaded(suite: Path, tmp_path: Path, field: str, value: t.Any, words: str) -> None:
+    shutil.copytree(run_of(suite, "pca"), tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "encoder.json").read_text())
+    (tmp_path / "run" / "encoder.json").write_text(json.dumps(about | {field: value}))
+    with pytest.raises(EncoderError, match=words):
+        load(tmp_path / "run")
+
+
+def test_weights_that_were_changed_are_not_loaded(suite: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_of(suite, "pca"), tmp_path / "run")
+    weights = tmp_path / "run" / "encoder.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(EncoderError, match="changed since it was written"):
+        load(tmp_path / "run")
+    weights.unlink()
+    with pytest.raises(EncoderError, match="cannot be read"):
+        load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 9, 9, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.uint8)]
+)
+def test_a_loaded_encoder_refuses_what_are_no_images_of_its_own(suite: Path, wrong: torch.Tensor) -> None:
+    with pytest.raises(EncoderError, match=r"'pca' reads a uint8 tensor \(n, 1, 8, 8\); got"):
+        load(run_of(suite, "pca"))(wrong)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["extract", "BIGAN", "--output", "f.npz"], 2, "--tap: wanted one of penultimate, code"),
+        (["extract", "BIGAN", "--tap", "kode", "--output", "f.npz"], 2, "got 'kode'"),
+        (["extract", "BIGAN", "--tap", "code", "--output", "f.csv"], 4, "ends in .npz or .parquet"),
+        (
+            ["extract", "BIGAN", "--tap", "code", "--dataset", "mnist5k", "--output", "f.npz"],
+            2,
+            "reads images (1, 8, 8)",
+        ),
+        (["extract", "pca", "--output", "f.npz"], 2, "say what pca learns from"),
+        (["extract", "pcaa", "--dataset", "digits", "--output", "f.npz"], 2, "did you mean 'pca'?"),
+        (["extract", ".", "--output", "f.npz"], 2, "run.json"),
+        (["export", "absent", "out"], 2, "run.json"),
+        (["export", "BARE", "out"], 2, "holds no encoder.safetensors"),
+    ],
+)
+def test_what_cannot_be_taken_out_is_said(
+    suite: Path, say: Say, tmp_path: Path, arguments: list[str], status: int, words: str
+) -> None:
+    shutil.copytree(run_of(suite, "pca"), tmp_path / "bare")
+    (tmp_path / "bare" / "encoder.safetensors").unlink()
+    places = {"BIGAN": str(run_of(suite, "bigan")), "BARE": "bare"}
+    came, out, err = say(*(places.get(argument, argument) for argument in arguments))
+    assert (came, out) == (status, ""), err
+    assert words in err
+    assert not list(tmp_path.glob("f.*"))
+    assert not Path("out").exists()
