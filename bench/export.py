@@ -132,8 +132,8 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
     The directory gets encoder.json and encoder.safetensors (as `encoders.load` reads), encoder.pt2 (a program of
     `torch.export`) or encoder.onnx. All take uint8 images (n, c, h, w), any n, and give every tap by its name.
 
-    Raises EncoderError where a format cannot hold the encoder, or what was read back differs by more than TOLERANCE;
-    nothing is written then. Raises what `open_run` and `data.load` raise.
+    Raises EncoderError where the format has no words for what the module does, or what was read back differs by more
+    than TOLERANCE; nothing is written then. Raises what `open_run` and `data.load` raise.
     """
     machine.prepare(settings.threads)
     opened = open_run(source, settings)
@@ -143,15 +143,14 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
         private = Path(temporary)
         for name in (RECIPE, WEIGHTS):
             (private / name).write_bytes((source / name).read_bytes())
+        write = {"safetensors": _safetensors, "torch.export": _program, "onnx": _onnx}[form]
         try:
-            if form == "onnx":
-                written = _onnx(opened.module, opened.shape, private, images)
-            elif form == "torch.export":
-                written = _program(opened.module, opened.shape, private, images)
-            else:
-                written = load(private, type(opened.recipe))(images)
+            written = write(opened, private, images)
         except ImportError as error:
             raise EncoderError(f"{form} needs {error.name}: pip install 'frostbench[onnx]'") from error
+        except Exception as error:  # an exporter meets what it does not know with whatever it stumbles over
+            reason = str(error).strip().partition("\n")[0]
+            raise EncoderError(f"{source} is not exported: {form} cannot say what it does ({reason})") from error
         differences = [_difference(rows, written[tap]) for tap, rows in opened.module(images).items()]
         if max(differences) > TOLERANCE[form]:
             came = f"{max(differences):.1e} of a tap's largest feature, more than {TOLERANCE[form]:.0e}"
@@ -166,33 +165,45 @@ def _difference(rows: Tensor, others: Tensor) -> float:
     return float((rows - others).abs().max() / rows.abs().max().clamp_min(1e-30))
 
 
-def _program(module: nn.Module, shape: ImageShape, directory: Path, images: Tensor) -> Features:
+def _safetensors(opened: Opened, directory: Path, images: Tensor) -> Features:
+    return load(directory, type(opened.recipe))(images)
+
+
+def _program(opened: Opened, directory: Path, images: Tensor) -> Features:
     path = directory / FILES["torch.export"]
-    torch.export.save(_exported(module, shape), path)
+    torch.export.save(_exported(opened), path)
     features: Features = torch.export.load(path).module()(images)
     return features
 
 
-def _onnx(module: nn.Module, shape: ImageShape, directory: Path, images: Tensor) -> Features:
+def _onnx(opened: Opened, directory: Path, images: Tensor) -> Features:
     import onnxruntime
 
-    path = directory / FILES["onnx"]
-    taps = list(module(images))
+    path, taps = directory / FILES["onnx"], list(opened.recipe.taps)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's exporter uses what torch deprecates
-        program = torch.onnx.export(
-            _exported(module, shape), input_names=["images"], output_names=taps, external_data=False, verbose=False
-        )
+        warnings.simplefilter("ignore", FutureWarning)  # torch uses here what torch deprecates
+        exported = _exported(opened).run_decompositions({torch.ops.aten.adaptive_max_pool2d.default: _pooled})
+        program = torch.onnx.export(exported, input_names=["images"], output_names=taps, verbose=False)
     assert program is not None
     program.save(path, external_data=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return {tap: torch.from_numpy(rows) for tap, rows in zip(taps, session.run(taps, {"images": images.numpy()}))}
 
 
-def _exported(module: nn.Module, shape: ImageShape) -> torch.export.ExportedProgram:
+def _pooled(images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Adaptive max-pooling in words that ONNX has; the places of the maxima, which nobody reads, are 0."""
+    for dim, cells in zip((2, 3), size):
+        length = images.shape[dim]
+        windows = [(cell * length // cells, -(-(cell + 1) * length // cells)) for cell in range(cells)]
+        parts = [images.narrow(dim, start, stop - start).amax(dim, keepdim=True) for start, stop in windows]
+        images = torch.cat(parts, dim)
+    return images, torch.zeros_like(images, dtype=torch.int64)
+
+
+def _exported(opened: Opened) -> torch.export.ExportedProgram:
     """The module as a program that takes any number of images."""
-    example = torch.zeros(2, *shape, dtype=torch.uint8)
-    return torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("images")},))
+    example = torch.zeros(2, *opened.shape, dtype=torch.uint8)
+    return torch.export.export(opened.module, (example,), dynamic_shapes=({0: torch.export.Dim("images")},))
 
 
 def _usage(option: str, problem: str) -> ConfigError:

@@ -1,6 +1,6 @@
 """Any encoder as a scikit-learn transformer: it learns in `fit(X)` and gives one tap's features in `transform(X)`.
 
-    make_pipeline(EncoderTransformer("bigan", tap="penultimate", shape=(1, 28, 28)), LogisticRegression())
+make_pipeline(EncoderTransformer("bigan", tap="penultimate", shape=(1, 28, 28)), LogisticRegression())
 """
 
 import typing as t
@@ -57,8 +57,9 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def fit(self, X: t.Any, y: object = None) -> t.Self:  # noqa: ARG002, N803 - scikit-learn's names
         """Learn from X (n, c * h * w), n at least 2. `y` is not read."""
         rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        low, high = (float(rows.min()), float(rows.max())) if self.value_range is None else self.value_range
-        self.value_range_ = (low, high)
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"value_range must be a smaller and a larger number; got {self.value_range}")
+        self.value_range_ = self.value_range or (float(rows.min()), float(rows.max()))
         self._shape = self.shape or (1, 1, rows.shape[1])
         if int(np.prod(self._shape)) != rows.shape[1]:
             raise ValueError(f"shape {self._shape} has {np.prod(self._shape)} pixels; X has {rows.shape[1]} columns")

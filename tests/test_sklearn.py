@@ -1,0 +1,105 @@
+"""EncoderTransformer keeps scikit-learn's contract, and its features are the encoder's."""
+
+import pickle
+import typing as t
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from encoders.base import ImageSet, Training
+from encoders.pca import PCA
+from encoders.pixels import Pixels
+from encoders.sklearn import EncoderTransformer
+
+TINY = {"hidden": 4, "latent": 2, "epochs": 1}
+
+
+@parametrize_with_checks(
+    [EncoderTransformer("pca", params={"components": 1}), EncoderTransformer("bigan", params=TINY)]
+)
+def test_it_passes_every_check_of_scikit_learn(estimator: t.Any, check: t.Callable[[t.Any], None]) -> None:
+    check(estimator)
+
+
+@pytest.fixture
+def digits() -> tuple[np.ndarray[t.Any, t.Any], np.ndarray[t.Any, t.Any]]:
+    """(200, 64) in 0..16, and their classes."""
+    X, y = load_digits(return_X_y=True)
+    return X[:200], y[:200]
+
+
+def test_its_features_are_those_of_the_encoder(digits: tuple[t.Any, t.Any]) -> None:
+    X, _ = digits
+    images = np.rint(X * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    module = PCA(components=5).fit(ImageSet(images, None, (), ""), Training(0))
+    wanted = module(torch.from_numpy(images))["components"].numpy()
+    transformer = EncoderTransformer("pca", shape=(1, 8, 8), params={"components": 5})
+    assert np.array_equal(transformer.fit_transform(X), wanted)
+    assert np.array_equal(transformer.transform(X[:7]), wanted[:7])
+
+
+def test_numbers_become_bytes_by_one_straight_line() -> None:
+    X = np.array([[-1.0, 0.0], [1.0, 3.0]])
+    transformer = EncoderTransformer("pixels").fit(X)
+    assert transformer.value_range_ == (-1.0, 3.0)
+    assert np.allclose(transformer.transform(X) * 255, [[0, 64], [128, 255]])
+    assert np.allclose(transformer.transform(np.array([[-9.0, 9.0]])) * 255, [[0, 255]])  # clipped
+    given = EncoderTransformer("pixels", value_range=(0, 255)).fit(X)
+    assert np.allclose(given.transform(np.array([[0.0, 200.0]])) * 255, [[0, 200]])
+    assert np.array_equal(EncoderTransformer("pixels").fit_transform(np.full((3, 2), 7.0)), np.zeros((3, 2)))
+
+
+def test_it_works_in_a_pipeline_and_a_grid_search(digits: tuple[t.Any, t.Any]) -> None:
+    X, y = digits
+    pipeline = make_pipeline(EncoderTransformer("pca", shape=(1, 8, 8)), LogisticRegression(max_iter=1000))
+    grid = {"encodertransformer__params": [{"components": 1}, {"components": 20}]}
+    search = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+    assert search.best_params_ == {"encodertransformer__params": {"components": 20}}
+    assert search.best_score_ > 0.8
+
+
+def test_it_is_cloned_pickled_and_named(digits: tuple[t.Any, t.Any]) -> None:
+    X, _ = digits
+    transformer = EncoderTransformer("bigan", tap="code", shape=(1, 8, 8), params=TINY, seed=3).fit(X)
+    features = transformer.transform(X)
+    assert features.shape == (200, 2)
+    assert np.array_equal(pickle.loads(pickle.dumps(transformer)).transform(X), features)
+    assert np.array_equal(clone(transformer).fit(X).transform(X), features)
+    assert not np.array_equal(clone(transformer).set_params(seed=4).fit(X).transform(X), features)
+    assert transformer.get_feature_names_out().tolist() == ["encodertransformer0", "encodertransformer1"]
+    frame = transformer.set_output(transform="pandas").transform(X)
+    assert list(frame.columns) == ["encodertransformer0", "encodertransformer1"]
+
+
+def test_the_encoder_may_be_a_class_of_ones_own(digits: tuple[t.Any, t.Any]) -> None:
+    class Mine(Pixels):
+        """Somebody's."""
+
+    assert EncoderTransformer(Mine).fit_transform(digits[0]).shape == (200, 64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"encoder": "bigann"}, "no encoder of ours is called 'bigann'"),
+        ({"params": {"epoch": 1}}, "epoch"),
+        ({"params": {"components": 500}}, "500 components asked of"),
+        ({"tap": "code"}, "has no tap 'code'; it has components"),
+        ({"shape": (3, 8, 8)}, r"shape \(3, 8, 8\) has 192 pixels; X has 64 columns"),
+        ({"encoder": "supervised_aae"}, "learns from labels"),
+        ({"value_range": (1, 1)}, "value_range"),
+        ({"value_range": (0, float("nan"))}, "value_range"),
+    ],
+)
+def test_what_cannot_be_fitted_is_a_value_error(
+    digits: tuple[t.Any, t.Any], settings: dict[str, t.Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        EncoderTransformer(**{"encoder": "pca", **settings}).fit(digits[0])
