@@ -238,6 +238,17 @@ def export(
     print(export.export(run, directory, format_, settings))
 
 
+@app.command()
+def verify(directory: Directory = Path("runs")) -> None:
+    """Check hashes, and make every stored number again from the predictions."""
+    from bench import verify
+
+    report = verify.verify(directory)
+    print(report.text())
+    if report.problems:
+        raise typer.Exit(FAILED)
+
+
 @app.command("list")
 def list_(
     kind: t.Annotated[Kind, typer.Argument(help="What to list.")] = "encoders",

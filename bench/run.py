@@ -217,9 +217,10 @@ def _execute(
             started = time.perf_counter()
             scores: t.Any = next(scored)  # Scores, or the Quality of samples
             score_seconds = time.perf_counter() - started  # work that several share is done for the first of them
-            predictions = None
+            predictions = predictions_sha256 = None
             if isinstance(scores, Scores):
                 predictions = directory.predictions(tap, protocol.file_name)
+                predictions_sha256 = predictions_digest(scores.predictions, queries.labels)
                 store.replace(predictions, predictions_npz(scores.predictions, queries))
             record = _record(
                 planned,
@@ -236,6 +237,7 @@ def _execute(
                 details=scores.details,
                 alarms=alarms[tap],
                 predictions=predictions and predictions.relative_to(directory.path).as_posix(),
+                predictions_sha256=predictions_sha256,
                 seconds=seconds | {"score": score_seconds},
             )
             store.publish_record(directory.record(tap, protocol.file_name), record)
@@ -321,9 +323,10 @@ def _fit(
         **hashes,
     }
     store.replace(directory.encoder_json, store.canonical(about))
-    run = _record(planned, made, dataset=dataset, status="done", seconds=seconds).model_dump(
-        mode="json", exclude={"tap", "dimensions", "metrics", "details", "alarms", "predictions", "error", "status"}
-    )
+    judged = {"tap", "dimensions", "metrics", "details", "alarms", "error", "status"}
+    judged |= {"predictions", "predictions_sha256"}
+    record = _record(planned, made, dataset=dataset, status="done", seconds=seconds)
+    run = record.model_dump(mode="json", exclude=judged)
     for field in [field for field in run if field.startswith("protocol")]:
         del run[field]
     run |= {"taps": _dimensions(module, images, device), **hashes}
@@ -379,6 +382,11 @@ def _record(planned: PlannedRun, made: Provenance, *, dataset: data.Dataset | No
 def _feature_set(features: Features, tap: str, images: ImageSet) -> FeatureSet:
     assert images.labels is not None
     return FeatureSet(features[tap], torch.from_numpy(np.array(images.labels)), len(images.classes))
+
+
+def predictions_digest(predicted: Tensor, labels: Tensor) -> str:
+    """SHA-256 of the classes, predicted and true, whatever numbers they are stored as."""
+    return hashlib.sha256(torch.stack([predicted.cpu(), labels.cpu()]).long().numpy().astype("<i8").data).hexdigest()
 
 
 def predictions_npz(predicted: Tensor, test: FeatureSet) -> bytes:

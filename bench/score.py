@@ -105,6 +105,7 @@ def score(
             details=scores.details,
             alarms=alarms,
             predictions=predictions.relative_to(directory.path).as_posix(),
+            predictions_sha256=run.predictions_digest(scores.predictions, test.labels),
             seconds={"score": seconds},
             provenance=made,
         )

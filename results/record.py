@@ -66,5 +66,6 @@ class Record(BaseModel):
     details: dict[str, Json] = Field(default_factory=dict)
     alarms: list[Alarm] = Field(default_factory=list)  # about the tap's features; records of before have none
     predictions: str | None = None  # file with a class for every test image, beside this record's run directory
+    predictions_sha256: str | None = None  # of what it says, whatever wrote the file; records of before have none
     seconds: dict[str, float]  # fit, extract, score
     provenance: Provenance

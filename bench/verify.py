@@ -1,0 +1,218 @@
+"""Whether stored results still say what they said: their hashes, and every number made again from the predictions."""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import typing as t
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench import resolve
+from bench.run import predictions_digest
+from bench.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
+from results import store
+from results.leaderboard import FORMATS, leaderboard
+from results.metrics import METRICS
+from results.record import Json, Record
+from results.store import RunDirectory, StoreError
+
+Classes = np.ndarray[t.Any, np.dtype[np.int64]]  # (n,)
+NUMBERS: dict[str, t.Callable[[Classes, Classes], float]] = {  # of (predicted, true) classes, by the metric's name
+    "top1": lambda predicted, true: float((predicted == true).mean()),
+}
+DESCRIBED = ("encoder", "params", "encoder_version", "weights_sha256")  # by run.json and encoder.json both
+TOLD = ("key", "label", "encoder", "params", "encoder_version", "seed", "dataset", "limit", "split", "fingerprint")
+LARGEST = 2**30  # bytes that a file of predictions may take in memory
+
+
+@dataclasses.dataclass
+class Report:
+    """What was found."""
+
+    checked: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # by what it is
+    unchecked: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # by the reason
+    problems: list[tuple[Path, str]] = dataclasses.field(default_factory=list)
+
+    def text(self) -> str:
+        """The problems, a line each, then what was checked and what could not be."""
+        lines = [f"{path}: {problem}" for path, problem in sorted(self.problems)]
+        checked = ", ".join(f"{count:,} {what}" for what, count in self.checked.items()) or "nothing"
+        lines.append(f"{len(lines) or 'no'} problem{'s' * (len(lines) != 1)}; checked: {checked}")
+        lines += [f"not to be checked here: {reason} ({count:,})" for reason, count in self.unchecked.items()]
+        return "\n".join(lines)
+
+
+def verify(directory: Path) -> Report:
+    """Check everything below a directory: of one run, a suite, several suites, or published records.
+
+    Records: their SHA-256, their place, the key of their run, and each number from the predictions, whose SHA-256 is in
+    the record and whose true classes all records of a dataset share. Encoders: the SHA-256 of their weights, and that
+    run.json and encoder.json say what the records say. Tables: that they are what the records give.
+
+    Raises StoreError where there is no such directory, or no result in it.
+    """
+    contents = store.read_store(directory)
+    report = Report(problems=list(contents.damaged))
+    runs: dict[Path, Record | None] = {
+        path.parent: None for path in directory.absolute().rglob("run.json") if path.parent.name.startswith("seed")
+    }
+    truths: dict[tuple[Json, ...], dict[Path, bytes]] = collections.defaultdict(dict)
+    for path in sorted(contents.whole):
+        record = store.read_record(path)
+        run = path.parent if record.status == "failed" else path.parents[2]
+        runs[run] = record
+        _check_place(run, path, record, report)
+        if record.status == "done":
+            true = _check_numbers(run, path, record, report)
+            if true is not None:
+                truths[record.dataset, record.limit, record.split, record.fingerprint][path] = true.tobytes()
+        report.checked["records"] += 1
+    if not runs:
+        raise StoreError(f"no results in {directory}: wanted the directory of a run, of a suite, or of several")
+    for files in truths.values():
+        usual, _ = collections.Counter(files.values()).most_common(1)[0]
+        problem = "its predictions are beside other true classes than those of the same images elsewhere"
+        report.problems += [(path, problem) for path, true in files.items() if true != usual]
+    for run, about in sorted(runs.items()):
+        _check_encoder(RunDirectory(run), about, report)
+    for path in sorted(directory.absolute().rglob("leaderboard.json")):
+        _check_tables(path.parent, report)
+    return report
+
+
+def _check_place(run: Path, path: Path, record: Record, report: Report) -> None:
+    """A record against the names that it stands under, which hold the keys of its run and of its protocol."""
+    if run.name != (named := f"seed{record.seed}-{record.key}"):
+        report.problems.append((path, f"is of the run {named}"))
+    if record.encoder in resolve.encoders():
+        spec = RunSpec.model_construct(
+            suite=record.suite,
+            dataset=DatasetSpec.model_construct(name=record.dataset),
+            encoder=EncoderSpec.model_construct(name=record.encoder, label=record.label, params=record.params),
+            encoder_version=record.encoder_version,
+            protocols=(),
+            seed=record.seed,
+            precision="float32",
+        )
+        if spec.key(record.fingerprint, record.provenance.precision) != record.key:
+            report.problems.append((path, f"its encoder, data, seed and precision have another key than {record.key}"))
+    else:
+        report.unchecked["keys of encoders that are not ours"] += 1
+    if record.status == "failed":
+        return
+    protocol = ProtocolSpec.model_construct(
+        name=record.protocol or "",
+        label=record.protocol_label or "",
+        params=record.protocol_params,
+        version=record.protocol_version or 0,
+    )
+    stem = protocol.file_name if record.protocol in resolve.protocols() else path.stem  # a plugin's key has its code
+    if (path.parent.name, path.stem) != (record.tap, stem):
+        report.problems.append((path, f"is of {record.tap}/{stem}"))
+
+
+def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Classes | None:
+    """The true classes beside a record's predictions, of which every number that can be is made again."""
+    if record.predictions is None:
+        if any(name not in METRICS for name in record.metrics):
+            report.problems.append((path, "has no predictions"))
+        else:
+            report.unchecked["numbers of what generators make, which have no predictions"] += len(record.metrics)
+        return None
+    if record.predictions != f"predictions/{record.tap}/{path.stem}.npz":
+        report.problems.append((path, f"names the predictions {record.predictions!r}, which are not its own"))
+        return None
+    kept = run / record.predictions
+    try:
+        predicted, true = _read_predictions(kept)
+    except StoreError as error:
+        report.problems.append((kept, str(error)))
+        return None
+    if len(true) != record.test_images:
+        report.problems.append((kept, f"holds {len(true):,} predictions; its record has {record.test_images:,} images"))
+    if record.predictions_sha256 is None:
+        report.unchecked["hashes of predictions, which older records have not"] += 1
+    elif predictions_digest(torch.from_numpy(predicted), torch.from_numpy(true)) != record.predictions_sha256:
+        report.problems.append((kept, "changed since it was written: its record has another sha256"))
+    for name, value in record.metrics.items():
+        if name not in NUMBERS:
+            report.unchecked[f"{name}, which predictions alone do not give"] += 1
+            continue
+        report.checked["numbers"] += 1
+        if abs((again := NUMBERS[name](predicted, true)) - value) > 1e-12:
+            report.problems.append((path, f"has {name} {value:.6f}; its predictions give {again:.6f}"))
+    return true
+
+
+def _read_predictions(path: Path) -> tuple[Classes, Classes]:
+    """(predicted, true), each (n,). Raises StoreError for a file that is not one of ours."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST:
+                raise StoreError(f"larger than {LARGEST:,} bytes")
+        with np.load(path, allow_pickle=False) as arrays:
+            predicted, true = arrays["predicted"], arrays["label"]
+    except FileNotFoundError as error:
+        raise StoreError("is gone") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise StoreError(f"cannot be read: {error}") from error
+    if (
+        predicted.ndim != 1
+        or predicted.shape != true.shape
+        or not {predicted.dtype.kind, true.dtype.kind} <= {"i", "u"}
+    ):
+        came = f"{predicted.dtype} {predicted.shape} and {true.dtype} {true.shape}"
+        raise StoreError(f"wanted two rows of classes, predicted and label; got {came}")
+    return predicted.astype(np.int64), true.astype(np.int64)
+
+
+def _check_encoder(directory: RunDirectory, record: Record | None, report: Report) -> None:
+    """A run's run.json and encoder.json against its records, and its weights against both."""
+    if not directory.run_json.exists():
+        if record is not None and record.status == "done":
+            report.unchecked["runs without a run.json: features of other models, or a damaged one set aside"] += 1
+        return
+    try:
+        run = store.read_run(directory.run_json)
+    except StoreError:
+        return  # the store has named it as damaged
+    report.checked["runs"] += 1
+    _check_weights(directory, run, report)
+    told = {} if record is None else record.model_dump(mode="json", include=set(TOLD))
+    for field, value in told.items():
+        if run.get(field) != value:
+            report.problems.append((directory.run_json, f"{field} is {run.get(field)}; its records have {value}"))
+    if (path := directory.encoder_json).exists():
+        try:
+            described = json.loads(path.read_bytes())
+            wrong = [f"{field} is not what run.json says" for field in DESCRIBED if described[field] != run[field]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            wrong = [f"describes no encoder: {type(error).__name__}: {error}"]
+        report.problems += [(path, problem) for problem in wrong]
+
+
+def _check_weights(directory: RunDirectory, run: dict[str, Json], report: Report) -> None:
+    for path, field in ((directory.weights, "weights_sha256"), (directory.generator, "generator_sha256")):
+        if field not in run:
+            continue
+        if not path.exists():
+            report.unchecked["weights, which were not kept"] += 1
+        elif hashlib.sha256(path.read_bytes()).hexdigest() == run[field]:
+            report.checked["weights"] += 1
+        else:
+            report.problems.append((path, "changed since it was written: run.json has another sha256"))
+
+
+def _check_tables(directory: Path, report: Report) -> None:
+    """The tables of a suite against its records."""
+    board = leaderboard(store.read_store(directory).records)
+    for form, suffix in FORMATS.items():
+        path = directory / f"leaderboard.{suffix}"
+        if path.exists() and path.read_bytes() != board.render(form).encode():
+            report.problems.append((path, "is not what the records give here; `frostbench run` writes it again"))
+        report.checked["tables"] += path.exists()

@@ -1,0 +1,239 @@
+"""`frostbench verify` names every file that was tampered with."""
+
+import json
+import shutil
+import sys
+import typing as t
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.__main__ import main
+from bench.run import predictions_digest
+from results import store
+
+SUITE = """
+suite: small
+datasets: [{name: digits, limit: 100}]
+seeds: 0-1
+encoders:
+  - pixels
+  - {name: bigan, hidden: 8, latent: 2, epochs: 1}
+protocols: [{name: knn, k: 1}, generative]
+wandb: {mode: off}
+"""
+Say = t.Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a suite, made once."""
+    folder = tmp_path_factory.mktemp("suite")
+    (folder / "small.yaml").write_text(SUITE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("FROSTBENCH_CACHE", str(folder / "cache"))
+        patch.setattr(sys, "argv", ["frostbench", "run", "small.yaml", "--threads", "1"])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+    return folder / "runs"
+
+
+@pytest.fixture
+def runs(whole: Path, tmp_path: Path) -> Path:
+    """A copy to tamper with."""
+    return Path(shutil.copytree(whole, tmp_path / "runs"))
+
+
+@pytest.fixture
+def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
+    """The command line in a directory of its own: its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
+
+    def call(*arguments: t.Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["frostbench", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0), *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return call
+
+
+def one(runs: Path, pattern: str) -> Path:
+    return sorted(runs.glob(f"small/{pattern}"))[0]
+
+
+def resealed(path: Path, **changed: t.Any) -> None:
+    """A record changed by somebody who knows how its hash is made."""
+    value = json.loads(path.read_text()) | changed
+    del value["sha256"]
+    path.write_text(json.dumps(value | {"sha256": store._digest(path, value)}))
+
+
+RECORD = "bigan/*/seed0-*/scores/code/knn@*.json"
+PREDICTIONS = "bigan/*/seed0-*/predictions/code/knn@*.npz"
+TAMPERINGS: dict[str, tuple[t.Callable[[Path], object], str, str]] = {}  # what is done, to which file, what is said
+
+
+def tampering(pattern: str, words: str) -> t.Callable[[t.Callable[[Path], object]], t.Callable[[Path], object]]:
+    def add(tamper: t.Callable[[Path], object]) -> t.Callable[[Path], object]:
+        TAMPERINGS[tamper.__name__] = tamper, pattern, words
+        return tamper
+
+    return add
+
+
+@tampering("bigan/*/seed0-*/encoder.safetensors", "changed since it was written: run.json has another sha256")
+def weights_of_another_mood(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+TAMPERINGS["generator"] = (
+    weights_of_another_mood,
+    "bigan/*/seed0-*/generator.safetensors",
+    "run.json has another sha256",
+)
+
+
+def rewrite(path: Path, **changed: t.Any) -> None:
+    with np.load(path) as arrays:
+        np.savez_compressed(path.with_suffix(""), **{**arrays, **changed})
+
+
+@tampering(PREDICTIONS, "its record has another sha256")
+def predictions_swapped_at_the_same_accuracy(path: Path) -> None:
+    with np.load(path) as arrays:
+        predicted, label = arrays["predicted"], arrays["label"]
+    (row, *_) = np.flatnonzero(predicted != label)
+    predicted[row] = next(one for one in range(10) if one not in (predicted[row], label[row]))
+    rewrite(path, predicted=predicted)
+
+
+@tampering(PREDICTIONS, "is gone")
+def no_predictions(path: Path) -> None:
+    path.unlink()
+
+
+@tampering(PREDICTIONS, "cannot be read")
+def predictions_that_are_no_archive(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:50])
+
+
+@tampering(PREDICTIONS, "cannot be read")
+def predictions_that_are_pickled(path: Path) -> None:
+    rewrite(path, predicted=np.array([{}] * 100))
+
+
+@tampering(PREDICTIONS, "wanted two rows of classes")
+def predictions_that_are_no_classes(path: Path) -> None:
+    rewrite(path, predicted=np.zeros(100))
+
+
+@tampering(RECORD, "changed since it was written: its sha256 does not fit")
+def a_better_number(path: Path) -> None:
+    path.write_text(path.read_text().replace('"top1": 0.', '"top1": 0.9'))
+
+
+@tampering(RECORD, "has top1 0.990000; its predictions give 0.")
+def a_better_number_sealed_again(path: Path) -> None:
+    resealed(path, metrics={"top1": 0.99})
+
+
+@tampering(RECORD, "have another key than")
+def other_parameters(path: Path) -> None:
+    resealed(path, params=json.loads(path.read_text())["params"] | {"epochs": 400})
+
+
+@tampering(RECORD, "is of code/knn@1-")
+def another_protocol(path: Path) -> None:
+    resealed(path, protocol_params=json.loads(path.read_text())["protocol_params"] | {"k": 2})
+
+
+@tampering(RECORD, "is of the run seed7-")
+def another_seed(path: Path) -> None:
+    resealed(path, seed=7)
+
+
+@tampering(RECORD, "schema version 2; this frostbench reads version 1")
+def another_version(path: Path) -> None:
+    resealed(path, schema_version=2)
+
+
+@tampering(RECORD, "not JSON")
+def half_a_record(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:500])
+
+
+@tampering(RECORD, "names the predictions '../../../etc/passwd', which are not its own")
+def predictions_from_elsewhere(path: Path) -> None:
+    resealed(path, predictions="../../../etc/passwd")
+
+
+@tampering(RECORD, "beside other true classes")
+def other_true_classes_all_sealed_again(path: Path) -> None:
+    kept = path.parents[2] / json.loads(path.read_text())["predictions"]
+    with np.load(kept) as arrays:
+        predicted = arrays["predicted"].astype(np.int64)
+    rewrite(kept, label=predicted)  # every answer is right
+    digest = predictions_digest(torch.from_numpy(predicted), torch.from_numpy(predicted))
+    resealed(path, metrics={"top1": 1.0}, predictions_sha256=digest)
+
+
+@tampering("bigan/*/seed0-*/run.json", "seed is 5; its records have 0")
+def a_run_of_another_seed(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": 5}))
+
+
+@tampering("bigan/*/seed0-*/encoder.json", "params is not what run.json says")
+def another_recipe(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"params": {}}))
+
+
+@tampering("bigan/*/seed0-*/encoder.json", "describes no encoder")
+def no_recipe(path: Path) -> None:
+    path.write_text("[]")
+
+
+@tampering("leaderboard.md", "is not what the records give here")
+def a_better_table(path: Path) -> None:
+    path.write_text(path.read_text().replace("bigan", "big"))
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+def test_what_was_tampered_with_is_named(runs: Path, say: Say, name: str) -> None:
+    tamper, pattern, words = TAMPERINGS[name]
+    path = one(runs, pattern)
+    tamper(path)
+    status, out, err = say("verify", "runs")
+    assert status == 3, err
+    assert [line for line in out.splitlines() if str(path) in line and words in line], out
+
+
+def test_what_was_not_touched_fits(runs: Path, say: Say) -> None:
+    status, out, _ = say("verify", "runs")
+    assert status == 0, out
+    first, *rest = out.splitlines()
+    assert first == "no problems; checked: 6 numbers, 8 records, 4 runs, 6 weights, 6 tables"
+    assert rest == ["not to be checked here: numbers of what generators make, which have no predictions (12)"]
+
+
+def test_weights_that_were_not_kept_are_said_to_be_unchecked(runs: Path, say: Say) -> None:
+    for path in runs.rglob("*.safetensors"):
+        path.unlink()
+    status, out, _ = say("verify", "runs")
+    assert status == 0, out
+    assert "not to be checked here: weights, which were not kept (6)" in out
+
+
+def test_where_there_is_no_result_there_is_nothing_to_verify(say: Say) -> None:
+    Path("empty").mkdir()
+    for place, words in (("empty", "no results in empty"), ("absent", "there is no such directory")):
+        status, out, err = say("verify", place)
+        assert (status, out, words in err) == (2, "", True), err
