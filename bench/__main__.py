@@ -249,6 +249,28 @@ def verify(directory: Directory = Path("runs")) -> None:
         raise typer.Exit(FAILED)
 
 
+@app.command()
+def reproduce(
+    run: t.Annotated[Path, typer.Argument(help="A run's directory, or that of a row: each of its seeds.")],
+    threads: t.Annotated[int, typer.Option(min=0, help="In place of the recorded number.")] = 0,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+    offline: Offline = False,
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """Train a run again from its record, and say whether it comes out the same."""
+    from bench import reproduce
+    from bench.run import Settings
+
+    settings = Settings(Path(), data_root, offline, device, threads, tuple(plugin))
+    failed = False
+    for outcome in reproduce.reproduce(run, settings):
+        print(outcome.text(), flush=True)
+        failed |= outcome.verdict == "not reproduced"
+    if failed:
+        raise typer.Exit(FAILED)
+
+
 @app.command("list")
 def list_(
     kind: t.Annotated[Kind, typer.Argument(help="What to list.")] = "encoders",

@@ -129,7 +129,7 @@ def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Cla
         return None
     kept = run / record.predictions
     try:
-        predicted, true = _read_predictions(kept)
+        predicted, true = read_predictions(kept)
     except StoreError as error:
         report.problems.append((kept, str(error)))
         return None
@@ -149,7 +149,7 @@ def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Cla
     return true
 
 
-def _read_predictions(path: Path) -> tuple[Classes, Classes]:
+def read_predictions(path: Path) -> tuple[Classes, Classes]:
     """(predicted, true), each (n,). Raises StoreError for a file that is not one of ours."""
     try:
         with zipfile.ZipFile(path) as archive:
