@@ -11,17 +11,15 @@ Features are numbers and become float32; labels are whole numbers from 0. Nothin
 # ruff: noqa: PLC0415 -- pyarrow is slow to import
 import io
 import typing as t
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bench.formats import Array, DataError
+from bench.formats import Array, DataError, must_not_explode, read_columns
 from protocols.base import FeatureSet, ProtocolError
 from results import store
 
-LARGEST = 2**34  # bytes that a file's numbers may take in memory; ImageNet's at 1,024 dimensions take 5 * 2**30
 ARRAYS = ("train_features", "train_labels", "test_features", "test_labels")
 SPLIT_ARRAYS = ("features", "labels", "split")
 
@@ -99,11 +97,6 @@ def _set(where: str, features: Array, labels: Array, classes: int) -> FeatureSet
         raise DataError(f"{where}: {error}") from error
 
 
-def _bounded(path: Path, size: int) -> None:
-    if size > LARGEST:
-        raise DataError(f"{path} holds {size / 2**30:.1f} GiB of numbers; at most {LARGEST >> 30} GiB are read")
-
-
 def _divided(path: Path, features: Array, labels: Array, split: Array) -> tuple[Array, ...]:
     """The four arrays of one pair and its split."""
     if not len(features) == len(labels) == len(split):
@@ -118,10 +111,9 @@ def _divided(path: Path, features: Array, labels: Array, split: Array) -> tuple[
 
 def _read_npz(path: Path) -> tuple[Array, ...]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        _bounded(path, size)
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            members = archive.zip.infolist()
+            must_not_explode(path, sum(member.file_size for member in members), path.stat().st_size)
             names = next((names for names in (ARRAYS, SPLIT_ARRAYS) if set(names) <= set(archive)), None)
             if names is None:
                 nearest = max((ARRAYS, SPLIT_ARRAYS), key=lambda names: len(set(names) & set(archive)))
@@ -131,7 +123,7 @@ def _read_npz(path: Path) -> tuple[Array, ...]:
             arrays = tuple(np.asarray(archive[name]) for name in names)
     except DataError:
         raise
-    except Exception as error:  # numpy and zipfile meet broken files with whatever they stumble over
+    except Exception as error:  # numpy meets broken files with whatever it stumbles over
         raise DataError(f"{path}: wanted an .npz file of plain arrays; pickled objects are not read") from error
     if any(not array.ndim for array in arrays):
         raise DataError(f"{path}: wanted arrays of rows; got a single number")
@@ -139,39 +131,41 @@ def _read_npz(path: Path) -> tuple[Array, ...]:
 
 
 def _read_parquet(path: Path) -> tuple[Array, ...]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            about = file.metadata
-            groups = [about.row_group(place) for place in range(about.num_row_groups)]
-            _bounded(
-                path, 8 * sum(group.column(leaf).num_values for group in groups for leaf in range(about.num_columns))
-            )
-            table = file.read()
-        missing = [name for name in ("split", "label") if name not in table.column_names]
+        names = pq.read_schema(path).names
+        missing = [name for name in ("split", "label") if name not in names]
         if missing:
             wanted = "wanted the columns split, label and features (a list of numbers a row, or columns of numbers)"
             raise DataError(f"{path}: {wanted}; missing: {', '.join(missing)}")
-        for name in table.column_names:
-            if table[name].null_count:
-                raise DataError(f"{path}: {table[name].null_count:,} of {len(table):,} rows have no {name}")
-        split, labels = np.array(table["split"].to_pylist()), table["label"].to_numpy()
-        if "features" in table.column_names:
-            features = _list_to_rows(path, table["features"])
-        else:
-            rest = [name for name in table.column_names if name not in ("split", "label")]
-            for name in rest:
-                if not (pa.types.is_integer(table[name].type) or pa.types.is_floating(table[name].type)):
-                    raise DataError(
-                        f"{path}: columns beside split and label must be numbers; {name} is {table[name].type}"
-                    )
-            columns = [table[name].to_numpy().astype(np.float32) for name in rest]
-            features = np.stack(columns, axis=1) if columns else np.empty((len(table), 0), np.float32)
-    except (pa.ArrowException, OSError) as error:
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}: two columns have the same name")
+        table = read_columns(path, names)
+        return _divided(path, *_columns(path, table))
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow meets broken files with whatever it stumbles over
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
-    return _divided(path, features, labels, split)
+
+
+def _columns(path: Path, table: t.Any) -> tuple[Array, Array, Array]:
+    """Features, labels and split."""
+    import pyarrow as pa
+
+    for name in table.column_names:
+        if table[name].null_count:
+            raise DataError(f"{path}: {table[name].null_count:,} of {len(table):,} rows have no {name}")
+    labels, split = table["label"].to_numpy(), np.array(table["split"].to_pylist())
+    if "features" in table.column_names:
+        return _list_to_rows(path, table["features"]), labels, split
+    columns = []
+    for name in table.column_names:
+        if name not in ("split", "label"):
+            if not (pa.types.is_integer(table[name].type) or pa.types.is_floating(table[name].type)):
+                raise DataError(f"{path}: columns beside split and label must be numbers; {name} is {table[name].type}")
+            columns.append(table[name].to_numpy().astype(np.float32))
+    return np.stack(columns, axis=1) if columns else np.empty((len(table), 0), np.float32), labels, split
 
 
 def _list_to_rows(path: Path, column: t.Any) -> Array:

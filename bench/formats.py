@@ -51,7 +51,8 @@ class Stored:
     read: t.Callable[[Part], Rows]
 
 
-def _must_not_explode(where: Path | str, unpacked: int, packed: int) -> None:
+def must_not_explode(where: Path | str, unpacked: int, packed: int) -> None:
+    """Raise DataError for bytes that unpack to very many more."""
     if unpacked > max(HARMLESS, LARGEST_RATIO * packed):
         raise DataError(f"{where} would unpack from {packed:,} to {unpacked:,} bytes; data that is meant well does not")
 
@@ -96,7 +97,7 @@ def read_idx(path: Path, ndim: int) -> Array:
             wanted_bytes = int(np.prod(shape, dtype=object))
             if wanted_bytes > LARGEST_FILE:
                 raise DataError(f"{path} claims the shape {shape}: {wanted_bytes:,} bytes, more than {LARGEST_FILE:,}")
-            _must_not_explode(path, wanted_bytes, path.stat().st_size)
+            must_not_explode(path, wanted_bytes, path.stat().st_size)
             content = file.read(wanted_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
@@ -181,7 +182,7 @@ def svhn(folder: Path) -> Stored | None:
         [path] = files[part]
         try:
             claimed = sum(math.prod(shape) * 8 for _, shape, _ in whosmat(path))
-            _must_not_explode(path, claimed, path.stat().st_size)
+            must_not_explode(path, claimed, path.stat().st_size)
             content = loadmat(path, variable_names=["X", "y"])
             images, labels = np.asarray(content["X"]), np.asarray(content["y"]).reshape(-1)
         except Exception as error:  # loadmat meets broken files with whatever it stumbles over
@@ -254,7 +255,7 @@ def npz(path: Path) -> Stored | None:
                 if not isinstance(arrays, np.lib.npyio.NpzFile):
                     raise DataError(f"{path} is a single array, not an npz of several")
                 members = arrays.zip.infolist() if arrays.zip else []
-                _must_not_explode(path, sum(member.file_size for member in members), path.stat().st_size)
+                must_not_explode(path, sum(member.file_size for member in members), path.stat().st_size)
                 for names in NPZ_NAMES:
                     image_name, label_name = (name.format(part) for name in names)
                     if image_name in arrays and label_name in arrays:
@@ -336,7 +337,7 @@ def _read_shard(path: Path) -> _Shard:
         if len(images) != 1 or not labels:
             wanted = "one column of image bytes (binary, or a struct with bytes), and label, labels or fine_label"
             raise DataError(f"{path} must have {wanted}; it has {', '.join(schema.names)}")
-        table = _read_columns(path, [images[0], labels[0]])
+        table = read_columns(path, [images[0], labels[0]])
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
     image, label = table[images[0]], table[labels[0]]
@@ -355,8 +356,11 @@ def _read_shard(path: Path) -> _Shard:
     return _Shard(named, label.to_numpy(), tuple(names) if names else None)
 
 
-def _read_columns(path: Path, columns: list[str]) -> t.Any:
-    """A few rows at a time: a value that is kept once in the file may stand in a million rows of the table."""
+def read_columns(path: Path, columns: list[str]) -> t.Any:
+    """Columns of a Parquet file as a table.
+
+    A few rows are read at a time: a value that is kept once in the file may stand in a million rows of the table.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -364,10 +368,10 @@ def _read_columns(path: Path, columns: list[str]) -> t.Any:
     with pq.ParquetFile(path) as file:
         groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
         largest = max((group.total_byte_size for group in groups), default=0)  # no value is larger
-        _must_not_explode(path, sum(group.total_byte_size for group in groups), size)
+        must_not_explode(path, sum(group.total_byte_size for group in groups), size)
         for batch in file.iter_batches(min(1024, HARMLESS // (largest + 1) + 1), columns=columns):
             unpacked += batch.nbytes
-            _must_not_explode(path, unpacked, size)
+            must_not_explode(path, unpacked, size)
             batches.append(batch)
         return pa.Table.from_batches(batches, file.schema_arrow.empty_table().select(columns).schema)
 
@@ -441,7 +445,7 @@ def _decode(images: t.Sequence[tuple[str, Path | io.BytesIO]]) -> Array:
                     first, wanted = name, found
                     bands = len(image.getbands())
                     packed = sum(_size(one) for _, one in images)
-                    _must_not_explode(name, len(images) * image.height * image.width * bands, packed)
+                    must_not_explode(name, len(images) * image.height * image.width * bands, packed)
                     decoded = np.empty((len(images), image.height, image.width, bands), np.uint8)
                 elif found != wanted:
                     raise DataError(f"{name} is {_described(*found)}, but {first} is {_described(*wanted)}")

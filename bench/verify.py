@@ -155,7 +155,7 @@ def read_predictions(path: Path) -> tuple[Classes, Classes]:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > LARGEST:
                 raise StoreError(f"larger than {LARGEST:,} bytes")
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             predicted, true = arrays["predicted"], arrays["label"]
     except FileNotFoundError as error:
         raise StoreError("is gone") from error

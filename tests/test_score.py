@@ -14,6 +14,7 @@ import torch
 
 from bench import data, features
 from bench.__main__ import main
+from bench.formats import DataError
 from protocols.base import FeatureSet
 from results import store
 from results.record import Record
@@ -208,7 +209,7 @@ def test_tables_that_cannot_be_judged_are_named(say: Say, column: dict[str, t.An
     assert (status, words in err) == (4, True), err
 
 
-def test_files_that_are_no_features_are_named(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_no_features_are_named(say: Say) -> None:
     np.savez("own.npz", **{name: array for name, array in GOOD.items() if name != "test_labels"})
     assert "missing: test_labels" in say("score", "own.npz")[2]
     whole = Path("own.npz").read_bytes()
@@ -223,11 +224,39 @@ def test_files_that_are_no_features_are_named(say: Say, monkeypatch: pytest.Monk
     for name in ("half.npz", "single.npz", "text.npz", "text.parquet", "strange.npz", "absent.npz", "own.csv"):
         status, _, err = say("score", name)
         assert (status, name in err) == (4, True), err
-    monkeypatch.setattr(features, "LARGEST", 1000)
-    np.savez_compressed("bomb.npz", **GOOD)
-    assert "at most" in say("score", "bomb.npz")[2]
-    pq.write_table(table(a=np.ones(90)), "bomb.parquet")
-    assert "at most" in say("score", "bomb.parquet")[2]
+
+
+def test_files_that_would_unpack_to_very_much_are_refused(say: Say) -> None:
+    np.savez_compressed("bomb.npz", **GOOD | {"train_features": np.zeros((60, 1_000_000), np.float32)})
+    many = pa.DictionaryArray.from_arrays(pa.array(np.zeros(20_000, np.int32)), pa.array(["train" * 100_000]))
+    pq.write_table(
+        pa.table({"split": many, "label": np.zeros(20_000, int), "a": np.zeros(20_000)}),
+        "bomb.parquet",
+        store_schema=False,
+    )
+    for name in ("bomb.npz", "bomb.parquet"):
+        status, _, err = say("score", name)
+        assert (status, "would unpack from" in err) == (4, True), err
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_a_damaged_file_is_read_or_refused(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"f.{suffix}"
+    rows = FeatureSet(torch.randn(12, 3), torch.arange(12) % 3, classes=3)
+    features.write(path, rows, rows)
+    whole = path.read_bytes()
+    refused = 0
+    for start in range(0, len(whole), max(1, len(whole) // 100)):
+        damaged = bytearray(whole)
+        damaged[start] ^= 0x55
+        for content in (damaged, whole[:start]):
+            path.write_bytes(content)
+            try:
+                features.read(path)
+            except DataError as error:
+                assert str(path) in str(error)
+                refused += 1
+    assert refused > 100  # every shorter file, and more
 
 
 @pytest.mark.parametrize(
