@@ -23,6 +23,7 @@ from bench.strict_yaml import ConfigError, Problem
 from encoders.base import Encoder
 from protocols.base import Protocol
 
+APART = {"encoders.sklearn"}  # holds no method, and scikit-learn takes seconds to import
 PLUGIN = "frostbench_plugin_"  # what the modules of plugins are called here
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"  # names become the names of files
 
@@ -69,8 +70,9 @@ def notes(recipe: type[Encoder | Protocol]) -> dict[str, str]:
 def _found(base: type[Base], package: str, plugins: t.Sequence[Path]) -> dict[str, type[Base]]:
     found: dict[str, type[Base]] = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        for recipe in _own(importlib.import_module(f"{package}.{module.name}"), base):
-            _add(found, module.name, recipe)
+        if (name := f"{package}.{module.name}") not in APART:
+            for recipe in _own(importlib.import_module(name), base):
+                _add(found, module.name, recipe)
     for entry in importlib.metadata.entry_points(group=f"frostbench.{package}"):
         try:
             recipe = entry.load()

@@ -1,6 +1,8 @@
 """EncoderTransformer keeps scikit-learn's contract, and its features are the encoder's."""
 
 import pickle
+import subprocess
+import sys
 import typing as t
 
 import numpy as np
@@ -26,6 +28,11 @@ TINY = {"hidden": 4, "latent": 2, "epochs": 1}
 )
 def test_it_passes_every_check_of_scikit_learn(estimator: t.Any, check: t.Callable[[t.Any], None]) -> None:
     check(estimator)
+
+
+def test_whoever_lists_encoders_does_not_wait_for_scikit_learn() -> None:
+    code = "import sys; from bench import resolve; resolve.encoders(); sys.exit('sklearn' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.fixture
