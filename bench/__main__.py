@@ -45,6 +45,8 @@ Kind = t.Literal["encoders", "protocols", "datasets", "suites"]
 Against = t.Literal["papers"]
 Resume = t.Literal["exact", "inexact", "never"]
 SplitName = t.Annotated[t.Literal["test", "validation"], typer.Option(help="Judged on test, or on a part of train.")]
+ImageLimit = t.Annotated[int, typer.Option(min=0, help="Images kept of its train and of its test; 0 is all.")]
+OwnThreads = t.Annotated[int, typer.Option(min=0, help="0 is one a core.")]
 OF_PROTOCOL = "Its name, or '{name: knn, k: 20}'."
 ExportFormat = t.Literal["safetensors", "torch.export", "onnx"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
@@ -171,22 +173,27 @@ def leaderboard(
 
 @app.command()
 def score(
-    features: t.Annotated[Path, typer.Argument(help="An .npz or .parquet file; `frostbench extract` writes such.")],
+    features: t.Annotated[Path, typer.Argument(metavar="FILE", help="Features and labels, .npz or .parquet.")],
     name: t.Annotated[str, typer.Option(help="Of its row; the file's if not given.")] = "",
     protocol: t.Annotated[list[str], typer.Option(metavar="PROTOCOL", help=OF_PROTOCOL)] = ["linear", "knn"],  # noqa: B006
     dataset: t.Annotated[str, typer.Option(help="Whose images these are, in canonical order.")] = "",
-    limit: Limit = 0,
+    limit: ImageLimit = 0,
     split: SplitName = "test",
     seed: t.Annotated[int, typer.Option(min=0, help="Of the pretraining; files of one name share a row.")] = 0,
     labels: t.Annotated[str, typer.Option(help="Training labels that the model saw: a number, or all.")] = "0",
     output: Output = Path("runs"),
-    threads: Threads = 0,
+    threads: OwnThreads = 0,
     format_: t.Annotated[Format, typer.Option("--format", help="How to write the table.")] = "table",
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Score features of any model and show the table that they join."""
+    """Score features of any model and show the table that they join.
+
+    FILE.npz holds train_features (n, d), train_labels (n,), test_features and test_labels; or features, labels and
+    split, which says train or test of each row. FILE.parquet has columns split, label and features, a list a row; or
+    in place of features any columns of numbers. `frostbench extract` writes both.
+    """
     from bench import launch
     from bench import score as scoring
 
@@ -201,15 +208,15 @@ def score(
 
 @app.command()
 def extract(
-    source: t.Annotated[str, typer.Argument(metavar="RUN|ENCODER", help="A run's directory, or such as pca to fit.")],
+    source: t.Annotated[str, typer.Argument(metavar="RUN|ENCODER", help="A run's directory, or what to fit: pca.")],
     output: t.Annotated[Path, typer.Option(help="FILE.npz or FILE.parquet.")],
     tap: t.Annotated[str, typer.Option(help="Which layer, where an encoder gives several.")] = "",
     dataset: t.Annotated[str, typer.Option(help="The run's own if not given.")] = "",
-    limit: Limit = 0,
+    limit: ImageLimit = 0,
     split: SplitName = "test",
     seed: t.Annotated[int, typer.Option(min=0, help="Of an encoder that is fitted.")] = 0,
     device: Device = "auto",
-    threads: Threads = 0,
+    threads: OwnThreads = 0,
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
@@ -223,10 +230,10 @@ def extract(
 
 @app.command()
 def export(
-    run: t.Annotated[Path, typer.Argument(help="A run's directory.")],
-    directory: t.Annotated[Path, typer.Argument(help="Where the encoder goes.")],
+    run: t.Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
+    directory: t.Annotated[Path, typer.Argument(metavar="DIR", help="Where the encoder goes.")],
     format_: t.Annotated[ExportFormat, typer.Option("--format", help="How to write it.")] = "safetensors",
-    threads: Threads = 0,
+    threads: OwnThreads = 0,
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
@@ -251,7 +258,9 @@ def verify(directory: Directory = Path("runs")) -> None:
 
 @app.command()
 def reproduce(
-    run: t.Annotated[Path, typer.Argument(help="A run's directory, or that of a row: each of its seeds.")],
+    run: t.Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's directory, or that of a row: each of its seeds.")
+    ],
     threads: t.Annotated[int, typer.Option(min=0, help="In place of the recorded number.")] = 0,
     device: Device = "auto",
     data_root: DataRoot = None,
