@@ -70,6 +70,7 @@ def score(
         place = data.slug(dataset.name, dataset.limit, dataset.split)
     key = _digest(train.features, train.labels, test.features, test.labels, saw=labels)
     directory = store.run_directory(settings.output / SUITE, label, place, seed, key)
+    store.check_writable(settings.output / SUITE)
     alarms = diagnose(train.features)
     for protocol in judges:
         started = time.perf_counter()
