@@ -1,10 +1,21 @@
-"""What several seeds say about one number."""
+"""What a few seeds and one test set say about scores, about differences and about ranks.
+
+Two things are drawn at random behind every accuracy: the seed of the training and the images of the test set. What
+speaks of new seeds needs two of them; with one, a statement is about that one trained model on new images. Each
+function says which of the two it speaks of. Nothing here speaks of new training sets: a suite has one.
+"""
 
 import math
 import typing as t
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
+import numpy as np
+from scipy.special import chdtri, ndtr, ndtri, stdtrit
+
+Floats = np.ndarray[t.Any, np.dtype[np.float64]]
+Integers = np.ndarray[t.Any, np.dtype[np.int64]]
+Correct = np.ndarray[t.Any, np.dtype[np.bool_]]  # (seeds, images): was this image told right by this seed's model
+FURTHEST = 10_000  # seeds; what needs more cannot be had
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,325 @@ def mean_interval(
     if min(values) == max(values):  # the mean of equal values can be off by a rounding error
         return Interval(values[0], values[0], values[0], n)
     mean = math.fsum(values) / n  # fsum: the same bits in whatever order the values come
-    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * math.sqrt(variance / n)
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * deviation(values) / math.sqrt(n)
     return Interval(mean, max(lowest, mean - half), min(highest, mean + half), n)
+
+
+def deviation(values: t.Sequence[float]) -> float:
+    """The standard deviation of values over n - 1; exactly 0 for equal values and for one alone."""
+    if min(values) == max(values):
+        return 0.0
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def wilson(share: t.Any, images: t.Any, confidence: float = 0.95) -> tuple[t.Any, t.Any]:
+    """(low, high) of the share of right answers on new images, from that on so many; arrays go together.
+
+    It speaks of these trained models on other images of the same kind. Of a mean over seeds it is an upper bound: that
+    varies less over images than one model does. Wilson's interval rather than Clopper and Pearson's: it covers 95 % on
+    average where theirs covers 95 % at the least, about 97 to 99 % at a share near 1, and unlike Wald's it keeps its
+    width at a share of exactly 1. Source: Wilson 1927; Brown, Cai, DasGupta 2001, Interval estimation for a binomial.
+    """
+    z2 = ndtri((1 + confidence) / 2) ** 2
+    middle = (share + z2 / (2 * images)) / (1 + z2 / images)
+    half = np.sqrt(z2 * (share * (1 - share) / images + z2 / (4 * images**2))) / (1 + z2 / images)
+    return np.minimum(share, middle - half), np.maximum(share, middle + half)  # at 0 and 1 rounding would cross
+
+
+# ---- many scores at once, without their predictions: leaderboards ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a leaderboard's column, an entry a row. Greater is better."""
+
+    mean: Floats  # over the row's seeds
+    deviation: Floats  # of its seeds; 0 where there is one
+    seeds: Integers
+    images: int | None  # that were told right or wrong; None: the score is no share of images
+
+    def reach(self, confidence: float) -> tuple[Floats, Floats]:
+        """How far below and above its mean each row's truth may lie, on new images and, from two seeds, with new seeds.
+
+        The squares of Student's half-width over seeds and of Wilson's reach over images are added. This covers at least
+        `confidence` whatever the two variances are to each other (Banerjee 1960, Sankhya 22; Zou and Donner 2008 for
+        sides that differ): 95 to 98 % with 3 seeds, up to 99 % with 2. Welch's and Satterthwaite's degrees of
+        freedom cover 87 to 95 % with 2 seeds. Infinite where one seed is all that is known.
+        """
+        seeds = np.where(
+            self.seeds > 1,
+            stdtrit(np.maximum(self.seeds - 1, 1), (1 + confidence) / 2) * self.deviation / np.sqrt(self.seeds),
+            np.inf if self.images is None else 0.0,
+        )
+        if self.images is None:
+            return seeds, seeds
+        low, high = wilson(self.mean, self.images, confidence)
+        return np.hypot(seeds, self.mean - low), np.hypot(seeds, high - self.mean)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a column says of each of its rows, in the order of its scores."""
+
+    low: Integers  # the best rank that a row may have, 1 being the best
+    high: Integers  # the worst
+    tie: Integers  # 1 for the best and what cannot be told from it, 2 for the best of the rest and what ..., and so on
+    difference: Floats  # to the best mean, at most 0
+    difference_low: Floats  # simultaneous intervals
+    difference_high: Floats
+
+
+def ranking(scores: Scores, confidence: float = 0.95) -> Ranking:
+    """Ranks as far as the scores tell them, from comparisons of every row with every other, corrected for their number.
+
+    Two rows differ if the interval of their difference leaves out 0, at Holm's level for all pairs of the column. The
+    probability that any two rows are told apart that are equally good is at most 1 - confidence, whatever the spread of
+    each row's seeds and however few they are. A row's rank lies between one more than the number of rows that are
+    better, and the number of rows that are not worse: all these intervals hold together (Mogstad, Romano, Shaikh,
+    Wilhelm 2024, Inference for ranks). The intervals of differences are Bonferroni's for all pairs.
+
+    It assumes scores that spread normally over seeds and methods that err on the same images no less often than by
+    chance: then two rows differ no more by their images than independent ones. A paired test sees more, but needs the
+    predictions. Rows of one seed stand for that one trained model.
+    """
+    count = len(scores.mean)
+    pairs = count * (count - 1) // 2
+    order = np.argsort(-scores.mean, kind="stable")
+    best = order[0]
+    apart = 0  # pairs told apart so far; each makes the level for those left larger
+    while True:
+        below, above = scores.reach(1 - (1 - confidence) / max(1, pairs - apart))
+        better = _better(scores.mean, below, above)
+        if (found := int(better.sum())) == apart:
+            break
+        apart = found
+    tie = np.zeros(count, np.int64)
+    while (left := order[tie[order] == 0]).size:
+        tied = (tie == 0) & (scores.mean >= scores.mean[left[0]] - np.hypot(below[left[0]], above))
+        tie[tied] = tie.max() + 1
+    below, above = scores.reach(1 - (1 - confidence) / max(1, pairs))
+    difference = scores.mean - scores.mean[best]
+    low, high = difference - np.hypot(below, above[best]), difference + np.hypot(above, below[best])
+    low[best] = high[best] = 0.0
+    return Ranking(1 + better.sum(0), count - better.sum(1), tie, difference, low, high)
+
+
+def _better(mean: Floats, below: Floats, above: Floats) -> Correct:
+    """(rows, rows): whether the first is told to be better than the second."""
+    better: Correct = mean[:, None] - mean > np.hypot(below[:, None], above)
+    return better
+
+
+def holm(p_values: t.Sequence[float]) -> list[float]:
+    """p-values corrected for their number, in their order; rejecting those <= a has a family-wise error of at most a.
+
+    Valid whatever the dependence between the tests. Source: Holm 1979, A simple sequentially rejective procedure.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+# ---- two methods on the same images, from their predictions ------------------------------------------------------
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """The exact two-sided p of so many images won and lost between two models, the others being equal.
+
+    Under the null each image that one of the two tells right and the other wrong is as likely to be either's. It speaks
+    of these two trained models on new images. Source: McNemar 1947; the exact binomial form.
+    """
+    from scipy.stats import binomtest  # noqa: PLC0415 - slow to import
+
+    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+
+
+def mcnemar_over_seeds(correct: Correct, other: Correct) -> float:
+    """One exact two-sided p for all pairs of seeds: McNemar's test with the images as clusters.
+
+    Each image has the number of pairs in which it is won less those in which it is lost, and under the null either
+    sign is equally likely. All 2^images signs are counted, so that images which are hard for every seed count once and
+    not once a seed, as they would in a sum or in Fisher's combination of the tests. With one pair it is McNemar's
+    exact test. It speaks of these trained models on new images, not of new seeds. Resolves p down to about 1e-14.
+
+    correct, other: (pairs, images).
+    """
+    net = np.abs(correct.sum(0) - other.sum(0).astype(np.int64))
+    observed = abs(int(correct.sum()) - int(other.sum()))
+    reach = int(net.sum())
+    if reach == 0:
+        return 1.0
+    turn = np.arange(2 * reach + 1) / (2 * reach + 1)
+    spectrum = np.ones(len(turn))  # the characteristic function of the signed sum, a cosine an image
+    for size, images in zip(*np.unique(net[net > 0], return_counts=True)):
+        spectrum *= np.cos(2 * np.pi * turn * size) ** images
+    chance = np.fft.ifft(spectrum).real  # of each sum, 0 first, then 1, ..., reach, -reach, ..., -1
+    return min(1.0, max(0.0, 2 * float(chance[observed : reach + 1].sum()))) if observed else 1.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An accuracy or a difference of two, with its interval and the two-sided p of being 0."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def hierarchical_bootstrap(
+    correct: Correct, other: Correct | None = None, *, confidence: float = 0.95, draws: int = 20_000, seed: int = 0
+) -> Estimate:
+    """The accuracy of one method, or what it has more than another on the same images, over new images and new seeds.
+
+    correct: (seeds, images); other: (its seeds, the same images). The seeds of two methods are not paired: nothing but
+    a number is common to them. A level with one seed is left out, and the estimate then speaks of that one model.
+
+    Images are resampled, with all seeds' answers for both methods, from an urn that holds one more of either extreme:
+    no difference seen is not no difference possible (Bonett and Price 2012). Seeds are too few to resample (of two,
+    half of the samples have no spread at all), so their mean is drawn from Student's t, with Welch's degrees of freedom
+    of two methods: the same with many, and right with few. What images and seeds share, the noise of one answer, is
+    counted once: a mean over images and one over seeds both hold it (Owen 2007, The pigeonhole bootstrap). Covers 94 to
+    97 % from 3 seeds on, and errs on the wide side with 2: up to 98.8 %. The same arguments give the same bits.
+    """
+    random = np.random.Generator(np.random.Philox(seed))
+    methods = [correct] if other is None else [correct, other]
+    lowest = 0 if other is None else -1
+    by_image = correct.mean(0) - (0 if other is None else other.mean(0))
+    images = len(by_image)
+    value, often = np.unique(np.append(by_image, [lowest, 1]), return_counts=True)
+    share = often / often.sum()
+    resampled = random.multinomial(images, share, draws) @ value / images - share @ value
+    spread = float(by_image.var(ddof=1)) if images > 1 else 0.0
+    noise = sum(components(method).answer / len(method) for method in methods)
+    deviations = resampled * math.sqrt(max(0.0, 1 - noise / spread) if spread else 1.0)
+    seeds = [(deviation(method.mean(1).tolist()) ** 2 / len(method), len(method) - 1) for method in methods]
+    if variance := sum(one for one, _ in seeds):  # of a difference, with Welch's degrees of freedom
+        freedom = variance**2 / sum(one**2 / max(1, degrees) for one, degrees in seeds)
+        deviations = deviations + math.sqrt(variance) * random.standard_t(freedom, draws)
+    mean = float(correct.mean() - (0.0 if other is None else other.mean()))
+    low, high = mean + np.quantile(deviations, [(1 - confidence) / 2, (1 + confidence) / 2])
+    p = (1 + int((np.abs(deviations) >= abs(mean)).sum())) / (1 + draws)
+    return Estimate(mean, max(float(lowest), float(low)), min(1.0, float(high)), p)
+
+
+@dataclass(frozen=True)
+class Components:
+    """The variances that make one answer (1 right, 0 wrong) of one seed's model to one image."""
+
+    image: float  # of images that are easy or hard for every seed
+    seed: float  # of models that are good or bad on every image
+    answer: float  # the rest: which model errs on which image
+
+
+def components(correct: Correct) -> Components:
+    """The split of the variance of (seeds, images) answers, by the mean squares of a two-way random layout.
+
+    `image` / images is the variance of an accuracy over test sets, `seed` that over seeds, on infinitely many images.
+    A seed stands for all that follows from it: pretraining, and the split on which a probe chooses its strength. The
+    two can be told apart only by an encoder that no seed changes, whose `seed` is the probe's alone. The choice of a
+    subset is the same for every seed, so no record shows its part. One seed: `seed` and `answer` cannot be told, and
+    are 0. Source: Searle, Casella, McCulloch 1992, Variance components; negative estimates are 0.
+    """
+    seeds, images = correct.shape
+    by_image, by_seed, mean = correct.mean(0), correct.mean(1), correct.mean()
+    images_square = seeds * float(((by_image - mean) ** 2).sum()) / max(1, images - 1)
+    if seeds == 1:
+        return Components(images_square, 0.0, 0.0)
+    seeds_square = images * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
+    rest = float(correct.mean() * (1 - correct.mean())) * correct.size  # of 0 and 1 the sum of squares is known
+    rest -= images_square * max(1, images - 1) + seeds_square * (seeds - 1)
+    answer = max(0.0, rest) / ((seeds - 1) * max(1, images - 1))
+    return Components(max(0.0, images_square - answer) / seeds, max(0.0, seeds_square - answer) / images, answer)
+
+
+# ---- many data sets ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Friedman:
+    """Whether methods differ over data sets, and how far apart mean ranks must be: a critical-difference diagram."""
+
+    p: float  # of Iman and Davenport's F
+    ranks: tuple[float, ...]  # a method's mean rank over data sets, 1 the best
+    critical_difference: float  # of two mean ranks, Nemenyi's
+    groups: tuple[tuple[int, ...], ...]  # methods that a bar joins: the largest sets within the critical difference
+
+
+def friedman(scores: Floats, confidence: float = 0.95) -> Friedman:
+    """Friedman's test of (data sets, methods) scores, greater being better; data sets are the sample.
+
+    It speaks of new data sets like these, and needs at least 5 of them and 3 methods to say anything. Ties share their
+    mean rank. Source: Demsar 2006, Statistical comparisons of classifiers over multiple data sets.
+
+    Raises ValueError for fewer.
+    """
+    from scipy.stats import f, rankdata, studentized_range  # noqa: PLC0415 - slow to import
+
+    sets, methods = scores.shape
+    if sets < 5 or methods < 3:
+        raise ValueError(f"Friedman's test needs 5 data sets and 3 methods; got {sets} and {methods}")
+    ranks = rankdata(-scores, axis=1)
+    mean = ranks.mean(0)
+    between = sets * float(((mean - (methods + 1) / 2) ** 2).sum())
+    within = float(((ranks - (methods + 1) / 2) ** 2).sum()) - between  # as Conover 1999, which allows for ties
+    freedom = (methods - 1, (methods - 1) * (sets - 1))
+    statistic = math.inf if within <= 1e-12 * between else (between / freedom[0]) / (within / freedom[1])
+    p = float(f.sf(statistic, *freedom)) if between else 1.0
+    quantile = float(studentized_range.ppf(confidence, methods, np.inf)) / math.sqrt(2)
+    critical = quantile * math.sqrt(methods * (methods + 1) / (6 * sets))
+    order = np.argsort(mean, kind="stable").tolist()
+    ends = [sum(bool(mean[one] <= mean[first] + critical) for one in order) for first in order]
+    bars = [
+        order[start:end] for start, end in enumerate(ends) if end - start > 1 and (not start or end > ends[start - 1])
+    ]
+    return Friedman(p, tuple(mean.tolist()), critical, tuple(tuple(bar) for bar in bars))
+
+
+# ---- before the experiment ---------------------------------------------------------------------------------------
+
+
+def power(delta: float, deviation: float, seeds: int, confidence: float = 0.95) -> float:
+    """The probability that a two-sided t test sees a difference `delta` of two methods with so many seeds each.
+
+    `deviation`: the standard deviation over seeds, the same for both and in the unit of `delta`. It speaks of new seeds
+    on this test set. Source: Cohen 1988, Statistical power analysis.
+    """
+    freedom, shift = 2 * (seeds - 1), delta / deviation * math.sqrt(seeds / 2)
+    critical = float(stdtrit(freedom, (1 + confidence) / 2))
+    node, weight = np.polynomial.legendre.leggauss(200)  # scipy's noncentral t is NaN where the power is nearly 1
+    spread = np.sqrt(chdtri(freedom, (1 + node) / 2) / freedom)  # estimated over true, at quantiles of its distribution
+    seen = ndtr(shift - critical * spread) + ndtr(-shift - critical * spread)
+    return float(weight @ seen / 2)
+
+
+def seeds_needed(delta: float, deviation: float, power_wanted: float = 0.8, confidence: float = 0.95) -> int | None:
+    """The fewest seeds of each method that see a difference with the power wanted, at least 2; None: over 10,000.
+
+    As `power`, of which this is the inverse.
+    """
+    if deviation == 0:
+        return 2
+    low, high = 1, FURTHEST  # too few, enough
+    if power(delta, deviation, high, confidence) < power_wanted:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(delta, deviation, middle, confidence) >= power_wanted else (middle, high)
+    return high
+
+
+def smallest_difference(
+    deviation: float, seeds: int, power_wanted: float = 0.8, confidence: float = 0.95
+) -> float | None:
+    """The smallest difference that so many seeds of each method see with the power wanted; None of one seed."""
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to import
+
+    if seeds < 2:
+        return None
+    if deviation == 0:
+        return 0.0
+    return float(brentq(lambda ratio: power(ratio, 1.0, seeds, confidence) - power_wanted, 1e-6, 1e3)) * deviation

@@ -1,12 +1,34 @@
-"""The interval over seeds: agreement with scipy.stats, known coverage, and the cases without a spread."""
+"""Statistics: agreement with scipy and statsmodels, known answers, and what simulations must give."""
 
+import itertools
 import math
+import typing as t
 
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import expit
+from statsmodels.stats import contingency_tables, multitest, proportion
+from statsmodels.stats import power as reference
 
-from results.statistics import Interval, mean_interval
+from results.statistics import (
+    Interval,
+    Scores,
+    components,
+    friedman,
+    hierarchical_bootstrap,
+    holm,
+    mcnemar,
+    mcnemar_over_seeds,
+    mean_interval,
+    power,
+    ranking,
+    seeds_needed,
+    smallest_difference,
+    wilson,
+)
+
+# ---- over seeds -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
@@ -62,3 +84,342 @@ def test_order_changes_no_bit() -> None:
 def test_what_is_not_fractions_is_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match=r"lie in 0\.\.1|at least one"):
         mean_interval(values)
+
+
+# ---- over images ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images", [10, 1000, 10_000])
+@pytest.mark.parametrize("right", [0.0, 0.1, 0.5, 0.97, 1.0])
+def test_wilsons_interval_is_that_of_statsmodels(right: float, images: int) -> None:
+    share = round(right * images) / images
+    wanted = proportion.proportion_confint(round(right * images), images, method="wilson")
+    assert wilson(share, images) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_a_perfect_score_on_few_images_is_not_certain() -> None:
+    low, high = wilson(1.0, 100)
+    assert (float(low), float(high)) == (pytest.approx(1 / (1 + 1.959964**2 / 100)), 1.0)  # 0.963
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.97])
+def test_95_percent_of_wilsons_intervals_hold_the_share(share: float) -> None:
+    counts = np.arange(1001)
+    low, high = wilson(counts / 1000, 1000)
+    held = stats.binom.pmf(counts, 1000, share)[(low <= share) & (share <= high)].sum()  # exact, no simulation
+    assert 0.94 < held < 0.96
+
+
+# ---- ranks ------------------------------------------------------------------------------------------------------
+
+
+def column(values: list[list[float]], images: int | None = None) -> Scores:
+    """Scores from the values of each row's seeds."""
+    spread = [np.std(row, ddof=1) if len(row) > 1 else 0.0 for row in values]
+    lengths = np.array([len(row) for row in values])
+    return Scores(np.array([np.mean(row) for row in values]), np.array(spread), lengths, images)
+
+
+def test_two_rows_are_told_apart_exactly_when_the_known_interval_leaves_out_zero() -> None:
+    # Wilson, 1,000 images: 0.93 reaches down 1.75 points, 0.92 1.85, and 0.90 reaches up 1.71: 2.45 and 2.52 together
+    apart = ranking(column([[0.93], [0.90]], 1000))
+    assert (apart.low.tolist(), apart.high.tolist(), apart.tie.tolist()) == ([1, 2], [1, 2], [1, 2])
+    tied = ranking(column([[0.92], [0.90]], 1000))
+    assert (tied.low.tolist(), tied.high.tolist(), tied.tie.tolist()) == ([1, 1], [2, 2], [1, 1])
+    assert tied.difference.tolist() == pytest.approx([0, -0.02])
+    assert tied.difference_low[1] < -0.02 < 0 < tied.difference_high[1]
+
+
+def test_the_reach_of_a_row_adds_the_squares_of_seeds_and_images() -> None:
+    below, above = column([[0.95, 0.96, 0.97]], 10_000).reach(0.95)
+    low, high = wilson(0.96, 10_000)
+    assert below[0] == pytest.approx(math.hypot(0.0248413, 0.96 - low), abs=1e-7)  # of test_a_known_interval
+    assert above[0] == pytest.approx(math.hypot(0.0248413, high - 0.96), abs=1e-7)
+
+
+def test_seeds_that_do_not_spread_leave_the_images() -> None:
+    below, above = column([[0.9, 0.9]], 1000).reach(0.95)
+    assert (0.9 - below[0], 0.9 + above[0]) == pytest.approx(wilson(0.9, 1000))
+
+
+def test_one_seed_of_what_is_no_share_of_images_says_nothing() -> None:
+    found = ranking(column([[5.0], [9.0], [1.0]]))
+    assert found.tie.tolist() == [1, 1, 1]
+    assert found.high.tolist() == [3, 3, 3]
+    assert np.isinf(found.difference_low[[0, 2]]).all()
+
+
+def test_rank_intervals_and_ties_of_rows_far_apart_and_of_rows_between() -> None:
+    found = ranking(column([[0.50], [0.90], [0.905], [0.20]], 10_000))
+    assert list(zip(found.low, found.high)) == [(3, 3), (1, 2), (1, 2), (4, 4)]
+    assert found.tie.tolist() == [2, 1, 1, 3]
+    assert ranking(column([[0.5]], 100)).high.tolist() == [1]
+
+
+def test_ranks_do_not_depend_on_the_order_of_the_rows() -> None:
+    random = np.random.default_rng(0)
+    scores = column(random.normal(0.8, 0.05, (12, 3)).clip(0, 1).tolist(), 2000)
+    wanted, order = ranking(scores), random.permutation(12)
+    found = ranking(Scores(scores.mean[order], scores.deviation[order], scores.seeds[order], 2000))
+    for name in ("low", "high", "tie", "difference"):
+        assert getattr(found, name).tolist() == getattr(wanted, name)[order].tolist()
+
+
+def told_apart(rows: int, seeds: int, spread: t.Sequence[float], *, shared: bool, runs: int) -> float:
+    """How often any of equally good rows are told apart. `shared`: the seeds of a row err on the same images."""
+    random, images, errors = np.random.default_rng(rows * 100 + seeds), 1000, 0
+    for _ in range(runs):
+        able = (0.9 + random.normal(0, 1, (rows, seeds)) * np.array(spread)[:, None]).clip(0, 1)
+        if shared:
+            scores = (able + random.normal(0, math.sqrt(0.9 * 0.1 / images), (rows, 1))).clip(0, 1)
+        else:
+            scores = random.binomial(images, able) / images
+        errors += bool((ranking(column(scores.tolist(), images)).high < rows).any())
+    return errors / runs
+
+
+NULLS = [  # rows, seeds, standard deviation over seeds
+    (2, 1, [0.0] * 2),
+    (10, 1, [0.0] * 10),
+    (2, 2, [0.005] * 2),
+    (2, 2, [0.02, 0.001]),
+    (2, 3, [0.02, 0.02]),
+    (2, 5, [0.01] * 2),
+    (10, 2, [0.01] * 10),
+    (10, 3, np.geomspace(0.001, 0.05, 10).tolist()),
+    (10, 10, [0.01] * 10),
+]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("rows", "seeds", "spread"), NULLS)
+def test_of_equally_good_rows_any_are_told_apart_in_at_most_5_percent(
+    rows: int, seeds: int, spread: list[float], shared: bool
+) -> None:
+    assert told_apart(rows, seeds, spread, shared=shared, runs=300) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("rows", "seeds", "spread"), NULLS)
+def test_family_wise_error_of_the_leaderboard_is_at_most_6_percent(
+    rows: int, seeds: int, spread: list[float], shared: bool
+) -> None:
+    assert told_apart(rows, seeds, spread, shared=shared, runs=5000) <= 0.06
+
+
+def test_the_true_ranks_lie_in_all_rank_intervals_in_95_percent() -> None:
+    random, truth, held = np.random.default_rng(0), np.array([0.90, 0.89, 0.88, 0.85, 0.80, 0.5]), 0
+    for _ in range(400):
+        scores = random.binomial(2000, (truth + random.normal(0, 0.005, (5, 6))).T) / 2000
+        found = ranking(column(scores.tolist(), 2000))
+        held += bool(((found.low <= np.arange(1, 7)) & (np.arange(1, 7) <= found.high)).all())
+    assert held / 400 > 0.95 - 3 * math.sqrt(0.05 * 0.95 / 400)
+    assert found.low[5] == found.high[5] == 6  # and they say something
+
+
+@pytest.mark.parametrize("p_values", [[0.01, 0.04, 0.03, 0.005], [0.5], [0.9, 0.9, 1.0], [0.02] * 5, []])
+def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+    wanted = multitest.multipletests(p_values, method="holm")[1] if p_values else []
+    assert holm(p_values) == pytest.approx(list(wanted))
+
+
+# ---- pairs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("won", "lost"), [(0, 0), (5, 0), (10, 3), (7, 7), (120, 100)])
+def test_mcnemar_is_that_of_statsmodels(won: int, lost: int) -> None:
+    wanted = contingency_tables.mcnemar([[50, won], [lost, 20]], exact=True).pvalue if won + lost else 1.0
+    assert mcnemar(won, lost) == pytest.approx(wanted)
+
+
+def test_mcnemar_over_one_pair_is_mcnemar() -> None:
+    random = np.random.default_rng(0)
+    for images in (1, 5, 200):
+        correct, other = random.random((1, images)) < 0.7, random.random((1, images)) < 0.5
+        won, lost = int((correct & ~other).sum()), int((other & ~correct).sum())
+        assert mcnemar_over_seeds(correct, other) == pytest.approx(mcnemar(won, lost))
+
+
+def test_mcnemar_over_seeds_counts_every_sign_of_every_image() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        correct, other = random.random((3, 9)) < 0.8, random.random((3, 9)) < 0.5
+        net = correct.sum(0) - other.sum(0).astype(int)
+        sums = [abs(sum(s * abs(n) for s, n in zip(signs, net))) for signs in itertools.product((-1, 1), repeat=9)]
+        wanted = np.mean(np.array(sums) >= abs(net.sum()))
+        assert mcnemar_over_seeds(correct, other) == pytest.approx(wanted)
+
+
+def test_the_same_model_under_three_seeds_is_one_model() -> None:
+    random = np.random.default_rng(2)
+    correct, other = random.random((1, 300)) < 0.8, random.random((1, 300)) < 0.7
+    once = mcnemar_over_seeds(correct, other)
+    assert mcnemar_over_seeds(np.repeat(correct, 3, 0), np.repeat(other, 3, 0)) == pytest.approx(once)
+    assert mcnemar_over_seeds(correct, correct) == 1.0
+    assert 0 <= mcnemar_over_seeds(np.ones((3, 2000), bool), np.zeros((3, 2000), bool)) < 1e-12
+
+
+def answers(random: np.random.Generator, easy: t.Any, seeds: int, spread: float) -> np.ndarray[t.Any, t.Any]:
+    """What models of so many seeds tell right of images that are so easy (log-odds)."""
+    chance = expit(easy + random.normal(0, spread, (seeds, 1)))
+    right: np.ndarray[t.Any, t.Any] = random.random((seeds, len(easy))) < chance
+    return right
+
+
+def test_mcnemar_over_seeds_errs_in_5_percent_on_models_that_are_equally_good() -> None:
+    random, errors = np.random.default_rng(3), 0
+    for _ in range(400):
+        easy = random.normal(1.5, 2, 500)
+        errors += mcnemar_over_seeds(answers(random, easy, 3, 0), answers(random, easy, 3, 0)) <= 0.05
+    assert errors / 400 == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 400))
+
+
+# ---- seeds and images together ----------------------------------------------------------------------------------
+
+
+def coverage(seeds: int, spread: float, runs: int) -> tuple[float, float]:
+    """How often the interval of one method holds its accuracy, and that of a difference of two equals holds 0."""
+    random = np.random.default_rng(seeds)
+    everything = random.normal(1.5, 2, 400_000)
+    truth = expit(everything + random.normal(0, spread, len(everything))).mean()
+    one = two = 0
+    for _ in range(runs):
+        easy = random.normal(1.5, 2, 800)
+        correct, other = answers(random, easy, seeds, spread), answers(random, easy, seeds, spread)
+        alone = hierarchical_bootstrap(correct, draws=1000)
+        paired = hierarchical_bootstrap(correct, other, draws=1000)
+        one, two = one + (alone.low <= truth <= alone.high), two + (paired.low <= 0 <= paired.high)
+    return one / runs, two / runs
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.1), (10, 0.2)])
+def test_the_bootstrap_covers_about_95_percent(seeds: int, spread: float) -> None:
+    for held in coverage(seeds, spread, 200):
+        assert 0.95 - 3 * math.sqrt(0.05 * 0.95 / 200) < held < 0.995
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.1), (3, 0.3), (5, 0.1), (5, 0.3), (10, 0.0), (10, 0.2)])
+def test_the_bootstrap_covers_93_to_97_percent(seeds: int, spread: float) -> None:
+    for held in coverage(seeds, spread, 1500):
+        assert 0.93 <= held <= 0.98  # with the simulation's own error, which is half a point
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_the_interval_of_a_leaderboards_cell_covers_95_percent_or_a_little_more(seeds: int) -> None:
+    random, runs, images = np.random.default_rng(seeds), 4000, 2000
+    for spread in (0.0, 0.003, 0.007, 0.02):
+        able = random.normal(0.9, spread, (runs, seeds)).clip(0, 1)
+        scores = able + random.normal(0, math.sqrt(0.09 / images), (runs, 1))
+        found = Scores(scores.mean(1), scores.std(1, ddof=1), np.full(runs, seeds), images)
+        below, above = found.reach(0.95)
+        held = ((found.mean - below <= 0.9) & (found.mean + above >= 0.9)).mean()
+        assert 0.94 < held < (0.995 if seeds == 2 else 0.985)
+
+
+def test_the_bootstrap_gives_the_same_bits_for_the_same_seed_and_about_the_same_for_another() -> None:
+    random = np.random.default_rng(0)
+    correct, other = random.random((3, 1000)) < 0.9, random.random((2, 1000)) < 0.8
+    once = hierarchical_bootstrap(correct, other)
+    assert once == hierarchical_bootstrap(correct, other)
+    again = hierarchical_bootstrap(correct, other, seed=1)
+    assert once != again
+    assert once.mean == pytest.approx(correct.mean() - other.mean())
+    turned = hierarchical_bootstrap(other, correct)
+    for same in (again.high - again.low, turned.high - turned.low):
+        assert same == pytest.approx(once.high - once.low, rel=0.1)
+
+
+def test_no_difference_seen_is_not_no_difference_possible() -> None:
+    correct = np.ones((1, 100), bool)
+    found = hierarchical_bootstrap(correct, correct)
+    assert found.mean == 0
+    assert found.p == 1
+    assert -0.06 < found.low < 0 < found.high < 0.06  # 3 of 100 is what none of 100 leaves possible
+
+
+def test_components_of_a_layout_known_by_hand() -> None:
+    # 2 seeds x 4 images: means 3/4 and 1/4 of seeds, 1, 1/2, 1/2, 0 of images; sums of squares 1/2, 1 and 1/2 left
+    found = components(np.array([[1, 1, 1, 0], [1, 0, 0, 0]], bool))
+    assert found.answer == pytest.approx(0.5 / 3)
+    assert found.image == pytest.approx((1 / 3 - 0.5 / 3) / 2)
+    assert found.seed == pytest.approx((0.5 - 0.5 / 3) / 4)
+    alone = components(np.array([[1, 1, 0, 0]], bool))
+    assert (alone.image, alone.seed, alone.answer) == (pytest.approx(1 / 3), 0, 0)
+
+
+def test_components_find_what_was_put_in() -> None:
+    random = np.random.default_rng(0)
+    image, seed = random.normal(0, 0.1, 4000), random.normal(0, 0.05, (200, 1))
+    found = components(random.random((200, 4000)) < 0.5 + (image + seed).clip(-0.5, 0.5))
+    assert found.image == pytest.approx(0.01, rel=0.1)
+    assert found.seed == pytest.approx(0.0025, rel=0.25)
+    assert found.answer == pytest.approx(0.25 - 0.0125, rel=0.02)
+
+
+# ---- many data sets ---------------------------------------------------------------------------------------------
+
+
+def test_friedman_is_that_of_scipy_in_iman_and_davenports_form() -> None:
+    scores = np.random.default_rng(0).normal(size=(12, 5)) + np.arange(5) * 0.4
+    chi2 = stats.friedmanchisquare(*scores.T).statistic
+    wanted = stats.f.sf(11 * chi2 / (12 * 4 - chi2), 4, 44)
+    assert friedman(scores).p == pytest.approx(wanted)
+
+
+def test_the_critical_difference_is_that_of_demsars_example() -> None:
+    # Demsar 2006: 4 classifiers on 14 data sets, q(0.05) = 2.569: 2.569 * sqrt(4 * 5 / (6 * 14)) = 1.25
+    found = friedman(np.tile([4.0, 3.0, 2.0, 1.0], (14, 1)))
+    assert found.critical_difference == pytest.approx(1.25, abs=0.005)
+    assert found.ranks == (1, 2, 3, 4)
+    assert found.groups == ((0, 1), (1, 2), (2, 3))
+    assert found.p == 0
+    level = friedman(np.ones((6, 3)))
+    assert (level.p, level.ranks, level.groups) == (1.0, (2, 2, 2), ((0, 1, 2),))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (5, 2)])
+def test_few_data_sets_or_methods_are_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="needs 5 data sets and 3 methods"):
+        friedman(np.zeros(shape))
+
+
+# ---- before the experiment --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 20])
+@pytest.mark.parametrize("delta", [0.1, 1.0, 2.5])
+def test_power_is_that_of_statsmodels(delta: float, seeds: int) -> None:
+    wanted = reference.tt_ind_solve_power(effect_size=delta / 0.5, nobs1=seeds, alpha=0.05)
+    assert power(delta, 0.5, seeds) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_seeds_needed_is_the_first_number_that_has_the_power() -> None:
+    # a difference of one standard deviation takes 17 of each (Cohen 1988, Table 2.4.1)
+    assert seeds_needed(1.0, 1.0) == 17
+    assert power(1.0, 1.0, 17) >= 0.8 > power(1.0, 1.0, 16)
+    assert seeds_needed(100.0, 1.0) == 2
+    assert seeds_needed(0.5, 0.0) == 2
+    assert seeds_needed(0.001, 1.0) is None
+
+
+@pytest.mark.parametrize(("delta", "spread"), [(0.5, 0.5), (0.5, 0.3), (1.0, 0.4)])
+def test_seeds_needed_give_the_promised_power_within_3_points(delta: float, spread: float) -> None:
+    seeds = seeds_needed(delta, spread)
+    assert seeds is not None
+    random, runs = np.random.default_rng(seeds), 20_000
+    first, second = random.normal(delta, spread, (runs, seeds)), random.normal(0, spread, (runs, seeds))
+    seen = (stats.ttest_ind(first, second, axis=1).pvalue <= 0.05).mean()
+    assert seen == pytest.approx(power(delta, spread, seeds), abs=0.012)
+    before = power(delta, spread, seeds - 1)
+    assert before < 0.8 < seen + 0.012  # no seed too many; small numbers of seeds cannot meet 0.8 exactly
+
+
+def test_the_smallest_difference_has_the_power_asked_for() -> None:
+    for seeds in (2, 3, 10):
+        smallest = smallest_difference(0.2, seeds)
+        assert smallest is not None
+        assert power(smallest, 0.2, seeds) == pytest.approx(0.8, abs=1e-6)
+    assert smallest_difference(0.2, 1) is None
+    assert smallest_difference(0.0, 3) == 0
