@@ -50,6 +50,7 @@ OwnThreads = t.Annotated[int, typer.Option(min=0, help="0 is one a core.")]
 OF_PROTOCOL = "Its name, or '{name: knn, k: 20}'."
 ExportFormat = t.Literal["safetensors", "torch.export", "onnx"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
+Show = t.Literal["scores", "differences"]
 
 
 class Section(enum.StrEnum):  # typer takes no list of literals
@@ -154,19 +155,26 @@ def leaderboard(
     directory: Directory = Path("runs"),
     format_: t.Annotated[Format, typer.Option("--format", help="How to write it.")] = "table",
     against: t.Annotated[Against | None, typer.Option(help="Ours beside published numbers instead.")] = None,
+    encoder: t.Annotated[list[str], typer.Option(help="Only these labels or methods, and the controls.")] = [],  # noqa: B006
+    tap: t.Annotated[list[str], typer.Option(help="Only these taps, and the controls.")] = [],  # noqa: B006
+    protocol: t.Annotated[list[str], typer.Option(help="Only these: linear, or linear@2.")] = [],  # noqa: B006
+    dataset: t.Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
+    sort: t.Annotated[str, typer.Option(help="By a protocol, a metric, encoder or training.")] = "",
+    show: t.Annotated[Show, typer.Option(help="Differences are to the best.")] = "scores",
 ) -> None:
     """Print the leaderboard of what was run."""
     from results import leaderboard, papers, store
 
     contents = store.read_store(directory)
     board = leaderboard.leaderboard(contents.records)
+    board = board.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
     if against:
         width, colour = _terminal()
         _print(papers.render(papers.compare(contents.records), width=width, colour=colour))
     elif format_ == "table":
-        _table(board)
+        _table(board, show)
     else:
-        _print(board.render(format_))
+        _print(board.render(format_, show=show))
     for path, problem in contents.damaged:
         _say(f"not used: {path}: {problem}")
 
@@ -414,6 +422,7 @@ def _status(error: Exception) -> int:
         "bench.machine": ("MachineError", USAGE),
         "bench.catalogue": ("UnknownName", USAGE),
         "results.store": ("StoreError", USAGE),
+        "results.leaderboard": ("Unknown", USAGE),
         "encoders.base": ("EncoderError", USAGE),
         "protocols.base": ("ProtocolError", USAGE),
         "bench.formats": ("DataError", DATA),
@@ -424,9 +433,9 @@ def _status(error: Exception) -> int:
     return INTERNAL
 
 
-def _table(board: "Leaderboard") -> None:
+def _table(board: "Leaderboard", show: Show = "scores") -> None:
     width, colour = _terminal()
-    _print(board.render("table", width=width, colour=colour))
+    _print(board.render("table", show=show, width=width, colour=colour))
 
 
 def _terminal() -> tuple[int | None, bool]:

@@ -3,11 +3,16 @@
 What cannot be compared never shares a table (other data, another limit or split; encoders that saw labels have a
 section of their own), a column (another version or other settings of a protocol) or a row (other parameters of an
 encoder, even under the same label).
+
+Ranks are those of a whole column, from the records alone: seeds' scores and the number of test images. What filters
+leave out keeps its rank and its part in the correction, so choosing rows changes no number; controls always stay in.
 """
 
 import dataclasses
+import difflib
 import html
 import io
+import itertools
 import json
 import math
 import textwrap
@@ -15,9 +20,11 @@ import typing as t
 from collections import defaultdict
 from dataclasses import dataclass
 
+import numpy as np
+
 from results.metrics import METRICS
 from results.record import Json, Record
-from results.statistics import mean_interval
+from results.statistics import Scores, deviation, mean, ranking
 
 if t.TYPE_CHECKING:
     import rich.table
@@ -33,6 +40,9 @@ FORMATS: dict[Format, str] = {  # to what the names of such files end in
 }
 EMPTY = "No results yet: `frostbench run SUITE.yaml` makes some."
 Key = t.TypeVar("Key")
+Cell = tuple[str, str, str, str]  # encoder, tap, protocol, metric
+Show = t.Literal["scores", "differences"]
+SHARES = ("top1",)  # metrics that are a share of the test images, and so tell of others; the rest tells of seeds only
 ALARM = " (!)"  # stands behind a tap whose features look collapsed
 SEVERAL = "several"  # stands where the runs behind a row or a table disagree
 
@@ -47,8 +57,15 @@ class Row:
     protocol: str | None  # label@version, and what tells it from a namesake
     metric: str | None
     mean: float | None  # like `low`, `high` and `values` a fraction in 0..1, unless the metric is one of METRICS
-    low: float | None  # the 95 % interval of the mean over seeds; one seed has none
+    low: float | None  # the 95 % interval of the mean, over what `interval_over` says
     high: float | None
+    interval_over: str | None  # "seeds and images", "images" or "seeds": what may be new; one seed is that one model
+    rank_low: int | None  # the best that it may have among the rows of its table and protocol; None: nothing is known
+    rank_high: int | None
+    tie: int | None  # 1: the best, and what cannot be told from it
+    difference: float | None  # of the mean to the best one; better is positive only where lower is better
+    difference_low: float | None  # its interval, which holds together with all others of its column in 95 %
+    difference_high: float | None
     seeds: int
     of_seeds: int  # that its table has
     values: tuple[float, ...]  # one a seed, in the order of the seeds
@@ -78,6 +95,10 @@ class Row:
 COLUMNS = [field.name.removeprefix("is_") for field in dataclasses.fields(Row)]
 
 
+class Unknown(Exception):
+    """A name that no row of a leaderboard has; the message says which there are."""
+
+
 @dataclass(frozen=True)
 class Leaderboard:
     """The rows of every table: datasets in the alphabet, in each the encoders that saw no label, then those that did.
@@ -87,12 +108,43 @@ class Leaderboard:
 
     rows: list[Row]
 
-    def render(self, format: Format, *, width: int | None = None, colour: bool = False) -> str:
+    def select(
+        self,
+        *,
+        encoders: t.Collection[str] = (),
+        taps: t.Collection[str] = (),
+        protocols: t.Collection[str] = (),
+        datasets: t.Collection[str] = (),
+        sort: str = "",
+    ) -> "Leaderboard":
+        """The rows with these names; no name of a kind keeps all of it. Controls stay, whatever encoders and taps are.
+
+        Encoders go by label or method, protocols with or without their version, datasets with or without their limit.
+        `sort`: by a protocol or a metric, the best first, by "encoder" or by "training", the shortest first. No number
+        changes, ranks included. Raises Unknown.
+        """
+        wanted = {"encoder": encoders, "tap": taps, "protocol": protocols, "dataset": datasets}
+        for kind, names in wanted.items():
+            for name in names:
+                _check_known(kind, name, {one for row in self.rows for one in _names(row)[kind]})
+        rows = [
+            row
+            for row in self.rows
+            if all(
+                not names or not row_names or row_names & set(names) or (row.is_control and kind in ("encoder", "tap"))
+                for kind, names in wanted.items()
+                for row_names in [_names(row)[kind]]
+            )
+        ]
+        return Leaderboard(_sorted(rows, sort) if sort else rows)
+
+    def render(self, format: Format, *, show: Show = "scores", width: int | None = None, colour: bool = False) -> str:
         """The leaderboard as text that ends with a newline.
 
         `json` and `csv` have the rows, fractions in 0..1. The others have a table a dataset, one more for encoders that
-        saw labels, and one for what encoders generate; fractions in percent. `table` folds what is wider than `width`
-        columns (None, for pipes and files: as wide as it must be) and cuts nothing.
+        saw labels, and one for what encoders generate; fractions in percent; or the differences to the best, in points.
+        `table` folds what is wider than `width` columns (None, for pipes and files: as wide as it must be) and cuts
+        nothing.
         """
         if format == "json":
             return json.dumps([row.plain() for row in self.rows], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -101,8 +153,8 @@ class Leaderboard:
         sections: dict[tuple[str, bool, bool], list[Row]] = defaultdict(list)
         for row in self.rows:
             sections[row.dataset, row.labels != 0, row.metric in METRICS].append(row)
-        tables = [_table(rows) for rows in sections.values()]
-        legend = _legend(self.rows) if tables else EMPTY
+        tables = [_table(rows, show) for rows in sections.values()]
+        legend = _legend(self.rows, show) if tables else EMPTY
         if format == "markdown":
             return _markdown(tables, legend)
         if format == "latex":
@@ -145,7 +197,7 @@ def _ranked(dataset: str, records: list[Record]) -> list[Row]:
     encoders = _told_apart({key: (record.label, _encoder_facts(record)) for key, record in encoded})
     done = [(key, _protocol_key(one), one) for key, one in encoded if one.status == "done" and one.metrics]
     protocols = _told_apart({key: (_versioned(record), _protocol_facts(record)) for _, key, record in done})
-    cells: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
+    cells: dict[Cell, list[Record]] = defaultdict(list)
     for encoder, protocol, record in done:
         for metric in record.metrics if _is_of_samples(record) else [next(iter(record.metrics))]:
             cells[encoders[encoder], record.tap or "", protocols[protocol], metric].append(record)
@@ -158,12 +210,48 @@ def _ranked(dataset: str, records: list[Record]) -> list[Row]:
     of_seeds = len({record.seed for record in records})
     scored = {cell: _row(dataset, cell[0], *cell[2:], of_seeds, members) for cell, members in cells.items()}
     columns = sorted({cell[2:] for cell in cells}, key=_column_order)
+    for column in columns:
+        scored |= _compared({cell: row for cell, row in scored.items() if cell[2:] == column})
     lines = {cell[:2]: [scored.get((*cell[:2], *column)) for column in columns] for cell in cells}
     best_first = sorted(lines, key=lambda line: ([_rank(row) for row in lines[line]], line))
     failed = [
         _row(dataset, encoder, None, None, of_seeds, failures[encoder, error]) for encoder, error in sorted(failures)
     ]
     return [row for line in best_first for row in lines[line] if row] + failed
+
+
+def _compared(column: dict[Cell, Row]) -> dict[Cell, Row]:
+    """The rows of a table under one protocol, each with its interval, its ranks and what it lacks to the best."""
+    rows = list(column.values())
+    one = rows[0]
+    better = -1 if one.metric in METRICS and not METRICS[one.metric].higher_is_better else 1
+    images = one.test_images if one.metric in SHARES else None
+    scores = Scores(
+        better * np.array([row.mean for row in rows], np.float64),
+        np.array([deviation(row.values) for row in rows]),
+        np.array([row.seeds for row in rows]),
+        images,
+    )
+    found, (below, above) = ranking(scores), scores.reach(0.95)
+    lowest, highest = (-math.inf, math.inf) if one.metric in METRICS else (0.0, 1.0)
+    compared = {}
+    for place, (cell, row) in enumerate(column.items()):
+        over = [name for name, known in (("seeds", row.seeds > 1), ("images", images is not None)) if known]
+        middle, reach = row.mean or 0.0, sorted((-better * float(below[place]), better * float(above[place])))
+        apart = sorted(better * float(ends[place]) for ends in (found.difference_low, found.difference_high))
+        compared[cell] = dataclasses.replace(
+            row,
+            low=max(lowest, middle + reach[0]) if over else None,
+            high=min(highest, middle + reach[1]) if over else None,
+            interval_over=" and ".join(over) or None,
+            rank_low=int(found.low[place]) if over else None,
+            rank_high=int(found.high[place]) if over else None,
+            tie=int(found.tie[place]) if over else None,
+            difference=better * float(found.difference[place]),
+            difference_low=apart[0] if math.isfinite(apart[0]) else None,
+            difference_high=apart[1] if math.isfinite(apart[1]) else None,
+        )
+    return compared
 
 
 def _is_of_samples(record: Record) -> bool:
@@ -185,13 +273,14 @@ def _rank(row: Row | None) -> float:
 def _row(
     dataset: str, encoder: str, protocol: str | None, metric: str | None, of_seeds: int, records: list[Record]
 ) -> Row:
-    """One row from records, oldest first, that differ in their seeds only; or that failed with the same error."""
+    """One row from records, oldest first, that differ in their seeds only; or that failed with the same error.
+
+    Its interval and its ranks are those of its column.
+    """
     by_seed = {record.seed: record for record in records}  # the newest of each seed
     members = [by_seed[seed] for seed in sorted(by_seed)]
     one, made = members[0], [record.provenance for record in members]
     values = [record.metrics[metric] for record in members] if metric else []
-    bounds = (-math.inf, math.inf) if metric in METRICS else (0.0, 1.0)
-    interval = mean_interval(values, bounds=bounds) if values else None
     fits = [record.seconds["fit"] for record in members if "fit" in record.seconds]
     return Row(
         dataset=dataset,
@@ -199,9 +288,16 @@ def _row(
         tap=one.tap,
         protocol=protocol,
         metric=metric,
-        mean=interval.mean if interval else None,
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
+        mean=mean(values) if values else None,
+        low=None,
+        high=None,
+        interval_over=None,
+        rank_low=None,
+        rank_high=None,
+        tie=None,
+        difference=None,
+        difference_low=None,
+        difference_high=None,
         seeds=len(members),
         of_seeds=of_seeds,
         values=tuple(values),
@@ -278,6 +374,52 @@ def _agreed(values: t.Sequence[t.Any]) -> t.Any:
     return values[0] if len(set(values)) == 1 else SEVERAL
 
 
+# ---- choosing rows ----------------------------------------------------------------------------------------------
+
+
+def _names(row: Row) -> dict[str, set[str]]:
+    """What a row goes by; of a run that failed, neither a tap nor a protocol."""
+    return {
+        "encoder": {row.encoder, row.encoder.partition(" (")[0], row.method},
+        "tap": {row.tap} if row.tap else set(),
+        "protocol": {row.protocol, row.protocol.partition(" (")[0], row.protocol.partition("@")[0]}
+        if row.protocol
+        else set(),
+        "dataset": {row.dataset, row.dataset.partition(" (")[0]},
+    }
+
+
+def _check_known(kind: str, name: str, known: t.Collection[str]) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        there = f" (did you mean {close[0]!r}?)" if close else ""
+        raise Unknown(f"no {kind} {name!r} in these results{there}; there are {', '.join(sorted(known)) or 'none'}")
+
+
+def _sorted(rows: list[Row], by: str) -> list[Row]:
+    """The lines of each section in another order; what failed stays last."""
+    columns = {name: row for row in rows if row.protocol for name in (*_names(row)["protocol"], row.metric or "")}
+    _check_known("column", by, {"encoder", "training", *columns})
+    lines: dict[tuple[str, bool, bool, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        lines[
+            row.dataset, row.labels != 0, row.metric in METRICS, row.encoder, row.tap or f"failed: {row.error}"
+        ].append(row)
+    sections = list(dict.fromkeys(line[:3] for line in lines))
+
+    def place(line: tuple[str, bool, bool, str, str]) -> tuple[t.Any, ...]:
+        cells = lines[line]
+        if by == "encoder":
+            key: t.Any = line[3]
+        elif by == "training":
+            key = math.inf if cells[0].fit_seconds is None else cells[0].fit_seconds
+        else:
+            key = [_rank(row) for row in cells if by in _names(row)["protocol"] or by == row.metric] or [math.inf]
+        return sections.index(line[:3]), cells[0].status == "failed", key
+
+    return [row for line in sorted(lines, key=place) for row in lines[line]]
+
+
 # ---- rows to text -----------------------------------------------------------------------------------------------
 
 
@@ -289,7 +431,8 @@ class _Line:
     is_control: bool
     tap: str = ""
     labels: str = ""  # that it saw
-    scores: tuple[str, ...] = ()  # one a column
+    scores: tuple[tuple[str, ...], ...] = ()  # of each column a score, and a rank where the column tells ranks
+    best: tuple[bool, ...] = ()  # or cannot be told from it
     seeds: str = ""
     fit_seconds: str = ""
     failure: str = ""
@@ -297,23 +440,35 @@ class _Line:
     @property
     def cells(self) -> list[str]:
         """Everything behind the encoder."""
-        return [self.tap, *([self.labels] if self.labels else []), *self.scores, self.seeds, self.fit_seconds]
+        return [self.tap, *([self.labels] if self.labels else []), *sum(self.scores, ()), self.seeds, self.fit_seconds]
+
+    def written(self, escape: t.Callable[[str], str], bold: str) -> list[str]:
+        """The same in some format, where `bold` prints the scores of what may be the best."""
+        scores = [
+            [bold.replace("CELL", escape(cell[0])) if best else escape(cell[0]), *cell[1:]]
+            for cell, best in zip(self.scores, self.best)
+        ]
+        labels = [self.labels] if self.labels else []
+        judged = [cell for pair in scores for cell in pair]
+        return [escape(self.tap), *labels, *judged, self.seeds, self.fit_seconds]
 
 
 @dataclass(frozen=True)
 class _Table:
     caption: str
-    columns: list[str]
+    columns: list[tuple[str, ...]]  # a protocol or a metric, and "rank" where it tells ranks
     lines: list[_Line]
     labelled: bool  # a section of encoders that saw labels
 
     @property
     def header(self) -> list[str]:
-        return ["encoder", "tap", *(["labels"] if self.labelled else []), *self.columns, "seeds", "training s"]
+        labels = ["labels"] if self.labelled else []
+        return ["encoder", "tap", *labels, *sum(self.columns, ()), "seeds", "training s"]
 
 
-def _table(rows: list[Row]) -> _Table:
+def _table(rows: list[Row], show: Show) -> _Table:
     metrics = {row.metric for row in rows if row.metric}
+    ranked = {(row.protocol or "", row.metric or "") for row in rows if row.rank_low}
     columns = sorted(
         {(row.protocol or "", row.metric or "") for row in rows if row.status == "done"}, key=_column_order
     )
@@ -327,13 +482,13 @@ def _table(rows: list[Row]) -> _Table:
         header = [protocol if len(metrics) == 1 else f"{protocol} {metric}" for protocol, metric in columns]
     return _Table(
         _caption(rows),
-        [_clean(name) for name in header],
-        [_line(cells, columns) for cells in lines.values()],
+        [(_clean(name), "rank") if column in ranked else (_clean(name),) for name, column in zip(header, columns)],
+        [_line(cells, columns, ranked, show) for cells in lines.values()],
         labelled=rows[0].labels != 0,
     )
 
 
-def _line(cells: list[Row], columns: list[tuple[str, str]]) -> _Line:
+def _line(cells: list[Row], columns: list[tuple[str, str]], ranked: t.Container[tuple[str, str]], show: Show) -> _Line:
     one = max(cells, key=lambda row: row.seeds)
     encoder = _clean(one.encoder)
     if one.status == "failed":
@@ -341,25 +496,38 @@ def _line(cells: list[Row], columns: list[tuple[str, str]]) -> _Line:
         counted = f"{one.seeds} of {_count(one.of_seeds, 'seed')}{saw}"
         failure = _clean(f"failed: {one.error or 'no reason given'} ({counted})")
         return _Line(encoder, one.is_control, failure=failure)
-    scores = {(row.protocol, row.metric): _score(row, one.seeds) for row in cells}
+    made = {(row.protocol, row.metric): row for row in cells}
+    judged = [made.get(column) for column in columns]
     return _Line(
         encoder,
         one.is_control,
         tap=_clean(one.tap or "") + (ALARM if any(row.alarms for row in cells) else ""),
         labels=_labels(one) if one.labels != 0 else "",
-        scores=tuple(scores.get(column, "-") for column in columns),
+        scores=tuple(
+            (_score(row, one.seeds, show) if row else "-", *([_ranks(row)] if column in ranked else []))
+            for row, column in zip(judged, columns)
+        ),
+        best=tuple(row is not None and row.tie == 1 for row in judged),
         seeds=str(one.seeds) if one.seeds == one.of_seeds else f"{one.seeds} of {one.of_seeds}",
         fit_seconds="-" if one.fit_seconds is None else f"{one.fit_seconds:.1f}",
     )
 
 
-def _score(row: Row, seeds: int) -> str:
-    """'96.84 ± 0.31', one seed '96.84'; '(n=1)' behind it where it has fewer seeds than its neighbours."""
-    mean, low, high = row.mean or 0.0, row.low, row.high
-    half = max(mean - low, high - mean) if low is not None and high is not None else None  # one side can be clipped
+def _score(row: Row, seeds: int, show: Show) -> str:
+    """'96.84 ± 0.31' or '-0.52 ± 0.80'; '(n=1)' behind it where it has fewer seeds than its neighbours."""
+    value, low, high, sign = row.mean or 0.0, row.low, row.high, ""
+    if show == "differences" and row.difference:  # the best keeps its score
+        value, low, high, sign = row.difference, row.difference_low, row.difference_high, "+"
+    half = max(value - low, high - value) if low is not None and high is not None else None  # one side can be clipped
     times, digits = (1, METRICS[row.metric].digits) if row.metric in METRICS else (100, 2)
-    text = f"{times * mean:.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
+    text = f"{times * value:{sign}.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
     return text if row.seeds == seeds else f"{text} (n={row.seeds})"
+
+
+def _ranks(row: Row | None) -> str:
+    if row is None or row.rank_low is None:
+        return "-"
+    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}-{row.rank_high}"
 
 
 def _labels(row: Row) -> str:
@@ -392,11 +560,24 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _legend(rows: list[Row]) -> str:
+def _legend(rows: list[Row], show: Show) -> str:
     metrics = sorted({row.metric for row in rows if row.metric and row.metric not in METRICS})
     legend = f"Scores: {_clean(', '.join(metrics))} in percent, the" if metrics else "The"
-    legend += " mean over seeds ± half its 95 % interval (Student t over seeds: wide for 2, none for 1), which says "
-    legend += "nothing of other test images. Seconds: mean over seeds."
+    legend += " mean over seeds ± half its 95 % interval, "
+    over = {row.interval_over for row in rows if row.interval_over}
+    if over == {"images"}:
+        legend += "which is of these trained models on new test images: one seed tells nothing of others."
+    elif "seeds and images" in over:
+        legend += "over new seeds and new test images" + "; of one seed over new images only." * ("images" in over)
+        legend += "." * ("images" not in over)
+    else:
+        legend += "over new seeds (wide for 2, none for 1)."
+    if show == "differences":
+        legend += " Below the best are differences to it, ± half an interval that holds for all of a column at once."
+    legend += (
+        " Rank: where a row may stand, every pair of a column compared (Holm, 5 %); bold: cannot be told from the best."
+    )
+    legend += " `frostbench compare` sees smaller differences. Seconds: mean over seeds."
     if any(row.is_control for row in rows):
         legend += " (control) marks what a learned encoder has to beat."
     if any(row.labels != 0 for row in rows):
@@ -435,10 +616,10 @@ def _markdown(tables: list[_Table], legend: str) -> str:
         lines = [row(escape(name) for name in table.header), row(marks)]
         for line in table.lines:
             encoder = f"*{escape(line.encoder)}* (control)" if line.is_control else escape(line.encoder)
-            cells = line.cells
+            cells = line.written(escape, "**CELL**")
             if line.failure:
-                cells = [line.failure, *[""] * (len(table.header) - 2)]
-            lines.append(row([encoder, *(escape(cell) for cell in cells)]))
+                cells = [escape(line.failure), *[""] * (len(table.header) - 2)]
+            lines.append(row([encoder, *cells]))
         blocks += [f"**{escape(table.caption)}**", "\n".join(lines)]
     return "\n\n".join([*blocks, escape(legend) if tables else legend]) + "\n"
 
@@ -469,7 +650,7 @@ def _latex(tables: list[_Table], legend: str) -> str:
         lines += [" & ".join(escape(name) for name in table.header) + r" \\", r"\midrule"]
         for line in table.lines:
             encoder = rf"\emph{{{escape(line.encoder)}}} (control)" if line.is_control else escape(line.encoder)
-            cells = [escape(cell) for cell in line.cells]
+            cells = line.written(escape, r"\textbf{CELL}")
             if line.failure:
                 cells = [rf"\multicolumn{{{len(table.header) - 1}}}{{l}}{{{escape(line.failure)}}}"]
             lines.append(" & ".join([encoder, *cells]) + r" \\")
@@ -512,7 +693,7 @@ def _html(tables: list[_Table], legend: str) -> str:
             if line.failure:
                 row += f'<td colspan="{len(names) - 1}">{html.escape(line.failure)}</td>'
             else:
-                row += "".join(f"<td>{html.escape(cell)}</td>" for cell in line.cells)
+                row += "".join(f"<td>{cell}</td>" for cell in line.written(html.escape, "<strong>CELL</strong>"))
             content.append(f"<tr>{row}</tr>")
         content += ["</tbody>", "</table>"]
     return _PAGE.replace("CONTENT", "\n".join([*content, f"<p>{html.escape(legend)}</p>"]))
@@ -562,9 +743,12 @@ def _grids(table: _Table, width: int | None) -> "t.Iterator[rich.table.Table]":
         return
     names = [f"{line.encoder} (control)" if line.is_control else line.encoder for line in done]
     rows = [[name, *line.cells] for name, line in zip(names, done)]
-    encoder, tap, *scores, seeds, seconds = map(widest, table.header, zip(*rows))
-    labels = [scores.pop(0)] if table.labelled else []
-    gap = 2
+    encoder, tap, *judged, seeds, seconds = map(widest, table.header, zip(*rows))
+    labels = [judged.pop(0)] if table.labelled else []
+    gap, before = 2, 2 + len(labels)
+    widths, places = iter(judged), itertools.count(before)
+    scores = [sum(next(widths) + gap for _ in column) - gap for column in table.columns]
+    cells = [[next(places) for _ in column] for column in table.columns]
     room = (width or 10_000) - sum(one + gap for one in labels) - seeds - seconds - 3 * gap  # for names and scores
     least = min(encoder, 12) + min(tap, 12)  # names can still be read when folded to this
     groups: list[list[int]] = [[]]
@@ -575,13 +759,14 @@ def _grids(table: _Table, width: int | None) -> "t.Iterator[rich.table.Table]":
     for group in groups:
         left = max(least, room - sum(scores[one] + gap for one in group))
         first = min(encoder, max(left // 2, left - tap))
-        widths = [first, min(tap, left - first), *labels, *scores, seeds, seconds]
+        wide = [first, min(tap, left - first), *labels, *judged, seeds, seconds]
         grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-        before = 2 + len(labels)
-        shown = [*range(before), *(before + place for place in group), len(widths) - 2, len(widths) - 1]
+        shown = [*range(before), *(cell for place in group for cell in cells[place]), len(wide) - 2, len(wide) - 1]
         for place in shown:
             name = Text(table.header[place], "bold")
-            grid.add_column(name, justify="right" if place > 1 else "left", width=widths[place], overflow="fold")
+            grid.add_column(name, justify="right" if place > 1 else "left", width=wide[place], overflow="fold")
         for line, row in zip(done, rows):
-            grid.add_row(*(Text(row[place]) for place in shown), style="italic" if line.is_control else "")
+            best = {cell[0] for cell, one in zip(cells, line.best) if one}
+            texts = (Text(row[place], "bold" if place in best else "") for place in shown)
+            grid.add_row(*texts, style="italic" if line.is_control else "")
         yield grid

@@ -47,19 +47,21 @@ def mean_interval(
     n = len(values)
     if n == 1:
         return Interval(values[0], None, None, 1)
-    if min(values) == max(values):  # the mean of equal values can be off by a rounding error
-        return Interval(values[0], values[0], values[0], n)
-    mean = math.fsum(values) / n  # fsum: the same bits in whatever order the values come
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * deviation(values) / math.sqrt(n)
-    return Interval(mean, max(lowest, mean - half), min(highest, mean + half), n)
+    middle, half = mean(values), float(stdtrit(n - 1, (1 + confidence) / 2)) * deviation(values) / math.sqrt(n)
+    return Interval(middle, max(lowest, middle - half), min(highest, middle + half), n)
+
+
+def mean(values: t.Sequence[float]) -> float:
+    """The mean of values, with the same bits in whatever order they come; of equal values exactly theirs."""
+    return values[0] if min(values) == max(values) else math.fsum(values) / len(values)
 
 
 def deviation(values: t.Sequence[float]) -> float:
-    """The standard deviation of values over n - 1; exactly 0 for equal values and for one alone."""
+    """The standard deviation of values, over n - 1; exactly 0 of equal values and of one alone."""
     if min(values) == max(values):
         return 0.0
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    middle = mean(values)
+    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
 
 
 def wilson(share: t.Any, images: t.Any, confidence: float = 0.95) -> tuple[t.Any, t.Any]:
@@ -93,18 +95,34 @@ class Scores:
 
         The squares of Student's half-width over seeds and of Wilson's reach over images are added. This covers at least
         `confidence` whatever the two variances are to each other (Banerjee 1960, Sankhya 22; Zou and Donner 2008 for
-        sides that differ): 95 to 98 % with 3 seeds, up to 99 % with 2. Welch's and Satterthwaite's degrees of
-        freedom cover 87 to 95 % with 2 seeds. Infinite where one seed is all that is known.
+        sides that differ): 95 to 98 % with 3 seeds, up to 99 % with 2. Satterthwaite's degrees of freedom would cover
+        87 to 95 % with 2 seeds. Infinite where one seed is all that is known.
         """
-        seeds = np.where(
-            self.seeds > 1,
-            stdtrit(np.maximum(self.seeds - 1, 1), (1 + confidence) / 2) * self.deviation / np.sqrt(self.seeds),
-            np.inf if self.images is None else 0.0,
-        )
+        known = np.maximum(self.seeds - 1, 1)
+        seeds = stdtrit(known, (1 + confidence) / 2) * self.deviation / np.sqrt(self.seeds)
+        below, above = self._images(confidence)
+        return np.hypot(seeds, below), np.hypot(seeds, above)
+
+    def below(self, first: Integers, second: Integers, confidence: float) -> Floats:
+        """How far below the difference of two rows' means, each given by its place, the truth of it may lie.
+
+        As `reach`, with Welch's degrees of freedom for the seeds of both rows.
+        """
+        variance, freedom = self.deviation**2 / self.seeds, np.maximum(self.seeds - 1, 1)
+        total = variance[first] + variance[second]
+        shares = variance[first] ** 2 / freedom[first] + variance[second] ** 2 / freedom[second]
+        welch = np.divide(total**2, shares, out=np.ones(len(total)), where=shares > 0)
+        below, above = self._images(confidence)
+        seeds = stdtrit(welch, (1 + confidence) / 2) ** 2 * total
+        half: Floats = np.sqrt(seeds + below[first] ** 2 + above[second] ** 2)
+        return half
+
+    def _images(self, confidence: float) -> tuple[Floats, Floats]:
         if self.images is None:
-            return seeds, seeds
+            unknown = np.where(self.seeds > 1, 0.0, np.inf)
+            return unknown, unknown
         low, high = wilson(self.mean, self.images, confidence)
-        return np.hypot(seeds, self.mean - low), np.hypot(seeds, high - self.mean)
+        return self.mean - low, high - self.mean
 
 
 @dataclass(frozen=True)
@@ -122,42 +140,42 @@ class Ranking:
 def ranking(scores: Scores, confidence: float = 0.95) -> Ranking:
     """Ranks as far as the scores tell them, from comparisons of every row with every other, corrected for their number.
 
-    Two rows differ if the interval of their difference leaves out 0, at Holm's level for all pairs of the column. The
-    probability that any two rows are told apart that are equally good is at most 1 - confidence, whatever the spread of
-    each row's seeds and however few they are. A row's rank lies between one more than the number of rows that are
-    better, and the number of rows that are not worse: all these intervals hold together (Mogstad, Romano, Shaikh,
-    Wilhelm 2024, Inference for ranks). The intervals of differences are Bonferroni's for all pairs.
+    Two rows differ if the interval of their difference leaves out 0, at Holm's level for all pairs of the column. So
+    rows that are equally good are told apart, any two of them, with a probability of at most 1 - confidence, however
+    few the seeds are and however they spread (in simulations 6 % at worst, of two rows of two seeds). A row's rank lies
+    between one more than the number of rows that are better and the number of rows that are not worse; all these
+    intervals hold together (Mogstad, Romano, Shaikh, Wilhelm 2024, Inference for ranks). The intervals of differences
+    are Bonferroni's for all pairs.
 
-    It assumes scores that spread normally over seeds and methods that err on the same images no less often than by
+    It assumes scores that spread normally over seeds, and methods that err on the same images no less often than by
     chance: then two rows differ no more by their images than independent ones. A paired test sees more, but needs the
     predictions. Rows of one seed stand for that one trained model.
     """
     count = len(scores.mean)
-    pairs = count * (count - 1) // 2
     order = np.argsort(-scores.mean, kind="stable")
-    best = order[0]
-    apart = 0  # pairs told apart so far; each makes the level for those left larger
+    upper, lower = (order[places] for places in np.triu_indices(count, 1))  # every pair, the better mean first
+    pairs, apart = max(1, len(upper)), 0  # pairs told apart so far; each makes the level for those left larger
+    difference = scores.mean[upper] - scores.mean[lower]
     while True:
-        below, above = scores.reach(1 - (1 - confidence) / max(1, pairs - apart))
-        better = _better(scores.mean, below, above)
+        level = 1 - (1 - confidence) / max(1, pairs - apart)
+        better = difference > scores.below(upper, lower, level)
         if (found := int(better.sum())) == apart:
             break
         apart = found
     tie = np.zeros(count, np.int64)
     while (left := order[tie[order] == 0]).size:
-        tied = (tie == 0) & (scores.mean >= scores.mean[left[0]] - np.hypot(below[left[0]], above))
-        tie[tied] = tie.max() + 1
-    below, above = scores.reach(1 - (1 - confidence) / max(1, pairs))
-    difference = scores.mean - scores.mean[best]
-    low, high = difference - np.hypot(below, above[best]), difference + np.hypot(above, below[best])
-    low[best] = high[best] = 0.0
-    return Ranking(1 + better.sum(0), count - better.sum(1), tie, difference, low, high)
-
-
-def _better(mean: Floats, below: Floats, above: Floats) -> Correct:
-    """(rows, rows): whether the first is told to be better than the second."""
-    better: Correct = mean[:, None] - mean > np.hypot(below[:, None], above)
-    return better
+        leader = np.full(len(left), left[0])
+        tied = scores.mean[leader] - scores.mean[left] <= scores.below(leader, left, level)
+        tie[left[tied]] = tie.max() + 1
+    best, everyone, together = np.full(count, order[0]), np.arange(count), 1 - (1 - confidence) / pairs
+    to_best = scores.mean - scores.mean[best]
+    low = to_best - scores.below(everyone, best, together)
+    high = to_best + scores.below(best, everyone, together)
+    low[order[0]] = high[order[0]] = 0.0
+    return Ranking(
+        1 + np.bincount(lower[better], minlength=count), count - np.bincount(upper[better], minlength=count),
+        tie, to_best, low, high,
+    )  # fmt: skip
 
 
 def holm(p_values: t.Sequence[float]) -> list[float]:

@@ -3,6 +3,7 @@
 import html.parser
 import io
 import json
+import math
 import random
 import re
 import time
@@ -11,8 +12,9 @@ import typing as t
 import pandas as pd
 import pytest
 
-from results.leaderboard import COLUMNS, EMPTY, FORMATS, Format, Leaderboard, Row, leaderboard
+from results.leaderboard import COLUMNS, EMPTY, FORMATS, Format, Leaderboard, Row, Unknown, leaderboard
 from results.record import Alarm, Provenance, Record
+from results.statistics import wilson
 
 FOLDING = [40, 60, 80, 100]
 
@@ -71,13 +73,14 @@ BOARD = [
     *(record("aae", 0.5, seed, seconds={"fit": 4.0 + seed}) for seed in range(2)),
     failed("aae", "non-finite loss\nof the discriminator", 2),
 ]
-WANTED = [  # encoder, tap, knn@1, linear@1, seeds, training s: best by k-NN first, what lacks it behind
-    ["pixels", "pixels", "96.84 (n=1)", "96.84 ± 0.00", "3", "0.0"],
-    ["bigan", "code", "92.00 ± 2.48", "96.00 ± 2.48", "3", "10.0"],
-    ["aae", "code", "-", "50.00 ± 0.00", "2 of 3", "4.5"],
+# Of 1,000 images 96.84 reaches down 1.28 points, 96 1.40, 92 1.85, 50 3.09 (Wilson); hypot with 2.484: 2.85 and 3.10.
+WANTED = [  # encoder, tap, knn@1, rank, linear@1, rank, seeds, training s: best by k-NN first, what lacks it behind
+    ["pixels", "pixels", "96.84 ± 1.28 (n=1)", "1", "96.84 ± 1.28", "1-2", "3", "0.0"],
+    ["bigan", "code", "92.00 ± 3.10", "2", "96.00 ± 2.85", "1-2", "3", "10.0"],
+    ["aae", "code", "-", "-", "50.00 ± 3.09", "3", "2 of 3", "4.5"],
 ]
 FAILURE = "failed: non-finite loss of the discriminator (1 of 3 seeds)"
-HEADER = ["encoder", "tap", "knn@1", "linear@1", "seeds", "training s"]
+HEADER = ["encoder", "tap", "knn@1", "rank", "linear@1", "rank", "seeds", "training s"]
 CAPTION = "mnist5k: 4,000 train and 1,000 test images, Test CPU, 2 threads, float32, commit 0123456789"
 
 
@@ -100,10 +103,14 @@ def test_a_row_has_the_numbers_known_by_hand() -> None:
     row = next(row for row in leaderboard(BOARD).rows if (row.encoder, row.protocol) == ("bigan", "linear@1"))
     assert (row.dataset, row.tap, row.metric, row.seeds, row.of_seeds) == ("mnist5k", "code", "top1", 3, 3)
     assert row.values == (0.95, 0.96, 0.97)
-    assert (row.mean, row.low, row.high) == pytest.approx((0.96, 0.96 - 0.0248413, 0.96 + 0.0248413), abs=1e-6)
+    low, high = wilson(0.96, 1000)  # of new images; the seeds' half-width is known by hand
+    reach = math.hypot(0.0248413, 0.96 - low), math.hypot(0.0248413, high - 0.96)
+    assert (row.mean, row.low, row.high) == pytest.approx((0.96, 0.96 - reach[0], 0.96 + reach[1]), abs=1e-6)
+    assert row.interval_over == "seeds and images"
     assert (row.fit_seconds, row.is_control, row.status, row.error) == (10.0, False, "done", None)
     single = next(row for row in leaderboard(BOARD).rows if (row.encoder, row.protocol) == ("pixels", "knn@1"))
-    assert (single.mean, single.low, single.high, single.seeds) == (0.9684, None, None, 1)
+    assert (single.mean, single.low, single.high, single.seeds) == (0.9684, *wilson(0.9684, 1000), 1)
+    assert single.interval_over == "images"
     assert single.is_control
 
 
@@ -246,17 +253,23 @@ def markdown_tables(text: str) -> list[list[list[str]]]:
     return [[[re.sub(r"\\(.)", r"\1", cell) for cell in row] for row in table] for table in rows]
 
 
+def marked(row: list[str], bold: str) -> list[str]:
+    """A row with the scores of what may be the best in bold."""
+    best = {"pixels": [2, 4], "bigan": [4], "aae": []}[row[0]]
+    return [bold.replace("{}", cell) if place in best else cell for place, cell in enumerate(row)]
+
+
 def test_markdown_has_the_table() -> None:
     text = leaderboard(BOARD).render("markdown")
     ((header, rule, *body),) = markdown_tables(text)
     assert header == HEADER
-    assert rule == ["---", "---", "---:", "---:", "---:", "---:"]
-    pixels, *others = WANTED
-    assert body == [["*pixels* (control)", *pixels[1:]], *others, ["aae", FAILURE, "", "", "", ""]]
+    assert rule == ["---", "---", *["---:"] * 6]
+    pixels, *others = [marked(row, "**{}**") for row in WANTED]
+    assert body == [["*pixels* (control)", *pixels[1:]], *others, ["aae", FAILURE, *[""] * 6]]
     assert f"**{CAPTION}**" in text
     assert text.endswith("\n")
     assert "top1 in percent" in text.splitlines()[-1]
-    assert "Student t" in text.splitlines()[-1]
+    assert "over new seeds and new test images; of one seed over new images only" in text.splitlines()[-1]
 
 
 def test_an_alarm_of_any_seed_marks_its_tap_in_every_format_and_no_other() -> None:
@@ -324,10 +337,10 @@ def test_html_has_the_table_with_scopes_and_a_caption() -> None:
 def test_latex_has_the_table_in_booktabs() -> None:
     text = leaderboard(BOARD).render("latex")
     rows = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if line.endswith(r" \\")]
-    pixels, *others = [[cell.replace("±", r"$\pm$") for cell in row] for row in WANTED]
-    failure = r"\multicolumn{5}{l}{" + FAILURE + "}"
+    pixels, *others = [[c.replace("±", r"$\pm$") for c in marked(row, r"\textbf{{}}")] for row in WANTED]
+    failure = r"\multicolumn{7}{l}{" + FAILURE + "}"
     assert rows == [HEADER, [r"\emph{pixels} (control)", *pixels[1:]], *others, ["aae", failure]]
-    for wanted in (r"\begin{tabular}{llrrrr}", r"\toprule", r"\midrule", r"\bottomrule", rf"\caption{{{CAPTION}}}"):
+    for wanted in (r"\begin{tabular}{llrrrrrr}", r"\toprule", r"\midrule", r"\bottomrule", rf"\caption{{{CAPTION}}}"):
         assert wanted in text
     assert r"in percent, the mean over seeds $\pm$ half its 95 \% interval" in text
 
@@ -340,7 +353,7 @@ def test_the_terminal_table_is_whole_and_plain_in_a_pipe() -> None:
     assert HEADER in lines
     assert ["pixels (control)", *WANTED[0][1:]] in lines
     assert WANTED[1] in lines
-    assert [long, "code", "-", "10.00", "1 of 3", "10.0"] in lines
+    assert [long, "code", "-", "-", "10.00 ± 2.02", "4", "1 of 3", "10.0"] in lines
     assert " ".join(error.split()) in " ".join(text.split())
     assert "\x1b" not in text
     assert "…" not in text
@@ -352,12 +365,12 @@ def test_the_terminal_table_folds_and_cuts_nothing(width: int) -> None:
         [*BOARD, *(record("an-encoder-with-a-long-name", 0.123, protocol_label=f"p{n}") for n in range(6))]
     )
     text = board.render("table", width=width)
-    if width >= 60:
+    if width >= 80:
         assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for score in ("96.84 (n=1)", "96.84 ± 0.00", "92.00 ± 2.48", "96.00 ± 2.48", "50.00 ± 0.00"):
+    for score in ("96.84 ± 1.28 (n=1)", "92.00 ± 3.10", "96.00 ± 2.85", "50.00 ± 3.09"):
         assert text.count(score) == leaderboard(BOARD).render("table").count(score)  # no number is folded either
-    assert text.count("12.30") == 6
+    assert text.count("12.30 ±") == 6
     assert all(f"p{n}@1" in text for n in range(6))
 
 
@@ -380,12 +393,12 @@ def test_two_datasets_are_two_tables() -> None:
 
 def test_several_metrics_are_named_in_the_header() -> None:
     ((header, *_),) = markdown_tables(leaderboard([record(), knn(metrics={"nmi": 0.5})]).render("markdown"))
-    assert header[2:4] == ["knn@1 nmi", "linear@1 top1"]
+    assert header[2:5] == ["knn@1 nmi", "linear@1 top1", "rank"]  # one seed of what is no share of images has no rank
 
 
 def test_the_side_of_an_interval_that_is_not_clipped_is_shown() -> None:
     text = leaderboard([record(score=0.98), record(score=1.0, seed=1)]).render("markdown")
-    assert "99.00 ± 12.71" in text  # t(0.975, 1 degree) = 12.7062, times 0.01
+    assert "99.00 ± 12.73" in text  # t(0.975, 1 degree) = 12.7062, times 0.01; and 0.83 points over images (Wilson)
 
 
 EVIL = "<script>alert('x')</script> & 50% of_a|b \\ {c} $d$ #1 ~e ^f \"g\" *h* [i](j) `k`\x1b[31m\r\nl"
@@ -481,7 +494,16 @@ def test_encoders_that_saw_labels_have_a_table_of_their_own_with_their_number(fo
     assert "aae" in apart and "pixels" in apart
     assert not any(name in apart for name in ("semi", "told", "lost"))
     semi = next(line for line in told.splitlines() if "semi" in line)
-    assert re.findall(r"[\w.,]+", re.sub("<.*?>", " ", semi)) == ["semi", "label", "100", "99.00", "1", "10.0"]
+    assert re.findall(r"[\w.,]+", re.sub(r"<.*?>|\\textbf|\$\\pm\$", " ", semi)) == [
+        "semi",
+        "label",
+        "100",
+        "99.00",
+        "0.83",
+        "1",
+        "1",
+        "10.0",
+    ]
     assert "4,000" in next(line for line in told.splitlines() if "told" in line and "train and" not in line)
     assert re.search(r"failed: no luck \(1 of 1 seed; saw all labels\)", told)
 
@@ -491,10 +513,99 @@ def test_the_number_of_labels_stands_beside_every_part_of_a_folded_table(width: 
     many = [record("semi", 0.99, labels=100, protocol_label=f"probe-number-{n}") for n in range(8)]
     text = leaderboard(many).render("table", width=width)
     assert max(map(len, text.splitlines())) <= max(width, 100)
-    assert len(re.findall(r"code +100 ", text)) == sum("99.00" in line for line in text.splitlines())
+    assert len(re.findall(r"code +100 ", text)) == sum("99.00 ±" in line for line in text.splitlines())
 
 
 def test_files_say_how_many_labels_an_encoder_saw() -> None:
     board = leaderboard(LABELLED)
     assert [row["labels"] for row in json.loads(board.render("json"))] == [0, 0, 100, 4000, None]
     assert pd.read_csv(io.StringIO(board.render("csv")))["labels"].tolist()[:4] == [0, 0, 100, 4000]
+
+
+# ---- ranks and differences --------------------------------------------------------------------------------------
+
+
+SEEDS = [  # of 10,000 images, three seeds: the first two cannot be told apart, the third can
+    *(record("good", score, seed, test_images=10_000) for seed, score in enumerate((0.9700, 0.9702, 0.9698))),
+    *(record("twin", score, seed, test_images=10_000) for seed, score in enumerate((0.9690, 0.9692, 0.9688))),
+    *(record("pixels", score, seed, test_images=10_000) for seed, score in enumerate((0.8, 0.8, 0.8))),
+]
+
+
+def test_rows_have_rank_intervals_tie_groups_and_differences_to_the_best() -> None:
+    rows = {row.encoder: row for row in leaderboard(SEEDS).rows}
+    assert {name: (row.rank_low, row.rank_high, row.tie) for name, row in rows.items()} == {
+        "good": (1, 2, 1), "twin": (1, 2, 1), "pixels": (3, 3, 2),
+    }  # fmt: skip
+    assert (rows["good"].difference, rows["good"].difference_low, rows["good"].difference_high) == (0, 0, 0)
+    lacks = rows["pixels"]
+    assert lacks.difference == pytest.approx(-0.17)
+    assert (lacks.difference_low or 0) < -0.17 < (lacks.difference_high or 0) < 0
+    assert (rows["twin"].difference_high or 0) > 0
+    text = leaderboard(SEEDS).render("markdown", show="differences")
+    assert "| **97.00 ±" in text and "| **-0.10 ±" in text and "| -17.00 ±" in text
+
+
+def test_where_less_is_better_the_least_is_first() -> None:
+    made = [record(name, tap="samples", protocol="generative", seed=seed, metrics={"kl_to_uniform": score + seed / 1e5})
+            for name, score in (("near", 0.1), ("far", 2.0)) for seed in range(5)]  # fmt: skip
+    near, far = leaderboard(made).rows
+    assert (near.encoder, near.rank_low, near.rank_high, near.interval_over) == ("near", 1, 1, "seeds")
+    assert (far.rank_low, far.tie, far.difference) == (2, 2, pytest.approx(1.9))
+    assert 1.8 < (far.difference_low or 0) < 1.9 < (far.difference_high or 0) < 2
+    alone = leaderboard(made[:1]).rows[0]
+    assert (alone.rank_low, alone.tie, alone.low, alone.interval_over) == (None, None, None, None)
+
+
+# ---- choosing ---------------------------------------------------------------------------------------------------
+
+
+CHOICE = [*BOARD, record("bigan", 0.7, tap="penultimate"), record("pca", 0.9, dataset="digits", tap="components")]
+
+
+def test_controls_stay_whatever_is_chosen() -> None:
+    board = leaderboard(CHOICE)
+    assert encoders_of(board.select(encoders=["aae"])) == ["aae", "pca", "pixels"]
+    assert encoders_of(board.select(taps=["penultimate"])) == [
+        "aae",
+        "bigan",
+        "pca",
+        "pixels",
+    ]  # aae failed before taps
+    assert {row.tap for row in board.select(taps=["penultimate"]).rows} == {"components", "penultimate", "pixels", None}
+    assert encoders_of(board.select(encoders=["aae"], datasets=["mnist5k"])) == ["aae", "pixels"]
+
+
+def test_choosing_changes_no_number() -> None:
+    board = leaderboard(CHOICE)
+    chosen = board.select(encoders=["aae"], protocols=["linear"])
+    assert set(protocols_of(chosen)) == {None, "linear@1"}
+    assert all(row in board.rows for row in chosen.rows)
+    assert board.select() == board
+
+
+def test_lines_are_sorted_by_a_protocol_a_name_or_the_time() -> None:
+    board = leaderboard(BOARD)
+    for by, wanted in {
+        "linear": ["pixels", "bigan", "aae"], "knn@1": ["pixels", "bigan", "aae"], "top1": ["pixels", "bigan", "aae"],
+        "encoder": ["aae", "bigan", "pixels"], "training": ["pixels", "aae", "bigan"],
+    }.items():  # fmt: skip
+        rows = board.select(sort=by).rows
+        assert list(dict.fromkeys(row.encoder for row in rows if row.status == "done")) == wanted
+        assert rows[-1].status == "failed"
+        assert sorted(map(repr, rows)) == sorted(map(repr, board.rows))
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"encoders": ["bigann"]}, r"no encoder 'bigann' in these results \(did you mean 'bigan'\?\)"),
+        ({"taps": ["conv"]}, "no tap 'conv' in these results"),
+        ({"protocols": ["linear@2"]}, r"\(did you mean 'linear@1'\?\)"),
+        ({"datasets": ["cifar10"]}, "there are digits, mnist5k"),
+        ({"sort": "quality"}, "no column 'quality' in these results"),
+    ],
+)
+def test_names_that_no_row_has_are_said_with_those_there_are(choice: dict[str, t.Any], message: str) -> None:
+    with pytest.raises(Unknown, match=message):
+        leaderboard(CHOICE).select(**choice)
