@@ -62,7 +62,7 @@ class Row:
     interval_over: str | None  # "seeds and images", "images" or "seeds": what may be new; one seed is that one model
     rank_low: int | None  # the best that it may have among the rows of its table and protocol; None: nothing is known
     rank_high: int | None
-    tie: int | None  # 1: the best, and what cannot be told from it
+    tie: int | None  # 1: no row is told to be better; 2: none is but those of 1; and so on
     difference: float | None  # of the mean to the best one; better is positive only where lower is better
     difference_low: float | None  # its interval, which holds together with all others of its column in 95 %
     difference_high: float | None
@@ -432,7 +432,7 @@ class _Line:
     tap: str = ""
     labels: str = ""  # that it saw
     scores: tuple[tuple[str, ...], ...] = ()  # of each column a score, and a rank where the column tells ranks
-    best: tuple[bool, ...] = ()  # or cannot be told from it
+    best: tuple[bool, ...] = ()  # no row of the column is told to be better
     seeds: str = ""
     fit_seconds: str = ""
     failure: str = ""
@@ -443,7 +443,7 @@ class _Line:
         return [self.tap, *([self.labels] if self.labels else []), *sum(self.scores, ()), self.seeds, self.fit_seconds]
 
     def written(self, escape: t.Callable[[str], str], bold: str) -> list[str]:
-        """The same in some format, where `bold` prints the scores of what may be the best."""
+        """The same in some format, where `bold` prints the scores of what may be best."""
         scores = [
             [bold.replace("CELL", escape(cell[0])) if best else escape(cell[0]), *cell[1:]]
             for cell, best in zip(self.scores, self.best)
@@ -575,7 +575,7 @@ def _legend(rows: list[Row], show: Show) -> str:
     if show == "differences":
         legend += " Below the best are differences to it, ± half an interval that holds for all of a column at once."
     legend += (
-        " Rank: where a row may stand, every pair of a column compared (Holm, 5 %); bold: cannot be told from the best."
+        " Rank: where a row may stand, every pair of a column compared (Holm, 5 %); bold: perhaps the first."
     )
     legend += " `frostbench compare` sees smaller differences. Seconds: mean over seeds."
     if any(row.is_control for row in rows):

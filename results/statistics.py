@@ -131,7 +131,7 @@ class Ranking:
 
     low: Integers  # the best rank that a row may have, 1 being the best
     high: Integers  # the worst
-    tie: Integers  # 1 for the best and what cannot be told from it, 2 for the best of the rest and what ..., and so on
+    tie: Integers  # 1: no row is better; 2: none is but those of 1; and so on
     difference: Floats  # to the best mean, at most 0
     difference_low: Floats  # simultaneous intervals
     difference_high: Floats
@@ -163,10 +163,10 @@ def ranking(scores: Scores, confidence: float = 0.95) -> Ranking:
             break
         apart = found
     tie = np.zeros(count, np.int64)
-    while (left := order[tie[order] == 0]).size:
-        leader = np.full(len(left), left[0])
-        tied = scores.mean[leader] - scores.mean[left] <= scores.below(leader, left, level)
-        tie[left[tied]] = tie.max() + 1
+    while not tie.all():
+        left = tie == 0
+        left[lower[better & left[upper]]] = False
+        tie[left] = tie.max() + 1
     best, everyone, together = np.full(count, order[0]), np.arange(count), 1 - (1 - confidence) / pairs
     to_best = scores.mean - scores.mean[best]
     low = to_best - scores.below(everyone, best, together)
