@@ -51,6 +51,7 @@ OF_PROTOCOL = "Its name, or '{name: knn, k: 20}'."
 ExportFormat = t.Literal["safetensors", "torch.export", "onnx"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
 Show = t.Literal["scores", "differences"]
+Compared = t.Literal["table", "markdown", "json"]
 
 
 class Section(enum.StrEnum):  # typer takes no list of literals
@@ -177,6 +178,27 @@ def leaderboard(
         _print(board.render(format_, show=show))
     for path, problem in contents.damaged:
         _say(f"not used: {path}: {problem}")
+
+
+@app.command()
+def compare(
+    first: t.Annotated[str, typer.Argument(help="A row: bigan/code, or pixels; or behind a directory.")],
+    second: t.Annotated[str, typer.Argument(help="Another.")],
+    directory: Directory = Path("runs"),
+    protocol: t.Annotated[list[str], typer.Option(help="Only these: linear, or linear@2.")] = [],  # noqa: B006
+    dataset: t.Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
+    format_: t.Annotated[Compared, typer.Option("--format", help="How to write it.")] = "table",
+    pictures: t.Annotated[Path, typer.Option(help="Images won and lost in the first column.")] = Path("compare.png"),
+    data_root: DataRoot = None,
+) -> None:
+    """Compare two rows image by image: difference, interval, p, and which images are won and lost."""
+    from bench import won_and_lost
+    from results import comparison
+
+    found = comparison.compare(first, second, directory, protocols=protocol, datasets=dataset)
+    width, colour = _terminal()
+    _print(comparison.render(found, format_, width=width, colour=colour))
+    _say(won_and_lost.draw(found[0], pictures, data_root))
 
 
 @app.command()
@@ -423,6 +445,7 @@ def _status(error: Exception) -> int:
         "bench.catalogue": ("UnknownName", USAGE),
         "results.store": ("StoreError", USAGE),
         "results.leaderboard": ("Unknown", USAGE),
+        "results.comparison": ("Incomparable", USAGE),
         "encoders.base": ("EncoderError", USAGE),
         "protocols.base": ("ProtocolError", USAGE),
         "bench.formats": ("DataError", DATA),

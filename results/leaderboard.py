@@ -173,12 +173,12 @@ def leaderboard(records: t.Iterable[Record]) -> Leaderboard:
     A seed counts once in a cell: if several runs claim it, the newest does.
     """
     oldest_first = sorted(records, key=lambda record: (record.provenance.started, record.key))
-    known = {_dataset(record): record.fingerprint for record in oldest_first if record.fingerprint}
+    known = {dataset_name(record): record.fingerprint for record in oldest_first if record.fingerprint}
     tables: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in oldest_first:  # a run can fail before its data is known: it then stands with its namesakes
-        name = _dataset(record)
+        name = dataset_name(record)
         tables[name, record.fingerprint or known.get(name, "")].append(record)
-    shown = _told_apart({table: (table[0], {"data": table[1][:12]}) for table in tables})
+    shown = told_apart({table: (table[0], {"data": table[1][:12]}) for table in tables})
     sections = [
         (
             shown[table],
@@ -193,10 +193,10 @@ def leaderboard(records: t.Iterable[Record]) -> Leaderboard:
 
 def _ranked(dataset: str, records: list[Record]) -> list[Row]:
     """The rows of one section of a table."""
-    encoded = [(_encoder_key(record), record) for record in records]
-    encoders = _told_apart({key: (record.label, _encoder_facts(record)) for key, record in encoded})
-    done = [(key, _protocol_key(one), one) for key, one in encoded if one.status == "done" and one.metrics]
-    protocols = _told_apart({key: (_versioned(record), _protocol_facts(record)) for _, key, record in done})
+    encoded = [(encoder_key(record), record) for record in records]
+    encoders = told_apart({key: (record.label, encoder_facts(record)) for key, record in encoded})
+    done = [(key, protocol_key(one), one) for key, one in encoded if one.status == "done" and one.metrics]
+    protocols = told_apart({key: (versioned(record), protocol_facts(record)) for _, key, record in done})
     cells: dict[Cell, list[Record]] = defaultdict(list)
     for encoder, protocol, record in done:
         for metric in record.metrics if _is_of_samples(record) else [next(iter(record.metrics))]:
@@ -320,34 +320,34 @@ def _row(
     )
 
 
-def _dataset(record: Record) -> str:
+def dataset_name(record: Record) -> str:
     limit = f" (limit {record.limit})" if record.limit is not None else ""
     return record.dataset + limit + (" (validation)" if record.split == "validation" else "")
 
 
-def _versioned(record: Record) -> str:
+def versioned(record: Record) -> str:
     return f"{record.protocol_label}@{record.protocol_version}"
 
 
-def _encoder_facts(record: Record) -> dict[str, Json]:
+def encoder_facts(record: Record) -> dict[str, Json]:
     """What moves an encoder's numbers besides data and seed."""
     made = {"method": record.encoder, "version": record.encoder_version, "precision": record.provenance.precision}
     return record.params | made
 
 
-def _protocol_facts(record: Record) -> dict[str, Json]:
+def protocol_facts(record: Record) -> dict[str, Json]:
     return record.protocol_params | {"protocol": record.protocol}
 
 
-def _encoder_key(record: Record) -> tuple[str, str]:
-    return record.label, _json(_encoder_facts(record))
+def encoder_key(record: Record) -> tuple[str, str]:
+    return record.label, _json(encoder_facts(record))
 
 
-def _protocol_key(record: Record) -> tuple[str, str]:
-    return _versioned(record), _json(_protocol_facts(record))
+def protocol_key(record: Record) -> tuple[str, str]:
+    return versioned(record), _json(protocol_facts(record))
 
 
-def _told_apart(things: dict[Key, tuple[str, dict[str, Json]]]) -> dict[Key, str]:
+def told_apart(things: dict[Key, tuple[str, dict[str, Json]]]) -> dict[Key, str]:
     """A name for each thing: its own, and for namesakes the facts in which they differ."""
     namesakes: dict[str, list[Key]] = defaultdict(list)
     for key, (name, _) in things.items():
@@ -574,9 +574,7 @@ def _legend(rows: list[Row], show: Show) -> str:
         legend += "over new seeds (wide for 2, none for 1)."
     if show == "differences":
         legend += " Below the best are differences to it, ± half an interval that holds for all of a column at once."
-    legend += (
-        " Rank: where a row may stand, every pair of a column compared (Holm, 5 %); bold: perhaps the first."
-    )
+    legend += " Rank: where a row may stand, every pair of a column compared (Holm, 5 %); bold: perhaps the first."
     legend += " `frostbench compare` sees smaller differences. Seconds: mean over seeds."
     if any(row.is_control for row in rows):
         legend += " (control) marks what a learned encoder has to beat."

@@ -34,3 +34,14 @@ def table(
     console.print(grid)
     printed = t.cast(io.StringIO, console.file).getvalue()
     return "\n".join(line.rstrip() for line in printed.splitlines()) + "\n"
+
+
+def markdown(words: t.Sequence[str], header: t.Sequence[str], rows: t.Sequence[t.Sequence[str]]) -> str:
+    """The same in Markdown."""
+
+    def escape(cell: str) -> str:
+        return "".join(f"\\{one}" if one in "\\`*_[]<>|~#" else one for one in cell)
+
+    rule = ["---" if name in words else "---:" for name in header]
+    lines = [map(escape, header), rule, *(map(escape, row) for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

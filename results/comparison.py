@@ -1,0 +1,352 @@
+"""Two rows of a leaderboard on the same test images: what one gets right and the other does not, from the predictions.
+
+A name is a label and a tap (`bigan/code`), a label alone where it has one tap, and may stand behind a directory
+(`runs/mnist/bigan/code`), so that rows of two directories can be compared. Only what was judged on the same images by
+the same version and settings of a protocol is compared.
+"""
+
+import dataclasses
+import difflib
+import io
+import json
+import math
+import textwrap
+import typing as t
+import zipfile
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from results import store, text
+from results.leaderboard import (
+    dataset_name,
+    encoder_facts,
+    encoder_key,
+    protocol_facts,
+    protocol_key,
+    told_apart,
+    versioned,
+)
+from results.record import Json, Record
+from results.statistics import (
+    Components,
+    Estimate,
+    components,
+    hierarchical_bootstrap,
+    holm,
+    mcnemar,
+    mcnemar_over_seeds,
+)
+
+Format = t.Literal["table", "markdown", "json"]
+Column = tuple[str, str, str]  # dataset with limit and split, its fingerprint, protocol with version and settings
+Answers = dict[int, np.ndarray[t.Any, np.dtype[np.bool_]]]  # of each seed (images,), whether it got them right
+Counts = np.ndarray[t.Any, np.dtype[np.int64]]
+
+
+class Incomparable(Exception):
+    """Two names that do not name two rows with something in common; the message says what there is."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One seed's model of either row: McNemar's test."""
+
+    seed: int
+    other_seed: int
+    won: int  # images that the first alone got right
+    lost: int
+    p: float  # corrected for all pairs of all columns (Holm)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row against another in one column. Fractions in 0..1; p-values are corrected for all columns (Holm)."""
+
+    dataset: str  # with limit and split
+    record: Record  # one of the first's, which names the data
+    protocol: str
+    first: str
+    second: str
+    means: tuple[float, float]
+    difference: Estimate
+    over: str  # what may be new: "images", or "seeds and images"
+    images_p: float  # of these trained models on new images: McNemar's over all pairs of seeds
+    pairs: tuple[Pair, ...]
+    variances: tuple[Components, Components]
+    seeds: tuple[int, int]
+    right: Counts = field(repr=False, compare=False)  # (2, images): how many seeds of each got the image right
+
+    @property
+    def net(self) -> np.ndarray[t.Any, np.dtype[np.float64]]:
+        """(images,): by which share more of the first's seeds are right than of the second's."""
+        share: np.ndarray[t.Any, np.dtype[np.float64]] = self.right[0] / self.seeds[0] - self.right[1] / self.seeds[1]
+        return share
+
+    @property
+    def won(self) -> int:
+        return int((self.net > 0).sum())
+
+    @property
+    def lost(self) -> int:
+        return int((self.net < 0).sum())
+
+    def deviations(self, side: int) -> tuple[float, float | None]:
+        """How an accuracy of the first or the second varies over test sets, and over seeds; None where it has one."""
+        variance, images = self.variances[side], self.right.shape[1]
+        over_seeds = math.sqrt(variance.seed + variance.answer / images) if self.seeds[side] > 1 else None
+        return math.sqrt((variance.image + variance.answer) / images), over_seeds
+
+    def plain(self) -> dict[str, Json]:
+        """As JSON has it."""
+        return {
+            "dataset": self.dataset, "protocol": self.protocol, "first": self.first, "second": self.second,
+            "seeds": list(self.seeds), "images": self.right.shape[1], "means": list(self.means),
+            "difference": self.difference.mean, "low": self.difference.low, "high": self.difference.high,
+            "p": self.difference.p, "over": self.over, "images_p": self.images_p, "won": self.won, "lost": self.lost,
+            "pairs": [vars(pair) for pair in self.pairs],
+            "deviation_over_test_sets": [self.deviations(0)[0], self.deviations(1)[0]],
+            "deviation_over_seeds": [self.deviations(0)[1], self.deviations(1)[1]],
+        }  # fmt: skip
+
+
+def compare(
+    first: str, second: str, directory: Path, *, protocols: t.Collection[str] = (), datasets: t.Collection[str] = ()
+) -> list[Comparison]:
+    """The first row against the second in every column that both have, or in those of these names.
+
+    Raises Incomparable for names that name no two such rows, StoreError for a directory or predictions that cannot be
+    read.
+    """
+    one, two = _find(first, directory), _find(second, directory)
+    if one == two:
+        raise Incomparable(f"{first!r} and {second!r} are the same row; name two")
+    shared = {column: one.example(column) for column in sorted(one.columns) if column in two.columns}
+    if not shared:
+        raise Incomparable(f"{one.name} and {two.name} were judged on nothing in common: {one.told}; {two.told}")
+    chosen = {
+        column: record
+        for column, record in shared.items()
+        if (not protocols or {record.protocol_label, versioned(record)} & set(protocols))
+        and (not datasets or {record.dataset, dataset_name(record)} & set(datasets))
+    }
+    if not chosen:
+        wanted = ", ".join([*protocols, *datasets])
+        raise Incomparable(f"{one.name} and {two.name} have nothing of {wanted} in common: {one.told}; {two.told}")
+    shown = told_apart({column: (versioned(record), protocol_facts(record)) for column, record in shared.items()})
+    names = (first, second) if one.name == two.name else (one.name, two.name)  # of two directories
+    compared = [
+        _compared(shown[column], record, names, one.answers(column), two.answers(column))
+        for column, record in chosen.items()
+    ]
+    return _corrected(compared)
+
+
+# ---- names to rows ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The newest record of each seed in each column, with the directory of its run."""
+
+    name: str
+    columns: dict[Column, dict[int, tuple[Record, Path]]]
+
+    def example(self, column: Column) -> Record:
+        return next(iter(self.columns[column].values()))[0]
+
+    def answers(self, column: Column) -> Answers:
+        """Raises StoreError for predictions that are not what was scored."""
+        return {seed: _correct(*made) for seed, made in sorted(self.columns[column].items())}
+
+    @property
+    def told(self) -> str:
+        judged = {f"{versioned(one)} on {dataset_name(one)}": None for one in map(self.example, self.columns)}
+        return f"{self.name} has {', '.join(judged)}"
+
+
+def _find(name: str, directory: Path) -> _Row:
+    """The row of a name, in the directory that it begins with or else in this one."""
+    place, rest = _split(name, directory)
+    contents = store.read_store(place)
+    done = [record for record in contents.records if record.predictions and "top1" in record.metrics]
+    if not done:
+        raise Incomparable(f"{place} has no row with a prediction for every test image")
+    encoders = told_apart({encoder_key(record): (record.label, encoder_facts(record)) for record in done})
+    runs = {(run.parent.parent.name, run.name): run for run in (path.parents[2] for path in contents.whole)}
+    rows: dict[tuple[str, str], dict[Column, dict[int, tuple[Record, Path]]]] = defaultdict(lambda: defaultdict(dict))
+    for record in sorted(done, key=lambda record: record.provenance.started):
+        run = runs[record.label, f"seed{record.seed}-{record.key}"]
+        column = (dataset_name(record), record.fingerprint, repr(protocol_key(record)))
+        rows[encoders[encoder_key(record)], str(record.tap)][column][record.seed] = record, run
+    full = {f"{label}/{tap}": label for label, tap in rows}
+    short = {label: [one for one in full if full[one] == label] for label in full.values()}
+    if len(short) == 1:  # a path can end in the label's directory
+        short |= {tap: [f"{label}/{tap}"] for label, tap in rows} | {"": list(full)}
+    meant = [rest] if rest in full else short.get(rest, [])
+    if len(meant) == 1:
+        return _Row(meant[0], {key: dict(seeds) for key, seeds in rows[_parts(meant[0], full)].items()})
+    if meant:
+        raise Incomparable(f"{name!r} has several taps; wanted one of {', '.join(meant)}")
+    close = difflib.get_close_matches(rest, [*full, *short], 1)
+    near = f" (did you mean {close[0]!r}?)" if close else ""
+    raise Incomparable(f"no row {rest!r} in {place}{near}; there are {', '.join(sorted(full))}")
+
+
+def _parts(name: str, labels: dict[str, str]) -> tuple[str, str]:
+    return labels[name], name.removeprefix(f"{labels[name]}/")
+
+
+def _split(name: str, directory: Path) -> tuple[Path, str]:
+    """The longest directory with results that a name begins with, and what follows; else `directory` and the name."""
+    parts = name.split("/")
+    for end in range(len(parts), 0, -1):
+        beginning = "/".join(parts[:end])
+        if beginning.strip("/") and Path(beginning).is_dir() and next(Path(beginning).rglob("scores/*/*.json"), None):
+            return Path(beginning), "/".join(parts[end:])
+    return directory, name
+
+
+def _correct(record: Record, run: Path) -> np.ndarray[t.Any, np.dtype[np.bool_]]:
+    path = run / str(record.predictions)
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+            correct: np.ndarray[t.Any, np.dtype[np.bool_]] = np.asarray(kept["predicted"] == kept["label"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise store.StoreError(f"{path}: the predictions cannot be read: {error}") from error
+    if correct.shape != (record.test_images,) or not math.isclose(correct.mean(), record.metrics["top1"], abs_tol=1e-9):
+        share = f"{100 * record.metrics['top1']:.2f} % of {record.test_images:,} images"
+        raise store.StoreError(f"{path}: these are not the predictions of its record, which has {share} right")
+    return correct
+
+
+# ---- answers to numbers -----------------------------------------------------------------------------------------
+
+
+def _compared(protocol: str, record: Record, names: tuple[str, str], first: Answers, second: Answers) -> Comparison:
+    """A comparison whose p-values are not corrected yet.
+
+    Seeds of the same number meet in McNemar's tests; of rows with none in common, in their order.
+    """
+    common = [seed for seed in first if seed in second]
+    meeting = list(zip(common, common)) or list(zip(first, second))
+    correct, other = np.stack(list(first.values())), np.stack(list(second.values()))
+    ones, twos = np.stack([first[seed] for seed, _ in meeting]), np.stack([second[seed] for _, seed in meeting])
+    images_p = mcnemar_over_seeds(ones, twos)
+    estimate, over = hierarchical_bootstrap(correct, other), "seeds and images"
+    if len(correct) == len(other) == 1:
+        estimate, over = dataclasses.replace(estimate, p=images_p), "images"
+    pairs = []
+    for (seed, other_seed), one, two in zip(meeting, ones, twos):
+        won, lost = int((one & ~two).sum()), int((two & ~one).sum())
+        pairs.append(Pair(seed, other_seed, won, lost, mcnemar(won, lost)))
+    return Comparison(
+        dataset_name(record), record, protocol, *names, (float(correct.mean()), float(other.mean())),
+        estimate, over, images_p, tuple(pairs), (components(correct), components(other)),
+        (len(correct), len(other)), np.stack([correct.sum(0), other.sum(0)]),
+    )  # fmt: skip
+
+
+def _corrected(compared: list[Comparison]) -> list[Comparison]:
+    differences = holm([one.difference.p for one in compared])
+    images = holm([one.images_p for one in compared])
+    pairs = iter(holm([pair.p for one in compared for pair in one.pairs]))
+    return [
+        dataclasses.replace(
+            one,
+            difference=dataclasses.replace(one.difference, p=p),
+            images_p=images_p,
+            pairs=tuple(dataclasses.replace(pair, p=next(pairs)) for pair in one.pairs),
+        )
+        for one, p, images_p in zip(compared, differences, images)
+    ]
+
+
+# ---- comparisons to text ----------------------------------------------------------------------------------------
+
+
+HEADER = ("dataset", "protocol", "first", "second", "difference", "95 % interval", "p", "won", "lost")
+PAIRS = ("dataset", "protocol", "seeds", "won", "lost", "p")
+SPREAD = ("dataset", "protocol", "row", "over test sets", "over seeds")
+WORDS = ("dataset", "protocol", "seeds", "row")
+
+
+def render(
+    comparisons: t.Sequence[Comparison], format: Format, *, width: int | None = None, colour: bool = False
+) -> str:
+    """The comparisons as text that ends with a newline: fractions in `json`, else percent and points."""
+    if format == "json":
+        return json.dumps([one.plain() for one in comparisons], indent=2, ensure_ascii=False) + "\n"
+    title = f"{comparisons[0].first} (first) against {comparisons[0].second} (second)"
+    spread = [
+        [
+            one.dataset,
+            one.protocol,
+            name,
+            *("-" if part is None else f"{100 * part:.2f}" for part in one.deviations(side)),
+        ]
+        for one in comparisons
+        for side, name in enumerate((one.first, one.second))
+    ]
+    tables = [
+        ("", HEADER, [_cells(one) for one in comparisons]),
+        (
+            "McNemar's exact test of each pair of seeds:",
+            PAIRS,
+            [_pair(one, pair) for one in comparisons for pair in one.pairs],
+        ),
+        ("The standard deviation of one accuracy, in points:", SPREAD, spread),
+    ]
+    verdicts, legend = [_verdict(one) for one in comparisons], _legend(comparisons)
+    if format == "markdown":
+        (_, first), *others = [(about, text.markdown(WORDS, header, rows)) for about, header, rows in tables]
+        return "\n".join([f"**{title}**\n", first, *(f"{one}\n" for one in [*verdicts, legend]),
+                          *(f"{about}\n\n{rows}" for about, rows in others)])  # fmt: skip
+    (_, first), *others = [
+        (about, text.table(WORDS, header, rows, width=width, colour=colour)) for about, header, rows in tables
+    ]
+    prose = [textwrap.fill(one, min(width or 100, 100), break_on_hyphens=False) for one in [*verdicts, "", legend]]
+    return "\n".join([title, first, *prose, *(f"\n{about}\n{rows}" for about, rows in others)]).rstrip("\n") + "\n"
+
+
+def _cells(one: Comparison) -> list[str]:
+    found = one.difference
+    return [
+        one.dataset, one.protocol, f"{100 * one.means[0]:.2f}", f"{100 * one.means[1]:.2f}", f"{100 * found.mean:+.2f}",
+        f"{100 * found.low:+.2f} to {100 * found.high:+.2f}", _p(found.p), str(one.won), str(one.lost),
+    ]  # fmt: skip
+
+
+def _pair(one: Comparison, pair: Pair) -> list[str]:
+    seeds = str(pair.seed) if pair.seed == pair.other_seed else f"{pair.seed} and {pair.other_seed}"
+    return [one.dataset, one.protocol, seeds, str(pair.won), str(pair.lost), _p(pair.p)]
+
+
+def _verdict(one: Comparison) -> str:
+    """A sentence that says which models it speaks of."""
+    better, worse = (one.first, one.second) if one.difference.mean > 0 else (one.second, one.first)
+    where, told = f"{one.dataset}, {one.protocol}", f"{better} is better than {worse}"
+    if one.over == "images":
+        said = told if one.difference.p <= 0.05 else "no difference can be told"
+        return f"{where}: {said} of these two models on new images; one seed tells nothing of others."
+    if one.difference.p <= 0.05:
+        return f"{where}: {told}, with new seeds on new images."
+    models = f"; of these trained models {told} on new images (p {_p(one.images_p)})" * (one.images_p <= 0.05)
+    return f"{where}: no difference can be told with new seeds on new images{models}."
+
+
+def _legend(comparisons: t.Sequence[Comparison]) -> str:
+    legend = "Top1 in percent, differences in points. Interval: a bootstrap over images, paired"
+    if any(one.over != "images" for one in comparisons):
+        legend += ", and over the seeds of rows with two or more; p of its difference being 0."
+    else:
+        legend += "; p: McNemar's exact test."
+    legend += " p-values are corrected for the number of columns (Holm)." * (len(comparisons) > 1)
+    legend += " Won and lost: images that more of the first's seeds got right, or fewer."
+    return legend
+
+
+def _p(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"

@@ -1,0 +1,223 @@
+"""Two rows compared image by image, from files made here with answers known by hand."""
+
+import io
+import json
+import sys
+import typing as t
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench import data
+from bench.__main__ import main
+from results import store
+from results.comparison import Incomparable, compare, render
+from results.record import Provenance, Record
+
+IMAGES = 360  # of the test set of digits
+
+
+def put(directory: Path, label: str, correct: t.Sequence[t.Any], tap: str = "code", **changes: t.Any) -> None:
+    """A row's records and predictions, a seed for each array of right and wrong answers."""
+    for seed, right in enumerate(correct):
+        truth = np.arange(len(right)) % 10
+        predicted = np.where(right, truth, (truth + 1) % 10)
+        run = store.run_directory(directory, label, "digits", seed + changes.get("first_seed", 0), "0" * 16)
+        made = {"commit": None, "dirty": None, "versions": {}, "device": "Test", "threads": 1}
+        about: dict[str, t.Any] = {
+            "suite": "s", "key": "0" * 16, "dataset": "digits", "split": "test", "limit": None, "fingerprint": "f" * 16,
+            "train_images": 10, "test_images": len(right), "encoder": label, "label": label, "params": {},
+            "encoder_version": 1, "is_control": False, "status": "done", "tap": tap, "dimensions": 2,
+            "protocol": "linear", "protocol_label": "linear", "protocol_params": {}, "protocol_version": 1,
+            "metrics": {"top1": float(np.mean(right))}, "seconds": {},
+            "provenance": Provenance(**made, precision="float32", started="2025-01-01T00:00:00Z"),
+        } | {name: value for name, value in changes.items() if name != "first_seed"}  # fmt: skip
+        name = f"{about['protocol_label']}@{about['protocol_version']}"
+        predictions = run.predictions(tap, name)
+        buffer = io.BytesIO()
+        np.savez(buffer, predicted=predicted, label=truth)
+        store.replace(predictions, buffer.getvalue())
+        record = Record(
+            **about,
+            seed=seed + changes.get("first_seed", 0),
+            predictions=predictions.relative_to(run.path).as_posix(),
+        )
+        store.publish_record(run.record(tap, name), record)
+
+
+def answers(wrong: t.Iterable[int]) -> t.Any:
+    right = np.ones(IMAGES, bool)
+    right[list(wrong)] = False
+    return right
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """good: wrong on images 0-3. bad: on 4-43; its second seed on 4-53. two: good again, with another tap."""
+    directory = tmp_path / "runs"
+    put(directory, "good", [answers(range(4))] * 2)
+    put(directory, "bad", [answers(range(4, 44)), answers(range(4, 54))], tap="last")
+    put(directory, "two", [answers(range(4))])
+    put(directory, "two", [answers(range(5))], tap="last")
+    return directory
+
+
+def test_what_is_won_and_lost_is_known(runs: Path) -> None:
+    (found,) = compare("good", "bad", runs)
+    assert (found.first, found.second, found.won, found.lost) == ("good/code", "bad/last", 50, 4)
+    assert found.means == pytest.approx((1 - 4 / IMAGES, 1 - 45 / IMAGES))
+    assert found.difference.mean == pytest.approx(41 / IMAGES)
+    assert [(pair.won, pair.lost) for pair in found.pairs] == [(40, 4), (50, 4)]
+    assert np.flatnonzero(found.net < 0).tolist() == [0, 1, 2, 3]
+    assert found.right[:, 50].tolist() == [2, 1]
+    assert found.over == "seeds and images"
+    assert found.deviations(0)[1] == 0
+
+
+def test_the_other_way_round_is_the_same_with_other_signs(runs: Path) -> None:
+    (one,), (two,) = compare("good", "bad", runs), compare("bad", "good", runs)
+    assert two.difference.mean == pytest.approx(-one.difference.mean)
+    assert (two.won, two.lost) == (one.lost, one.won)
+    assert two.images_p == pytest.approx(one.images_p)
+
+
+def test_one_seed_of_each_is_mcnemars_test_and_speaks_of_these_models(runs: Path) -> None:
+    put(runs, "alone", [answers(range(4, 12))])
+    (found,) = compare("two/code", "alone", runs)
+    assert found.over == "images"
+    assert found.difference.p == pytest.approx(2 * sum([1, 12, 66, 220, 495]) / 2**12)  # 8 against 4 of 12
+    assert "no difference can be told of these two models" in render([found], "table")
+
+
+def test_several_columns_are_corrected_together(runs: Path) -> None:
+    for label, wrong in (("good", range(4)), ("bad", range(4, 16))):
+        tap = "code" if label == "good" else "last"
+        put(runs, label, [answers(wrong)] * 2, tap=tap, protocol="knn", protocol_label="knn", protocol_version=2)
+    found = compare("good", "bad", runs)
+    assert [one.protocol for one in found] == ["knn@2", "linear@1"]
+    knn, linear = (compare("good", "bad", runs, protocols=[name])[0] for name in ("knn", "linear@1"))
+    assert [one.images_p for one in found] == pytest.approx([knn.images_p, 2 * linear.images_p])  # 12 to 4, 50 to 4
+    smallest = min(pair.p for one in found for pair in one.pairs)
+    assert smallest == pytest.approx(2 * min(pair.p for pair in linear.pairs))  # of 4 pairs, not of 2
+
+
+def test_rows_of_two_directories_and_paths_can_be_named(runs: Path, tmp_path: Path) -> None:
+    put(tmp_path / "other", "good", [answers(range(40))])
+    (found,) = compare(f"{runs}/good", f"{tmp_path}/other/good/code", tmp_path / "nowhere")
+    assert (found.won, found.lost) == (36, 0)
+    assert found.second == f"{tmp_path}/other/good/code"  # the same label twice would tell nothing
+    assert compare("good", f"{runs}/two/last", runs)[0].second == "two/last"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("two", "bad", "'two' has several taps; wanted one of two/code, two/last"),
+        ("god", "bad", r"no row 'god' in .*runs \(did you mean 'good'\?\); there are bad/last, good/code"),
+        ("good", "good/code", "are the same row; name two"),
+        ("", "bad", "no row ''"),
+        ("good/code/more", "bad", "no row 'good/code/more'"),
+    ],
+)
+def test_names_that_name_no_two_rows_are_explained(runs: Path, first: str, second: str, message: str) -> None:
+    with pytest.raises(Incomparable, match=message):
+        compare(first, second, runs)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"protocol_version": 2}, {"fingerprint": "e" * 16}, {"limit": 360}, {"protocol_params": {"strength": 1}}],
+)
+def test_versions_settings_subsets_and_other_data_are_never_compared(runs: Path, changes: dict[str, t.Any]) -> None:
+    put(runs, "other", [answers(range(9))], **changes)
+    with pytest.raises(Incomparable, match="good/code and other/code were judged on nothing in common"):
+        compare("good", "other", runs)
+
+
+def test_a_protocol_that_is_not_shared_is_named(runs: Path) -> None:
+    with pytest.raises(Incomparable, match="nothing of knn in common: good/code has linear@1 on digits"):
+        compare("good", "bad", runs, protocols=["knn"])
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn", "other", "short"])
+def test_predictions_that_are_not_what_was_scored_are_refused(runs: Path, damage: str) -> None:
+    (path, *_) = sorted(runs.glob("good/*/*/predictions/code/*.npz"))
+    if damage == "gone":
+        path.unlink()
+    elif damage == "torn":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        rows = IMAGES if damage == "other" else 10
+        np.savez(path, predicted=np.zeros(rows, int), label=np.zeros(rows, int))
+    with pytest.raises(store.StoreError, match="predictions"):
+        compare("good", "bad", runs)
+
+
+def test_formats(runs: Path) -> None:
+    found = compare("good", "bad", runs)
+    (told,) = json.loads(render(found, "json"))
+    assert (told["won"], told["lost"], told["seeds"], told["images"]) == (50, 4, [2, 2], IMAGES)
+    assert told["low"] < told["difference"] < told["high"]
+    table = render(found, "table", width=100)
+    assert max(map(len, table.splitlines())) <= 100
+    assert "good/code (first) against bad/last (second)" in table
+    assert "+11.39" in table
+    markdown = render(found, "markdown")
+    assert "| digits | linear@1 | 98.89 | 87.50 | +11.39 |" in markdown
+    assert markdown.count("\n| --- |") == 3
+
+
+# ---- the command ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frostbench(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> t.Callable[..., tuple[int, str, str]]:
+    monkeypatch.chdir(runs.parent)
+    monkeypatch.setenv("FROSTBENCH_CACHE", str(runs.parent / "cache"))
+    monkeypatch.delenv("FROSTBENCH_DATA", raising=False)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        else:
+            status = 0
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+def test_without_the_data_the_numbers_are_still_told(frostbench: t.Callable[..., tuple[int, str, str]]) -> None:
+    status, out, err = frostbench("compare", "good", "bad")
+    assert status == 0
+    assert "good/code is better than bad/last" in out
+    assert "no pictures: digits has other images here than when it was judged" in err
+    assert not Path("compare.png").exists()
+
+
+def test_images_won_and_lost_are_drawn(runs: Path, frostbench: t.Callable[..., tuple[int, str, str]]) -> None:
+    digits = data.load("digits")
+    put(runs, "a", [answers(range(4))], fingerprint=digits.fingerprint)
+    put(runs, "b", [answers(range(4, 44))], fingerprint=digits.fingerprint)
+    status, _, err = frostbench("compare", "a", "b", "--pictures", "won.png", "--format", "json")
+    assert status == 0
+    assert "won.png shows 40 images won, 4 lost, digits, linear@1" in err
+    drawn = np.asarray(Image.open("won.png").convert("L"))
+    lost = digits.test.images[3, 0]  # the last of the four that were lost: kept sharp, so its pixels are in the picture
+    enlarged = lost.repeat(9, 0).repeat(9, 1)
+    places = [(y, x) for x in range(8, 8 + 80 * 4, 80) for y in range(drawn.shape[0] - 72)]
+    assert any((drawn[y : y + 72, x : x + 72] == enlarged).all() for y, x in places)
+
+
+def test_a_wrong_name_is_a_sentence_and_exit_code_2(frostbench: t.Callable[..., tuple[int, str, str]]) -> None:
+    status, out, err = frostbench("compare", "goood", "bad")
+    assert (status, out) == (2, "")
+    assert "did you mean 'good'" in err
+    assert frostbench("compare", "good", "bad", "nowhere")[0] == 2
