@@ -201,6 +201,45 @@ def compare(
     _say(won_and_lost.draw(found[0], pictures, data_root))
 
 
+@app.command("seeds-needed")
+def seeds_needed(
+    delta: t.Annotated[float, typer.Option(min=0.001, max=100, help="A difference in percentage points.")],
+    directory: Directory = Path("runs"),
+    sd: t.Annotated[float | None, typer.Option(min=0, max=100, help="Of seeds, in points; reads no results.")] = None,
+    power: t.Annotated[float, typer.Option(min=0.06, max=0.999, help="How often it is to be seen.")] = 0.8,
+) -> None:
+    """Tell how many seeds show a difference, from the spread of those that were run."""
+    from results import leaderboard, seeds_needed, store
+
+    if sd is not None:
+        _print(seeds_needed.sentence(delta / 100, sd / 100, power))
+        return
+    rows = seeds_needed.needed(leaderboard.leaderboard(store.read_store(directory).records), delta / 100, power)
+    if not rows:
+        raise leaderboard.Unknown(
+            f"{directory} has no row of two seeds or more; give the spread of seeds by --sd POINTS"
+        )
+    width, colour = _terminal()
+    _print(seeds_needed.render(rows, delta / 100, power, width=width, colour=colour))
+
+
+@app.command()
+def why(
+    run: t.Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory: runs/SUITE/LABEL/DATASET/seed0-...")],
+    against: t.Annotated[str, typer.Argument(help="Another run, or a suite; the run's own if not given.")] = "",
+    override: Override = [],  # noqa: B006
+    device: Device = "auto",
+    data_root: DataRoot = None,
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """Tell which part of its content key differs between a run and what is asked for now."""
+    from bench import launch, why
+
+    width, colour = _terminal()
+    settings = launch.settings(Path("runs"), 0, device, data_root, True, plugin)
+    _print(why.why(run, against, settings, override).render(width=width, colour=colour))
+
+
 @app.command()
 def score(
     features: t.Annotated[Path, typer.Argument(metavar="FILE", help="Features and labels, .npz or .parquet.")],
