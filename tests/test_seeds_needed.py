@@ -14,9 +14,8 @@ from results.seeds_needed import needed, render, sentence
 
 
 def records(label: str, values: t.Sequence[float], **changes: t.Any) -> list[Record]:
-    made = Provenance(
-        commit=None, dirty=None, versions={}, device="Test", threads=1, precision="float32", started="2025-01-01T00:00:00Z"
-    )  # fmt: skip
+    where: dict[str, t.Any] = {"commit": None, "dirty": None, "versions": {}, "device": "Test", "threads": 1}
+    made = Provenance(**where, precision="float32", started="2025-01-01T00:00:00Z")
     about: dict[str, t.Any] = {
         "suite": "s", "key": "0" * 16, "dataset": "digits", "split": "test", "limit": None, "fingerprint": "f" * 16,
         "train_images": 10, "test_images": 360, "encoder": label, "label": label, "params": {}, "encoder_version": 1,
@@ -80,10 +79,10 @@ def test_the_command_reads_records_or_takes_a_spread(frostbench: t.Callable[...,
     ("arguments", "message"),
     [
         (["--delta", "1"], "no results in runs"),
-        (["--delta", "0"], "0 is not in the range"),
-        (["--delta", "1", "--sd", "-1"], "is not in the range"),
-        (["--delta", "one"], "not a valid float"),
-        (["--delta", "1", "--power", "1"], "is not in the range"),
+        (["--delta", "0"], "greater than or equal to 0.001"),
+        (["--delta", "1", "--sd", "-1"], "greater than or equal to 0"),
+        (["--delta", "one"], "should be a valid number"),
+        (["--delta", "1", "--power", "1"], "less than or equal to 0.999"),
         ([], "Missing option"),
         (["--delta", "1", "empty"], "empty has no row of two seeds or more; give their spread by --sd POINTS"),
     ],
