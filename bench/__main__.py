@@ -216,9 +216,7 @@ def seeds_needed(
         return
     rows = seeds_needed.needed(leaderboard.leaderboard(store.read_store(directory).records), delta / 100, power)
     if not rows:
-        raise leaderboard.Unknown(
-            f"{directory} has no row of two seeds or more; give their spread by --sd POINTS"
-        )
+        raise leaderboard.Unknown(f"{directory} has no row of two seeds or more; give their spread by --sd POINTS")
     width, colour = _terminal()
     _print(seeds_needed.render(rows, delta / 100, power, width=width, colour=colour))
 

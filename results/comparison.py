@@ -211,8 +211,13 @@ def _split(name: str, directory: Path) -> tuple[Path, str]:
 
 def _correct(record: Record, run: Path) -> np.ndarray[t.Any, np.dtype[np.bool_]]:
     path = run / str(record.predictions)
+    largest = 16 * record.test_images + 4096  # bytes of an array and its header
+    content = store.read_bytes(path, 2 * largest)
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if max(member.file_size for member in archive.infolist()) > largest:
+                raise ValueError(f"they unpack to more than {largest:,} bytes")
+        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
             correct: np.ndarray[t.Any, np.dtype[np.bool_]] = np.asarray(kept["predicted"] == kept["label"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise store.StoreError(f"{path}: the predictions cannot be read: {error}") from error

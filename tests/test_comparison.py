@@ -141,7 +141,7 @@ def test_a_protocol_that_is_not_shared_is_named(runs: Path) -> None:
         compare("good", "bad", runs, protocols=["knn"])
 
 
-@pytest.mark.parametrize("damage", ["gone", "torn", "other", "short"])
+@pytest.mark.parametrize("damage", ["gone", "torn", "other", "short", "bomb"])
 def test_predictions_that_are_not_what_was_scored_are_refused(runs: Path, damage: str) -> None:
     (path, *_) = sorted(runs.glob("good/*/*/predictions/code/*.npz"))
     if damage == "gone":
@@ -149,8 +149,8 @@ def test_predictions_that_are_not_what_was_scored_are_refused(runs: Path, damage
     elif damage == "torn":
         path.write_bytes(path.read_bytes()[:100])
     else:
-        rows = IMAGES if damage == "other" else 10
-        np.savez(path, predicted=np.zeros(rows, int), label=np.zeros(rows, int))
+        rows = {"other": IMAGES, "short": 10, "bomb": 10**6}[damage]
+        np.savez_compressed(path, predicted=np.zeros(rows, int), label=np.zeros(rows, int))
     with pytest.raises(store.StoreError, match="predictions"):
         compare("good", "bad", runs)
 

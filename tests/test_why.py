@@ -34,9 +34,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("why")
     (directory / "suite.yaml").write_text(SUITE)
     (directory / "mine.py").write_text(PLUGIN)
-    (directory / "plugged.yaml").write_text(
-        SUITE.replace("small", "plugged").replace("- pixels", "- mine").replace("[0, 1]", "[0]")
-    )
+    plugged = SUITE.replace("suite: small", "suite: plugged").replace("[0, 1]", "[0]").replace("- pixels", "- mine")
+    (directory / "plugged.yaml").write_text(plugged)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         for arguments in (["suite.yaml"], ["plugged.yaml", "--plugin", "mine.py"]):
