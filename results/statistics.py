@@ -113,7 +113,9 @@ class Scores:
         shares = variance[first] ** 2 / freedom[first] + variance[second] ** 2 / freedom[second]
         welch = np.divide(total**2, shares, out=np.ones(len(total)), where=shares > 0)
         below, above = self._images(confidence)
-        seeds = stdtrit(welch, (1 + confidence) / 2) ** 2 * total
+        grid = np.geomspace(1, 1e4, 257)  # a quantile a pair would take seconds; freedom rounded down is cautious
+        quantile = stdtrit(grid, (1 + confidence) / 2)[np.searchsorted(grid, np.maximum(welch, 1), side="right") - 1]
+        seeds = quantile**2 * total
         half: Floats = np.sqrt(seeds + below[first] ** 2 + above[second] ** 2)
         return half
 
@@ -154,20 +156,21 @@ def ranking(scores: Scores, confidence: float = 0.95) -> Ranking:
     count = len(scores.mean)
     order = np.argsort(-scores.mean, kind="stable")
     upper, lower = (order[places] for places in np.triu_indices(count, 1))  # every pair, the better mean first
-    pairs, apart = max(1, len(upper)), 0  # pairs told apart so far; each makes the level for those left larger
     difference = scores.mean[upper] - scores.mean[lower]
-    while True:
-        level = 1 - (1 - confidence) / max(1, pairs - apart)
-        better = difference > scores.below(upper, lower, level)
-        if (found := int(better.sum())) == apart:
+    better, undecided = np.zeros(len(upper), bool), np.arange(len(upper))
+    while len(undecided):  # each pair told apart makes the level for those left larger
+        level = 1 - (1 - confidence) / len(undecided)
+        told = difference[undecided] > scores.below(upper[undecided], lower[undecided], level)
+        if not told.any():
             break
-        apart = found
+        better[undecided[told]] = True
+        undecided = undecided[~told]
     tie = np.zeros(count, np.int64)
     while not tie.all():
         left = tie == 0
         left[lower[better & left[upper]]] = False
         tie[left] = tie.max() + 1
-    best, everyone, together = np.full(count, order[0]), np.arange(count), 1 - (1 - confidence) / pairs
+    best, everyone, together = np.full(count, order[0]), np.arange(count), 1 - (1 - confidence) / max(1, len(upper))
     to_best = scores.mean - scores.mean[best]
     low = to_best - scores.below(everyone, best, together)
     high = to_best + scores.below(best, everyone, together)
