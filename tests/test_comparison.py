@@ -15,6 +15,7 @@ from bench.__main__ import main
 from results import store
 from results.comparison import Incomparable, compare, render
 from results.record import Provenance, Record
+from results.statistics import holm
 
 IMAGES = 360  # of the test set of digits
 
@@ -99,6 +100,8 @@ def test_several_columns_are_corrected_together(runs: Path) -> None:
     assert [one.protocol for one in found] == ["knn@2", "linear@1"]
     knn, linear = (compare("good", "bad", runs, protocols=[name])[0] for name in ("knn", "linear@1"))
     assert [one.images_p for one in found] == pytest.approx([knn.images_p, 2 * linear.images_p])  # 12 to 4, 50 to 4
+    corrected = holm([knn.difference.p, linear.difference.p])
+    assert [one.difference.p for one in found] == pytest.approx(corrected)
     smallest = min(pair.p for one in found for pair in one.pairs)
     assert smallest == pytest.approx(2 * min(pair.p for pair in linear.pairs))  # of 4 pairs, not of 2
 

@@ -199,6 +199,19 @@ def test_of_equally_good_rows_any_are_told_apart_in_at_most_5_percent(
     assert told_apart(rows, seeds, spread, shared=shared, runs=300) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
 
 
+@pytest.mark.parametrize("images", [100, 1000])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_two_models_that_are_equally_good_are_told_apart_in_at_most_6_percent(images: int, share: float) -> None:
+    found = np.arange(images + 1) / images
+    chance = stats.binom.pmf(np.arange(images + 1), images, share)  # exact, no simulation
+    low, high = wilson(found, images)
+    apart = found[:, None] - found > np.hypot((found - low)[:, None], high - found)
+    first, second = np.unravel_index(np.argmax(apart * chance), apart.shape)
+    told = ranking(column([[found[first]], [found[second]]], images))
+    assert told.tie.tolist() == [1, 2]  # the rule above is the leaderboard's
+    assert 2 * chance @ apart @ chance <= 0.06
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize(("rows", "seeds", "spread"), NULLS)
