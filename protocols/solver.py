@@ -252,6 +252,10 @@ class _Spectrum(t.NamedTuple):
         Source: Frangella, Tropp, Udell 2023, arXiv:2110.02820, algorithm 2.1.
         """
         n, d = x.shape
+        if n < d and n <= _EXACT:  # float32 fails to find the eigenvectors of so many eigenvalues that are 0
+            values, left = torch.linalg.eigh((x @ x.T / n).double())
+            values, left = values[values > 1e-6 * values[-1]], left[:, values > 1e-6 * values[-1]]
+            return cls(values.float(), (x.T.double() @ left * (n * values).rsqrt()).float(), 0.0)
         if d <= _EXACT:
             values, directions = torch.linalg.eigh(x.T @ x / n)
             return cls(values.clamp(min=0), directions, 0.0)
