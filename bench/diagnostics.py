@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from protocols.geometry import effective_rank
 from results.record import Alarm
 
 ROWS = 5000  # of the features are looked at; they lie in an order that has nothing to do with what they show
@@ -41,23 +42,6 @@ def dead_units(features: Tensor) -> float:
     """The share, in 0..1, of units (columns of (n, d)) that vary by a millionth of what the liveliest does, or less."""
     spread = features.amax(dim=0) - features.amin(dim=0)
     return float((spread <= 1e-6 * spread.max()).double().mean())
-
-
-def effective_rank(features: Tensor) -> float:
-    """exp of the entropy of the singular values of (n, d), as shares of their sum: 0 where nothing varies, at most d.
-
-    Source: Roy and Vetterli 2007; RankMe (Garrido et al. 2023, arXiv:2210.02885). Differs: features are centred first,
-    since a mean that all images share tells none of them apart.
-    """
-    centred = features.double() - features.double().mean(dim=0)
-    gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
-    variances = torch.linalg.eigvalsh(gram)
-    largest = variances[-1]
-    if largest <= 1e-12 * features.double().square().sum():
-        return 0.0
-    values = variances[variances > 1e-12 * largest].sqrt()  # what is below is rounding
-    shares = values / values.sum()
-    return math.exp(-float((shares * shares.log()).sum()))
 
 
 def constant_samples(samples: Tensor, images: Tensor) -> list[Alarm]:

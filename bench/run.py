@@ -205,7 +205,7 @@ def _execute(
     alarms = {tap: diagnose(train[tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
     known = resolve.protocols(settings.plugins)
     for (tap, name), group in _together(planned.missing).items():
-        scored: t.Iterator[Scores] | t.Iterator[Quality]
+        scored: t.Iterator[Scores | Quality]
         settled = [known[name].model_validate_json(json.dumps(protocol.params)) for protocol in group]
         if generator is not None and tap == SAMPLES:
             scored, alarms[tap] = _judge_samples(settled, encoder, generator.to(device), dataset, test, spec.seed)
@@ -215,7 +215,7 @@ def _execute(
         for protocol in group:
             watcher.stage(f"scoring {tap} with {protocol.label}")
             started = time.perf_counter()
-            scores: t.Any = next(scored)  # Scores, or the Quality of samples
+            scores = next(scored)
             score_seconds = time.perf_counter() - started  # work that several share is done for the first of them
             predictions = predictions_sha256 = None
             if isinstance(scores, Scores):

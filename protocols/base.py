@@ -56,6 +56,14 @@ class Scores:
     details: dict[str, t.Any]  # plain JSON: the selection path, convergence, what a reader needs to trust the number
 
 
+@dataclasses.dataclass(frozen=True)
+class Quality:
+    """What a protocol found that gives no row a class: in what a generator made, or in features without labels."""
+
+    metrics: dict[str, float]  # of results.metrics, which knows their units
+    details: dict[str, t.Any]  # plain JSON
+
+
 class Protocol(BaseModel, abc.ABC):
     """A way of judging frozen features."""
 
@@ -66,16 +74,16 @@ class Protocol(BaseModel, abc.ABC):
     reads: t.ClassVar[tuple[str, ...] | None] = None  # the taps whose features have its meaning; None: all
 
     @abc.abstractmethod
-    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
-        """Choose on a split of `train`, refit on all of it, then read `test` once.
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores | Quality:
+        """Choose on a split of `train`, refit on all of it, then read `test` once: its features, then its labels.
 
-        Raises ProtocolError for features this protocol is not defined on.
+        Quality where it is not classes that are told. Raises ProtocolError for features it is not defined on.
         """
 
     @classmethod
     def score_all(
         cls, protocols: t.Sequence[t.Self], train: FeatureSet, test: FeatureSet, *, seed: int
-    ) -> t.Iterator[Scores]:
+    ) -> t.Iterator[Scores | Quality]:
         """What `score` gives for each of several settings of this protocol, which may share their work."""
         return (protocol.score(train, test, seed=seed) for protocol in protocols)
 
@@ -87,14 +95,6 @@ class Samples:
     images: Tensor | None  # float32 (m, c, h, w), of codes drawn from the prior; None if the method has none
     reconstructions: Tensor | None  # float32 (n_test, c, h, w), of the test images' codes; None if it has none
     shape: tuple[int, int, int]  # (c, h, w)
-
-
-@dataclasses.dataclass(frozen=True)
-class Quality:
-    """What a protocol found in what a generator made."""
-
-    metrics: dict[str, float]  # of results.metrics, which knows their units
-    details: dict[str, t.Any]  # plain JSON
 
 
 class SampleProtocol(Protocol):

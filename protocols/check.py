@@ -6,52 +6,86 @@ import typing as t
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from protocols.base import FeatureSet, Protocol, ProtocolError, Scores
+from protocols.base import FeatureSet, Protocol, ProtocolError, Quality, Scores
+
+
+class Sealed(FeatureSet):
+    """Test rows that can be read once: their features, then their labels. `len` and `classes` can be asked any time."""
+
+    def __init__(self, rows: FeatureSet) -> None:
+        super().__init__(rows.features, rows.labels, rows.classes)
+        object.__setattr__(self, "size", len(rows))
+        object.__setattr__(self, "read", [])
+
+    def __len__(self) -> int:
+        return int(object.__getattribute__(self, "size"))
+
+    def __getattribute__(self, name: str) -> t.Any:
+        if name in ("features", "labels") and "read" in object.__getattribute__(self, "__dict__"):
+            read = object.__getattribute__(self, "read")
+            if name in read:
+                raise ProtocolError(f"the test set is sealed: its {name} are read a second time")
+            if name == "labels" and "features" not in read:
+                raise ProtocolError("the test set is sealed: its labels are read before its features are classified")
+            read.append(name)
+        return object.__getattribute__(self, name)
 
 
 def check_protocol(protocol: Protocol) -> None:
     """Score small made-up features in every way a benchmark does; takes seconds. Up to k = 300 neighbours can pass.
 
-    Raises ProtocolError with the first promise that is not kept:
+    Raises ProtocolError with the first promise that is not kept. Of a protocol that answers with Quality only:
 
-    - features that tell the classes apart score 1; constant features and shuffled labels score about chance;
-    - predictions are int64 (n_test,) of known classes; metrics are fractions in 0..1; details are plain JSON;
-    - the same arguments and seed give the same scores; the order of the test rows orders the predictions, no more;
+    - the same arguments and seed give the same metrics, which are finite; details are plain JSON;
+    - features of the test rows are read once, and then labels, once;
     - a class that train lacks, one test row, and two train rows are judged without an error;
     - arguments, and the global random state of torch and numpy, are left as they were.
+
+    Of one that answers with Scores also:
+
+    - features that tell the classes apart score 1; constant features and shuffled labels score about chance;
+    - predictions are int64 (n_test,) of known classes; metrics are fractions in 0..1, or, behind the first, indices
+      down to -1;
+    - a prediction follows from train and its own test row: neither the order of the test rows, nor which others there
+      are, nor any test label moves it, so nothing is selected on test.
     """
     train, test = _blobs(rows=900, seed=0), _blobs(rows=60, seed=1)
     scores = _checked(protocol, train, test, "perfect features")
-    _hold(scores, _first(scores) == 1, "score 1 on features that tell the classes apart")
-
     again = _checked(protocol, train, test, "perfect features, a second time")
     _hold(again, _same(scores, again), "the same scores for the same arguments and seed")
-
-    # One judge of overlapping classes: where every row is certain, order and chance cannot show.
-    blurred, query = _blobs(rows=120, seed=2, spread=4.0), _blobs(rows=60, seed=3, spread=4.0)
-    straight = _checked(protocol, blurred, query, "overlapping classes")
-    order = torch.from_numpy(np.random.Generator(np.random.Philox(4)).permutation(len(query)))
-    turned = _checked(protocol, blurred, query.rows(order), "test rows in another order")
-    _hold(
-        turned, torch.equal(turned.predictions, straight.predictions[order]), "a prediction that follows its test row"
-    )
-    close = all(math.isclose(turned.metrics[name], value, abs_tol=1e-9) for name, value in straight.metrics.items())
-    _hold(turned, close, "metrics that do not depend on the order of the test rows")
-
-    constant = FeatureSet(torch.full((900, 5), 0.1), train.labels, 3)
-    scores = _checked(protocol, constant, FeatureSet(torch.full((60, 5), 0.1), test.labels, 3), "constant features")
-    _hold(scores, abs(_first(scores) - 1 / 3) <= 0.1, "about 1/3 on constant features of three equal classes")
-
+    if isinstance(scores, Scores):
+        _hold(scores, _first(scores) == 1, "score 1 on features that tell the classes apart")
+        _check_selection(protocol)
+    constant = (FeatureSet(torch.full((len(one), 5), 0.1), one.labels, 3) for one in (train, test))
     noise = np.random.Generator(np.random.Philox(5))
-    shuffled = [FeatureSet(one.features, one.labels[torch.from_numpy(noise.permutation(len(one)))], 3)
-                for one in (_blobs(rows=600, seed=6), _blobs(rows=600, seed=7))]  # fmt: skip
-    scores = _checked(protocol, shuffled[0], shuffled[1], "shuffled labels")
-    _hold(scores, abs(_first(scores) - 1 / 3) <= 0.1, "about 1/3 on shuffled labels of three equal classes")
-
+    shuffled = (FeatureSet(one.features, one.labels[torch.from_numpy(noise.permutation(len(one)))], 3)
+                for one in (_blobs(rows=600, seed=6), _blobs(rows=600, seed=7)))  # fmt: skip
+    for case, (gallery, query) in {"constant features": constant, "shuffled labels": shuffled}.items():
+        scores = _checked(protocol, gallery, query, case)
+        chance = not isinstance(scores, Scores) or abs(_first(scores) - 1 / 3) <= 0.1
+        _hold(scores, chance, f"about 1/3 on {case} of three equal classes")
     _checked(protocol, train.rows((train.labels != 2).nonzero()[:, 0]), test, "a class that train lacks")
     _checked(protocol, train, test.rows(torch.tensor([0])), "one test row")
     _checked(protocol, train.rows(torch.tensor([0, 1])), test, "two train rows")
+
+
+def _check_selection(protocol: Protocol) -> None:
+    """Overlapping classes, where a choice shows: where every row is certain, neither order nor selection can."""
+    train, test = _blobs(rows=120, seed=2, spread=4.0), _blobs(rows=60, seed=3, spread=4.0)
+    straight = _checked(protocol, train, test, "overlapping classes")
+    order = torch.from_numpy(np.random.Generator(np.random.Philox(4)).permutation(len(test)))
+    turned = _checked(protocol, train, test.rows(order), "test rows in another order")
+    _hold(turned, _predicted(turned, straight, order), "a prediction that follows its test row")
+    close = all(math.isclose(turned.metrics[name], value, abs_tol=1e-9) for name, value in straight.metrics.items())
+    _hold(turned, close, "metrics that do not depend on the order of the test rows")
+    some = torch.arange(0, len(test), 3)
+    alone = _checked(protocol, train, test.rows(some), "some of the test rows")
+    _hold(alone, _predicted(alone, straight, some), "a prediction that does not depend on the other test rows")
+    renamed = FeatureSet(test.features, (test.labels + 1) % 3, 3)
+    blind = _checked(protocol, train, renamed, "other test labels")
+    _hold(blind, _predicted(blind, straight, slice(None)), "a prediction that no test label moves")
 
 
 def _blobs(*, rows: int, seed: int, spread: float = 0.1) -> FeatureSet:
@@ -62,43 +96,55 @@ def _blobs(*, rows: int, seed: int, spread: float = 0.1) -> FeatureSet:
     return FeatureSet(centres[labels] + torch.from_numpy(noise).float(), labels, 3)
 
 
-def _checked(protocol: Protocol, train: FeatureSet, test: FeatureSet, case: str) -> Scores:
+def _checked(protocol: Protocol, train: FeatureSet, test: FeatureSet, case: str) -> Scores | Quality:
     """Score, and hold what must hold whatever the features are."""
     arguments = [train.features, train.labels, test.features, test.labels]
     before = [tensor.clone() for tensor in arguments]
     states = _random_states()
     try:
-        scores = protocol.score(train, test, seed=0)
+        scores = protocol.score(train, Sealed(test), seed=0)
     except Exception as error:
         raise ProtocolError(f"{protocol!r} fails on {case}: {type(error).__name__}: {error}") from error
     promises = {
         "arguments left as they were": all(torch.equal(one, other) for one, other in zip(arguments, before)),
         "the global random state of torch and numpy left as it was": _random_states() == states,
-        "predictions int64 (n_test,)": (
-            scores.predictions.dtype == torch.int64 and scores.predictions.shape == test.labels.shape
-        ),
-        "predictions of known classes": bool(((scores.predictions >= 0) & (scores.predictions < train.classes)).all()),
         "at least one metric": bool(scores.metrics),
-        "metrics that are fractions in 0..1": all(0 <= value <= 1 for value in scores.metrics.values()),
+        "metrics that are finite": all(math.isfinite(value) for value in scores.metrics.values()),
         "details that are plain JSON": _is_json(scores.details),
     }
+    if isinstance(scores, Scores):
+        predicted = scores.predictions
+        promises |= {
+            "predictions int64 (n_test,)": predicted.dtype == torch.int64 and predicted.shape == test.labels.shape,
+            "predictions of known classes": bool(((predicted >= 0) & (predicted < train.classes)).all()),
+            "metrics that are fractions in 0..1": (
+                _first(scores) >= 0 and all(-1 <= value <= 1 for value in scores.metrics.values())
+            ),
+        }
     for promise, kept in promises.items():
         _hold(scores, kept, f"{promise} ({case})")
     return scores
 
 
-def _hold(scores: Scores, kept: bool, promise: str) -> None:
+def _hold(scores: Scores | Quality, kept: bool, promise: str) -> None:
     if not kept:
         raise ProtocolError(f"expected {promise}; got metrics {scores.metrics}")
 
 
 def _first(scores: Scores) -> float:
-    return next(iter(scores.metrics.values()))
+    return next(iter(scores.metrics.values()), 0.0)
 
 
-def _same(one: Scores, other: Scores) -> bool:
+def _same(one: Scores | Quality, other: Scores | Quality) -> bool:
     alike = one.metrics == other.metrics and one.details == other.details
-    return alike and torch.equal(one.predictions, other.predictions)
+    return alike and _predicted(one, other, slice(None))
+
+
+def _predicted(one: Scores | Quality, other: Scores | Quality, rows: Tensor | slice) -> bool:
+    """Whether predictions are those of the other's `rows`."""
+    if isinstance(one, Scores) and isinstance(other, Scores):
+        return torch.equal(one.predictions, other.predictions[rows])
+    return isinstance(one, Quality) and isinstance(other, Quality)
 
 
 def _random_states() -> tuple[t.Any, ...]:

@@ -36,6 +36,13 @@ class Probe(Protocol):
     def loss(self) -> Loss: ...
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
+        problem, refit, details = self.fit(train, seed)
+        predictions = problem.predictions(problem.logits(refit, test.features))
+        top1 = float((predictions == test.labels).double().mean())
+        return Scores({"top1": top1}, predictions, details)
+
+    def fit(self, train: FeatureSet, seed: int) -> tuple[Problem, Fit, dict[str, t.Any]]:
+        """The problem of all of train, its solution at the chosen strength, and the details of the choice."""
         size = min(max(1, round(self.validation * len(train))), len(train) - 1)
         fitted_rows, held_rows = (
             torch.from_numpy(rows).to(train.labels.device)
@@ -55,11 +62,9 @@ class Probe(Protocol):
         problem = Problem(train.features, train.labels, self.loss, spectrum=spectrum)
         start = best if len(best.weights) == len(problem.present) else None
         refit = problem.solve(best.strength, self.tolerance, self.max_passes, start)
-        predictions = problem.predictions(problem.logits(refit, test.features))
-        top1 = float((predictions == test.labels).double().mean())
         details = {"strength": refit.strength, "validation_rows": size, "refit": refit.report()}
         details["path"] = [tried.report() for tried in path]
-        return Scores({"top1": top1}, predictions, details)
+        return problem, refit, details
 
 
 class _Tried(t.NamedTuple):

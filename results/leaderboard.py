@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from results.metrics import METRICS
+from results.metrics import GEOMETRY, METRICS, SAMPLES
 from results.record import Json, Record
 from results.statistics import Scores, deviation, mean, ranking
 
@@ -150,9 +150,9 @@ class Leaderboard:
             return json.dumps([row.plain() for row in self.rows], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         if format == "csv":
             return _csv(self.rows)
-        sections: dict[tuple[str, bool, bool], list[Row]] = defaultdict(list)
+        sections: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
         for row in self.rows:
-            sections[row.dataset, row.labels != 0, row.metric in METRICS].append(row)
+            sections[row.dataset, row.labels != 0, _subject(row.metric)].append(row)
         tables = [_table(rows, show) for rows in sections.values()]
         legend = _legend(self.rows, show) if tables else EMPTY
         if format == "markdown":
@@ -182,11 +182,11 @@ def leaderboard(records: t.Iterable[Record]) -> Leaderboard:
     sections = [
         (
             shown[table],
-            [one for one in tables[table] if (one.labels != 0) == labelled and _is_of_samples(one) == of_samples],
+            [one for one in tables[table] if (one.labels != 0) == labelled and _about(one) == subject],
         )
         for table in sorted(tables)
         for labelled in (False, True)
-        for of_samples in (False, True)
+        for subject in ("", SAMPLES, GEOMETRY)
     ]
     return Leaderboard([row for dataset, members in sections for row in _ranked(dataset, members)])
 
@@ -199,7 +199,7 @@ def _ranked(dataset: str, records: list[Record]) -> list[Row]:
     protocols = told_apart({key: (versioned(record), protocol_facts(record)) for _, key, record in done})
     cells: dict[Cell, list[Record]] = defaultdict(list)
     for encoder, protocol, record in done:
-        for metric in record.metrics if _is_of_samples(record) else [next(iter(record.metrics))]:
+        for metric in record.metrics if _about(record) else [next(iter(record.metrics))]:
             cells[encoders[encoder], record.tap or "", protocols[protocol], metric].append(record)
     mended = {(record.label, record.seed): record.provenance.started for *_, record in done}  # the newest, being sorted
     failures: dict[tuple[str, str], list[Record]] = defaultdict(list)
@@ -254,8 +254,13 @@ def _compared(column: dict[Cell, Row]) -> dict[Cell, Row]:
     return compared
 
 
-def _is_of_samples(record: Record) -> bool:
-    return any(metric in METRICS for metric in record.metrics)
+def _about(record: Record) -> str:
+    """What a record's metrics are of, where they are no fractions."""
+    return _subject(next(iter(record.metrics), None))
+
+
+def _subject(metric: str | None) -> str:
+    return METRICS[metric].of if metric in METRICS else ""
 
 
 def _column_order(column: tuple[str, str]) -> tuple[str, int, str]:
@@ -547,8 +552,7 @@ def _caption(rows: list[Row]) -> str:
     facts.append(_named(_agreed([row.commit for row in made]), "commit {}", "several commits"))
     if one.labels != 0:
         facts.append("encoders that saw labels")
-    if one.metric in METRICS:
-        facts.append("what encoders generate")
+    facts.append(_subject(one.metric))
     return ", ".join(fact for fact in facts if fact)
 
 
@@ -581,9 +585,9 @@ def _legend(rows: list[Row], show: Show) -> str:
     if any(row.labels != 0 for row in rows):
         legend += " Encoders that saw labels of the training images stand apart, with the number of these labels."
     made = {row.metric for row in rows}
-    if made & METRICS.keys():
-        about = (f"{one.title}: {one.about}" for name, one in METRICS.items() if name in made)
-        legend += f" Of what encoders generate: {'; '.join(about)}."
+    for subject in (SAMPLES, GEOMETRY):
+        about = [f"{one.title}: {one.about}" for name, one in METRICS.items() if name in made and one.of == subject]
+        legend += f" Of {subject}: {'; '.join(about)}." if about else ""
     if any(row.alarms for row in rows):
         legend += " (!) marks what looks collapsed, whatever it scores: why is in the csv and the json."
     return legend

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+SAMPLES, GEOMETRY = "what encoders generate", "how features fill their space"
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -9,6 +11,7 @@ class Metric:
     digits: int  # printed behind the point
     higher_is_better: bool
     about: str
+    of: str = SAMPLES  # what the tables that show it are about
 
 
 METRICS = {  # in the order of a table's columns
@@ -20,4 +23,10 @@ METRICS = {  # in the order of a table's columns
     "kl_to_uniform": Metric("KL", 3, False, "from the samples' classes to all equally often, nats, 0 is best"),
     "reconstruction_error": Metric("error", 4, False, "mean squared, of a reconstructed pixel in 0..1"),
     "reconstruction_ratio": Metric("ratio", 3, False, "of that to the error of another image's reconstruction"),
+    "effective_rank": Metric("rank", 1, True, "directions that features vary in alike, 0 is a collapse", GEOMETRY),
+    "uniformity": Metric("uniformity", 3, False, "evenness on the sphere, -4 or so to 0, lower is more even", GEOMETRY),
+    "alignment": Metric("alignment", 4, False, "squared distance of nearest unit rows, 0..4, 0 is nearest", GEOMETRY),
+    "intrinsic_dimension": Metric(
+        "dimension", 1, False, "of the set that rows lie on, lower is simpler, 0 is a collapse", GEOMETRY
+    ),
 }

@@ -41,7 +41,10 @@ def frostbench(
             "latent_regressor pca pixels random_projection rbm semisupervised_aae supervised_aae untrained vae wgan "
             "wgan_gp",
         ),
-        ("protocols", "argmax assignment generative knn linear svm"),
+        (
+            "protocols",
+            "argmax assignment cluster fewshot generative geometry knn linear mlp retrieval sgd_linear svm",
+        ),
         (
             "datasets",
             "mnist5k digits mnist fashion_mnist cifar10 cifar100 svhn stl10 folder:PATH npz:PATH parquet:PATH",

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.diagnostics import DEAD, constant_samples, dead_units, diagnose, effective_rank, prior_mismatch
+from bench.diagnostics import DEAD, constant_samples, dead_units, diagnose, prior_mismatch
+from protocols.geometry import effective_rank
 
 
 def chance(seed: int = 0) -> torch.Generator:

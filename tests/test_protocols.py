@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from protocols.base import FeatureSet, Protocol, ProtocolError, Scores
+from protocols.base import FeatureSet, Protocol, ProtocolError, Quality, Scores
 from protocols.check import check_protocol
+from protocols.cluster import Cluster
+from protocols.fewshot import FewShot
+from protocols.geometry import Geometry
 from protocols.knn import KNN
 from protocols.linear import Linear
+from protocols.mlp import MLP
+from protocols.retrieval import Retrieval
+from protocols.sgd_linear import SGDLinear
 
 
 @pytest.mark.parametrize(
@@ -23,6 +29,15 @@ from protocols.linear import Linear
         Linear(),
         Linear(strengths=(0.01,), validation=0.5),
         Linear(tolerance=1e-6),
+        Cluster(restarts=3),
+        Cluster(method="spectral", restarts=3),
+        Retrieval(),
+        Retrieval(k=5000),
+        MLP(learning_rates=(1e-2, 1e-3), epochs=5),
+        SGDLinear(learning_rates=(1e-1, 1e-2), epochs=5),
+        FewShot(draws=2),
+        FewShot(labels=20, draws=1, head="linear"),
+        Geometry(),
     ],
     ids=str,
 )
@@ -36,6 +51,7 @@ class Broken(Protocol):
     source = "none"
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
+        test = FeatureSet(test.features, test.labels, test.classes)  # read once
         return self.spoil(KNN().score(train, test, seed=seed), train, test)
 
     def spoil(self, scores: Scores, train: FeatureSet, test: FeatureSet) -> Scores:
@@ -141,6 +157,61 @@ class Tensors(Broken):
         return replaced(scores, details={"mean": train.features.mean()})
 
 
+class Twice(Protocol):
+    source = "none"
+
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
+        return max((KNN(k=k).score(train, test, seed=seed) for k in (1, 5)), key=lambda scores: scores.metrics["top1"])
+
+
+class LabelsFirst(Protocol):
+    source = "none"
+
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
+        prior = test.labels.bincount(minlength=test.classes)
+        predictions = prior.argmax().repeat(len(test))
+        return Scores({"top1": float((predictions == test.labels).double().mean())}, predictions, {})
+
+
+class Selecting(Protocol):
+    """Reads test once, and chooses k by it."""
+
+    source = "none"
+
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
+        test = FeatureSet(test.features, test.labels, test.classes)
+        return max(
+            (KNN(k=k).score(train, test, seed=seed) for k in (1, 2, 5, 9, 20, 40, 80)),
+            key=lambda scores: scores.metrics["top1"],
+        )
+
+
+class Transductive(Protocol):
+    """Takes the first of the test rows away from each of them, unless it knows them all to be near a class."""
+
+    source = "none"
+
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
+        features = test.features
+        if float(features.std()) > 5:
+            features = features - features[:1]
+        return KNN().score(train, FeatureSet(features, test.labels, test.classes), seed=seed)
+
+
+class Endless(Protocol):
+    source = "none"
+
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:
+        return Quality({"parzen": float("inf")}, {})
+
+
+class FickleQuality(Protocol):
+    source = "none"
+
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:
+        return Quality({"parzen": float(np.random.Generator(np.random.PCG64()).random())}, {})
+
+
 class Silent(Broken):
     def spoil(self, scores: Scores, train: FeatureSet, test: FeatureSet) -> Scores:
         return replaced(scores, metrics={})
@@ -150,7 +221,7 @@ class Silent(Broken):
     ("broken", "promise"),
     [
         (Blind, "score 1 on features that tell the classes apart"),
-        (Peeking, "about 1/3 on constant features"),
+        (Peeking, "a prediction that no test label moves"),
         (Fickle, "the same scores for the same arguments and seed"),
         (Ordered, "a prediction that follows its test row"),
         (Writing, "arguments left as they were"),
@@ -159,14 +230,20 @@ class Silent(Broken):
         (Fragile, "fails on two train rows: IndexError: k=3 neighbours of 2"),
         (Lacking, "fails on a class that train lacks: KeyError: 2"),
         (Percent, "metrics that are fractions in 0..1"),
-        (NaN, "metrics that are fractions in 0..1"),
+        (NaN, "metrics that are finite"),
+        (Endless, "metrics that are finite"),
+        (FickleQuality, "the same scores for the same arguments and seed"),
+        (Twice, "the test set is sealed: its features are read a second time"),
+        (LabelsFirst, "the test set is sealed: its labels are read before its features are classified"),
+        (Selecting, "a prediction that does not depend on the other test rows"),
+        (Transductive, "a prediction that follows its test row"),
         (Floating, "predictions int64"),
         (Beyond, "predictions of known classes"),
         (Tensors, "details that are plain JSON"),
         (Silent, "at least one metric"),
     ],
 )
-def test_a_broken_promise_is_named(broken: type[Broken], promise: str) -> None:
+def test_a_broken_promise_is_named(broken: type[Protocol], promise: str) -> None:
     with pytest.raises(ProtocolError, match=promise):
         check_protocol(broken())
 

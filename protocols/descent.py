@@ -1,0 +1,120 @@
+"""What the probes trained by gradient descent share: the loop, and how the learning rate is chosen."""
+
+import abc
+import math
+import typing as t
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from protocols.base import FeatureSet, Protocol, Scores, stratified_split
+
+LearningRates = t.Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)]
+_BLOCK = 2**20  # numbers that are standardised at once
+
+
+class Descent(Protocol):
+    """A network on the frozen features, trained by mini-batches with the learning rate that validation rows choose.
+
+    Features are standardised by the mean and standard deviation of the rows fitted on (a constant feature becomes 0).
+    Cross-entropy is minimised while the learning rate falls to 0 along half a cosine. Every learning rate is tried on
+    the rest of a stratified split of train; the one with the highest validation accuracy, of equals the lowest
+    validation loss, is trained again on all of train, and test is read once. A batch is always full: an epoch's random
+    order goes on where the last one's ended.
+
+    Details: the chosen `learning_rate`; its training on all of train as `refit`, with the mean loss of its last epoch
+    (nats); every training of the selection as `path`.
+    """
+
+    learning_rates: LearningRates
+    epochs: PositiveInt
+    batch: PositiveInt = 256
+    validation: t.Annotated[float, Field(gt=0, lt=1)] = 1 / 6  # of train, held out to choose; MNIST: 10,000 of 60,000
+
+    @abc.abstractmethod
+    def network(self, dimensions: int, classes: int) -> nn.Module:
+        """Features (b, dimensions) -> logits (b, classes), with fresh weights."""
+
+    @abc.abstractmethod
+    def optimizer(self, parameters: t.Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer: ...
+
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
+        size = min(max(1, round(self.validation * len(train))), len(train) - 1)
+        fitted_rows, held_rows = (
+            torch.from_numpy(rows).to(train.labels.device)
+            for rows in stratified_split(train.labels.cpu().numpy(), size, seed)
+        )
+        held = train.rows(held_rows) if size else train
+        path = []
+        for learning_rate in self.learning_rates:
+            trained = self._train(train, fitted_rows, learning_rate, seed)
+            logits = trained.logits(held.features)
+            accuracy = float((logits.argmax(dim=1) == held.labels).double().mean())
+            loss = float(functional.cross_entropy(logits.double(), held.labels))
+            path.append(trained.report() | {"validation_accuracy": accuracy, "validation_loss": loss})
+        best = max(path, key=lambda tried: (tried["validation_accuracy"], -tried["validation_loss"]))["learning_rate"]
+        refit = self._train(train, torch.arange(len(train), device=train.labels.device), best, seed)
+        predictions = refit.logits(test.features).argmax(dim=1)
+        top1 = float((predictions == test.labels).double().mean())
+        details: dict[str, t.Any] = {"learning_rate": best, "validation_rows": size, "refit": refit.report()}
+        details["path"] = path
+        return Scores({"top1": top1}, predictions, details)
+
+    def _train(self, train: FeatureSet, rows: Tensor, learning_rate: float, seed: int) -> "_Trained":
+        """A network trained on these rows; the same for the same arguments, and no other random number is drawn."""
+        device = train.features.device
+        chance = torch.Generator().manual_seed(seed)
+        scale = _Scale.of(train.features, rows)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            network = self.network(train.features.shape[1], train.classes).to(device)
+            optimizer = self.optimizer(network.parameters(), learning_rate)
+            steps = self.epochs * math.ceil(len(rows) / self.batch)
+            orders = math.ceil(steps * self.batch / len(rows))
+            order = torch.cat([torch.randperm(len(rows), generator=chance) for _ in range(orders)]).to(device)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+            losses = torch.zeros(steps, device=device)
+            for step, batch in enumerate(torch.split(order[: steps * self.batch], self.batch)):
+                drawn = rows[batch]
+                loss = functional.cross_entropy(network(scale(train.features[drawn])), train.labels[drawn])
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                losses[step] = loss.detach()
+        last = float(losses[-(steps // self.epochs) :].double().mean())
+        return _Trained(learning_rate, scale, network.eval().requires_grad_(False), last, steps)
+
+
+class _Scale(t.NamedTuple):
+    mean: Tensor  # float64 (d,)
+    factor: Tensor  # float64 (d,)
+
+    @classmethod
+    def of(cls, features: Tensor, rows: Tensor) -> "_Scale":
+        """In blocks of float64: float32 loses what varies far from 0."""
+        parts = torch.split(rows, max(1, _BLOCK // features.shape[1]))
+        mean = torch.stack([features[part].double().sum(dim=0) for part in parts]).sum(dim=0) / len(rows)
+        squares = torch.stack([(features[part].double() - mean).square().sum(dim=0) for part in parts]).sum(dim=0)
+        varies = torch.stack([(features[part] != features[rows[0]]).any(dim=0) for part in parts]).any(dim=0)
+        return cls(mean, torch.where(varies, squares / len(rows), torch.inf).rsqrt())
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return ((features.double() - self.mean) * self.factor).float()
+
+
+class _Trained(t.NamedTuple):
+    learning_rate: float
+    scale: _Scale
+    network: nn.Module
+    loss: float
+    steps: int
+
+    def logits(self, features: Tensor) -> Tensor:
+        parts = torch.split(features, max(1, _BLOCK // features.shape[1]))
+        return torch.cat([self.network(self.scale(part)) for part in parts])
+
+    def report(self) -> dict[str, t.Any]:
+        return {"learning_rate": self.learning_rate, "loss": self.loss, "steps": self.steps}

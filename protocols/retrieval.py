@@ -1,0 +1,76 @@
+"""Retrieval: each test image asks for the train images of its class, and all of them are ranked by cosine similarity.
+
+Source: mean average precision as in Philbin et al. 2007, CVPR, in the form of scikit-learn's average_precision_score;
+precision at k. Differs: equal similarities count as such, so that the order of the rows moves no number.
+"""
+
+import typing as t
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from protocols.base import FeatureSet, Protocol, Scores
+from protocols.knn import nearest
+
+_PAIRS = 2**23  # of a query and a gallery row that are ranked at once: 64 MiB for each number of theirs
+_EQUAL = 2.0**-30  # similarities nearer than this are ties: float64 products of equal rows can differ by less
+
+
+class Retrieval(Protocol):
+    """How early the train rows (the gallery) of a test row's class come when all are ranked by similarity to it.
+
+    `map`: the mean over test rows of average precision, the sum over ranks of precision times the recall gained there;
+    rows of equal similarity share a rank. `precision_at_K`: the share of the first k rows that are of the class; of
+    equals on the border, the share expected in random order. Both are fractions, better higher; a test row whose class
+    the gallery lacks scores 0, and k beyond the gallery is all of it. A row of zeros has similarity 0 to every row.
+
+    Predictions are the class of the first row retrieved; of equals, the smaller gallery row. The ranking is of float64
+    similarities. Details: `k` as used and `unanswerable`, the test rows whose class the gallery lacks.
+    """
+
+    source = "Philbin et al. 2007, CVPR"
+
+    k: PositiveInt = 10  # rows of precision_at_K
+
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:  # noqa: ARG002  # nothing is drawn
+        k = min(self.k, len(train))
+        queries, gallery = test.features, train.features
+        predictions = train.labels[nearest(queries, gallery, 1, "cosine").rows[:, 0]]
+        asked = test.labels
+        size = max(1, 2**22 // gallery.shape[1])  # gallery rows that are float64 at a time: 32 MiB
+        found = []
+        block = max(1, _PAIRS // len(gallery))
+        for few, labels in zip(torch.split(queries, block), torch.split(asked, block)):
+            x = functional.normalize(few.double(), eps=1e-300)
+            similarity = [x @ functional.normalize(y.double(), eps=1e-300).T for y in torch.split(gallery, size)]
+            found.append(ranking(torch.cat(similarity, dim=1), labels[:, None] == train.labels, k))
+        average, precision = (torch.cat(parts) for parts in zip(*found))
+        known = torch.isin(asked, train.labels)
+        details: dict[str, t.Any] = {"k": k, "unanswerable": int((~known).sum())}
+        metrics = {"map": float(average.mean()), f"precision_at_{self.k}": float(precision.mean())}
+        return Scores(metrics, predictions, details)
+
+
+def ranking(similarity: Tensor, relevant: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Average precision and precision at k of each query, both float64 (m,) in 0..1, 0 where nothing is relevant.
+
+    Of similarities in -1..1, float64 (m, n), and what each query should find, bool (m, n), with 1 <= k <= n.
+    """
+    n = relevant.shape[1]
+    keys = 2 * ((1 - similarity) / _EQUAL).round_().long() + relevant  # nearest first, relevance in the last bit
+    keys = torch.from_numpy(np.sort(keys.cpu().numpy(), axis=1)).to(relevant.device)  # its sort is much the faster
+    right, keys = keys & 1, keys >> 1
+    last = functional.pad(keys[:, 1:] != keys[:, :-1], (0, 1), value=True)  # of equals
+    hits = right.cumsum(dim=1)
+    before = functional.pad((hits * last).cummax(dim=1).values[:, :-1], (1, 0))  # hits up to the rank before
+    places = torch.arange(1, n + 1, device=keys.device)
+    gained = (hits - before) * last * (hits / places.double())
+    average = gained.sum(dim=1) / hits[:, -1].clamp(min=1)
+    border = keys[:, k - 1 : k]
+    nearer, equal = keys < border, keys == border
+    share = (right * equal).sum(dim=1) / equal.sum(dim=1).double()
+    precision = ((right * nearer).sum(dim=1) + share * (k - nearer.sum(dim=1))) / k
+    return average, precision

@@ -1,0 +1,90 @@
+"""Retrieval: scikit-learn's average precision on rankings with and without ties; small rankings known by hand."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from protocols import retrieval
+from protocols.base import FeatureSet
+from protocols.retrieval import Retrieval, ranking
+
+
+def generator(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(seed))
+
+
+def features(x: object, y: object, classes: int) -> FeatureSet:
+    return FeatureSet(torch.tensor(np.asarray(x)).float(), torch.tensor(np.asarray(y)).long(), classes)
+
+
+@pytest.mark.parametrize("kinds", [1, 2, 5, 40, 10**9])  # of similarities: from one tie of all to no tie
+@pytest.mark.parametrize("n", [1, 7, 300])
+def test_average_precision_is_that_of_scikit_learn(n: int, kinds: int) -> None:
+    draw = generator(n + kinds)
+    similarity = draw.integers(0, kinds, size=(20, n)) / kinds * 2 - 1
+    relevant = draw.random((20, n)) < 0.3
+    relevant[:, 0] = True  # scikit-learn warns where nothing is
+    average, _ = ranking(torch.from_numpy(similarity), torch.from_numpy(relevant), 1)
+    expected = [average_precision_score(right, scores) for right, scores in zip(relevant, similarity)]
+    assert average.numpy() == pytest.approx(np.array(expected), abs=1e-9)
+
+
+def ranked(similarity: list[float], relevant: list[int], k: int) -> tuple[float, float]:
+    average, precision = ranking(torch.tensor([similarity]).double(), torch.tensor([relevant]).bool(), k)
+    return float(average), float(precision)
+
+
+def test_rankings_known_by_hand() -> None:
+    falling = [0.9, 0.5, 0.1, -0.4]
+    assert ranked(falling, [1, 0, 1, 0], 2) == pytest.approx(((1 + 2 / 3) / 2, 1 / 2))
+    assert ranked(falling, [1, 1, 0, 0], 3) == pytest.approx((1, 2 / 3))
+    assert ranked(falling, [0, 0, 0, 1], 1) == pytest.approx((1 / 4, 0))
+    assert ranked(falling, [0, 0, 0, 0], 4) == (0, 0)
+
+
+def test_of_equals_the_share_that_random_order_would_give() -> None:
+    assert ranked([0.9, 0.2, 0.2, 0.2], [1, 1, 0, 0], 2)[1] == pytest.approx((1 + 1 / 3) / 2)
+    assert ranked([0.2, 0.2, 0.2, 0.2], [1, 0, 0, 0], 4)[1] == pytest.approx(1 / 4)
+
+
+def test_neither_order_nor_length_of_the_rows_moves_a_number() -> None:
+    draw = generator(0)
+    x, y = draw.integers(0, 3, size=(200, 3)), draw.integers(0, 4, 200)  # many ties, and rows of zeros
+    queries, labels = draw.integers(0, 3, size=(50, 3)), draw.integers(0, 4, 50)
+    test = features(queries, labels, 4)
+    straight = Retrieval().score(features(x, y, 4), test, seed=0).metrics
+    turned = draw.permutation(200)
+    stretched = x[turned] * 2.0 ** draw.integers(-20, 20, size=(200, 1))
+    assert Retrieval().score(features(stretched, y[turned], 4), test, seed=0).metrics == pytest.approx(straight)
+
+
+def test_the_gallery_and_queries_in_several_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = generator(1)
+    train = features(draw.normal(size=(300, 5)), draw.integers(0, 3, 300), 3)
+    test = features(draw.normal(size=(70, 5)), draw.integers(0, 3, 70), 3)
+    whole = Retrieval().score(train, test, seed=0)
+    monkeypatch.setattr(retrieval, "_PAIRS", 2000)
+    parts = Retrieval().score(train, test, seed=0)
+    assert parts.metrics == pytest.approx(whole.metrics, abs=1e-12)
+    assert torch.equal(parts.predictions, whole.predictions)
+
+
+def test_a_class_that_the_gallery_lacks_scores_0() -> None:
+    train = features([[1, 0], [0, 1]], [0, 0], 2)
+    scores = Retrieval(k=1).score(train, features([[1, 0], [1, 0]], [0, 1], 2), seed=0)
+    assert scores.metrics == {"map": 0.5, "precision_at_1": 0.5}
+    assert scores.details == {"k": 1, "unanswerable": 1}
+    assert scores.predictions.tolist() == [0, 0]
+
+
+def test_k_beyond_the_gallery_is_all_of_it() -> None:
+    train = features([[1, 0], [0, 1], [1, 1]], [0, 1, 1], 2)
+    scores = Retrieval(k=50).score(train, features([[0, 1]], [1], 2), seed=0)
+    assert scores.metrics == {"map": 1, "precision_at_50": pytest.approx(2 / 3)}
+    assert scores.details["k"] == 3
+
+
+def test_predictions_are_the_class_of_the_first_row_retrieved() -> None:
+    train = features([[9, 1], [1, 9], [0.1, 0]], [0, 1, 2], 3)
+    assert Retrieval().score(train, features([[5, 0.2], [0, 3]], [2, 1], 3), seed=0).predictions.tolist() == [2, 1]
