@@ -381,6 +381,28 @@ def check(
 
 
 @app.command()
+def audit(
+    suite: t.Annotated[str, typer.Argument(metavar="[SUITE]", help="Its datasets, and its protocols.")] = "",
+    dataset: t.Annotated[str, typer.Option(help="One dataset, and every protocol, in place of a suite.")] = "",
+    seed: t.Annotated[int, typer.Option(min=0, help="Of the permutation and of the protocols.")] = 0,
+    near: t.Annotated[float, typer.Option(min=0, help="A near-duplicate's difference, of an image's contrast.")] = 0.15,
+    data_root: DataRoot = None,
+    offline: Offline = False,
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """Check that permuted labels score at chance, and count images of train that recur in test."""
+    from bench import audit
+
+    failed = False
+    found = audit.audits(suite, dataset, seed=seed, near=near, data_root=data_root, offline=offline, plugins=plugin)
+    for one in found:
+        _print(one.render())
+        failed |= not one.holds
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of suite files, for editors."""
     import json
