@@ -609,3 +609,19 @@ def test_lines_are_sorted_by_a_protocol_a_name_or_the_time() -> None:
 def test_names_that_no_row_has_are_said_with_those_there_are(choice: dict[str, t.Any], message: str) -> None:
     with pytest.raises(Unknown, match=message):
         leaderboard(CHOICE).select(**choice)
+
+
+def test_geometry_and_samples_have_sections_of_their_own_each_with_its_legend() -> None:
+    geometry = {"effective_rank": 38.61, "uniformity": -1.166}
+    made = [
+        record("bigan", 0.9),
+        record("bigan", metrics=geometry, protocol="geometry", protocol_label="geometry"),
+        record("bigan", metrics={"parzen": 220.4}, protocol="generative", protocol_label="generative", tap="samples"),
+    ]
+    classes, samples, spaces = leaderboard(made).render("markdown").split("\n\n**")[:3]
+    assert "90.00" in classes and "38.6" not in classes
+    assert "what encoders generate" in samples and "220.4" in samples and "38.6" not in samples
+    assert "how features fill their space" in spaces and "38.6" in spaces and "-1.166" in spaces
+    said = leaderboard(made[:2]).render("markdown")
+    assert "Of how features fill their space: rank: " in said
+    assert "Of what encoders generate" not in said
