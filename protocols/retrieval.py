@@ -15,7 +15,8 @@ from torch.nn import functional
 from protocols.base import FeatureSet, Protocol, Scores
 from protocols.knn import nearest
 
-_PAIRS = 2**23  # of a query and a gallery row that are ranked at once: 64 MiB for each number of theirs
+_PAIRS = 2**23  # of a query and a gallery row whose similarity is found at once: 64 MiB
+_RANKED = 2**20  # of these that are ranked at once, with ten numbers for each
 _EQUAL = 2.0**-30  # similarities nearer than this are ties: float64 products of equal rows can differ by less
 
 
@@ -46,7 +47,9 @@ class Retrieval(Protocol):
         for few, labels in zip(torch.split(queries, block), torch.split(asked, block)):
             x = functional.normalize(few.double(), eps=1e-300)
             similarity = [x @ functional.normalize(y.double(), eps=1e-300).T for y in torch.split(gallery, size)]
-            found.append(ranking(torch.cat(similarity, dim=1), labels[:, None] == train.labels, k))
+            right, rows = labels[:, None] == train.labels, max(1, _RANKED // len(gallery))
+            pairs = zip(torch.split(torch.cat(similarity, dim=1), rows), torch.split(right, rows))
+            found += [ranking(near, relevant, k) for near, relevant in pairs]
         average, precision = (torch.cat(parts) for parts in zip(*found))
         known = torch.isin(asked, train.labels)
         details: dict[str, t.Any] = {"k": k, "unanswerable": int((~known).sum())}

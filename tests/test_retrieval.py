@@ -65,6 +65,7 @@ def test_the_gallery_and_queries_in_several_blocks_change_nothing(monkeypatch: p
     test = features(draw.normal(size=(70, 5)), draw.integers(0, 3, 70), 3)
     whole = Retrieval().score(train, test, seed=0)
     monkeypatch.setattr(retrieval, "_PAIRS", 2000)
+    monkeypatch.setattr(retrieval, "_RANKED", 700)
     parts = Retrieval().score(train, test, seed=0)
     assert parts.metrics == pytest.approx(whole.metrics, abs=1e-12)
     assert torch.equal(parts.predictions, whole.predictions)
