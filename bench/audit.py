@@ -22,6 +22,7 @@ from bench.suite import DatasetSpec, read_suite
 from encoders.base import ImageSet, derive_seed
 from protocols.base import FeatureSet, Protocol, SampleProtocol, Scores
 from protocols.knn import nearest
+from results.statistics import holm
 
 IMAGES = 5000  # of train, and of test, that protocols are tried on: as good for this as all of them
 LEVEL = 0.01  # probability of a false alarm, of all protocols of a dataset together
@@ -171,7 +172,7 @@ def judged(
         truly, by_chance = _right(seeing.predictions, test)
         control = float(stats.binomtest(truly, len(test), by_chance, alternative="greater").pvalue)
         verdicts[label] = Verdict(len(test), right / len(test), chance, p, truly / len(test), control)
-    p_values, controls = (_holm([getattr(one, name) for one in verdicts.values()]) for name in ("p", "control"))
+    p_values, controls = (holm([getattr(one, name) for one in verdicts.values()]) for name in ("p", "control"))
     corrected = zip(verdicts.items(), p_values, controls)
     return {label: dataclasses.replace(one, p=p, control=control) for (label, one), p, control in corrected}, unmoved
 
@@ -180,15 +181,6 @@ def _right(predictions: Tensor, test: FeatureSet) -> tuple[int, float]:
     """How many predictions are right, and the share expected if they had nothing to do with the labels."""
     shares = [labels.bincount(minlength=test.classes).double() / len(test) for labels in (predictions, test.labels)]
     return int((predictions == test.labels).sum()), float(shares[0] @ shares[1])
-
-
-def _holm(p_values: t.Sequence[float]) -> list[float]:
-    """p-values corrected for their number, in their order. Source: Holm 1979."""
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
-        corrected[index] = largest
-    return corrected
 
 
 def duplicates(train: ImageSet, test: ImageSet, threshold: float = NEAR) -> Duplicates:

@@ -99,12 +99,6 @@ def test_a_protocol_without_classes_must_not_move_with_the_labels() -> None:
     assert (verdicts, unmoved) == ({}, {"geometry": True, "counts": False})
 
 
-def test_holms_correction_by_hand() -> None:
-    assert audit._holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert audit._holm([0.6, 0.5]) == [1.0, 1.0]
-    assert audit._holm([]) == []
-
-
 def images(rows: np.ndarray, labels: list[int]) -> ImageSet:
     return ImageSet(rows.astype(np.uint8), np.array(labels), tuple("0123456789"), "0" * 16)
 
