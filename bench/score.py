@@ -20,7 +20,7 @@ from bench.formats import DataError
 from bench.run import Settings
 from bench.strict_yaml import ConfigError, Problem
 from bench.suite import DatasetSpec, read_protocols
-from protocols.base import FeatureSet
+from protocols.base import FeatureSet, Scores
 from results import store
 from results.leaderboard import Leaderboard, leaderboard
 from results.record import Record
@@ -77,8 +77,11 @@ def score(
         judge = known[protocol.name].model_validate_json(json.dumps(protocol.params))
         scores = judge.score(train, test, seed=seed)
         seconds = time.perf_counter() - started
-        predictions = directory.predictions(TAP, protocol.file_name)
-        store.replace(predictions, run.predictions_npz(scores.predictions, test))
+        predictions = digest = None
+        if isinstance(scores, Scores):
+            predictions = directory.predictions(TAP, protocol.file_name)
+            store.replace(predictions, run.predictions_npz(scores.predictions, test))
+            digest = run.predictions_digest(scores.predictions, test.labels)
         record = Record(
             suite=SUITE,
             key=key,
@@ -105,8 +108,8 @@ def score(
             metrics=scores.metrics,
             details=scores.details,
             alarms=alarms,
-            predictions=predictions.relative_to(directory.path).as_posix(),
-            predictions_sha256=run.predictions_digest(scores.predictions, test.labels),
+            predictions=predictions and predictions.relative_to(directory.path).as_posix(),
+            predictions_sha256=digest,
             seconds={"score": seconds},
             provenance=made,
         )
