@@ -162,9 +162,14 @@ def leaderboard(
     dataset: t.Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
     sort: t.Annotated[str, typer.Option(help="By a protocol, a metric, encoder or training.")] = "",
     show: t.Annotated[Show, typer.Option(help="Differences are to the best.")] = "scores",
+    over_datasets: t.Annotated[
+        bool, typer.Option("--over-datasets", help="Mean ranks over data sets instead.")
+    ] = False,
+    diagram: t.Annotated[Path | None, typer.Option(help="With it: an SVG of the first protocol's ranks.")] = None,
 ) -> None:
     """Print the leaderboard of what was run."""
     from results import leaderboard, papers, store
+    from results import over_datasets as overall
 
     contents = store.read_store(directory)
     board = leaderboard.leaderboard(contents.records)
@@ -172,6 +177,12 @@ def leaderboard(
     if against:
         width, colour = _terminal()
         _print(papers.render(papers.compare(contents.records), width=width, colour=colour))
+    elif over_datasets:
+        width, colour = _terminal()
+        found = overall.over_datasets(board)
+        _print(overall.render(found, width=width, colour=colour))
+        if diagram and found:
+            store.replace(diagram, overall.diagram(found[0]).encode())
     elif format_ == "table":
         _table(board, show)
     else:
