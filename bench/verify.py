@@ -122,7 +122,7 @@ def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Cla
         if any(name not in METRICS for name in record.metrics):
             report.problems.append((path, "has no predictions"))
         else:
-            report.unchecked["numbers of what generators make, which have no predictions"] += len(record.metrics)
+            report.unchecked["numbers of protocols that give no class"] += len(record.metrics)
         return None
     if record.predictions != f"predictions/{record.tap}/{path.stem}.npz":
         report.problems.append((path, f"names the predictions {record.predictions!r}, which are not its own"))
