@@ -221,7 +221,7 @@ def test_what_was_not_touched_fits(runs: Path, say: Say) -> None:
     assert status == 0, out
     first, *rest = out.splitlines()
     assert first == "no problems; checked: 6 numbers, 8 records, 4 runs, 6 weights, 6 tables"
-    assert rest == ["not to be checked here: numbers of what generators make, which have no predictions (12)"]
+    assert rest == ["not to be checked here: numbers of protocols that give no class (12)"]
 
 
 def test_weights_that_were_not_kept_are_said_to_be_unchecked(runs: Path, say: Say) -> None:
