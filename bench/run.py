@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from bench import data, machine, resolve, samples
+from bench import data, machine, resolve, samples, views
 from bench.checkpoints import Checkpoints, Resume
 from bench.diagnostics import diagnose
 from bench.extract import features_on_disk
@@ -202,6 +202,9 @@ def _execute(
     features = features_on_disk(directory.features, spec.encoder.name, module, parts, encoder.taps, device)
     train, test = features["train"], features["test"]
     seconds = seconds | {"extract": time.perf_counter() - started}
+    for tap in encoder.taps:
+        sets = {part: _feature_set(rows, tap, parts[part]) for part, rows in features.items()}
+        views.keep(directory, tap, sets, parts)
     alarms = {tap: diagnose(train[tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
     known = resolve.protocols(settings.plugins)
     for (tap, name), group in _together(planned.missing).items():

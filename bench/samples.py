@@ -64,19 +64,19 @@ def pictures(
     if own is not None:
         rows = zip(torch.split(originals / 255, SIDE), torch.split(make(recipe, generator, own), SIDE))
         found["reconstructions"] = torch.cat([part for pair in rows for part in pair])
-    return {f"{name}.png": _grid(images) for name, images in found.items()}
+    return {f"{name}.png": grid(images) for name, images in found.items()}
 
 
-def _grid(images: Tensor) -> bytes:
-    """Images (n, c, h, w) in [0, 1] in rows of SIDE, with a gap of two pixels, small ones enlarged."""
+def grid(images: Tensor, columns: int = SIDE) -> bytes:
+    """A PNG of images (n, c, h, w) in [0, 1] in rows, with a gap of two pixels, small ones enlarged."""
     n, channels, height, width = images.shape
-    rows = -(-n // SIDE)
-    grid = np.full((rows * (height + 2) - 2, SIDE * (width + 2) - 2, channels), 255, np.uint8)
+    rows = -(-n // columns)
+    canvas = np.full((rows * (height + 2) - 2, columns * (width + 2) - 2, channels), 255, np.uint8)
     pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     for place, image in enumerate(pixels):
-        top, left = place // SIDE * (height + 2), place % SIDE * (width + 2)
-        grid[top : top + height, left : left + width] = image
-    picture = Image.fromarray(grid.squeeze(2) if channels == 1 else grid)
+        top, left = place // columns * (height + 2), place % columns * (width + 2)
+        canvas[top : top + height, left : left + width] = image
+    picture = Image.fromarray(canvas.squeeze(2) if channels == 1 else canvas)
     enlarged = max(1, 64 // width)
     buffer = io.BytesIO()
     picture.resize((picture.width * enlarged, picture.height * enlarged), Image.Resampling.NEAREST).save(buffer, "png")

@@ -6,6 +6,7 @@ the same directory, is synced, and is then linked to its name (published once) o
     <suite directory>/<label>/<dataset>/seed<k>-<key>/
         run.json  encoder.safetensors  encoder.json  history.csv  failed.json  checkpoint/  features/
         generator.safetensors  pictures/    of methods that make images
+        views/<tap>.npz  views/neighbours-<tap>.png     of the features, for the report
         scores/<tap>/<protocol>.json        a Record each, with a SHA-256 over the rest of it
         predictions/<tap>/<protocol>.npz
         conflicts/, scores/<tap>/conflicts/ what was published a second time with different content: kept, never used
@@ -236,6 +237,12 @@ class RunDirectory:
     def features(self) -> Path:
         """A cache, which may be deleted at any time."""
         return self.path / "features"
+
+    def view(self, tap: str) -> Path:
+        return self.path / "views" / f"{_component(tap)}.npz"
+
+    def neighbours(self, tap: str) -> Path:
+        return self.path / "views" / f"neighbours-{_component(tap)}.png"
 
     def record(self, tap: str, protocol: str) -> Path:
         return self.path / "scores" / _component(tap) / f"{_component(protocol)}.json"
@@ -508,7 +515,7 @@ def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]
     for parent, directories, files in os.walk(directory.absolute(), onerror=unreadable):
         above, here = parent.split("/")[-2:]
         is_run = _RUN.fullmatch(here) is not None
-        unread = ("corrupt", "predictions", "features", "checkpoint", "pictures") if is_run else ("corrupt",)
+        unread = ("corrupt", "predictions", "features", "checkpoint", "pictures", "views") if is_run else ("corrupt",)
         directories[:] = [name for name in directories if name not in unread and not name.startswith(".")]
         if not is_run and not _IN_RUN.search(parent):
             continue
