@@ -456,6 +456,22 @@ def merge(
 
 
 @app.command()
+def report(
+    directory: Directory = Path("runs"),
+    output: t.Annotated[
+        Path | None, typer.Option(help="Where the page goes; report.html in the directory if not given.")
+    ] = None,
+) -> None:
+    """Write one HTML page about what was run, from tables and intervals to maps; it needs no network."""
+    from results import store
+    from results.report import NAME, page
+
+    output = output or directory / NAME
+    store.replace(output, page(directory).encode())
+    print(output)
+
+
+@app.command()
 def doctor(data_root: DataRoot = None) -> None:
     """Show the machine, the versions, the data that is here, and wandb's state."""
     from bench import doctor

@@ -69,6 +69,7 @@ class Row:
     seeds: int
     of_seeds: int  # that its table has
     values: tuple[float, ...]  # one a seed, in the order of the seeds
+    keys: tuple[str, ...]  # of the runs, in the same order
     method: str
     is_control: bool  # what a learned encoder has to beat
     labels: int | None  # of the training images that it saw; None: all of those that a failed run did not count
@@ -88,7 +89,7 @@ class Row:
 
     def plain(self) -> dict[str, Json]:
         """The row as files have it; they say `control` for `is_control`."""
-        row = dataclasses.asdict(self) | {"values": list(self.values), "alarms": list(self.alarms)}
+        row = dataclasses.asdict(self) | {name: list(getattr(self, name)) for name in ("values", "keys", "alarms")}
         return dict(zip(COLUMNS, row.values()))
 
 
@@ -306,6 +307,7 @@ def _row(
         seeds=len(members),
         of_seeds=of_seeds,
         values=tuple(values),
+        keys=tuple(record.key for record in members),
         method=one.encoder,
         is_control=one.is_control,
         labels=one.labels if one.labels != "all" else one.train_images or None,
@@ -601,7 +603,8 @@ def _clean(text: str) -> str:
 def _csv(rows: list[Row]) -> str:
     import pandas as pd  # noqa: PLC0415 - slow to import
 
-    plain = [row.plain() | {"values": _json(list(row.values)), "alarms": _json(list(row.alarms))} for row in rows]
+    lists = ("values", "keys", "alarms")
+    plain = [row.plain() | {name: _json(list(getattr(row, name))) for name in lists} for row in rows]
     return pd.DataFrame(plain, columns=COLUMNS, dtype=object).to_csv(index=False, lineterminator="\n")
 
 

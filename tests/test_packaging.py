@@ -24,13 +24,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_holds_the_four_packages_and_the_suites(wheel: Path) -> None:
+def test_the_wheel_holds_the_four_packages_the_page_and_the_suites(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {path.relative_to(ROOT).as_posix() for one in PACKAGES for path in (ROOT / one).rglob("*.py")}
     typed = {f"{package}/py.typed" for package in PACKAGES}
     configs = {f"bench/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.*")}
     about = {name for name in names if ".dist-info/" in name}
-    assert names - about == sources | typed | configs
+    page = {f"results/report/page.{suffix}" for suffix in ("html", "css", "js")}
+    assert names - about == sources | typed | page | configs
     assert any(name.endswith("licenses/LICENSE") for name in about)
 
 

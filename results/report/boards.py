@@ -1,0 +1,343 @@
+"""Leaderboards as the page has them: who is first and whether that is real, the table, every mean with its interval."""
+
+import typing as t
+from collections import defaultdict
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from results.leaderboard import SEVERAL, Row
+from results.metrics import METRICS
+from results.record import Record
+from results.report import charts
+from results.statistics import Interval, mean_interval
+
+Column = tuple[str, str]  # protocol, metric
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A row of the leaderboard and the records it was made of, one a seed."""
+
+    row: Row
+    records: tuple[Record, ...]
+
+    @property
+    def column(self) -> Column:
+        return self.row.protocol or "", self.row.metric or ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.encoder} · {self.row.tap}"
+
+    @property
+    def mean(self) -> float:
+        assert self.row.mean is not None
+        return self.row.mean
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    behind: str = ""  # printed small and grey behind it
+    order: float | str | None = None  # what the column is sorted by; None comes last
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column of the page's table. To add one, add it to `fields`."""
+
+    title: str
+    cell: t.Callable[["Line"], Cell]
+    is_number: bool = True
+    descending_first: bool = True  # what a first click gives: the best on top
+    group: str = ""  # a heading above
+
+
+@dataclass(frozen=True)
+class Line:
+    """One tap of one encoder, judged by some protocols."""
+
+    place: int  # 1 is the best
+    one: Row
+    judged: dict[Column, Judged]
+    is_best_tap: bool  # of its encoder
+
+    @property
+    def name(self) -> str:
+        return f"{self.one.encoder} · {self.one.tap}"
+
+    @property
+    def alarmed(self) -> bool:
+        return any(judged.row.alarms for judged in self.judged.values())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a protocol says, in sentences."""
+
+    protocol: str
+    winner: str
+    is_control: bool
+    score: str
+    sentences: list[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What shares a table: a dataset's encoders that saw labels or those that did not, their features or samples."""
+
+    title: str
+    lines: list[Line]
+    failures: list[Row]
+    columns: list[Column]
+
+    @property
+    def judged(self) -> list[Judged]:
+        return [judged for line in self.lines for judged in line.judged.values()]
+
+    @property
+    def of_samples(self) -> bool:
+        return any(metric in METRICS for _, metric in self.columns)
+
+    def ranked(self, column: Column) -> list[Judged]:
+        """Those with a number in this column, the best first; equal ones stay in the table's order."""
+        down = -1 if higher_is_better(column[1]) else 1
+        return sorted(
+            (line.judged[column] for line in self.lines if column in line.judged), key=lambda j: down * j.mean
+        )
+
+
+def sections(rows: t.Iterable[Row], records: t.Iterable[Record]) -> dict[str, list[Section]]:
+    """{dataset: its sections}, in the leaderboard's order."""
+    by_run: dict[tuple[str, str | None], list[Record]] = defaultdict(list)
+    for record in records:
+        by_run[record.key, record.tap].append(record)
+    grouped: dict[tuple[str, bool, bool], list[Row]] = defaultdict(list)
+    for row in rows:
+        grouped[row.dataset, row.labels != 0, row.metric in METRICS].append(row)
+    found: dict[str, list[Section]] = defaultdict(list)
+    for (dataset, labelled, of_samples), members in grouped.items():
+        title = "What encoders generate" if of_samples else "Features"
+        title += ": encoders that saw labels" if labelled else ""
+        found[dataset].append(_section(title, members, by_run))
+    return found
+
+
+def _section(title: str, rows: list[Row], by_run: dict[tuple[str, str | None], list[Record]]) -> Section:
+    taps: dict[tuple[str, str | None], dict[Column, Judged]] = defaultdict(dict)
+    for row in rows:
+        if row.status == "done":
+            judged = Judged(row, _behind(row, by_run))
+            taps[row.encoder, row.tap][judged.column] = judged
+    seen: set[str] = set()
+    lines = []
+    for place, ((encoder, _), judged_by) in enumerate(taps.items(), 1):
+        one = max((judged.row for judged in judged_by.values()), key=lambda row: row.seeds)
+        lines.append(Line(place, one, judged_by, encoder not in seen))
+        seen.add(encoder)
+    order = {name: place for place, name in enumerate(METRICS)}
+    columns = {judged.column for line in lines for judged in line.judged.values()}
+    return Section(
+        title,
+        lines,
+        [row for row in rows if row.status == "failed"],
+        sorted(columns, key=lambda column: (column[0], order.get(column[1], 0), column[1])),
+    )
+
+
+def _behind(row: Row, by_run: dict[tuple[str, str | None], list[Record]]) -> tuple[Record, ...]:
+    """The records of a row: those of its runs and tap that have its numbers under its protocol's name."""
+    found = []
+    for key, value in zip(row.keys, row.values):
+        for record in by_run[key, row.tap]:
+            name = f"{record.protocol_label}@{record.protocol_version}"
+            same = row.protocol == name or (row.protocol or "").startswith(f"{name} (")
+            if same and record.metrics.get(row.metric or "") == value:
+                found.append(record)
+                break
+    return tuple(found)
+
+
+# ---- numbers as text --------------------------------------------------------------------------------------------
+
+
+def higher_is_better(metric: str) -> bool:
+    return metric not in METRICS or METRICS[metric].higher_is_better
+
+
+def score(value: float, metric: str) -> str:
+    """97.12 for a fraction, else with the metric's digits."""
+    return f"{value:.{METRICS[metric].digits}f}" if metric in METRICS else f"{100 * value:.2f}"
+
+
+def half_width(row: Row) -> float | None:
+    """Of the interval; the longer side where the other one is clipped."""
+    if row.low is None or row.high is None or row.mean is None:
+        return None
+    return max(row.mean - row.low, row.high - row.mean)
+
+
+def count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+# ---- the table --------------------------------------------------------------------------------------------------
+
+
+def fields(section: Section) -> list[Field]:
+    """The columns of a section's table, behind place, encoder and tap, which are its rows' headings."""
+    labelled = [Field("labels", _labels)] if section.lines and section.lines[0].one.labels != 0 else []
+    several = len({protocol for protocol, _ in section.columns}) > 1
+    scores = []
+    for column in section.columns:
+        protocol, metric = column
+        known = METRICS.get(metric)
+        title = metric if known is None else known.title
+        title = f"{protocol} {title}" if known is None or several else title
+        scores.append(Field(title, _scored(column), descending_first=higher_is_better(metric)))
+    return [
+        *labelled,
+        *scores,
+        *([] if section.of_samples else [Field("dimensions", _dimensions)]),
+        Field("seeds", _seeds),
+        Field("training s", _training, descending_first=False),
+    ]
+
+
+def _scored(column: Column) -> t.Callable[[Line], Cell]:
+    def cell(line: Line) -> Cell:
+        judged = line.judged.get(column)
+        if judged is None:
+            return Cell("-")
+        half, row = half_width(judged.row), judged.row
+        behind = "" if half is None else f"± {score(half, column[1])}"
+        fewer = "" if row.seeds == line.one.seeds else f" (n={row.seeds})"
+        return Cell(score(judged.mean, column[1]), behind + fewer, judged.mean)
+
+    return cell
+
+
+def _labels(line: Line) -> Cell:
+    seen = line.one.labels
+    return Cell("all" if seen is None else f"{seen:,}", order=seen)
+
+
+def _dimensions(line: Line) -> Cell:
+    return Cell("-") if line.one.dimensions is None else Cell(f"{line.one.dimensions:,}", order=line.one.dimensions)
+
+
+def _seeds(line: Line) -> Cell:
+    one = line.one
+    return Cell(str(one.seeds), "" if one.seeds == one.of_seeds else f"of {one.of_seeds}", one.seeds)
+
+
+def _training(line: Line) -> Cell:
+    seconds = line.one.fit_seconds
+    return Cell("-") if seconds is None else Cell(f"{seconds:,.1f}", order=seconds)
+
+
+# ---- who is first, and is it real? ------------------------------------------------------------------------------
+
+
+def verdicts(section: Section) -> list[Verdict]:
+    """A protocol each: its leader, whoever follows, and the best learned encoder beside the best control."""
+    found = []
+    for column in section.columns:
+        ranked = section.ranked(column)
+        first = ranked[0]
+        follows = next((judged for judged in ranked if judged.row.encoder != first.row.encoder), None)
+        learned = next((judged for judged in ranked if not judged.row.is_control), None)
+        control = next((judged for judged in ranked if judged.row.is_control), None)
+        sentences = []
+        if follows:
+            named = f"{follows.name}{' (a control)' if follows.row.is_control else ''}"
+            sentences.append(f"{_against(first, follows)} {named}, the next encoder: {_told(first, follows)}.")
+        if learned and control and {id(learned), id(control)} != {id(first), id(follows)}:
+            sentences.append(
+                f"The best learned encoder, {learned.name}, is {_against(learned, control)} the best control, "
+                f"{control.name}: {_told(learned, control)}."
+            )
+        if not control:
+            sentences.append("There is no control to compare with.")
+        found.append(Verdict(column[0], first.name, first.row.is_control, score(first.mean, column[1]), sentences))
+    return found
+
+
+def difference(one: Judged, other: Judged) -> Interval | None:
+    """Of two rows' means over the seeds that both have, paired by seed; None if they share none."""
+    metric = one.row.metric or ""
+    ours, theirs = ({r.seed: r.metrics[metric] for r in judged.records} for judged in (one, other))
+    gaps = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    return mean_interval(gaps, bounds=(-1.0, 1.0)) if gaps else None
+
+
+def _against(one: Judged, other: Judged) -> str:
+    gap = 100 * (one.mean - other.mean)
+    if abs(gap) < 0.005:
+        return "level with"
+    return f"{abs(gap):.2f} points {'ahead of' if gap > 0 else 'behind'}"
+
+
+def _told(one: Judged, other: Judged) -> str:
+    """Whether chance over seeds explains a difference."""
+    between = difference(one, other)
+    if between is None:
+        return "they share no seed, so nothing can be said of chance"
+    if between.low is None or between.high is None:
+        return "one seed cannot tell it from chance"
+    seeds = count(between.n, "seed")
+    inside = f"95 % interval {100 * between.low:+.2f} to {100 * between.high:+.2f} over {seeds}"
+    if between.low > 0 or between.high < 0:
+        return f"more than chance over seeds explains ({inside})"
+    return f"not told apart from chance ({inside})"
+
+
+# ---- means, intervals, seeds ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    name: str
+    is_control: bool
+    is_best_tap: bool
+    score: str
+    track: Markup
+
+
+@dataclass(frozen=True)
+class Forest:
+    title: str
+    about: str
+    rows: list[ForestRow]
+    axis: Markup
+    has_reference: bool
+
+
+def forest(section: Section, column: Column) -> Forest:
+    """Every mean of a column with its interval and its seeds, over one axis that every seed lies on."""
+    ranked = section.ranked(column)
+    best = {line.name for line in section.lines if line.is_best_tap}
+    at = charts.scale(value for judged in ranked for value in judged.row.values)
+    control = next((judged.mean for judged in ranked if judged.row.is_control), None)
+    rows = []
+    for judged in ranked:
+        row = judged.row
+        track = charts.interval(at, judged.mean, row.low, row.high, row.values, control)
+        rows.append(ForestRow(judged.name, row.is_control, judged.name in best, score(judged.mean, column[1]), track))
+    shown = charts.axis(at, lambda value: f"{100 * value:.4g} %")
+    about = f"{column[0]}, {column[1]}: {count(len(rows), 'row')}, from {rows[0].name} with {rows[0].score} "
+    about += f"to {rows[-1].name} with {rows[-1].score}. The table above has the same numbers."
+    return Forest(f"{column[0]} {column[1]}", about, rows, shown, control is not None)
+
+
+def caption(section: Section) -> str:
+    """The data's size and where the numbers were made, as far as all rows agree."""
+    rows = [line.one for line in section.lines] or section.failures
+    facts = []
+    if rows[0].train_images and rows[0].test_images:
+        facts.append(f"{rows[0].train_images:,} training and {rows[0].test_images:,} test images")
+    for values, thing in (({row.device for row in rows}, "devices"), ({row.precision for row in rows}, "precisions")):
+        (*_, value) = values
+        facts.append(value if len(values) == 1 and value != SEVERAL else f"several {thing}")
+    return ", ".join(facts)

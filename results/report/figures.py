@@ -1,0 +1,318 @@
+"""What the files beside the records show: losses, mistakes, maps of features, neighbours, pictures, curves.
+
+A file that is not there, or is damaged, gives None here, and the page says that there is nothing to show.
+"""
+
+import base64
+import csv
+import io
+import json
+import math
+import typing as t
+import zipfile
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from results.record import Record
+from results.report import charts
+from results.report.boards import Judged, score
+from results.store import RunDirectory
+
+MOST_CLASSES = 20  # of a confusion matrix that can still be read
+TSNE_POINTS = 300  # of a map; its time grows faster than they do
+TSNE_STEPS = 500
+PICTURE_BYTES = 2_000_000  # of pictures of a kind, so that the page stays small
+Array = np.ndarray[t.Any, np.dtype[t.Any]]
+
+
+# ---- losses -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Training:
+    name: str
+    chart: Markup
+    note: str
+
+
+def training(name: str, runs: t.Sequence[RunDirectory]) -> Training | None:
+    """The losses of each player over the epochs, a line a seed; None if nothing was learned by gradient."""
+    histories = [history for history in map(_history, runs) if history]
+    players = sorted({column for history in histories for column in history[0] if column.endswith("_loss")})
+    lines = []
+    for player in players:
+        for history in histories:
+            points = [(row["epoch"], row[player]) for row in history if math.isfinite(row.get(player, math.nan))]
+            if points:
+                epochs, losses = zip(*points)
+                lines.append(charts.Line(player.removesuffix("_loss"), epochs, losses))
+    if not lines:
+        return None
+    last = "; ".join(f"{line.name} ends at {charts.number(line.y[-1])}" for line in lines[: 2 * len(players)])
+    speeds = [row["images_per_second"] for history in histories for row in history if "images_per_second" in row]
+    seeds = len(histories)
+    note = f"{seeds} seed{'' if seeds == 1 else 's'}"
+    note += f", {sum(speeds) / len(speeds):,.0f} images a second" if speeds else ""
+    return Training(name, charts.lines(lines, f"Losses of {name} over its epochs: {last}."), note)
+
+
+def _history(run: RunDirectory) -> list[dict[str, float]] | None:
+    try:
+        with run.history.open(newline="") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+# ---- mistakes ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Matrix:
+    title: str
+    note: str
+    classes: list[str]
+    rows: list[list[tuple[str, float]]]  # of each true class the shares, as printed too; empty for too many classes
+    worst: str  # the pairs that are confused most
+
+
+def confusions(judged: Judged, runs: t.Mapping[str, RunDirectory], classes: t.Sequence[str] | None) -> Matrix | None:
+    """True classes against predicted ones, summed over the seeds whose predictions are there."""
+    found = [pair for record in judged.records if (pair := _predictions(record, runs))]
+    if not found:
+        return None
+    size = 1 + int(max(array.max() for pair in found for array in pair))
+    counts = np.zeros((size, size), np.int64)
+    for predicted, label in found:
+        counts += np.bincount(label.astype(np.int64) * size + predicted, minlength=size * size).reshape(size, size)
+    names = [*(classes or []), *map(str, range(len(classes or []), size))]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    mistakes = np.where(np.eye(size, dtype=bool), 0, shares)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:3]
+    pairs = [(place // size, place % size) for place in order.tolist() if mistakes.flat[place] > 0]
+    worst = "; ".join(f"{names[a]} taken for {names[b]}: {100 * shares[a, b]:.1f} %" for a, b in pairs)
+    seeds = "first seed" if len(found) == 1 else f"{len(found)} seeds together"
+    return Matrix(
+        judged.name,
+        f"{judged.column[0]}, {score(judged.mean, judged.column[1])} %, {seeds}",
+        names[:size],
+        [[(_percent(share), share) for share in row] for row in shares.tolist()] if size <= MOST_CLASSES else [],
+        worst or "no mistakes",
+    )
+
+
+def _percent(share: float) -> str:
+    """Rounded; nothing for what rounds to 0."""
+    text = f"{100 * share:.0f}"
+    return "" if text == "0" else text
+
+
+def _predictions(record: Record, runs: t.Mapping[str, RunDirectory]) -> tuple[Array, Array] | None:
+    run = runs.get(record.key)
+    if run is None or record.predictions is None:
+        return None
+    found = _arrays(run.path / record.predictions, "predicted", "label")
+    if found is None or found["predicted"].shape != found["label"].shape or not found["label"].size:
+        return None
+    return found["predicted"], found["label"]
+
+
+# ---- maps -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Map:
+    title: str
+    charts: list[tuple[str, Markup]]  # what it is, and it
+    classes: list[tuple[int, str]]
+
+
+def maps(name: str, tap: str, run: RunDirectory) -> Map | None:
+    """Test images where their features lie: their first two principal components, and t-SNE."""
+    view = _arrays(run.view(tap), "classes", "labels", "projection", "variance_shares")
+    if view is None or not len(view["projection"]) or not view["variance_shares"].any():
+        return None
+    classes, labels, projection = view["classes"].tolist(), view["labels"].tolist(), view["projection"]
+    flat = projection[:, :2] if projection.shape[1] > 1 else np.pad(projection, ((0, 0), (0, 1)))
+    share = 100 * float(view["variance_shares"][:2].sum())
+    drawn = [
+        (
+            f"PCA: {share:.0f} % of the variance",
+            charts.scatter(
+                flat.tolist(), labels, classes, f"PCA map of {len(labels)} test images, {name}, coloured by class."
+            ),
+        )
+    ]
+    placed = _tsne(projection[:TSNE_POINTS])
+    if placed is not None:
+        about = f"t-SNE map of {len(placed)} test images, {name}, coloured by class."
+        drawn.append(("t-SNE", charts.scatter(placed.tolist(), labels[: len(placed)], classes, about)))
+    return Map(name, drawn, [(one, classes[one]) for one in sorted(set(labels))])
+
+
+def _tsne(rows: Array) -> Array | None:
+    """None for too few rows to have neighbourhoods."""
+    if len(rows) < 10 or rows.shape[1] < 2:
+        return None
+    from sklearn.manifold import TSNE  # noqa: PLC0415 - slow to import
+
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    return TSNE(init="pca", perplexity=perplexity, max_iter=TSNE_STEPS, random_state=0).fit_transform(rows)
+
+
+# ---- pictures ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Picture:
+    title: str
+    about: str  # in place of it, for who cannot see it
+    source: str  # a data: URI
+    width: int
+    height: int
+    frames: list[tuple[float, float, float, float]]  # x, y, width and height of what is marked in it
+
+
+def neighbours(name: str, tap: str, run: RunDirectory) -> tuple[Picture, str] | None:
+    """Test images with their nearest training images, those of another class framed; and how many those are."""
+    view = _arrays(run.view(tap), "classes", "query_labels", "neighbour_labels")
+    picture = _picture(run.neighbours(tap))
+    if view is None or picture is None:
+        return None
+    queries, found, classes = view["query_labels"], view["neighbour_labels"], view["classes"].tolist()
+    source, width, height, gap = picture
+    rows, columns = len(found), 1 + found.shape[1]
+    across, down = (width + gap) / columns, (height + gap) / rows
+    wrong = found != queries[:, None]
+    frames = [
+        (across * (column + 1), down * row, across - gap, down - gap) for row, column in np.argwhere(wrong).tolist()
+    ]
+    told = (
+        f"{classes[query]}: {' '.join(classes[one] for one in near)}"
+        for query, near in zip(queries.tolist(), found.tolist())
+    )
+    about = f"Nearest training images of {rows} test images, {name}. Class, then its neighbours': {'; '.join(told)}."
+    note = f"{found.size - int(wrong.sum())} of {found.size} neighbours are of the test image's class"
+    return Picture(name, about, source, width, height, frames), note
+
+
+def pictures(name: str, run: RunDirectory) -> list[Picture]:
+    """What the encoder's generator makes."""
+    about = {
+        "reconstructions": "Test images, each above its reconstruction",
+        "samples": "Samples",
+        "interpolations": "Interpolations between two codes, left to right",
+    }
+    found = []
+    for kind, text in about.items():
+        picture = _picture(run.pictures / f"{kind}.png")
+        if picture:
+            source, width, height, _ = picture
+            found.append(Picture(f"{name}: {kind}", f"{text}, {name}.", source, width, height, []))
+    return found
+
+
+def within(shown: t.Sequence[Picture], most: int = PICTURE_BYTES) -> list[Picture]:
+    """The first of these that are no larger together than `most` bytes."""
+    kept, left = [], most
+    for picture in shown:
+        left -= len(picture.source)
+        if left >= 0:
+            kept.append(picture)
+    return kept
+
+
+def _picture(path: Path) -> tuple[str, int, int, int] | None:
+    """A PNG of a grid as a data: URI with its width, height and gap; each of its pixels once, if it was enlarged."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            pixels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    for times in range(8, 1, -1):
+        small = pixels[::times, ::times]
+        if np.array_equal(small.repeat(times, 0).repeat(times, 1)[: pixels.shape[0], : pixels.shape[1]], pixels):
+            pixels = small
+            break
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png", optimize=True)
+    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return source, pixels.shape[1], pixels.shape[0], 2
+
+
+def _arrays(path: Path, *names: str) -> dict[str, Array] | None:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+# ---- curves -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Curve:
+    title: str
+    setting: str
+    chart: Markup
+    header: list[float]
+    rows: list[tuple[str, list[str]]]  # the same numbers as a table
+
+
+def curves(judged: t.Iterable[Judged]) -> list[Curve]:
+    """Scores over a protocol's number that a suite asks in several sizes (k, labels a class), or over an encoder's.
+
+    An encoder's settings count from three of them on: two are variants, not a curve.
+    """
+    known: dict[tuple[str, ...], dict[str, dict[float, Judged]]] = defaultdict(lambda: defaultdict(dict))
+    for one in judged:
+        record = one.records[0] if one.records else None
+        if record is None or record.protocol is None:
+            continue
+        protocol = f"{record.protocol}@{record.protocol_version}"
+        for setting, value, others in _numbers(record.protocol_params):
+            known["protocol", protocol, setting, others][one.name][value] = one
+        for setting, value, others in _numbers(record.params):
+            name = f"{record.encoder} · {record.tap}"
+            known["encoder", one.column[0], setting, json.dumps([record.encoder, others])][name][value] = one
+    found = []
+    for (kind, protocol, setting, _), by_name in known.items():
+        least = 2 if kind == "protocol" else 3
+        lines = {name: dict(sorted(at.items())) for name, at in by_name.items() if len(at) >= least}
+        if lines:
+            found.append(_curve(protocol, setting, lines))
+    return found
+
+
+def _curve(protocol: str, setting: str, lines: dict[str, dict[float, Judged]]) -> Curve:
+    best_first = sorted(lines, key=lambda name: -max(one.mean for one in lines[name].values()))
+    values = sorted({value for at in lines.values() for value in at})
+    drawn = [charts.Line(name, list(lines[name]), [one.mean for one in lines[name].values()]) for name in best_first]
+    logarithmic = values[0] > 0 and values[-1] >= 8 * values[0]
+    chart = charts.lines(
+        drawn, f"{protocol} over {setting}; the table below has the numbers.", logarithmic=logarithmic, percent=True
+    )
+    rows = [
+        (name, [f"{100 * lines[name][v].mean:.2f}" if v in lines[name] else "-" for v in values]) for name in best_first
+    ]
+    return Curve(protocol, setting, chart, values, rows)
+
+
+def _numbers(params: dict[str, t.Any]) -> t.Iterator[tuple[str, float, str]]:
+    """Every number among parameters, with the others as text."""
+    for name, value in params.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, value, json.dumps({other: params[other] for other in sorted(params) if other != name})
+
+
+def class_names(run: RunDirectory, tap: str) -> list[str] | None:
+    """The dataset's, as the run left them."""
+    view = _arrays(run.view(tap), "classes")
+    return None if view is None else view["classes"].tolist()
