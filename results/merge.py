@@ -22,7 +22,7 @@ class Merged:
 
 
 def merge(into: Path, others: t.Iterable[Path]) -> Merged:
-    """Copy into a store what others have more: runs, records, predictions, pictures. The others stay as they are.
+    """Copy into a store what others have more: runs with all their files, records. The others stay as they are.
 
     All are directories of suites, or all of one suite. A record whose run was made on both sides must have the same
     numbers; if not, the other's is kept in conflicts/ beside ours and named. Raises StoreError for directories that do
@@ -97,4 +97,5 @@ def _predictions(record: Record) -> Path:
 
 def _about_the_encoder(run: RunDirectory) -> list[Path]:
     files = [run.weights, run.generator, run.encoder_json, run.history, *sorted(run.pictures.glob("*.png"))]
+    files += sorted(run.path.glob("views/*"))
     return [path for path in files if path.exists()]

@@ -136,7 +136,10 @@ def test_a_run_leaves_weights_history_records_and_predictions(frostbench: t.Call
     assert len(bigan.name) == len("seed0-") + 16
     assert {path.name for path in bigan.iterdir()} == {
         "run.json", "encoder.safetensors", "encoder.json", "generator.safetensors", "history.csv", "pictures", "scores",
-        "predictions",
+        "predictions", "views",
+    }  # fmt: skip
+    assert {path.name for path in (bigan / "views").iterdir()} == {
+        "code.npz", "penultimate.npz", "neighbours-code.png", "neighbours-penultimate.png"
     }  # fmt: skip
     assert (bigan / "history.csv").read_text().splitlines()[0].startswith("epoch,seconds,images_per_second,")
     assert len((bigan / "history.csv").read_text().splitlines()) == 1 + 2

@@ -62,7 +62,7 @@ def page(directory: Path) -> str:
     """
     contents = store.read_store(directory)
     board = leaderboard(contents.records)
-    runs = {path.name.rpartition("-")[2]: RunDirectory(path) for path in sorted(map(_run_of, contents.whole))}
+    runs = {run.path.name.rpartition("-")[2]: run for run in store.runs_below(directory)}
     chapters = [
         _chapter(dataset, sections, runs) for dataset, sections in boards.sections(board.rows, contents.records).items()
     ]
@@ -88,11 +88,6 @@ def page(directory: Path) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def _run_of(path: Path) -> Path:
-    """The run directory of a record: <run>/failed.json, or <run>/scores/<tap>/<protocol>.json."""
-    return path.parent if path.name == "failed.json" else path.parents[2]
 
 
 def _chapter(dataset: str, sections: list[Section], runs: dict[str, RunDirectory]) -> Chapter:

@@ -19,6 +19,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from results import store
 from results.record import Record
 from results.report import charts
 from results.report.boards import Judged, score
@@ -64,9 +65,9 @@ def training(name: str, runs: t.Sequence[RunDirectory]) -> Training | None:
 
 def _history(run: RunDirectory) -> list[dict[str, float]] | None:
     try:
-        with run.history.open(newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError):
+        text = store.read_bytes(run.history).decode()
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text.splitlines())]
+    except (store.StoreError, ValueError, TypeError):
         return None
 
 
@@ -231,9 +232,9 @@ def within(shown: t.Sequence[Picture], most: int = PICTURE_BYTES) -> list[Pictur
 def _picture(path: Path) -> tuple[str, int, int, int] | None:
     """A PNG of a grid as a data: URI with its width, height and gap; each of its pixels once, if it was enlarged."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(store.read_bytes(path)), formats=["PNG"]) as image:
             pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (store.StoreError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     for times in range(8, 1, -1):
         small = pixels[::times, ::times]
@@ -248,9 +249,9 @@ def _picture(path: Path) -> tuple[str, int, int, int] | None:
 
 def _arrays(path: Path, *names: str) -> dict[str, Array] | None:
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        with np.load(io.BytesIO(store.read_bytes(path)), allow_pickle=False) as file:
             return {name: file[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (store.StoreError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 
