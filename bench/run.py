@@ -184,6 +184,7 @@ def _execute(
     encoder = recipe(spec, settings)
     fitted = _reload(planned, encoder, dataset.train) if directory.run_json.exists() else None
     if fitted is None:
+        shutil.rmtree(directory.views, ignore_errors=True)  # of an encoder that was damaged
         keeper = Checkpoints(
             directory.checkpoint,
             planned.key,
@@ -203,6 +204,8 @@ def _execute(
     train, test = features["train"], features["test"]
     seconds = seconds | {"extract": time.perf_counter() - started}
     for tap in encoder.taps:
+        if directory.neighbours(tap).exists():  # it is the last one written
+            continue
         sets = {part: _feature_set(rows, tap, parts[part]) for part, rows in features.items()}
         views.keep(directory, tap, sets, parts)
     alarms = {tap: diagnose(train[tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}

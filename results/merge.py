@@ -97,5 +97,5 @@ def _predictions(record: Record) -> Path:
 
 def _about_the_encoder(run: RunDirectory) -> list[Path]:
     files = [run.weights, run.generator, run.encoder_json, run.history, *sorted(run.pictures.glob("*.png"))]
-    files += sorted(run.path.glob("views/*"))
+    files += sorted(run.views.glob("*"))
     return [path for path in files if path.exists()]

@@ -238,11 +238,15 @@ class RunDirectory:
         """A cache, which may be deleted at any time."""
         return self.path / "features"
 
+    @property
+    def views(self) -> Path:
+        return self.path / "views"
+
     def view(self, tap: str) -> Path:
-        return self.path / "views" / f"{_component(tap)}.npz"
+        return self.views / f"{_component(tap)}.npz"
 
     def neighbours(self, tap: str) -> Path:
-        return self.path / "views" / f"neighbours-{_component(tap)}.png"
+        return self.views / f"neighbours-{_component(tap)}.png"
 
     def record(self, tap: str, protocol: str) -> Path:
         return self.path / "scores" / _component(tap) / f"{_component(protocol)}.json"
