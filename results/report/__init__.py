@@ -91,7 +91,7 @@ def page(directory: Path) -> str:
 
 
 def _chapter(dataset: str, sections: list[Section], runs: dict[str, RunDirectory]) -> Chapter:
-    features = [section for section in sections if not section.of_samples]
+    features = [section for section in sections if section.of_fractions]
     encoders: dict[str, dict[int, Record]] = defaultdict(dict)  # the best first; seed -> one of its records
     first_taps: list[tuple[str, str, RunDirectory]] = []  # of the first seed
     matrices = []

@@ -10,7 +10,6 @@ from results.leaderboard import SEVERAL, Row
 from results.metrics import METRICS
 from results.record import Record
 from results.report import charts
-from results.statistics import Interval, mean_interval
 
 Column = tuple[str, str]  # protocol, metric
 
@@ -41,6 +40,7 @@ class Cell:
     text: str
     behind: str = ""  # printed small and grey behind it
     order: float | str | None = None  # what the column is sorted by; None comes last
+    is_best: bool = False  # no other row is told to be better
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ class Field:
 
     title: str
     cell: t.Callable[["Line"], Cell]
-    is_number: bool = True
     descending_first: bool = True  # what a first click gives: the best on top
-    group: str = ""  # a heading above
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,8 @@ class Section:
         return [judged for line in self.lines for judged in line.judged.values()]
 
     @property
-    def of_samples(self) -> bool:
-        return any(metric in METRICS for _, metric in self.columns)
+    def of_fractions(self) -> bool:
+        return all(metric not in METRICS for _, metric in self.columns)
 
     def ranked(self, column: Column) -> list[Judged]:
         """Those with a number in this column, the best first; equal ones stay in the table's order."""
@@ -196,10 +194,12 @@ def fields(section: Section) -> list[Field]:
         title = metric if known is None else known.title
         title = f"{protocol} {title}" if known is None or several else title
         scores.append(Field(title, _scored(column), descending_first=higher_is_better(metric)))
+        if section.of_fractions and any(judged.row.rank_low for judged in section.ranked(column)):
+            scores.append(Field("rank", _ranks(column), descending_first=False))
     return [
         *labelled,
         *scores,
-        *([] if section.of_samples else [Field("dimensions", _dimensions)]),
+        *([Field("dimensions", _dimensions)] if section.of_fractions else []),
         Field("seeds", _seeds),
         Field("training s", _training, descending_first=False),
     ]
@@ -213,7 +213,20 @@ def _scored(column: Column) -> t.Callable[[Line], Cell]:
         half, row = half_width(judged.row), judged.row
         behind = "" if half is None else f"± {score(half, column[1])}"
         fewer = "" if row.seeds == line.one.seeds else f" (n={row.seeds})"
-        return Cell(score(judged.mean, column[1]), behind + fewer, judged.mean)
+        return Cell(score(judged.mean, column[1]), behind + fewer, judged.mean, row.tie == 1)
+
+    return cell
+
+
+def _ranks(column: Column) -> t.Callable[[Line], Cell]:
+    """The ranks that a row may have, sorted by their middle."""
+
+    def cell(line: Line) -> Cell:
+        judged = line.judged.get(column)
+        if judged is None or judged.row.rank_low is None or judged.row.rank_high is None:
+            return Cell("-")
+        low, high = judged.row.rank_low, judged.row.rank_high
+        return Cell(str(low) if low == high else f"{low}-{high}", order=(low + high) / 2)
 
     return cell
 
@@ -241,56 +254,36 @@ def _training(line: Line) -> Cell:
 
 
 def verdicts(section: Section) -> list[Verdict]:
-    """A protocol each: its leader, whoever follows, and the best learned encoder beside the best control."""
+    """A protocol each: its leader, how many rows may be the best, whoever follows, and the first of the other kind."""
     found = []
     for column in section.columns:
         ranked = section.ranked(column)
-        first = ranked[0]
-        follows = next((judged for judged in ranked if judged.row.encoder != first.row.encoder), None)
-        learned = next((judged for judged in ranked if not judged.row.is_control), None)
-        control = next((judged for judged in ranked if judged.row.is_control), None)
-        sentences = []
+        first, others = ranked[0], ranked[1:]
+        follows = next((judged for judged in others if judged.row.encoder != first.row.encoder), None)
+        rival = next((judged for judged in others if judged.row.is_control != first.row.is_control), None)
+        kind = "learned encoder" if first.row.is_control else "control"
+        tied = sum(judged.row.tie == 1 for judged in ranked)
+        sentences = [f"{tied} of {count(len(ranked), 'row')} may be the best."] if tied > 1 else []
         if follows:
-            named = f"{follows.name}{' (a control)' if follows.row.is_control else ''}"
-            sentences.append(f"{_against(first, follows)} {named}, the next encoder: {_told(first, follows)}.")
-        if learned and control and {id(learned), id(control)} != {id(first), id(follows)}:
-            sentences.append(
-                f"The best learned encoder, {learned.name}, is {_against(learned, control)} the best control, "
-                f"{control.name}: {_told(learned, control)}."
-            )
-        if not control:
-            sentences.append("There is no control to compare with.")
+            also = f", the best {kind}," if follows is rival else ", the next encoder,"
+            sentences.append(f"{follows.name}{also} is {_behind_best(follows)}.")
+        if rival and rival is not follows:
+            sentences.append(f"The best {kind}, {rival.name}, is {_behind_best(rival)}.")
+        if not rival:
+            sentences.append(f"There is no {kind} to compare with.")
         found.append(Verdict(column[0], first.name, first.row.is_control, score(first.mean, column[1]), sentences))
     return found
 
 
-def difference(one: Judged, other: Judged) -> Interval | None:
-    """Of two rows' means over the seeds that both have, paired by seed; None if they share none."""
-    metric = one.row.metric or ""
-    ours, theirs = ({r.seed: r.metrics[metric] for r in judged.records} for judged in (one, other))
-    gaps = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-    return mean_interval(gaps, bounds=(-1.0, 1.0)) if gaps else None
-
-
-def _against(one: Judged, other: Judged) -> str:
-    gap = 100 * (one.mean - other.mean)
-    if abs(gap) < 0.005:
-        return "level with"
-    return f"{abs(gap):.2f} points {'ahead of' if gap > 0 else 'behind'}"
-
-
-def _told(one: Judged, other: Judged) -> str:
-    """Whether chance over seeds explains a difference."""
-    between = difference(one, other)
-    if between is None:
-        return "they share no seed, so nothing can be said of chance"
-    if between.low is None or between.high is None:
-        return "one seed cannot tell it from chance"
-    seeds = count(between.n, "seed")
-    inside = f"95 % interval {100 * between.low:+.2f} to {100 * between.high:+.2f} over {seeds}"
-    if between.low > 0 or between.high < 0:
-        return f"more than chance over seeds explains ({inside})"
-    return f"not told apart from chance ({inside})"
+def _behind_best(judged: Judged) -> str:
+    """'0.65 points behind, not told apart (95 % interval -0.10 to 1.40)'."""
+    row = judged.row
+    gap = "level" if not row.difference else f"{-100 * row.difference:.2f} points behind"
+    if row.difference_low is None or row.difference_high is None:
+        return f"{gap}; one seed cannot tell it from chance"
+    told = "not told apart" if row.difference_low <= 0 <= row.difference_high else "told apart"
+    low, high = (min(100.0, max(-100.0, -100 * end)) for end in (row.difference_high, row.difference_low))
+    return f"{gap}, {told} (95 % interval {low:.2f} to {high:.2f})"
 
 
 # ---- means, intervals, seeds ------------------------------------------------------------------------------------

@@ -131,10 +131,13 @@ def lines(
         y = place(drawn[0].x[0], tick)[1]
         parts.append(f'<line class="grid" x1="{left:.0f}" x2="{width - right:.0f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{left - 5:.0f}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+    whole = all(float(x).is_integer() for line in drawn for x in line.x)  # there is no half of an epoch
+    last = -math.inf
     for tick in across.ticks(4):
-        if not tick.is_integer() and all(float(x).is_integer() for line in drawn for x in line.x):
-            continue  # there is no half of an epoch
         x = place(tick, drawn[0].y[0])[0]
+        if x - last < 28 or (whole and not float(tick).is_integer()):
+            continue
+        last = x
         parts.append(f'<text x="{x:.1f}" y="{height - 7}" text-anchor="middle">{number(tick)}</text>')
     ends: dict[str, float] = {}
     for line in reversed(drawn):

@@ -75,7 +75,7 @@ for (const legend of document.querySelectorAll("[data-classes]")) {
 const openAll = document.getElementById("open-all");
 openAll.hidden = false;
 openAll.addEventListener("click", () => {
-  const parts = [...document.querySelectorAll("details.part")];
+  const parts = [...document.querySelectorAll("details.part, details.more")];
   const open = parts.some((part) => !part.open);
   for (const part of parts) part.open = open;
   openAll.textContent = open ? "Close all sections" : "Open all sections";
