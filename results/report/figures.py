@@ -29,6 +29,7 @@ MOST_CLASSES = 20  # of a confusion matrix that can still be read
 TSNE_POINTS = 300  # of a map; its time grows faster than they do
 TSNE_STEPS = 500
 PICTURE_BYTES = 2_000_000  # of pictures of a kind, so that the page stays small
+LARGEST_FILE = 2**26  # bytes, unpacked: no view or predictions of ours come near
 Array = np.ndarray[t.Any, np.dtype[t.Any]]
 
 
@@ -119,9 +120,11 @@ def _predictions(record: Record, runs: t.Mapping[str, RunDirectory]) -> tuple[Ar
     if run is None or record.predictions is None:
         return None
     found = _arrays(run.path / record.predictions, "predicted", "label")
-    if found is None or found["predicted"].shape != found["label"].shape or not found["label"].size:
+    if found is None:
         return None
-    return found["predicted"], found["label"]
+    predicted, label = found["predicted"], found["label"]
+    fits = predicted.shape == label.shape == (record.test_images,) and _are_classes(predicted) and _are_classes(label)
+    return (predicted, label) if fits and record.test_images else None
 
 
 # ---- maps -------------------------------------------------------------------------------------------------------
@@ -136,8 +139,8 @@ class Map:
 
 def maps(name: str, tap: str, run: RunDirectory) -> Map | None:
     """Test images where their features lie: their first two principal components, and t-SNE."""
-    view = _arrays(run.view(tap), "classes", "labels", "projection", "variance_shares")
-    if view is None or not len(view["projection"]) or not view["variance_shares"].any():
+    view = _view(run, tap)
+    if view is None or not view["variance_shares"].any():
         return None
     classes, labels, projection = view["classes"].tolist(), view["labels"].tolist(), view["projection"]
     flat = projection[:, :2] if projection.shape[1] > 1 else np.pad(projection, ((0, 0), (0, 1)))
@@ -182,7 +185,7 @@ class Picture:
 
 def neighbours(name: str, tap: str, run: RunDirectory) -> tuple[Picture, str] | None:
     """Test images with their nearest training images, those of another class framed; and how many those are."""
-    view = _arrays(run.view(tap), "classes", "query_labels", "neighbour_labels")
+    view = _view(run, tap)
     picture = _picture(run.neighbours(tap))
     if view is None or picture is None:
         return None
@@ -247,9 +250,35 @@ def _picture(path: Path) -> tuple[str, int, int, int] | None:
     return source, pixels.shape[1], pixels.shape[0], 2
 
 
+def _view(run: RunDirectory, tap: str) -> dict[str, Array] | None:
+    """What a run left of a tap's features, if its arrays fit together."""
+    names = ("classes", "labels", "projection", "variance_shares", "query_labels", "neighbour_labels")
+    view = _arrays(run.view(tap), *names)
+    if view is None:
+        return None
+    labels, near, most = view["labels"], view["neighbour_labels"], len(view["classes"])
+    fits = view["projection"].ndim == near.ndim == 2 and labels.shape == view["projection"].shape[:1] and labels.size
+    fits = (
+        fits
+        and view["classes"].dtype.kind == "U"
+        and near.size
+        and near.shape[:1] == view["query_labels"].shape
+        and np.isfinite(view["projection"]).all()
+    )
+    return view if fits and all(_are_classes(one, most) for one in (labels, near, view["query_labels"])) else None
+
+
+def _are_classes(values: Array, most: int = 1000) -> bool:
+    return values.dtype.kind in "iu" and bool((values >= 0).all()) and bool((values < most).all())
+
+
 def _arrays(path: Path, *names: str) -> dict[str, Array] | None:
     try:
-        with np.load(io.BytesIO(store.read_bytes(path)), allow_pickle=False) as file:
+        content = store.read_bytes(path, LARGEST_FILE)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
+                return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return {name: file[name] for name in names}
     except (store.StoreError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
@@ -315,5 +344,5 @@ def _numbers(params: dict[str, t.Any]) -> t.Iterator[tuple[str, float, str]]:
 
 def class_names(run: RunDirectory, tap: str) -> list[str] | None:
     """The dataset's, as the run left them."""
-    view = _arrays(run.view(tap), "classes")
+    view = _view(run, tap)
     return None if view is None else view["classes"].tolist()
