@@ -254,6 +254,18 @@ def test_no_interval_goes_beyond_what_a_difference_can_be() -> None:
     assert "(95 % interval -100.00 to 100.00)" in boards.verdicts(section)[0].sentences[1]
 
 
+def test_what_metrics_are_about_has_a_section_each() -> None:
+    units = {"effective_rank": 40.0, "uniformity": -2.0}
+    space = record("bigan", "code", 0, 0, protocol="geometry", protocol_label="geometry", metrics=units)
+    made = record("bigan", "samples", 0, 0, protocol="generative", protocol_label="made", metrics={"parzen": 80.0})
+    found = sections([*THREE, space, made])
+    assert [section.title for section in found] == [
+        "Features", "What encoders generate", "How features fill their space"
+    ]  # fmt: skip
+    titles = [field.title for field in boards.fields(found[2])]
+    assert titles == ["rank", "uniformity", "seeds", "training s"]  # the metric of this name; ranks are of scores
+
+
 def test_cells_have_intervals_and_ranks_and_mark_what_may_be_best() -> None:
     (section,) = sections(THREE, bigan=BEST, aae=CLOSE, pixels=FAR)
     by_title = {field.title: [field.cell(line) for line in section.lines] for field in boards.fields(section)}

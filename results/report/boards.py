@@ -111,13 +111,14 @@ def sections(rows: t.Iterable[Row], records: t.Iterable[Record]) -> dict[str, li
     by_run: dict[tuple[str, str | None], list[Record]] = defaultdict(list)
     for record in records:
         by_run[record.key, record.tap].append(record)
-    grouped: dict[tuple[str, bool, bool], list[Row]] = defaultdict(list)
+    grouped: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
     for row in rows:
-        grouped[row.dataset, row.labels != 0, row.metric in METRICS].append(row)
+        grouped[row.dataset, row.labels != 0, METRICS[row.metric].of if row.metric in METRICS else "features"].append(
+            row
+        )
     found: dict[str, list[Section]] = defaultdict(list)
-    for (dataset, labelled, of_samples), members in grouped.items():
-        title = "What encoders generate" if of_samples else "Features"
-        title += ": encoders that saw labels" if labelled else ""
+    for (dataset, labelled, subject), members in grouped.items():
+        title = subject[0].upper() + subject[1:] + (": encoders that saw labels" if labelled else "")
         found[dataset].append(_section(title, members, by_run))
     return found
 
