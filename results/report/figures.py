@@ -165,9 +165,11 @@ def _tsne(rows: Array) -> Array | None:
     if len(rows) < 10 or rows.shape[1] < 2:
         return None
     from sklearn.manifold import TSNE  # noqa: PLC0415 - slow to import
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    return TSNE(init="pca", perplexity=perplexity, max_iter=TSNE_STEPS, random_state=0).fit_transform(rows)
+    with threadpool_limits(1):  # more help few points little, and wait for each other for minutes on a busy machine
+        return TSNE(init="pca", perplexity=perplexity, max_iter=TSNE_STEPS, random_state=0).fit_transform(rows)
 
 
 # ---- pictures ---------------------------------------------------------------------------------------------------
