@@ -43,6 +43,7 @@ Device = t.Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Threads = t.Annotated[int, typer.Option(min=0, help="Threads of a run; 0 is the cores divided by the jobs.")]
 Kind = t.Literal["encoders", "protocols", "datasets", "suites"]
 Against = t.Literal["papers"]
+Executor = t.Literal["serial", "processes", "ray"]
 Resume = t.Literal["exact", "inexact", "never"]
 SplitName = t.Annotated[t.Literal["test", "validation"], typer.Option(help="Judged on test, or on a part of train.")]
 ImageLimit = t.Annotated[int, typer.Option(min=0, help="Images kept of its train and of its test; 0 is all.")]
@@ -82,7 +83,9 @@ def _options(
 def run(
     suite: SuiteName,
     output: Output = Path("runs"),
-    jobs: t.Annotated[int, typer.Option(min=1, help="Runs at a time, each in a process of its own.")] = 1,
+    executor: t.Annotated[Executor, typer.Option(help="One run after the other, a process a run, or Ray.")] = "serial",
+    jobs: t.Annotated[int, typer.Option(min=0, help="Runs at a time, in processes; 0 is one, with Ray many.")] = 0,
+    address: t.Annotated[str, typer.Option(help="Of a Ray cluster: auto, or HOST:PORT; else it starts here.")] = "",
     threads: Threads = 0,
     device: Device = "auto",
     seeds: Seeds = "",
@@ -104,7 +107,7 @@ def run(
         output, threads, device, data_root, offline, plugin, jobs, keep_features, checkpoint_every, resume
     )
     try:
-        launched = launch.launch(checked, settings, jobs=jobs, fail_fast=fail_fast)
+        launched = launch.launch(checked, settings, jobs=jobs, executor=executor, address=address, fail_fast=fail_fast)
     except KeyboardInterrupt:
         _say(f"stopped; what was finished is kept. To go on: frostbench {shlex.join(sys.argv[1:])}")
         raise typer.Exit(INTERRUPTED) from None

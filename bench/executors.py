@@ -1,4 +1,7 @@
-"""Executors: what turns planned runs into finished ones. Each yields (run, seconds, error or None) as runs end."""
+"""Executors: what turns planned runs into finished ones. Each yields (run, seconds, error or None) as runs end.
+
+Here are those of one machine; `bench.cluster` has the one of several.
+"""
 
 import collections
 import multiprocessing
@@ -97,19 +100,30 @@ def _start_deaf(worker: multiprocessing.context.SpawnProcess) -> None:
 
 
 def _work(run: PlannedRun, settings: Settings, wait: bool) -> None:
-    lines, stopping = Lines(run.title), Stopping()
-    lines.start()
+    stopping = Stopping()
     try:
         with stopping.on_signals():
             threading.Thread(target=_stop_with_parent, daemon=True).start()
-            execute(run, settings, lines, stopping, wait=wait)
+            status = attempt(run, settings, stopping, wait=wait)
+    except KeyboardInterrupt:
+        status = STOPPED
+    raise SystemExit(status)
+
+
+def attempt(run: PlannedRun, settings: Settings, stopping: Stopping, *, wait: bool) -> int:
+    """Execute a run in a worker; the exit status that tells how it went. Raises KeyboardInterrupt."""
+    lines = Lines(run.title)
+    lines.start()
+    try:
+        execute(run, settings, lines, stopping, wait=wait)
     except store.Unwritable as error:
         sys.stderr.write(f"{error}\n")
-        raise SystemExit(NO_ROOM) from error
+        return NO_ROOM
     except store.Claimed:
-        raise SystemExit(HELD) from None
-    except KeyboardInterrupt:
-        raise SystemExit(STOPPED) from None
+        return HELD
+    finally:
+        lines.stop()
+    return 0
 
 
 def _stop_with_parent() -> None:
@@ -121,13 +135,18 @@ def _stop_with_parent() -> None:
 
 
 def _outcome(run: PlannedRun, status: int, settings: Settings) -> str | None:
-    """What the files say of a run whose process has ended."""
+    """What is to be said of a run whose process has ended."""
+    if status in (0, NO_ROOM):
+        return outcome(run, status)
+    message = _ended_by(status) if status < 0 else f"its process ended with status {status}"
+    fail(run, message, machine.provenance(machine.pick_device(settings.device), settings.threads, run.precision))
+    return message
+
+
+def outcome(run: PlannedRun, status: int) -> str | None:
+    """The error of a run that a worker has executed, as the files say; None if it is done."""
     if status == NO_ROOM:
         raise store.Unwritable(f"{run.title}: the results could not be written")
-    if status:
-        message = _ended_by(status) if status < 0 else f"its process ended with status {status}"
-        fail(run, message, machine.provenance(machine.pick_device(settings.device), settings.threads, run.precision))
-        return message
     if run.directory.failed.exists():
         return store.read_record(run.directory.failed).error
     return None

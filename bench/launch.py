@@ -8,7 +8,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from bench import executors, machine, run
+from bench import cluster, executors, machine, run
 from bench.checkpoints import Resume
 from bench.forecast import Cost, Forecast
 from bench.progress import Display, clock
@@ -22,6 +22,8 @@ from results.merge import Merged
 from results.merge import merge as merge_stores
 from results.store import Contents
 from results.wandb_mirror import MirrorReport, WandbTarget
+
+Executor = t.Literal["serial", "processes", "ray"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,7 @@ def settings(
     data_root: Path | None,
     offline: bool,
     plugins: t.Sequence[Path],
-    jobs: int = 1,
+    jobs: int = 0,
     keep_features: bool = False,
     checkpoint_seconds: float = 60.0,
     resume: Resume = "exact",
@@ -94,7 +96,7 @@ def settings(
         data_root=data_root and data_root.absolute(),
         offline=offline,
         device=device,
-        threads=threads or max(1, machine.available_cores() // jobs),
+        threads=threads or max(1, machine.available_cores() // (jobs or 1)),
         plugins=tuple(plugin.absolute() for plugin in plugins),
         keep_features=keep_features,
         checkpoint_seconds=checkpoint_seconds,
@@ -128,8 +130,19 @@ def forecast(suite: Suite, settings: Settings, say: t.Callable[[str], None]) -> 
         say(f"not counted: {protocol}, which was never run here")
 
 
-def launch(suite: Suite, settings: Settings, *, jobs: int = 1, fail_fast: bool = False) -> Launched:
+def launch(
+    suite: Suite,
+    settings: Settings,
+    *,
+    jobs: int = 0,
+    executor: Executor = "serial",
+    address: str = "",
+    fail_fast: bool = False,
+) -> Launched:
     """Do what is missing of a suite. Finished runs are never repeated.
+
+    jobs: runs at a time, where more than one makes processes of 'serial'; 0 is one, or with 'ray' as many as there is
+    room for. address: of a Ray cluster; '' starts Ray here.
 
     Raises DataError before anything is written, StoreError where results cannot be kept, and KeyboardInterrupt on
     Ctrl-C or SIGTERM; what was finished until then is kept, and the state of a training.
@@ -145,9 +158,11 @@ def launch(suite: Suite, settings: Settings, *, jobs: int = 1, fail_fast: bool =
         store.replace(directory / "suite.json", store.canonical(suite.model_dump(mode="json")))
         stopping = Stopping()
         with Display(len(missing)) as display, stopping.on_signals(), contextlib.closing(
-            executors.serial(missing, settings, display, stopping)
-            if jobs == 1
-            else executors.processes(missing, settings, jobs)
+            cluster.ray_tasks(missing, settings, jobs, address)
+            if executor == "ray"
+            else executors.processes(missing, settings, jobs or 1)
+            if executor == "processes" or jobs > 1
+            else executors.serial(missing, settings, display, stopping)
         ) as ended:  # fmt: skip
             for one, seconds, error in ended:
                 made, failed = made + 1, failed + (error is not None)

@@ -10,6 +10,7 @@ import typing as t
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from results.record import Provenance
 
@@ -55,6 +56,8 @@ def available_cores() -> int:
 
 def prepare(threads: int) -> None:
     """Fix what would otherwise change the bits of a result from one process to the next."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)  # of libraries yet to be loaded
+    threadpool_limits(threads)  # of those that are, such as NumPy's
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

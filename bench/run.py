@@ -85,7 +85,9 @@ class Watcher(t.Protocol):
 
 def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container[Path]) -> PlannedRun:
     """Where a run belongs and what of it is missing: records that are not among the `whole` ones of the store."""
-    precision = machine.pick_precision(spec.precision, machine.pick_device(settings.device))
+    precision = spec.precision
+    if precision == "auto":  # else a machine without the device can plan for one that has it
+        precision = machine.pick_precision(precision, machine.pick_device(settings.device))
     key = spec.key(fingerprint, precision)
     place = data.slug(spec.dataset.name, spec.dataset.limit, spec.dataset.split)
     directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
@@ -181,6 +183,8 @@ def _execute(
     spec, directory = planned.spec, planned.directory
     watcher.stage("loading")
     dataset = load_data(spec, settings)
+    if dataset.fingerprint != planned.fingerprint:
+        raise data.DataError(f"{spec.dataset.name} is not what was planned with: it has changed, or differs here")
     encoder = recipe(spec, settings)
     fitted = _reload(planned, encoder, dataset.train) if directory.run_json.exists() else None
     if fitted is None:

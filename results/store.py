@@ -148,13 +148,23 @@ def canonical(value: Json) -> bytes:
 
 def check_writable(directory: Path) -> None:
     """Try, before any work is done, what publishing will need. Raises StoreError if it cannot be had."""
-    probe = directory / _temporary_name()
-    publish(probe, b"")
-    probe.unlink()
+    with token(directory):
+        pass
     free = shutil.disk_usage(directory).free
     if free < ROOM:
         wanted = f"a run needs {ROOM // 2**20} MiB for its weights, features and scores"
         raise Unwritable(f"{directory} has {free // 2**20} MiB free; {wanted}: make room or choose another directory")
+
+
+@contextlib.contextmanager
+def token(directory: Path) -> t.Iterator[Path]:
+    """An empty file of a new name, there inside the block: whoever sees it sees this directory. Raises Unwritable."""
+    path = directory / _temporary_name()
+    publish(path, b"")
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
