@@ -41,6 +41,7 @@ DataRoot = t.Annotated[Path | None, typer.Option(help="Look for datasets here fi
 Offline = t.Annotated[bool, typer.Option("--offline", help="Never download data.")]
 Device = t.Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Threads = t.Annotated[int, typer.Option(min=0, help="Threads of a run; 0 is the cores divided by the jobs.")]
+Ranks = t.Annotated[int, typer.Option(min=1, help="Processes, or GPUs, that train a run together; part of its key.")]
 Kind = t.Literal["encoders", "protocols", "datasets", "suites"]
 Against = t.Literal["papers"]
 Executor = t.Literal["serial", "processes", "ray"]
@@ -87,6 +88,7 @@ def run(
     jobs: t.Annotated[int, typer.Option(min=0, help="Runs at a time, in processes; 0 is one, with Ray many.")] = 0,
     address: t.Annotated[str, typer.Option(help="Of a Ray cluster: auto, or HOST:PORT; else it starts here.")] = "",
     threads: Threads = 0,
+    ranks: Ranks = 1,
     device: Device = "auto",
     seeds: Seeds = "",
     limit: Limit = 0,
@@ -104,7 +106,7 @@ def run(
 
     checked = launch.read(suite, override, seeds, limit, plugin)
     settings = launch.settings(
-        output, threads, device, data_root, offline, plugin, jobs, keep_features, checkpoint_every, resume
+        output, threads, device, data_root, offline, plugin, jobs, keep_features, checkpoint_every, resume, ranks
     )
     try:
         launched = launch.launch(checked, settings, jobs=jobs, executor=executor, address=address, fail_fast=fail_fast)
@@ -122,6 +124,7 @@ def plan(
     suite: SuiteName,
     output: Output = Path("runs"),
     threads: Threads = 0,
+    ranks: Ranks = 1,
     device: Device = "auto",
     seeds: Seeds = "",
     limit: Limit = 0,
@@ -136,7 +139,7 @@ def plan(
     from bench.progress import clock, size
 
     checked = launch.read(suite, override, seeds, limit, plugin)
-    settings = launch.settings(output, threads, device, data_root, offline, plugin)
+    settings = launch.settings(output, threads, device, data_root, offline, plugin, ranks=ranks)
     if not cost:
         for planned in launch.plan(checked, settings)[0]:
             print(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")

@@ -63,15 +63,16 @@ def ray_tasks(
     address: of a cluster, as `ray.init` takes it; '' starts Ray here, for this call. Raises MachineError without Ray,
     without a node that has what a run asks for, and for a node that is not set up like this machine.
     """
-    gpu = settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available())
-    settings = dataclasses.replace(settings, device="cuda" if gpu else "cpu")  # Ray says which of a node's
+    on_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available())
+    settings = dataclasses.replace(settings, device="cuda" if on_gpu else "cpu")  # Ray says which of a node's
+    cores, gpus = settings.threads * settings.ranks, settings.ranks if on_gpu else 0
     planned_by = code(settings.plugins)
     waiting = collections.deque((run, 1, False) for run in runs)  # a run, the attempt, whether to wait for others
     working: dict[t.Any, tuple[PlannedRun, int]] = {}
     suite = settings.output / runs[0].spec.suite
-    with _connected(address, settings.threads) as ray, store.token(suite) as token:
-        _check_room(ray.nodes(), settings.threads, int(gpu))
-        task = ray.remote(num_cpus=settings.threads, num_gpus=int(gpu), max_retries=ATTEMPTS - 1)(_work)
+    with _connected(address, cores) as ray, store.token(suite) as token:
+        _check_room(ray.nodes(), cores, gpus)
+        task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_work)
         try:
             while waiting or working:
                 while waiting and (len(working) < jobs or not jobs):
@@ -104,7 +105,7 @@ def _told(ray: t.Any, task: t.Any, run: PlannedRun, settings: Settings) -> dict[
         raise MachineError(f"{run.title}: a node cannot make it: {error.cause}") from error
     except ray.exceptions.RayError as error:  # all of Ray's own attempts are used up
         message = f"its worker died {ATTEMPTS} times, at last so: {str(error).splitlines()[0]}"
-        fail(run, message, machine.provenance(torch.device("cpu"), settings.threads, run.precision))
+        fail(run, message, machine.provenance(torch.device("cpu"), settings.threads, run.precision, settings.ranks))
         return {"status": 0, "seconds": 0.0}
     if told["status"] == REFUSED:
         raise MachineError(told["problem"])

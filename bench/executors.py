@@ -6,7 +6,6 @@ Here are those of one machine; `bench.cluster` has the one of several.
 import collections
 import multiprocessing
 import multiprocessing.connection
-import multiprocessing.context
 import os
 import signal
 import sys
@@ -17,7 +16,7 @@ import typing as t
 from bench import machine
 from bench.progress import Display, Lines
 from bench.run import PlannedRun, Settings, execute, fail
-from bench.stopping import Stopping
+from bench.stopping import Stopping, start_deaf, stop_with_parent
 from results import store
 
 Ended = tuple[PlannedRun, float, str | None]
@@ -51,7 +50,7 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.
     Where a user asked for more threads in all than there are cores, threads that spin while they wait would starve
     those they wait for: these sleep (docs/log.md).
     """
-    if jobs * settings.threads > machine.available_cores():
+    if jobs * settings.ranks * settings.threads > machine.available_cores():
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     spawn = multiprocessing.get_context("spawn")
     waiting = collections.deque((run, 1, False) for run in runs)  # a run, the attempt, whether to wait for others
@@ -61,7 +60,7 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.
             while waiting and len(working) < jobs:
                 run, attempt, wait = waiting.popleft()
                 worker = spawn.Process(target=_work, args=(run, settings, wait), name=run.title)
-                _start_deaf(worker)
+                start_deaf(worker)
                 working[worker.sentinel] = worker, run, attempt, time.monotonic()
             for sentinel in multiprocessing.connection.wait(list(working)):
                 worker, run, attempt, started = working.pop(t.cast(int, sentinel))
@@ -90,20 +89,11 @@ def _stop(workers: list[t.Any]) -> None:
             worker.join()
 
 
-def _start_deaf(worker: multiprocessing.context.SpawnProcess) -> None:
-    """Start a worker that never hears Ctrl-C, not even while it imports: its parent does, and ends it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        worker.start()
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _work(run: PlannedRun, settings: Settings, wait: bool) -> None:
     stopping = Stopping()
     try:
         with stopping.on_signals():
-            threading.Thread(target=_stop_with_parent, daemon=True).start()
+            threading.Thread(target=stop_with_parent, daemon=True).start()
             status = attempt(run, settings, stopping, wait=wait)
     except KeyboardInterrupt:
         status = STOPPED
@@ -126,20 +116,13 @@ def attempt(run: PlannedRun, settings: Settings, stopping: Stopping, *, wait: bo
     return 0
 
 
-def _stop_with_parent() -> None:
-    """Nobody would read what an orphan prints, and the next call of the suite would make its run a second time."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def _outcome(run: PlannedRun, status: int, settings: Settings) -> str | None:
     """What is to be said of a run whose process has ended."""
     if status in (0, NO_ROOM):
         return outcome(run, status)
     message = _ended_by(status) if status < 0 else f"its process ended with status {status}"
-    fail(run, message, machine.provenance(machine.pick_device(settings.device), settings.threads, run.precision))
+    device = machine.pick_device(settings.device)
+    fail(run, message, machine.provenance(device, settings.threads, run.precision, settings.ranks))
     return message
 
 

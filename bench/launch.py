@@ -84,10 +84,12 @@ def settings(
     keep_features: bool = False,
     checkpoint_seconds: float = 60.0,
     resume: Resume = "exact",
+    ranks: int = 1,
 ) -> Settings:
     """Paths made absolute and the number of threads made definite, so that workers need no more than this.
 
-    0 threads are the cores shared out among the jobs. Raises MachineError for many more threads than there are cores.
+    0 threads are the cores shared out among the jobs and their ranks. Raises MachineError for many more threads than
+    there are cores.
     """
     if threads > 4 * machine.available_cores():
         raise machine.MachineError(f"--threads {threads} on {machine.available_cores()} cores; wanted 4 a core at most")
@@ -96,7 +98,8 @@ def settings(
         data_root=data_root and data_root.absolute(),
         offline=offline,
         device=device,
-        threads=threads or max(1, machine.available_cores() // (jobs or 1)),
+        threads=threads or max(1, machine.available_cores() // (jobs or 1) // ranks),
+        ranks=ranks,
         plugins=tuple(plugin.absolute() for plugin in plugins),
         keep_features=keep_features,
         checkpoint_seconds=checkpoint_seconds,

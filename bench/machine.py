@@ -10,7 +10,7 @@ import typing as t
 from pathlib import Path
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from results.record import Provenance
 
@@ -64,7 +64,7 @@ def prepare(threads: int) -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def provenance(device: torch.device, threads: int, precision: str) -> Provenance:
+def provenance(device: torch.device, threads: int, precision: str, ranks: int = 1) -> Provenance:
     """Where and with what a run is made; names no user, host or path."""
     commit, dirty = _commit()
     return Provenance(
@@ -74,6 +74,7 @@ def provenance(device: torch.device, threads: int, precision: str) -> Provenance
         | {"python": platform.python_version()},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         threads=threads,
+        ranks=ranks,
         precision=precision,
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

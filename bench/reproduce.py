@@ -76,7 +76,8 @@ def _reproduce(path: Path, settings: Settings, display: Display, stopping: Stopp
         raise _unlike(path, f"its data is not here: {spec.dataset.label} has other images or labels than it had")
     threads = settings.threads or before["provenance"]["threads"]
     with tempfile.TemporaryDirectory() as temporary:
-        there = dataclasses.replace(settings, output=Path(temporary), threads=threads, resume="never")
+        ranks = before["provenance"].get("ranks", 1)
+        there = dataclasses.replace(settings, output=Path(temporary), threads=threads, ranks=ranks, resume="never")
         planned = run.plan(spec, fingerprint, there, ())
         display.start(planned.title)
         started = time.monotonic()

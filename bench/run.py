@@ -20,6 +20,7 @@ from bench import data, machine, resolve, samples, views
 from bench.checkpoints import Checkpoints, Resume
 from bench.diagnostics import diagnose
 from bench.extract import features_on_disk
+from bench.ranks import together
 from bench.samples import SAMPLES
 from bench.stopping import Stopping
 from bench.suite import DatasetSpec, ProtocolSpec, RunSpec
@@ -34,6 +35,7 @@ from encoders.base import (
     shown,
 )  # fmt: skip
 from encoders.loading import restore
+from encoders.ranks import Ranks
 from protocols.base import FeatureSet, Protocol, Quality, SampleProtocol, Samples, Scores
 from results import store
 from results.record import Alarm, Provenance, Record
@@ -51,11 +53,12 @@ class Settings:
     data_root: Path | None = None
     offline: bool = False
     device: str = "auto"
-    threads: int = 1
+    threads: int = 1  # of each of its ranks
     plugins: tuple[Path, ...] = ()
     keep_features: bool = False  # of runs that have all their scores
     checkpoint_seconds: float = 60.0  # between two checkpoints of a training
     resume: Resume = "exact"  # whether trainings go on from what is kept of them
+    ranks: int = 1  # processes that train a run together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +91,7 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     precision = spec.precision
     if precision == "auto":  # else a machine without the device can plan for one that has it
         precision = machine.pick_precision(precision, machine.pick_device(settings.device))
-    key = spec.key(fingerprint, precision)
+    key = spec.key(fingerprint, precision, settings.ranks)
     place = data.slug(spec.dataset.name, spec.dataset.limit, spec.dataset.split)
     directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
     encoder = recipe(spec, settings)
@@ -128,8 +131,10 @@ def execute(
     does what it leaves; or raises store.Claimed if not told to wait.
     """
     device = machine.pick_device(settings.device)
+    if device.type == "cuda" and torch.cuda.device_count() < settings.ranks:
+        raise machine.MachineError(f"--ranks {settings.ranks} on {torch.cuda.device_count()} GPUs; wanted one for each")
     machine.prepare(settings.threads)
-    made = machine.provenance(device, settings.threads, planned.precision)
+    made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that makes it")
     with store.claim(planned.directory.path, wait=wait):
         planned = dataclasses.replace(
@@ -197,7 +202,8 @@ def _execute(
             resume=settings.resume,
             stopping=stopping,
         )
-        fitted = _fit(planned, encoder, dataset, watcher, keeper, device, made)
+        with together(_follow, (planned, settings), settings.ranks, device.type) as ranks:
+            fitted = _fit(planned, encoder, dataset, watcher, keeper, device, made, ranks)
     module, generator, seconds, resumed_elsewhere = fitted
     made = made.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
     module.to(device)
@@ -304,11 +310,12 @@ def _fit(
     keeper: Checkpoints,
     device: torch.device,
     made: Provenance,
+    ranks: Ranks,
 ) -> _Fitted:
     """Train, then publish encoder and generator, both frozen; run.json comes last and says that the rest is whole."""
     spec, directory = planned.spec, planned.directory
     images = shown(dataset.train, encoder, spec.seed)
-    training = Training(spec.seed, device, planned.precision, watcher.training, keeper=keeper)
+    training = Training(spec.seed, device, planned.precision, watcher.training, keeper=keeper, ranks=ranks)
     watcher.stage("fitting")
     started = time.perf_counter()
     module = encoder.fit(images, training)
@@ -343,6 +350,15 @@ def _fit(
     store.publish_run(directory.run_json, run)
     shutil.rmtree(directory.checkpoint, ignore_errors=True)
     return _Fitted(module, generator, seconds, not keeper.exact)
+
+
+def _follow(planned: PlannedRun, settings: Settings, ranks: Ranks) -> None:
+    """Another rank's part of a fit; what it leaves behind is the first one's, too."""
+    machine.prepare(settings.threads)
+    device = machine.pick_device(f"cuda:{ranks.rank}" if machine.pick_device(settings.device).type == "cuda" else "cpu")
+    spec, encoder = planned.spec, recipe(planned.spec, settings)
+    training = Training(spec.seed, device, planned.precision, ranks=ranks)
+    encoder.fit(shown(load_data(spec, settings).train, encoder, spec.seed), training)
 
 
 def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted | None:

@@ -1,6 +1,9 @@
 """Ctrl-C and SIGTERM: a training is stopped between two steps, with its state kept; everything else at once."""
 
 import contextlib
+import multiprocessing
+import multiprocessing.context
+import os
 import signal
 import sys
 import types
@@ -41,3 +44,20 @@ class Stopping:
         if again or not self._listening:
             raise KeyboardInterrupt
         sys.stderr.write("stopping after this step, to go on from there; once more stops at once\n")
+
+
+def start_deaf(worker: multiprocessing.context.SpawnProcess) -> None:
+    """Start a worker that never hears Ctrl-C, not even while it imports: its parent does, and ends it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        worker.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def stop_with_parent() -> None:
+    """Nobody would read what an orphan prints, and the next call of the suite would make its run a second time."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -93,14 +93,14 @@ class RunSpec(_Plain):
     seed: int
     precision: Precision
 
-    def key(self, fingerprint: str, precision: str) -> str:
+    def key(self, fingerprint: str, precision: str, ranks: int = 1) -> str:
         """16 hex digits for everything that decides the fitted weights, and nothing else.
 
-        `fingerprint` is the data's, `precision` the one that 'auto' came down to. Labels, the suite, its order and its
-        protocols have no part in it.
+        `fingerprint` is the data's, `precision` the one that 'auto' came down to; `ranks` train it
+        together. Labels, the suite, its order and its protocols have no part in it.
         """
         made_by = [self.encoder.name, self.encoder_version, self.encoder.params, *filter(None, [self.encoder.code])]
-        return _digest([made_by, fingerprint, self.seed, precision])[:16]
+        return _digest([made_by, fingerprint, self.seed, precision, *([ranks] if ranks > 1 else [])])[:16]
 
 
 class Suite(_Plain):

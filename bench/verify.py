@@ -99,7 +99,8 @@ def _check_place(run: Path, path: Path, record: Record, report: Report) -> None:
             seed=record.seed,
             precision="float32",
         )
-        if spec.key(record.fingerprint, record.provenance.precision) != record.key:
+        made = record.provenance
+        if spec.key(record.fingerprint, made.precision, made.ranks) != record.key:
             report.problems.append((path, f"its encoder, data, seed and precision have another key than {record.key}"))
     else:
         report.unchecked["keys of encoders that are not ours"] += 1

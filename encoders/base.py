@@ -16,6 +16,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from encoders.ranks import Ranks
+
 if t.TYPE_CHECKING:
     from encoders.checkpoint import Keeper
 
@@ -115,6 +117,7 @@ class Training:
     report: t.Callable[[Progress], None] = lambda _: None
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     keeper: "Keeper | None" = None
+    ranks: Ranks = dataclasses.field(default_factory=Ranks)  # that train together; only the first has a keeper
     trainings: int = 0  # how often the loop was called
     earlier_seconds: float = 0.0  # of an earlier fit that was stopped, from whose state the loop went on
     generator: nn.Module | None = None  # what a `Generative` recipe makes images with, frozen

@@ -116,20 +116,14 @@ class State:
         tensors = {**self._weights(), **{name: tensor for one in remembered for name, tensor in one.items()}}
         return checkpoint.to_bytes(self.watch.facts(circumstances, self.step), tensors)
 
-    def resume(self, keeper: checkpoint.Keeper) -> None:
-        """Go on from the newest state that was kept and can be used, if there is one."""
+    def resume(self, keeper: checkpoint.Keeper | None, run: Training) -> None:
+        """Go on from the newest state that was kept and can be used, if there is one; all ranks from the first's."""
         expected = self._weights()
         for player in self.players.values():
             expected |= checkpoint.expected_memory(player)
-        size = sum(tensor.nbytes for tensor in expected.values())
-        for content in keeper.kept(largest=2 * size + 2**24):
-            try:
-                facts, tensors = checkpoint.from_bytes(content, expected)
-                self.watch.check(facts)
-                keeper.accept(facts.circumstances)
-            except CheckpointError as error:
-                keeper.unusable(str(error))
-                continue
+        content = run.ranks.first_gives(self._usable(keeper, expected) if keeper else b"", run.device)
+        if content:
+            facts, tensors = checkpoint.from_bytes(content, expected)
             with torch.no_grad():
                 for name, tensor in self._weights().items():
                     tensor.copy_(tensors[name])
@@ -137,7 +131,19 @@ class State:
                 checkpoint.recall(player, self.optimizers[name], tensors)
             self.step, self.read = facts.step, facts.read
             self.watch.go_on(facts)
-            return
+
+    def _usable(self, keeper: checkpoint.Keeper, expected: dict[str, Tensor]) -> bytes:
+        size = sum(tensor.nbytes for tensor in expected.values())
+        for content in keeper.kept(largest=2 * size + 2**24):
+            try:
+                facts, _ = checkpoint.from_bytes(content, expected)
+                self.watch.check(facts)
+                keeper.accept(facts.circumstances)
+            except CheckpointError as error:
+                keeper.unusable(str(error))
+            else:
+                return content
+        return b""
 
     def _weights(self) -> dict[str, Tensor]:
         return checkpoint.weights(self.players.values()) | {"losses": self.watch.sums}
@@ -150,7 +156,9 @@ def train(
 
     An epoch reads each image once, but for the last incomplete batch. A step that takes a turn several times uses as
     many batches, and may reach into the next epoch. With a `run.keeper` it goes on where an earlier call was stopped.
-    Raises NonFiniteLoss, and KeyboardInterrupt between two steps if the keeper is asked to stop.
+    Each of several `run.ranks` takes its part of every batch, and all end with the same weights. Raises NonFiniteLoss,
+    KeyboardInterrupt between two steps if the keeper is asked to stop, and EncoderError for a batch that the ranks
+    cannot share out.
     """
     run.trainings += 1
     for player in players:
@@ -161,13 +169,15 @@ def train(
     labels = torch.from_numpy(known).to(run.device)
     batch = min(batch_size, len(pixels))
     batches = len(pixels) // batch  # of an epoch
+    ranks = run.ranks
+    if batch % ranks.world:
+        raise EncoderError(f"{ranks.world} ranks cannot share out batches of {batch}; set batch_size to a multiple")
     orders = _Orders(run, len(pixels))
     watch = _Watch(run, [p.name for p in players], [n for turn in turns for n in turn.observes], epochs, batches, batch)
     state = State.start(players, watch)
     keeper = run.keeper
     with run.seeded("training"), keeper.listening() if keeper else contextlib.nullcontext():
-        if keeper:
-            state.resume(keeper)
+        state.resume(keeper, run)
         while state.read < epochs * batches:
             epoch = state.read // batches
             for name, optimizer in state.optimizers.items():
@@ -178,30 +188,37 @@ def train(
                 for repetition in range(repetitions):
                     at = state.read + repetition
                     start = at % batches * batch
-                    rows = orders[at // batches][start : start + batch]
+                    rows = orders[at // batches][start + ranks.rank : start + batch : ranks.world]
                     shown = (pixels[rows], labels[rows]) if turn.reads_labels else (pixels[rows],)
                     _take(turn, shown, state, run, watch)
             state.step += 1
             state.read += max(times)
             watch.step_done(state.read)
-            if keeper and (keeper.due() or keeper.stopping):
+            due = keeper is not None and keeper.due()
+            stopping = ranks.first_says(keeper is not None and keeper.stopping, run.device)
+            if keeper and (due or stopping):
                 keeper.keep(state.step, state.to_bytes(keeper.circumstances))
-                if keeper.stopping:
-                    raise KeyboardInterrupt
+            if stopping:
+                raise KeyboardInterrupt
 
 
 def _take(turn: Turn, shown: tuple[Tensor, ...], state: State, run: Training, watch: "_Watch") -> None:
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+    with (
+        torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"),
+        run.ranks.noise(rows=len(shown[0])),
+    ):
         given = turn.losses(*shown)
+    values = {name: value.detach() for name, value in given.items()}
+    for name, value in zip(values, run.ranks.mean([*values.values()])):
+        watch.saw(name, value)
     for name in turn.observes:
-        watch.saw(name, given.pop(name).detach())
+        del given[name]
     last = len(given) - 1
     for index, (name, loss) in enumerate(given.items()):
         parameters = state.players[name].parameters()
         gradients = torch.autograd.grad(loss, parameters, retain_graph=index < last)
-        for parameter, gradient in zip(parameters, gradients):
+        for parameter, gradient in zip(parameters, run.ranks.mean(gradients)):
             parameter.grad = gradient
-        watch.saw(name, loss.detach())
     for name in given:  # only now: every gradient was taken at the same parameters
         state.optimizers[name].step()
         after = state.players[name].after
@@ -289,7 +306,7 @@ class _Watch:
         self.index, self.steps, self.read = self.index + 1, self.steps + 1, read
         if ended:
             self._epoch_done()
-        elif time.perf_counter() - self.reported > REPORT_SECONDS:
+        elif self.run.ranks.rank == 0 and time.perf_counter() - self.reported > REPORT_SECONDS:
             self._check()
             self._report()
 

@@ -339,7 +339,7 @@ def versioned(record: Record) -> str:
 def encoder_facts(record: Record) -> dict[str, Json]:
     """What moves an encoder's numbers besides data and seed."""
     made = {"method": record.encoder, "version": record.encoder_version, "precision": record.provenance.precision}
-    return record.params | made
+    return record.params | made | ({"ranks": record.provenance.ranks} if record.provenance.ranks > 1 else {})
 
 
 def protocol_facts(record: Record) -> dict[str, Json]:

@@ -17,6 +17,7 @@ class Provenance(BaseModel):
     versions: dict[str, str]  # python and the libraries that move numbers
     device: str  # the processor's or the GPU's own name
     threads: int
+    ranks: int = 1  # processes that trained it together, each with so many threads
     precision: str
     started: str  # ISO 8601, UTC
     resumed_elsewhere: bool = False  # its training went on where bits differ from where it began: not repeatable

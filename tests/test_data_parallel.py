@@ -1,0 +1,159 @@
+"""One training by several processes: each takes its part of every batch, and all take the same step."""
+
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.ranks import together
+from encoders.base import Encoder, EncoderError, ImageSet, Training
+from encoders.check import Stopper
+from encoders.denoising_autoencoder import DenoisingAutoencoder
+from encoders.gan import GAN
+from encoders.ranks import Ranks
+from encoders.vae import VAE
+from encoders.wgan_gp import WGANGP
+from results import store
+
+
+def digits() -> ImageSet:
+    images, _ = load_digits(return_X_y=True)
+    pixels = np.round(images[:120] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return ImageSet(pixels, None, tuple("0123456789"), "digits")
+
+
+WITHOUT_BATCH_NORM: list[Encoder] = [
+    VAE(epochs=2, hidden=16, batch_size=20),
+    DenoisingAutoencoder(epochs=2, hidden=16, batch_size=20),
+    WGANGP(body="mlp", epochs=2, hidden=16, latent=8, batch_size=20, critic_steps=2),
+    GAN(epochs=2, generator_hidden=16, discriminator_hidden=8, batch_size=20),  # with dropout
+]
+WITH_BATCH_NORM = WGANGP(body="conv", epochs=1, width=2, latent=8, batch_size=20, critic_steps=1)
+Fitted = tuple[dict[str, Tensor], list[dict[str, float]]]
+
+
+def fit(recipe: Encoder, ranks: Ranks, keeper: Stopper | None = None) -> Fitted:
+    """All weights, and losses."""
+    run = Training(0, ranks=ranks, keeper=keeper if ranks.rank == 0 else None)
+    weights = {f"encoder {name}": tensor for name, tensor in recipe.fit(digits(), run).state_dict().items()}
+    if run.generator:
+        weights |= run.generator.state_dict()
+    return weights, [{k: v for k, v in row.items() if "second" not in k} for row in run.history]
+
+
+def everything(ranks: Ranks) -> list[list[Fitted]]:
+    """Each recipe twice, and once stopped in the middle."""
+    torch.set_num_threads(1)
+    found = []
+    for recipe in [*WITHOUT_BATCH_NORM, WITH_BATCH_NORM]:
+        keeper = Stopper(after=4)
+        found.append([fit(recipe, ranks), fit(recipe, ranks)])
+        with pytest.raises(KeyboardInterrupt):
+            fit(recipe, ranks, keeper)
+        found[-1].append(fit(recipe, ranks, keeper))
+    return found
+
+
+@pytest.fixture(scope="module")
+def fitted() -> list[list[Fitted]]:
+    before = torch.get_num_threads()
+    with together(everything, (), 2, "cpu") as ranks:
+        found = everything(ranks)
+    torch.set_num_threads(before)
+    return found
+
+
+def test_two_processes_repeat_also_after_a_stop(fitted: list[list[Fitted]]) -> None:
+    for (weights, history), *others in fitted:
+        for other, other_history in others:
+            assert all(torch.equal(weights[name], other[name]) for name in weights)
+            assert history == other_history
+
+
+def test_they_equal_one_process_on_the_joined_batch(fitted: list[list[Fitted]]) -> None:
+    for recipe, ((weights, history), *_) in zip(WITHOUT_BATCH_NORM, fitted):
+        alone, alone_history = fit(recipe, Ranks())
+        for name in alone:
+            torch.testing.assert_close(weights[name], alone[name], rtol=1e-4, atol=1e-6)
+        assert history == [pytest.approx(row, rel=1e-5, abs=1e-6) for row in alone_history]
+
+
+def test_batch_norm_sees_a_ranks_own_rows(fitted: list[list[Fitted]]) -> None:
+    weights, _ = fitted[-1][0]
+    alone, _ = fit(WITH_BATCH_NORM, Ranks())
+    assert not all(torch.allclose(weights[name].float(), alone[name].float(), rtol=1e-3) for name in alone)
+
+
+DRAWS: dict[str, t.Callable[[int], Tensor]] = {
+    "randn": lambda rows: torch.randn(rows, 3, device="cpu"),
+    "rand of a tuple": lambda rows: torch.rand((rows, 2)),
+    "one of each row": torch.rand,
+    "randint": lambda rows: torch.randint(10, (rows, 2)),
+    "randint between": lambda rows: torch.randint(5, 10, (rows,), device="cpu"),
+    "like": lambda rows: torch.randn_like(torch.zeros(rows, 4)),
+    "dropout": lambda rows: F.dropout(torch.ones(rows, 5), 0.5, True),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+@pytest.mark.parametrize("batches", [1, 2])
+def test_ranks_share_out_the_noise_of_the_whole_batch(draw: t.Callable[[int], Tensor], batches: int) -> None:
+    torch.manual_seed(0)
+    whole, after = draw(batches * 12), torch.rand(1)
+    for rank in range(3):
+        torch.manual_seed(0)
+        with Ranks(rank, 3).noise(rows=4):
+            part = draw(batches * 4)
+        assert torch.equal(part.unflatten(0, (batches, 4)), whole.unflatten(0, (batches, 12))[:, rank::3])
+        assert torch.equal(torch.rand(1), after)
+
+
+def test_what_is_no_row_of_the_batch_is_the_same_for_all() -> None:
+    drawn = []
+    for rank in range(2):
+        torch.manual_seed(0)
+        with Ranks(rank, 2).noise(rows=4):
+            drawn.append((torch.randn(3, 4), torch.rand(()), F.dropout(torch.ones(4), 0.5, False)))
+    assert all(torch.equal(one, other) for one, other in zip(*drawn))
+
+
+def test_batches_that_cannot_be_shared_out_are_refused() -> None:
+    with pytest.raises(EncoderError, match="3 ranks cannot share out batches of 20; set batch_size to a multiple"):
+        VAE(epochs=1, hidden=16, batch_size=20).fit(digits(), Training(0, ranks=Ranks(0, 3)))
+
+
+def dies(ranks: Ranks) -> None:
+    raise SystemExit(7)
+
+
+def test_a_rank_that_dies_is_named() -> None:
+    with pytest.raises(EncoderError, match="rank 1 of 2 ended with status 7"), together(dies, (), 2, "cpu") as ranks:
+        ranks.mean([torch.zeros(3)])
+
+
+SUITE = """
+suite: small
+datasets: [{name: digits, limit: 60}]
+seeds: [0]
+encoders: [{name: vae, hidden: 16, epochs: 1, batch_size: 20}]
+protocols: [{name: knn, k: 1}]
+wandb: {mode: off}
+"""
+
+
+def test_a_suite_with_ranks_has_a_key_of_its_own_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SUITE)
+    command = [sys.executable, "-m", "bench", "run", "small.yaml", "--threads", "1"]
+    for ranks in ("2", "1"):
+        subprocess.run([*command, "--ranks", ranks], cwd=tmp_path, check=True, capture_output=True)
+    made = store.read_store(tmp_path / "runs").records
+    assert {record.status for record in made} == {"done"}
+    assert {record.provenance.ranks for record in made} == {1, 2}
+    assert len({record.key for record in made}) == 2
