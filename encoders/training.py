@@ -10,6 +10,7 @@ and noise of (seed, step).
 
 import contextlib
 import dataclasses
+import os
 import time
 import typing as t
 
@@ -22,6 +23,7 @@ from encoders.base import EncoderError, ImageSet, Progress, Training, derive_see
 from encoders.checkpoint import CheckpointError, Facts
 
 REPORT_SECONDS = 0.5  # between two progress reports
+SHARE_OF_MEMORY = 0.25  # of the device's, for the training images; more are left where they lie
 SETTLE_DRAWS = 20  # of 128 codes, for a generator: its samples need less care than features
 SETTLE_BATCHES = 1000  # of 128 images: as many as BiGAN's authors average batch-norm over
 
@@ -164,15 +166,15 @@ def train(
     for player in players:
         for network in player.networks:
             network.to(run.device).train()
-    pixels = torch.from_numpy(np.array(images.images)).to(run.device)  # bytes: a quarter of the floats they become
+    pixels = _Pixels(images, run.device)
     known = np.full(len(images), -1) if images.labels is None else np.array(images.labels)
     labels = torch.from_numpy(known).to(run.device)
-    batch = min(batch_size, len(pixels))
-    batches = len(pixels) // batch  # of an epoch
+    batch = min(batch_size, len(images))
+    batches = len(images) // batch  # of an epoch
     ranks = run.ranks
     if batch % ranks.world:
         raise EncoderError(f"{ranks.world} ranks cannot share out batches of {batch}; set batch_size to a multiple")
-    orders = _Orders(run, len(pixels))
+    orders = _Orders(run, len(images))
     watch = _Watch(run, [p.name for p in players], [n for turn in turns for n in turn.observes], epochs, batches, batch)
     state = State.start(players, watch)
     keeper = run.keeper
@@ -230,6 +232,26 @@ def _scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> Non
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
         group["lr"] = group["initial_lr"] * factor
+
+
+class _Pixels:
+    """Images by their rows, as bytes on the device: all copied there at once, or each batch from where they lie if they
+    would take more than a share of its memory. So a file that is larger than memory can be mapped and learned from.
+    """
+
+    def __init__(self, images: ImageSet, device: torch.device) -> None:
+        self.images, self.device = images.images, device
+        if device.type == "cuda":
+            memory, _ = torch.cuda.mem_get_info(device)
+        else:
+            memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        fits = self.images.nbytes <= SHARE_OF_MEMORY * memory
+        self.copy = torch.from_numpy(np.array(self.images)).to(device) if fits else None
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        if self.copy is not None:
+            return self.copy[rows]
+        return torch.from_numpy(self.images[rows.cpu().numpy()]).to(self.device)
 
 
 class _Orders:

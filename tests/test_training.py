@@ -1,12 +1,14 @@
 """The training loop, on games whose answers are known by hand."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from encoders import training
 from encoders.base import ImageSet, Progress, Training
 from encoders.training import SGD, Adam, NonFiniteLoss, Player, Turn, constant_then_decay, settle, train
 
@@ -242,3 +244,29 @@ def test_settled_statistics_are_the_plain_average_over_batches_of_real_images() 
     assert net.norm.running_var.item() == pytest.approx(np.var([0, 1, 2, 3], ddof=1))  # of each batch, not between them
     assert not any(part.training for part in net.modules())
     assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_a_mapped_file_gives_the_bits_of_a_copy_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(60, 1, 4, 4), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", pixels)
+    labels = np.arange(60) % 3
+
+    def losses(images: np.ndarray) -> list[float]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = nn.Linear(16, 3)
+
+        def classify(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            return {"only": nn.functional.cross_entropy(network(images.flatten(1) / 255), labels)}
+
+        run = Training(0)
+        turn = Turn(classify, reads_labels=True)
+        train(
+            run, ImageSet(images, labels, ("a", "b", "c"), ""), [Player("only", [network], Adam(0.01))], [turn], 3, 20
+        )
+        return [row["only_loss"] for row in run.history]
+
+    in_memory = losses(pixels)
+    monkeypatch.setattr(training, "SHARE_OF_MEMORY", 0)
+    monkeypatch.setattr(training.np, "array", lambda given: np.asarray([] if given.ndim == 4 else given))  # no copy
+    assert losses(np.load(tmp_path / "images.npy", mmap_mode="r")) == in_memory
