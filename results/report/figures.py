@@ -165,7 +165,7 @@ def _tsne(rows: Array) -> Array | None:
     if len(rows) < 10 or rows.shape[1] < 2:
         return None
     from sklearn.manifold import TSNE  # noqa: PLC0415 - slow to import
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # noqa: PLC0415
 
     perplexity = min(30.0, (len(rows) - 1) / 3)
     with threadpool_limits(1):  # more help few points little, and wait for each other for minutes on a busy machine
