@@ -38,7 +38,8 @@ DESCRIBES_RUN = (  # what a run.json and the records of a run have in common
     *("encoder", "label", "params", "encoder_version", "is_control", "seed"),
 )
 COLUMNS = (  # of the leaderboard's rows: text, or numbers that wandb can sort by
-    *("dataset", "encoder", "tap", "protocol", "metric", "mean", "low", "high", "seeds", "of_seeds", "control"),
+    *("dataset", "encoder", "tap", "protocol", "metric", "mean", "low", "high", "rank_low", "rank_high", "tie"),
+    *("difference", "difference_low", "difference_high", "seeds", "of_seeds", "control"),
     *("labels", "dimensions", "fit_seconds", "device", "precision", "commit", "status", "error"),
 )
 INHERITED = ("WANDB_API_KEY", "WANDB_BASE_URL")  # any other WANDB_ variable could make our runs somebody else's
@@ -405,7 +406,11 @@ def _send(wandb: t.Any, home: Path, work: Path, target: WandbTarget, run: WandbR
         started.log(run.history[step], step=step)
     if run.table:
         data = [[row[name] for name in COLUMNS] for row in run.table]
-        started.log({"leaderboard": wandb.Table(columns=list(COLUMNS), data=data)})
+        shown = {"leaderboard": wandb.Table(columns=list(COLUMNS), data=data)}
+        for title, bars in _bars(run.table).items():
+            table = wandb.Table(columns=["row", "mean"], data=bars)
+            shown[f"bars/{title}"] = wandb.plot.bar(table, "row", "mean", title=title)
+        started.log(shown)
     if run.records:
         artifact = wandb.Artifact(f"records-{run.group}", type="records")
         with artifact.new_file("records.jsonl") as file:
@@ -425,6 +430,16 @@ def _send(wandb: t.Any, home: Path, work: Path, target: WandbTarget, run: WandbR
         _confirm(wandb, target, run)
     else:
         _keep(home, work, run, anew=not before)
+
+
+def _bars(rows: list[dict[str, Json]]) -> dict[str, list[list[Json]]]:
+    """[row, mean] by dataset and protocol, the best first, as the leaderboard has them."""
+    bars: dict[str, list[list[Json]]] = {}
+    for row in rows:
+        if row["mean"] is not None:
+            title = f"{row['dataset']}, {row['protocol']}, {row['metric']}"
+            bars.setdefault(title, []).append([f"{row['encoder']}/{row['tap']}", row["mean"]])
+    return bars
 
 
 def _prediction_table(work: Path, run: WandbRun) -> Path:

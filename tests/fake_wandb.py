@@ -5,11 +5,14 @@ client sends, not how the real service shows it.
 """
 
 import base64
+import contextlib
 import dataclasses
 import gzip
 import http.server
 import json
+import random
 import re
+import socket
 import threading
 import typing as t
 
@@ -27,6 +30,17 @@ class FakeRun:
     summary: dict[str, Json] = dataclasses.field(default_factory=dict)
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
     ends: int = 0  # how often a client said that it had sent everything
+
+
+def _free_port() -> int:
+    """Not one that systems give to clients: one who keeps trying a dead server at such a port can end up connected to
+    itself, and the port is taken when the server comes back.
+    """
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class FakeWandb:
@@ -47,7 +61,7 @@ class FakeWandb:
         self.requests: list[str] = []
         self.released = threading.Event()  # ends the handlers that answer nothing
         self.lock = threading.Lock()
-        self.port = 0
+        self.port = _free_port()
         self.start()
 
     @property
@@ -77,7 +91,6 @@ class FakeWandb:
 
         self.released.clear()
         self.server = Server(("127.0.0.1", self.port), Handler)
-        self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
 

@@ -176,6 +176,8 @@ def test_offline_files_say_what_the_records_say(
     table = board.tables["leaderboard"]
     rows = [dict(zip(table["columns"], row)) for row in table["data"]]
     assert {row["mean"] for row in rows if row["encoder"] == "bigan"} == {0.75, 0.875}
+    bars = board.tables["bars/mnist5k (limit 1000), knn@1, top1_table"]
+    assert sorted(bars["data"]) == [["bigan/code", 0.75], ["bigan/penultimate", 0.875], ["pixels/code", 1.0]]
     (records,) = board.artifacts["records"]
     assert suite in records.parents and len(records.read_bytes().splitlines()) == 4
     (predictions,) = bigan.artifacts["predictions"]
