@@ -290,8 +290,8 @@ def test_a_server_that_dies_midway_gets_the_rest_later(suite: Path, online: t.An
 
     online.before = die
     started = time.monotonic()
-    report = mirror(suite, ONLINE, timeout=6)
-    assert time.monotonic() - started < 6.5
+    report = mirror(suite, ONLINE, timeout=15)
+    assert time.monotonic() - started < 15.5
     assert report.problem is not None and f"frostbench sync {suite}" in report.problem
     assert report.sent < 4
     online.before = lambda name: None
