@@ -392,6 +392,7 @@ def corpus(place: Path) -> t.Iterator[Case]:
 
 def read_all(place: Path) -> list[dict[str, t.Any]]:
     """Read every file in a directory of its own; how each went: refused by which error or read, CPU seconds, memory."""
+    read_suite("quickstart")  # the first suite of all imports every encoder and protocol
     outcomes = []
     for number, (file, name, content, read) in enumerate(corpus(place)):
         folder = place / f"{number:03d}"
