@@ -20,7 +20,7 @@ from bench import data, resolve
 from bench.strict_yaml import ConfigError, Problem
 from bench.suite import DatasetSpec, read_suite
 from encoders.base import ImageSet, derive_seed
-from protocols.base import FeatureSet, Protocol, SampleProtocol, Scores
+from protocols.base import FeatureSet, Protocol, Scores
 from protocols.knn import nearest
 from results.statistics import holm
 
@@ -137,7 +137,7 @@ def audits(
     else:
         wanted = {f"{name}@{one.version}": one() for name, one in known.items()}
         datasets = (DatasetSpec(name=dataset),)
-    judges = {label: one for label, one in wanted.items() if not isinstance(one, SampleProtocol)}  # they read no labels
+    judges = {label: one for label, one in wanted.items() if one.features_only}
     for spec in datasets:
         whole = data.load(spec.name, limit=spec.limit, split=spec.split, root=data_root, offline=offline)
         limit = min(spec.limit or IMAGES, IMAGES)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from bench import data, extract, machine, resolve, run
 from bench.run import PlannedRun, Settings
-from bench.samples import SAMPLES
 from bench.suite import ProtocolSpec
 from encoders.base import Encoder, Features, Generative, ImageSet, Progress, Training, frozen, shown
 from encoders.training import SETTLE_BATCHES
@@ -178,14 +177,14 @@ class Forecast:
         for record in self._known(planned):
             if (record.tap, record.protocol, record.protocol_params) == (tap, protocol.name, protocol.params):
                 return record.seconds["score"]
-        if tap == SAMPLES:  # judged in ways that no part of it foretells
+        kind = resolve.protocols(self.settings.plugins)[protocol.name]
+        if not kind.features_only:  # judged in ways that no part of it foretells
             self.unknown[protocol.label] = None
             return 0.0
         width = features[0][tap].shape[1]
         place = (protocol.name, json.dumps(protocol.params, sort_keys=True), width, planned.fingerprint)
         if place not in self.scores:
             self.say(f"trying {protocol.label} on {width} features")
-            kind = resolve.protocols(self.settings.plugins)[protocol.name]
             judge = kind.model_validate_json(json.dumps(protocol.params))
 
             def scored(count: int) -> float:

@@ -1,6 +1,7 @@
 """One run from start to end: load, fit, extract, score, record."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -16,10 +17,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from bench import data, machine, resolve, samples, views
+from bench import corruptions, data, machine, resolve, samples, views
 from bench.checkpoints import Checkpoints, Resume
 from bench.diagnostics import diagnose
-from bench.extract import features_on_disk
+from bench.extract import extract, features_on_disk
 from bench.ranks import together
 from bench.samples import SAMPLES
 from bench.stopping import Stopping
@@ -36,7 +37,16 @@ from encoders.base import (
 )  # fmt: skip
 from encoders.loading import restore
 from encoders.ranks import Ranks
-from protocols.base import FeatureSet, Protocol, Quality, SampleProtocol, Samples, Scores
+from protocols.base import (
+    Corrupted,
+    CorruptionProtocol,
+    FeatureSet,
+    Protocol,
+    Quality,
+    SampleProtocol,
+    Samples,
+    Scores,
+)  # fmt: skip
 from results import store
 from results.record import Alarm, Provenance, Record
 from results.redaction import redacted
@@ -227,7 +237,11 @@ def _execute(
             scored, alarms[tap] = _judge_samples(settled, encoder, generator.to(device), dataset, test, spec.seed)
         else:
             gallery, queries = _feature_set(train, tap, dataset.train), _feature_set(test, tap, dataset.test)
-            scored = known[name].score_all(settled, gallery, queries, seed=spec.seed)
+            if issubclass(known[name], CorruptionProtocol):
+                features_of = functools.partial(_features, spec.encoder.name, module, tap, encoder.taps, device)
+                scored = _judge_corrupted(settled, gallery, queries, dataset.test, features_of, spec.seed)
+            else:
+                scored = known[name].score_all(settled, gallery, queries, seed=spec.seed)
         for protocol in group:
             watcher.stage(f"scoring {tap} with {protocol.label}")
             started = time.perf_counter()
@@ -300,6 +314,36 @@ def _judge_samples(
             yield judge.judge(images, train, test, seed=seed)
 
     return found(), samples.alarms(encoder, made(1000), features, dataset.test, seed)
+
+
+def _judge_corrupted(
+    judges: t.Sequence[Protocol],
+    train: FeatureSet,
+    test: FeatureSet,
+    images: ImageSet,
+    features_of: t.Callable[[ImageSet], FeatureSet],
+    seed: int,
+) -> t.Iterator[Scores]:
+    """What each protocol says of features of the damaged test images, which are the same whatever the run's seed."""
+
+    def corrupted() -> t.Iterator[Corrupted]:
+        clean = torch.from_numpy(np.array(images.images))
+        for kind in corruptions.KINDS:
+            for severity in corruptions.SEVERITIES:
+                damaged = corruptions.corrupt(clean, kind, severity, seed=0).numpy()
+                yield Corrupted(kind, severity, features_of(dataclasses.replace(images, images=damaged)))
+
+    for judge in judges:
+        assert isinstance(judge, CorruptionProtocol)
+        yield judge.judge(train, test, corrupted(), seed=seed)
+
+
+def _features(
+    name: str, module: nn.Module, tap: str, taps: t.Sequence[str], device: torch.device, images: ImageSet
+) -> FeatureSet:
+    """What a frozen module gives of images at one of its taps."""
+    batches = [batch[tap] for _, batch in extract(name, module, images, taps, device)]
+    return _feature_set({tap: torch.cat(batches)}, tap, images)
 
 
 def _fit(

@@ -58,6 +58,9 @@ def score(
         if taps := known[protocol.name].reads:
             problem = f"{protocol.name!r} reads {', '.join(taps)} of encoders of ours, not features of any model"
             raise _usage("--protocol", problem)
+        if not known[protocol.name].features_only:
+            problem = f"{protocol.name!r} needs the encoder beside its features; name it in a suite's `protocols`"
+            raise _usage("--protocol", problem)
     device = torch.device("cpu")  # where protocols compute is where features lie
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, "float32")

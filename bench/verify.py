@@ -23,7 +23,7 @@ from results.store import RunDirectory, StoreError
 
 Classes = np.ndarray[t.Any, np.dtype[np.int64]]  # (n,)
 NUMBERS: dict[str, t.Callable[[Classes, Classes], float]] = {  # of (predicted, true) classes, by the metric's name
-    "top1": lambda predicted, true: float((predicted == true).mean()),
+    name: lambda predicted, true: float((predicted == true).mean()) for name in ("top1", "clean_top1")
 }
 DESCRIBED = ("encoder", "params", "encoder_version", "weights_sha256")  # by run.json and encoder.json both
 TOLD = ("key", "label", "encoder", "params", "encoder_version", "seed", "dataset", "limit", "split", "fingerprint")

@@ -72,6 +72,7 @@ class Protocol(BaseModel, abc.ABC):
     version: t.ClassVar[int] = 1  # raised by a change that can move a number; versions never share a column
     source: t.ClassVar[str]
     reads: t.ClassVar[tuple[str, ...] | None] = None  # the taps whose features have its meaning; None: all
+    features_only: t.ClassVar[bool] = True  # whether features and labels are all it needs
 
     @abc.abstractmethod
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores | Quality:
@@ -101,6 +102,7 @@ class SampleProtocol(Protocol):
     """A way of judging what an encoder's generator makes, beside the real images; it knows no features."""
 
     reads = ("samples",)  # in place of a tap
+    features_only = False
 
     samples: t.Annotated[int, Field(ge=2)] = 10_000  # images that are drawn
 
@@ -110,6 +112,29 @@ class SampleProtocol(Protocol):
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:  # noqa: ARG002
         raise ProtocolError(f"{type(self).__name__} judges what a generator makes, not features")
+
+
+class Corrupted(t.NamedTuple):
+    """Features of the test images with damage of a kind."""
+
+    kind: str
+    severity: int  # from 1, the least
+    rows: FeatureSet  # in the order of the clean test rows
+
+
+class CorruptionProtocol(Protocol):
+    """A way of judging features by those of corrupted test images, beside those of the images as they are."""
+
+    features_only = False
+
+    @abc.abstractmethod
+    def judge(self, train: FeatureSet, test: FeatureSet, corrupted: t.Iterable[Corrupted], *, seed: int) -> Scores:
+        """Fit on `train`; then read `test`, and `corrupted`, which makes its images as it is read, once."""
+
+    def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:  # noqa: ARG002
+        raise ProtocolError(
+            f"{type(self).__name__} judges features of images that it corrupts, not of given ones alone"
+        )
 
 
 def stratified_split(

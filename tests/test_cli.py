@@ -43,7 +43,7 @@ def frostbench(
         ),
         (
             "protocols",
-            "argmax assignment cluster fewshot generative geometry knn linear mlp retrieval sgd_linear svm",
+            "argmax assignment cluster fewshot generative geometry knn linear mlp retrieval robustness sgd_linear svm",
         ),
         (
             "datasets",

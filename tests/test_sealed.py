@@ -9,7 +9,7 @@ import sklearn.cluster
 import torch
 
 from bench import resolve
-from protocols.base import FeatureSet, ProtocolError, SampleProtocol
+from protocols.base import FeatureSet, ProtocolError
 from protocols.check import Sealed
 from protocols.fewshot import FewShot
 from protocols.mlp import MLP
@@ -18,7 +18,7 @@ from protocols.solver import Problem
 
 QUICK = {"mlp": MLP(epochs=2), "sgd_linear": SGDLinear(epochs=2), "fewshot": FewShot(draws=2)}
 SHIPPED = {name: QUICK.get(name) or one() for name, one in resolve.protocols().items()
-           if not issubclass(one, SampleProtocol)}  # fmt: skip
+           if one.features_only}  # fmt: skip
 
 
 def overlapping(rows: int, seed: int) -> FeatureSet:
