@@ -30,7 +30,7 @@ from bench.formats import DataError, Part, Rows, Stored
 from encoders.base import ImageSet, derive_seed
 from protocols.base import stratified_split
 
-__all__ = ["DATASETS", "DataError", "DataMissing", "Dataset", "load", "slug"]
+__all__ = ["DATASETS", "DataError", "DataMissing", "Dataset", "load", "slug", "transfer"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,13 @@ class Dataset:
     name: str
     train: ImageSet
     test: ImageSet
-    fingerprint: str  # 16 hex digits, of train and test together
+    fingerprint: str  # 16 hex digits, of train and test together, and of the dataset learned from where it is another
+    learned_from: ImageSet | None = None  # None: train
+
+    @property
+    def pretraining(self) -> ImageSet:
+        """What encoders learn from."""
+        return self.train if self.learned_from is None else self.learned_from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +198,15 @@ def load(
         ImageSet(test.images, test.labels, classes, test.fingerprint),
         _digest(train.fingerprint, test.fingerprint),
     )
+
+
+def transfer(judged: Dataset, learned: Dataset) -> Dataset:
+    """The one dataset to be judged on, the train images of the other to learn from. Raises DataError for two shapes."""
+    if judged.train.shape != learned.train.shape:
+        came = f"{learned.train.shape} of {learned.name} and {judged.train.shape} of {judged.name}"
+        raise DataError(f"{judged.name} from {learned.name}: wanted images of one shape (c, h, w), got {came}")
+    fingerprint = _digest(judged.fingerprint, learned.fingerprint)
+    return Dataset(f"{judged.name} from {learned.name}", judged.train, judged.test, fingerprint, learned.train)
 
 
 def slug(name: str, limit: int | None = None, split: t.Literal["test", "validation"] = "test") -> str:

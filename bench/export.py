@@ -56,8 +56,7 @@ def open_run(directory: Path, settings: Settings) -> Opened:
         raise EncoderError(f"{directory} holds no {WEIGHTS}: `frostbench reproduce {directory}` trains it again")
     _, recipe, shape, sha256 = describe(directory, known[about["encoder"]])
     module = restore(recipe.build, shape, directory / WEIGHTS, sha256)
-    dataset = DatasetSpec(name=about["dataset"], limit=about["limit"], split=about["split"])
-    return Opened(about, recipe, module, shape, dataset)
+    return Opened(about, recipe, module, shape, DatasetSpec.of(about))
 
 
 # ---- features -------------------------------------------------------------------------------------------------------
@@ -89,7 +88,7 @@ def write_features(
         recipe = resolve.encoders(settings.plugins)[spec.name].model_validate_json(json.dumps(spec.params))
         tap = _tap(recipe, tap)
         images = run.load_images(dataset, settings)
-        module = recipe.fit(shown(images.train, recipe, seed), Training(seed, device))
+        module = recipe.fit(shown(images.pretraining, recipe, seed), Training(seed, device))
     module.to(device)
     train, test = (_features(source, module, part, recipe, tap, device) for part in (images.train, images.test))
     features.write(path, train, test)

@@ -126,7 +126,7 @@ class Forecast:
         self, name: tuple[str, ...], planned: PlannedRun, recipe: Encoder, dataset: data.Dataset, module: nn.Module
     ) -> float:
         self.say(f"trying {planned.spec.encoder.label} on {planned.spec.dataset.label}")
-        images = shown(dataset.train, recipe, planned.spec.seed)
+        images = shown(dataset.pretraining, recipe, planned.spec.seed)
 
         def fit(count: int, seconds: float) -> "_Trial":
             some = dataclasses.replace(

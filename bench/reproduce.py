@@ -105,7 +105,7 @@ def _spec(path: Path, before: dict[str, Json], judges: t.Sequence[ProtocolSpec],
     params = encoder.model_dump(mode="json")
     return RunSpec(
         suite="reproduced",
-        dataset=DatasetSpec(name=before["dataset"], limit=before["limit"], split=before["split"]),
+        dataset=DatasetSpec.of(before),
         encoder=EncoderSpec(name=before["encoder"], label=before["label"], params=params, code=resolve.code(recipe)),
         encoder_version=encoder.revision,
         protocols=tuple({judge.file_name: judge for judge in judges}.values()),

@@ -103,6 +103,7 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
         precision = machine.pick_precision(precision, machine.pick_device(settings.device))
     key = spec.key(fingerprint, precision, settings.ranks)
     place = data.slug(spec.dataset.name, spec.dataset.limit, spec.dataset.split)
+    place += f"-from-{data.slug(spec.dataset.pretrain)}" if spec.dataset.pretrain else ""
     directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
     encoder = recipe(spec, settings)
     reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins).items()}
@@ -125,10 +126,12 @@ def load_data(spec: RunSpec, settings: Settings) -> data.Dataset:
 
 
 def load_images(wanted: DatasetSpec, settings: Settings) -> data.Dataset:
-    """A dataset, as its limit and split have it."""
-    return data.load(
-        wanted.name, limit=wanted.limit, split=wanted.split, root=settings.data_root, offline=settings.offline
+    """A dataset as its limit and split have it, and likewise the one that encoders learn from if it is another."""
+    load = functools.partial(
+        data.load, limit=wanted.limit, split=wanted.split, root=settings.data_root, offline=settings.offline
     )
+    judged = load(wanted.name)
+    return data.transfer(judged, load(wanted.pretrain)) if wanted.pretrain else judged
 
 
 def execute(
@@ -358,7 +361,7 @@ def _fit(
 ) -> _Fitted:
     """Train, then publish encoder and generator, both frozen; run.json comes last and says that the rest is whole."""
     spec, directory = planned.spec, planned.directory
-    images = shown(dataset.train, encoder, spec.seed)
+    images = shown(dataset.pretraining, encoder, spec.seed)
     training = Training(spec.seed, device, planned.precision, watcher.training, keeper=keeper, ranks=ranks)
     watcher.stage("fitting")
     started = time.perf_counter()
@@ -434,6 +437,7 @@ def _record(planned: PlannedRun, made: Provenance, *, dataset: data.Dataset | No
         dataset=spec.dataset.name,
         split=spec.dataset.split,
         limit=spec.dataset.limit,
+        pretrain=spec.dataset.pretrain,
         fingerprint=planned.fingerprint,
         train_images=len(dataset.train) if dataset else 0,
         test_images=len(dataset.test) if dataset else 0,

@@ -38,12 +38,19 @@ class DatasetSpec(_Plain):
     name: str = Field(description="a dataset, or folder:PATH, npz:PATH, parquet:PATH")
     limit: PositiveInt | None = Field(None, description="images kept of train and of test, each class in proportion")
     split: t.Literal["test", "validation"] = Field("test", description="the test set, or a part of train held out")
+    pretrain: str | None = Field(None, description="another dataset, whose train images encoders learn from instead")
+
+    @classmethod
+    def of(cls, run: dict[str, Json]) -> t.Self:
+        """What a run.json says of its data; those of before know no `pretrain`."""
+        return cls(name=run["dataset"], limit=run["limit"], split=run["split"], pretrain=run.get("pretrain"))
 
     @property
     def label(self) -> str:
-        """What tables call it: `mnist (limit 1000)`."""
+        """What tables call it: `mnist (limit 1000)`, `fashion_mnist from mnist`."""
         limit = f" (limit {self.limit})" if self.limit else ""
-        return self.name + limit + (" (validation)" if self.split == "validation" else "")
+        source = f" from {self.pretrain}" if self.pretrain else ""
+        return self.name + source + limit + (" (validation)" if self.split == "validation" else "")
 
 
 class EncoderSpec(_Plain):
@@ -202,6 +209,7 @@ def json_schema(plugins: t.Sequence[Path] = ()) -> dict[str, Json]:
     forms = "|".join(name.partition(":")[0] for name in DATASETS if ":" in name)
     dataset: Json = {"anyOf": [{"enum": datasets}, {"type": "string", "pattern": f"^({forms}):."}]}
     schema["$defs"]["DatasetSpec"]["properties"]["name"] |= dataset
+    schema["$defs"]["DatasetSpec"]["properties"]["pretrain"]["anyOf"] = [*dataset["anyOf"], {"type": "null"}]
     properties = {key: schema["properties"][key] for key in KEYS}
     properties["datasets"]["items"] = {"anyOf": [dataset, {"$ref": "#/$defs/DatasetSpec"}]}
     properties["seeds"] = {
@@ -349,11 +357,14 @@ class _Draft:
         return suite
 
     def check_dataset(self, path: KeyPath, entry: Json) -> None:
-        name = entry.get("name") if isinstance(entry, dict) else None
-        if isinstance(name, str):
-            form, _, place = name.partition(":")
-            if (f"{form}:PATH" if place else name) not in DATASETS or not name.isprintable():
-                self.complain(path, f"no dataset {shown(name)}{nearest(name, DATASETS) or _listing('datasets')}")
+        names = [entry.get(key) for key in ("name", "pretrain")] if isinstance(entry, dict) else []
+        for name in names:
+            if isinstance(name, str):
+                form, _, place = name.partition(":")
+                if (f"{form}:PATH" if place else name) not in DATASETS or not name.isprintable():
+                    self.complain(path, f"no dataset {shown(name)}{nearest(name, DATASETS) or _listing('datasets')}")
+        if isinstance(entry, dict) and names[0] is not None and names[0] == names[1]:
+            self.complain((*path, "pretrain"), "the dataset itself, from which encoders learn anyway; remove it")
 
     def recipe(self, path: KeyPath, entry: Json, known: t.Mapping[str, type[Encoder | Protocol]]) -> dict[str, Json]:
         """An entry with all its parameters, checked by the class that its name means."""
@@ -385,7 +396,7 @@ class _Draft:
             for index, entry in enumerate(self.entries(section)):
                 identity, place = entry, f"{section}[{index}]"
                 if isinstance(entry, dict) and section == "datasets":
-                    identity = {"limit": None, "split": "test"} | entry
+                    identity = {"limit": None, "split": "test", "pretrain": None} | entry
                 elif isinstance(entry, dict):
                     identity = entry.get("label", entry.get("name"))
                 first = earlier.setdefault(json.dumps(identity, sort_keys=True), place)

@@ -26,7 +26,10 @@ NUMBERS: dict[str, t.Callable[[Classes, Classes], float]] = {  # of (predicted, 
     name: lambda predicted, true: float((predicted == true).mean()) for name in ("top1", "clean_top1")
 }
 DESCRIBED = ("encoder", "params", "encoder_version", "weights_sha256")  # by run.json and encoder.json both
-TOLD = ("key", "label", "encoder", "params", "encoder_version", "seed", "dataset", "limit", "split", "fingerprint")
+TOLD = (
+    *("key", "label", "encoder", "params", "encoder_version", "seed"),
+    *("dataset", "limit", "split", "pretrain", "fingerprint"),
+)
 LARGEST = 2**30  # bytes that a file of predictions may take in memory
 
 

@@ -72,9 +72,8 @@ def _described(directory: Path) -> dict[str, Json]:
 
 
 def _parts(described: dict[str, Json]) -> Parts:
-    limit, split = described["limit"], described["split"]
     return {
-        "data": suite.DatasetSpec(name=described["dataset"], limit=limit, split=split).label,
+        "data": suite.DatasetSpec.of(described).label,
         "fingerprint of the data": described["fingerprint"],
         "encoder": described["encoder"],
         "version of the encoder": described["encoder_version"],
@@ -115,8 +114,7 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
         near = nearest(this["label"], labels)
         raise store.StoreError(f"suite {name} asks for no {this['label']!r}{near}; it has {', '.join(labels)}")
     mine = [spec for spec in asked.runs() if spec.encoder.label == this["label"]]
-    limit, split = this["limit"], this["split"]
-    dataset = suite.DatasetSpec(name=this["dataset"], limit=limit, split=split)
+    dataset = suite.DatasetSpec.of(this)
     spec = min(
         mine, key=lambda one: (one.dataset != dataset, one.dataset.name != dataset.name, one.seed != this["seed"])
     )
@@ -130,6 +128,7 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
     now = {
         **this,
         "dataset": spec.dataset.name, "limit": spec.dataset.limit, "split": spec.dataset.split,
+        "pretrain": spec.dataset.pretrain,
         "fingerprint": fingerprint, "encoder": spec.encoder.name, "encoder_version": spec.encoder_version,
         "params": spec.encoder.params, "seed": spec.seed, "provenance": {"precision": precision},
     }  # fmt: skip

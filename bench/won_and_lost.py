@@ -1,5 +1,6 @@
 """Pictures of the images on which two rows of a leaderboard differ the most."""
 
+import functools
 import io
 import typing as t
 from pathlib import Path
@@ -26,7 +27,10 @@ def draw(comparison: Comparison, path: Path, data_root: Path | None) -> str:
     if not comparison.won + comparison.lost:
         return "no pictures: both get the same images right"
     try:
-        loaded = data.load(record.dataset, limit=record.limit, split=record.split, root=data_root, offline=True)
+        load = functools.partial(data.load, limit=record.limit, split=record.split, root=data_root, offline=True)
+        loaded = load(record.dataset)
+        if record.pretrain:
+            loaded = data.transfer(loaded, load(record.pretrain))
     except data.DataMissing:
         return f"no pictures: {record.dataset} is not here; name its place by --data-root DIR or FROSTBENCH_DATA=DIR"
     except data.DataError as error:

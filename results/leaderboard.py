@@ -329,7 +329,8 @@ def _row(
 
 def dataset_name(record: Record) -> str:
     limit = f" (limit {record.limit})" if record.limit is not None else ""
-    return record.dataset + limit + (" (validation)" if record.split == "validation" else "")
+    source = f" from {record.pretrain}" if record.pretrain else ""
+    return record.dataset + source + limit + (" (validation)" if record.split == "validation" else "")
 
 
 def versioned(record: Record) -> str:

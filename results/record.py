@@ -45,6 +45,9 @@ class Record(BaseModel):
     dataset: str
     split: t.Literal["test", "validation"]  # what was scored: the test set, or a held-out part of train
     limit: int | None  # rows of train and of test kept, None for all
+    pretrain: str | None = (
+        None  # the dataset that the encoder learned from, if another; limit and split are its own too
+    )
     fingerprint: str  # of the data
     train_images: int
     test_images: int

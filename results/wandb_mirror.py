@@ -148,7 +148,7 @@ def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record],
         group=first.suite,
         job_type="run",
         config={name: about[name] for name in DESCRIBES_RUN}
-        | {"taps": about.get("taps"), "labels": first.labels}
+        | {"taps": about.get("taps"), "labels": first.labels, "pretrain": first.pretrain}
         | about["provenance"],
         summary=summary,
         history=_history(directory / first.label, f"seed{first.seed}-{first.key}") if fitted else [],
@@ -174,7 +174,8 @@ def _leaderboard(records: list[Record], target: WandbTarget) -> WandbRun:
 
 def _dataset(record: Record) -> str:
     limit = f" (limit {record.limit})" if record.limit else ""
-    return record.dataset + limit + (" (validation)" if record.split == "validation" else "")
+    source = f" from {record.pretrain}" if record.pretrain else ""
+    return record.dataset + source + limit + (" (validation)" if record.split == "validation" else "")
 
 
 def _history(encoder: Path, run: str) -> list[dict[str, float]]:
