@@ -313,6 +313,23 @@ def extract(
 
 
 @app.command()
+def cka(
+    first: t.Annotated[Path, typer.Argument(metavar="FILE|RUN", help="Features of extract, or a run's directory.")],
+    second: t.Annotated[Path, typer.Argument(metavar="FILE|RUN", help="Others of the same test images.")],
+    device: Device = "auto",
+    threads: OwnThreads = 0,
+    data_root: DataRoot = None,
+    offline: Offline = False,
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """Tell how alike two encoders are: linear CKA of their test features, layer by layer."""
+    from bench import cka, launch
+
+    settings = launch.settings(Path(), threads, device, data_root, offline, plugin)
+    _print(cka.render(cka.cka(first, second, settings)))
+
+
+@app.command()
 def export(
     run: t.Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
     directory: t.Annotated[Path, typer.Argument(metavar="DIR", help="Where the encoder goes.")],
