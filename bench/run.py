@@ -240,11 +240,12 @@ def _execute(
             scored, alarms[tap] = _judge_samples(settled, encoder, generator.to(device), dataset, test, spec.seed)
         else:
             gallery, queries = _feature_set(train, tap, dataset.train), _feature_set(test, tap, dataset.test)
-            if issubclass(known[name], CorruptionProtocol):
-                features_of = functools.partial(_features, spec.encoder.name, module, tap, encoder.taps, device)
-                scored = _judge_corrupted(settled, gallery, queries, dataset.test, features_of, spec.seed)
-            else:
-                scored = known[name].score_all(settled, gallery, queries, seed=spec.seed)
+            features_of = functools.partial(_features, spec.encoder.name, module, tap, encoder.taps, device)
+            scored = (
+                _judge_corrupted(settled, gallery, queries, dataset.test, features_of, spec.seed)
+                if issubclass(known[name], CorruptionProtocol)
+                else known[name].score_all(settled, gallery, queries, seed=spec.seed)
+            )
         for protocol in group:
             watcher.stage(f"scoring {tap} with {protocol.label}")
             started = time.perf_counter()
@@ -405,7 +406,7 @@ def _follow(planned: PlannedRun, settings: Settings, ranks: Ranks) -> None:
     device = machine.pick_device(f"cuda:{ranks.rank}" if machine.pick_device(settings.device).type == "cuda" else "cpu")
     spec, encoder = planned.spec, recipe(planned.spec, settings)
     training = Training(spec.seed, device, planned.precision, ranks=ranks)
-    encoder.fit(shown(load_data(spec, settings).train, encoder, spec.seed), training)
+    encoder.fit(shown(load_data(spec, settings).pretraining, encoder, spec.seed), training)
 
 
 def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted | None:
