@@ -102,7 +102,7 @@ def test_check_vouches_for_an_encoder_of_ones_own(frostbench: t.Callable[..., st
 
 
 def test_the_readmes_encoder_keeps_its_promises(frostbench: t.Callable[..., str]) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (example,) = re.findall(r"```python\n(# mine.py\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     Path("mine.py").write_text(example)
     assert frostbench("check", "mine.py") == "encoder my_encoder keeps its promises\n"
 
