@@ -7,6 +7,7 @@ import enum
 import os
 import shlex
 import shutil
+import signal
 import sys
 import traceback
 import typing as t
@@ -528,6 +529,7 @@ def speed(
 
 def main() -> None:
     """Run the command line; errors that a user can mend are a sentence on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, from the first moment on
     debug = "--debug" in sys.argv[1:]
     if debug:
         sys.argv.remove("--debug")

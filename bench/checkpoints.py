@@ -22,6 +22,10 @@ _NAME = re.compile(r"step(\d{1,12})-([0-9a-f]{64})\.safetensors")
 logger = logging.getLogger(__name__)
 
 
+class ResumeRefused(EncoderError):
+    """A training that was stopped elsewhere, and is not gone on with here; no failure of its method."""
+
+
 class Checkpoints:
     """An `encoders.checkpoint.Keeper` in a directory of its own.
 
@@ -98,7 +102,7 @@ class Checkpoints:
             if circumstances.get(name) != self.environment.get(name)
         ]
         if changed and self.resume == "exact":
-            raise EncoderError(
+            raise ResumeRefused(
                 f"was stopped in another environment ({'; '.join(changed)}), where its last bits would differ; "
                 "--resume inexact goes on from there and marks the result, --resume never trains from the start"
             )
@@ -113,4 +117,5 @@ class Checkpoints:
 
     def _newest_first(self) -> list[Path]:
         found = {path: _NAME.fullmatch(path.name) for path in self.directory.glob("step*.safetensors")}
-        return sorted((path for path, name in found.items() if name), key=lambda path: -int(found[path][1]))  # type: ignore[index]
+        kept = [path for path, name in found.items() if name]  # by time: a later training of a method has fewer steps
+        return sorted(kept, key=lambda path: (-path.stat().st_mtime_ns, -int(found[path][1])))  # type: ignore[index]

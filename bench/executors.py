@@ -22,6 +22,7 @@ from results import store
 Ended = tuple[PlannedRun, float, str | None]
 NO_ROOM = 74  # a worker's exit status when the store could not be written (sysexits' EX_IOERR)
 HELD = 73  # when another process is at the run (EX_CANTCREAT)
+NOT_RESUMED = 77  # when the run was stopped where its bits would differ (EX_NOPERM)
 STOPPED = 75  # and when it was asked to stop (EX_TEMPFAIL)
 ATTEMPTS = 3  # at a run whose process dies; each goes on from the last checkpoint
 STOP_SECONDS = 30  # for a worker to finish its step and keep its state
@@ -105,7 +106,10 @@ def attempt(run: PlannedRun, settings: Settings, stopping: Stopping, *, wait: bo
     lines = Lines(run.title)
     lines.start()
     try:
-        execute(run, settings, lines, stopping, wait=wait)
+        error = execute(run, settings, lines, stopping, wait=wait)
+        if error and not run.directory.failed.exists():
+            sys.stderr.write(f"{run.title} {error}\n")
+            return NOT_RESUMED
     except store.Unwritable as error:
         sys.stderr.write(f"{error}\n")
         return NO_ROOM
@@ -118,7 +122,7 @@ def attempt(run: PlannedRun, settings: Settings, stopping: Stopping, *, wait: bo
 
 def _outcome(run: PlannedRun, status: int, settings: Settings) -> str | None:
     """What is to be said of a run whose process has ended."""
-    if status in (0, NO_ROOM):
+    if status in (0, NO_ROOM, NOT_RESUMED):
         return outcome(run, status)
     message = _ended_by(status) if status < 0 else f"its process ended with status {status}"
     device = machine.pick_device(settings.device)
@@ -130,6 +134,8 @@ def outcome(run: PlannedRun, status: int) -> str | None:
     """The error of a run that a worker has executed, as the files say; None if it is done."""
     if status == NO_ROOM:
         raise store.Unwritable(f"{run.title}: the results could not be written")
+    if status == NOT_RESUMED:
+        return "was stopped in another environment; --resume inexact goes on from there, --resume never starts over"
     if run.directory.failed.exists():
         return store.read_record(run.directory.failed).error
     return None

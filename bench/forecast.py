@@ -108,8 +108,16 @@ class Forecast:
         """Records of the same recipe on the same data, of whatever seed, that were made on this machine."""
         spec = planned.spec
         for record in self.records:
-            same = (record.encoder, record.params, record.fingerprint, record.provenance.precision)
-            if same == (spec.encoder.name, spec.encoder.params, planned.fingerprint, planned.precision):
+            made = (record.encoder, record.encoder_version, record.code, record.params, record.fingerprint)
+            ours = (
+                spec.encoder.name,
+                spec.encoder_version,
+                spec.encoder.code,
+                spec.encoder.params,
+                planned.fingerprint,
+            )
+            how = (record.provenance.precision, record.provenance.ranks)
+            if (made, how) == (ours, (planned.precision, self.settings.ranks)):
                 yield record
 
     # ---- fitting ----

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import corruptions, data, machine, resolve, samples, views
-from bench.checkpoints import Checkpoints, Resume
+from bench.checkpoints import Checkpoints, Resume, ResumeRefused
 from bench.diagnostics import diagnose
 from bench.extract import extract, features_on_disk
 from bench.ranks import together
@@ -159,6 +159,8 @@ def execute(
             _execute(planned, settings, watcher, stopping, device, made)
         except store.Unwritable:
             raise
+        except ResumeRefused as error:  # no failure of the method: no record of it
+            return str(error)
         except Exception as error:
             message = redacted(str(error) if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}")
             fail(planned, message, made, redacted("".join(traceback.format_exception(error))))
@@ -267,6 +269,7 @@ def _execute(
                 protocol_label=protocol.label,
                 protocol_params=protocol.params,
                 protocol_version=protocol.version,
+                protocol_code=protocol.code,
                 metrics=scores.metrics,
                 details=scores.details,
                 alarms=alarms[tap],
@@ -446,6 +449,7 @@ def _record(planned: PlannedRun, made: Provenance, *, dataset: data.Dataset | No
         label=spec.encoder.label,
         params=spec.encoder.params,
         encoder_version=spec.encoder_version,
+        code=spec.encoder.code,
         is_control=planned.is_control,
         labels=planned.labels,
         seed=spec.seed,

@@ -80,6 +80,7 @@ def _parts(described: dict[str, Json]) -> Parts:
         **{f"{described['label']}.{name}": value for name, value in described["params"].items()},
         "seed": described["seed"],
         "precision": described["provenance"]["precision"],
+        "ranks": described["provenance"].get("ranks", 1),
     }
 
 
@@ -95,7 +96,8 @@ def _key(described: dict[str, Json], code: str = "") -> str:
         seed=described["seed"],
         precision=described["provenance"]["precision"],
     )
-    return spec.key(described["fingerprint"], described["provenance"]["precision"])
+    made = described["provenance"]
+    return spec.key(described["fingerprint"], made["precision"], made.get("ranks", 1))
 
 
 def _two_runs(directory: Path, this: dict[str, Json], other: Path) -> Answer:
@@ -130,13 +132,14 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
         "dataset": spec.dataset.name, "limit": spec.dataset.limit, "split": spec.dataset.split,
         "pretrain": spec.dataset.pretrain,
         "fingerprint": fingerprint, "encoder": spec.encoder.name, "encoder_version": spec.encoder_version,
-        "params": spec.encoder.params, "seed": spec.seed, "provenance": {"precision": precision},
+        "params": spec.encoder.params, "seed": spec.seed,
+        "provenance": {"precision": precision, "ranks": settings.ranks},
     }  # fmt: skip
     rows, code = _differences(_parts(this), _parts(now)), spec.encoder.code
     if this["key"] != _key(this, code):
         was = "none" if this["key"] == _key(this) else "another"
         rows.append(("file of the plugin", was, code or "none"))
-    same = this["key"] == spec.key(fingerprint, precision)
+    same = this["key"] == spec.key(fingerprint, precision, settings.ranks)
     if same:
         notes += _to_do(RunDirectory(directory.absolute()), run.plan(spec, fingerprint, settings, ()).missing)
     title = f"{name} ({spec.encoder.label}, {spec.dataset.label}, seed {spec.seed})"

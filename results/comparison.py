@@ -243,6 +243,8 @@ def _compared(protocol: str, record: Record, names: tuple[str, str], first: Answ
     estimate, over = hierarchical_bootstrap(correct, other), "seeds and images"
     if len(correct) == len(other) == 1:
         estimate, over = dataclasses.replace(estimate, p=images_p), "images"
+    elif min(len(correct), len(other)) == 1:
+        over = "images"  # of one side it is this one model; what the seeds of the other do makes the interval wider
     pairs = []
     for (seed, other_seed), one, two in zip(meeting, ones, twos):
         won, lost = int((one & ~two).sum()), int((two & ~one).sum())

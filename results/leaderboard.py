@@ -42,7 +42,9 @@ EMPTY = "No results yet: `frostbench run SUITE.yaml` makes some."
 Key = t.TypeVar("Key")
 Cell = tuple[str, str, str, str]  # encoder, tap, protocol, metric
 Show = t.Literal["scores", "differences"]
-SHARES = ("top1",)  # metrics that are a share of the test images, and so tell of others; the rest tells of seeds only
+# Means over the test images of what lies in 0..1, which tell of other images too; other metrics tell of seeds only.
+# No such mean varies more than a share does, so its interval is wide enough.
+SHARES = ("top1", "mean_top1", "corrupted_top1", "clean_top1", "map")
 ALARM = " (!)"  # stands behind a tap whose features look collapsed
 SEVERAL = "several"  # stands where the runs behind a row or a table disagree
 
@@ -235,22 +237,25 @@ def _compared(column: dict[Cell, Row]) -> dict[Cell, Row]:
     )
     found, (below, above) = ranking(scores), scores.reach(0.95)
     lowest, highest = (-math.inf, math.inf) if one.metric in METRICS else (0.0, 1.0)
+    ranked = one.metric not in METRICS or METRICS[one.metric].of != GEOMETRY  # which has no best value
+    widest = highest - lowest
     compared = {}
     for place, (cell, row) in enumerate(column.items()):
         over = [name for name, known in (("seeds", row.seeds > 1), ("images", images is not None)) if known]
         middle, reach = row.mean or 0.0, sorted((-better * float(below[place]), better * float(above[place])))
         apart = sorted(better * float(ends[place]) for ends in (found.difference_low, found.difference_high))
+        apart = [min(max(end, -widest), widest) for end in apart]
         compared[cell] = dataclasses.replace(
             row,
             low=max(lowest, middle + reach[0]) if over else None,
             high=min(highest, middle + reach[1]) if over else None,
             interval_over=" and ".join(over) or None,
-            rank_low=int(found.low[place]) if over else None,
-            rank_high=int(found.high[place]) if over else None,
-            tie=int(found.tie[place]) if over else None,
-            difference=better * float(found.difference[place]),
-            difference_low=apart[0] if math.isfinite(apart[0]) else None,
-            difference_high=apart[1] if math.isfinite(apart[1]) else None,
+            rank_low=int(found.low[place]) if over and ranked else None,
+            rank_high=int(found.high[place]) if over and ranked else None,
+            tie=int(found.tie[place]) if over and ranked else None,
+            difference=better * float(found.difference[place]) if ranked else None,
+            difference_low=apart[0] if ranked and math.isfinite(apart[0]) else None,
+            difference_high=apart[1] if ranked and math.isfinite(apart[1]) else None,
         )
     return compared
 
@@ -340,11 +345,13 @@ def versioned(record: Record) -> str:
 def encoder_facts(record: Record) -> dict[str, Json]:
     """What moves an encoder's numbers besides data and seed."""
     made = {"method": record.encoder, "version": record.encoder_version, "precision": record.provenance.precision}
-    return record.params | made | ({"ranks": record.provenance.ranks} if record.provenance.ranks > 1 else {})
+    made |= {"ranks": record.provenance.ranks} if record.provenance.ranks > 1 else {}
+    return record.params | made | ({"plugin": record.code} if record.code else {})
 
 
 def protocol_facts(record: Record) -> dict[str, Json]:
-    return record.protocol_params | {"protocol": record.protocol}
+    made = {"protocol": record.protocol} | ({"plugin": record.protocol_code} if record.protocol_code else {})
+    return record.protocol_params | made
 
 
 def encoder_key(record: Record) -> tuple[str, str]:
@@ -579,6 +586,10 @@ def _legend(rows: list[Row], show: Show) -> str:
         legend += "." * ("images" not in over)
     else:
         legend += "over new seeds (wide for 2, none for 1)."
+    alone = {row.metric or "" for row in rows if row.interval_over == "seeds"}
+    if over - {"seeds"} and alone:
+        titles = sorted(METRICS[one].title if one in METRICS else one for one in alone)
+        legend += f" Of {', '.join(titles)}: over new seeds only."
     if show == "differences":
         legend += " Below the best are differences to it, ± half an interval that holds for all of a column at once."
     legend += " Rank: where a row may stand, every pair of a column compared (Holm, 5 %); bold: perhaps the first."

@@ -1,5 +1,6 @@
 """Two stores become one: what only one has is copied, what both have must be the same."""
 
+import json
 import typing as t
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,19 @@ def _must_fit(into: Path, other: Path) -> None:
     if (into / "suite.json").exists() != (other / "suite.json").exists():
         suite, several = (into, other) if (into / "suite.json").exists() else (other, into)
         raise StoreError(f"{suite} is one suite's directory and {several} is not; name two suites, or what holds them")
+    if (into / "suite.json").exists():
+        names = [_suite_name(one) for one in (into, other)]
+        if names[0] != names[1]:
+            raise StoreError(
+                f"{into} is of the suite {names[0]!r} and {other} of {names[1]!r}; name what holds them both"
+            )
+
+
+def _suite_name(directory: Path) -> str:
+    try:
+        return str(json.loads(store.read_bytes(directory / "suite.json"))["suite"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{directory / 'suite.json'} is damaged: {error}") from error
 
 
 def _copy_run(there: RunDirectory, here: RunDirectory) -> Merged:

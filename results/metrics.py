@@ -23,7 +23,9 @@ METRICS = {  # in the order of a table's columns
     "kl_to_uniform": Metric("KL", 3, False, "from the samples' classes to all equally often, nats, 0 is best"),
     "reconstruction_error": Metric("error", 4, False, "mean squared, of a reconstructed pixel in 0..1"),
     "reconstruction_ratio": Metric("ratio", 3, False, "of that to the error of another image's reconstruction"),
-    "effective_rank": Metric("rank", 1, True, "directions that features vary in alike, 0 is a collapse", GEOMETRY),
+    "effective_rank": Metric(
+        "effective rank", 1, True, "directions that features vary in alike, 0 is a collapse", GEOMETRY
+    ),
     "uniformity": Metric("uniformity", 3, False, "evenness on the sphere, -4 or so to 0, lower is more even", GEOMETRY),
     "alignment": Metric("alignment", 4, False, "squared distance of nearest unit rows, 0..4, 0 is nearest", GEOMETRY),
     "intrinsic_dimension": Metric(

@@ -34,15 +34,20 @@ def over_datasets(board: Leaderboard) -> list[Overall]:
     Of several choices of data sets, the most rows that share at least five count; encoders that saw labels stand aside.
     """
     scores: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    largest: dict[str, int] = {}  # a data set counts once, however many subsets of it were run
     for row in board.rows:
+        name = row.dataset.partition(" (")[0]
+        largest[name] = max(largest.get(name, 0), row.train_images or 0)
+    for row in board.rows:
+        name = row.dataset.partition(" (")[0]
+        if (row.train_images or 0) < largest[name]:
+            continue
         if row.protocol and row.mean is not None and row.metric not in METRICS and row.labels == 0:
-            scores[row.protocol][f"{row.encoder}/{row.tap}"][row.dataset] = row.mean
+            scores[row.protocol][f"{row.encoder}/{row.tap}"][name] = row.mean
     found = []
     for protocol, rows in sorted(scores.items()):
-        count = {dataset: sum(dataset in one for one in rows.values()) for one in rows.values() for dataset in one}
-        datasets = sorted(name for name, has in count.items() if has >= FEWEST_ROWS)
-        complete = sorted(name for name, one in rows.items() if all(dataset in one for dataset in datasets))
-        if len(datasets) < FEWEST_DATASETS or len(complete) < FEWEST_ROWS:
+        datasets, complete = _complete(rows)
+        if len(complete) < FEWEST_ROWS:
             continue
         result = friedman(np.array([[rows[name][dataset] for name in complete] for dataset in datasets]))
         order = sorted(range(len(complete)), key=result.ranks.__getitem__)
@@ -55,6 +60,22 @@ def over_datasets(board: Leaderboard) -> list[Overall]:
         )
         found.append(Overall(protocol, tuple(datasets), tuple(complete[one] for one in order), sorted_result))
     return found
+
+
+def _complete(rows: dict[str, dict[str, float]]) -> tuple[list[str], list[str]]:
+    """The data sets that most rows have, five or more, and the rows that have all of them."""
+    count: dict[str, int] = defaultdict(int)
+    for one in rows.values():
+        for dataset in one:
+            count[dataset] += 1
+    by_count = sorted(count, key=lambda dataset: (-count[dataset], dataset))
+    best: tuple[list[str], list[str]] = [], []
+    for size in range(FEWEST_DATASETS, len(by_count) + 1):
+        datasets = sorted(by_count[:size])
+        complete = sorted(name for name, one in rows.items() if all(dataset in one for dataset in datasets))
+        if len(complete) >= max(FEWEST_ROWS, len(best[1])):
+            best = datasets, complete
+    return best
 
 
 def render(found: t.Sequence[Overall], *, width: int | None = None, colour: bool = False) -> str:

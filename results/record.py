@@ -55,6 +55,7 @@ class Record(BaseModel):
     label: str  # what the suite calls this variant
     params: dict[str, Json]  # every parameter, defaults included
     encoder_version: int
+    code: str = ""  # digest of the plugin's file that the encoder comes from
     is_control: bool
     labels: int | t.Literal["all"] = 0  # of the training images that the encoder was given
     seed: int
@@ -66,6 +67,7 @@ class Record(BaseModel):
     protocol_label: str | None = None
     protocol_params: dict[str, Json] = Field(default_factory=dict)
     protocol_version: int | None = None
+    protocol_code: str = ""  # digest of the plugin's file that the protocol comes from
     metrics: dict[str, float] = Field(default_factory=dict)  # fractions in 0..1, the first shown; or METRICS
     details: dict[str, Json] = Field(default_factory=dict)
     alarms: list[Alarm] = Field(default_factory=list)  # about the tap's features; records of before have none

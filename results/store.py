@@ -495,8 +495,9 @@ def _record_to_bytes(path: Path, record: Record) -> bytes:
 
 def _check_fractions(path: Path, record: Record) -> None:
     for metric, value in record.metrics.items():
-        if metric not in METRICS and not 0 <= value <= 1:
-            raise StoreError(f"{path}: metrics are fractions in 0..1; {metric} is {value}")
+        lowest = -1 if metric == "ari" else 0  # which is negative for what agrees less than chance
+        if metric not in METRICS and not lowest <= value <= 1:
+            raise StoreError(f"{path}: metrics are fractions in {lowest}..1; {metric} is {value}")
 
 
 def _digest(path: Path, value: dict[str, Json]) -> str:
@@ -546,7 +547,7 @@ def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]
 def _identity(record: Record) -> tuple[str | int, ...]:
     """What a record is about. Its numbers should follow from this, so it is also the order of a store's records."""
     run = (record.dataset, record.label, record.seed, record.key, record.status)
-    judged = (record.tap or "", record.protocol_label or "", record.protocol_version or 0)
+    judged = (record.tap or "", record.protocol_label or "", record.protocol_version or 0, record.protocol_code)
     return *run, *judged, json.dumps(record.protocol_params, sort_keys=True)
 
 

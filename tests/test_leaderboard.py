@@ -623,5 +623,42 @@ def test_geometry_and_samples_have_sections_of_their_own_each_with_its_legend() 
     assert "what encoders generate" in samples and "220.4" in samples and "38.6" not in samples
     assert "how features fill their space" in spaces and "38.6" in spaces and "-1.166" in spaces
     said = leaderboard(made[:2]).render("markdown")
-    assert "Of how features fill their space: rank: " in said
+    assert "Of how features fill their space: effective rank: " in said
     assert "Of what encoders generate" not in said
+
+
+def test_a_changed_plugin_file_is_another_row_and_another_column() -> None:
+    """Its parameters and its version may well be the same."""
+    old, new = record("mine", 0.1, seed=0, code="a" * 8), record("mine", 0.9, seed=1, code="b" * 8)
+    assert [(row.encoder, row.mean, row.seeds) for row in leaderboard([old, new]).rows] == [
+        ("mine (plugin=bbbbbbbb)", 0.9, 1),
+        ("mine (plugin=aaaaaaaa)", 0.1, 1),
+    ]
+    old, new = record("pca", 0.1, protocol_code="a" * 8), record("pca", 0.9, protocol_code="b" * 8)
+    assert sorted((row.protocol, row.mean) for row in leaderboard([old, new]).rows) == [
+        ("linear@1 (plugin=aaaaaaaa)", 0.1),
+        ("linear@1 (plugin=bbbbbbbb)", 0.9),
+    ]
+
+
+def test_what_has_no_best_value_has_no_rank() -> None:
+    def geometry(label: str, value: float, seed: int) -> Record:
+        return record(label, seed=seed, protocol="geometry", metrics={"effective_rank": value})
+
+    rows = leaderboard(
+        [geometry(label, value, seed) for label, value in (("a", 9.0), ("b", 2.0)) for seed in (0, 1)]
+    ).rows
+    assert len(rows) == 2
+    assert {(row.rank_low, row.tie, row.difference) for row in rows} == {(None, None, None)}
+
+
+def test_a_mean_over_images_tells_of_other_images_whatever_it_is_called() -> None:
+    means = {"a": 0.4505, "b": 0.4504}
+    made = [record(label, seed=seed, metrics={"map": mean}) for label, mean in means.items() for seed in (0, 1)]
+    told = [(row.interval_over, row.rank_low, row.rank_high) for row in leaderboard(made).rows]
+    assert told == [("seeds and images", 1, 2)] * 2
+
+
+def test_no_difference_is_larger_than_all_there_is() -> None:
+    rows = leaderboard([record("a", 0.9, 0), record("a", 0.2, 1), record("b", 0.5, 0), record("b", 0.1, 1)]).rows
+    assert all(-1 <= end <= 1 for row in rows for end in (row.difference_low, row.difference_high) if end is not None)

@@ -58,6 +58,17 @@ def test_rows_that_lack_a_data_set_saw_labels_or_are_no_fractions_stand_aside() 
     assert found == over_datasets(board())
 
 
+def test_subsets_of_one_data_set_count_once() -> None:
+    rows = [dataclasses.replace(one, train_images=1000) for one in board().rows]
+    small = [dataclasses.replace(one, dataset=f"{one.dataset} (limit 100)", train_images=100, mean=0.5) for one in rows]
+    assert over_datasets(Leaderboard([*rows, *small])) == over_datasets(board())
+
+
+def test_a_data_set_that_few_rows_have_is_left_out() -> None:
+    extra = [row(name, "g", 0.5) for name in ("best", "new")]
+    assert over_datasets(Leaderboard([*board().rows, *extra])) == over_datasets(board())
+
+
 def test_too_few_data_sets_are_said() -> None:
     assert over_datasets(board(4)) == []
     assert "need 5 of them" in render([])

@@ -381,6 +381,7 @@ def test_a_signal_keeps_the_state_and_another_environment_is_refused(jobs: str, 
     assert code == 3
     assert "was stopped in another environment (threads 1, now 2)" in said
     assert "--resume inexact" in said
+    assert not list(tmp_path.rglob("failed.json"))  # the method has not failed
 
 
 def test_a_full_disk_keeps_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -530,3 +530,11 @@ def test_no_directory_is_an_error_and_an_empty_one_is_empty(tmp_path: Path) -> N
 def test_the_store_never_imports_torch_or_pandas() -> None:
     program = "import sys, results.store; assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_rand_index_below_chance_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    store.publish_record(path, record(metrics={"top1": 0.1, "ari": -0.02}))
+    assert store.read_record(path).metrics["ari"] == -0.02
+    with pytest.raises(store.StoreError, match=r"ari is -1\.5"):
+        store.publish_record(tmp_path / "two.json", record(metrics={"top1": 0.1, "ari": -1.5}))

@@ -170,6 +170,14 @@ def test_what_is_damaged_on_the_other_side_is_named_and_not_copied(made: t.Calla
     ] * 3
 
 
+def test_another_suite_is_not_taken_into_a_suite(made: t.Callable[[str, str], Path]) -> None:
+    one, two = made("one", "[0]"), made("two", "[0]")
+    path = two / "small" / "suite.json"
+    path.write_text(path.read_text().replace('"suite": "small"', '"suite": "other"'))
+    with pytest.raises(StoreError, match=r"of the suite 'small' and .* of 'other'"):
+        merge(one / "small", [two / "small"])
+
+
 @pytest.mark.parametrize(
     ("into", "other", "said"),
     [("one", "nowhere", "no such directory"), ("one/small", "two", "one suite's directory and .* is not")],
