@@ -4,6 +4,7 @@ Here are those of one machine; `bench.cluster` has the one of several.
 """
 
 import collections
+import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -55,17 +56,21 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     spawn = multiprocessing.get_context("spawn")
     waiting = collections.deque((run, 1, False) for run in runs)  # a run, the attempt, whether to wait for others
-    working: dict[int, tuple[t.Any, PlannedRun, int, float]] = {}
+    working: dict[int, tuple[t.Any, PlannedRun, int, int, float]] = {}
+    slots = list(range(jobs))  # of the jobs; each has a GPU of its own as far as there are enough
     try:
         while waiting or working:
             while waiting and len(working) < jobs:
                 run, attempt, wait = waiting.popleft()
-                worker = spawn.Process(target=_work, args=(run, settings, wait), name=run.title)
+                slot = slots.pop(0)
+                here = dataclasses.replace(settings, device=machine.device_of_slot(settings.device, slot))
+                worker = spawn.Process(target=_work, args=(run, here, wait), name=run.title)
                 start_deaf(worker)
-                working[worker.sentinel] = worker, run, attempt, time.monotonic()
+                working[worker.sentinel] = worker, run, attempt, slot, time.monotonic()
             for sentinel in multiprocessing.connection.wait(list(working)):
-                worker, run, attempt, started = working.pop(t.cast(int, sentinel))
+                worker, run, attempt, slot, started = working.pop(t.cast(int, sentinel))
                 worker.join()
+                slots.append(slot)
                 if worker.exitcode == HELD:  # looked at again when all else is done
                     waiting.append((run, attempt, True))
                 elif worker.exitcode < 0 and attempt < ATTEMPTS:

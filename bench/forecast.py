@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench import data, extract, machine, resolve, run
+from bench import data, extract, machine, resolve, run, views
 from bench.run import PlannedRun, Settings
 from bench.suite import ProtocolSpec
 from encoders.base import Encoder, Features, Generative, ImageSet, Progress, Training, frozen, shown
@@ -96,7 +96,8 @@ class Forecast:
             memory=_resident() + 2 * pixels + wide + min(2 * 4 * judged * len(dataset.train), 2**32) + 6 * weights,
             disk=weights
             + (RECORD_BYTES + len(dataset.test)) * len(planned.missing)
-            + (PICTURED * dataset.test.images[0].nbytes if generator else 0),
+            + (PICTURED * dataset.test.images[0].nbytes if generator else 0)
+            + sum(min(views.POINTS, len(dataset.test)) * 4 * min(width, views.DIMENSIONS) for width in widths.values()),
             passing=wide + 8 * weights,
         )
 

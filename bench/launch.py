@@ -147,10 +147,12 @@ def launch(
     jobs: runs at a time, where more than one makes processes of 'serial'; 0 is one, or with 'ray' as many as there is
     room for. address: of a Ray cluster; '' starts Ray here.
 
-    Raises DataError before anything is written, StoreError where results cannot be kept, and KeyboardInterrupt on
-    Ctrl-C or SIGTERM; what was finished until then is kept, and the state of a training.
+    Raises MachineError and DataError before anything is written, StoreError where results cannot be kept, and
+    KeyboardInterrupt on Ctrl-C or SIGTERM; what was finished until then is kept, and the state of a training.
     """
     started = time.monotonic()
+    if executor != "ray":  # whose nodes may have what this machine has not
+        machine.pick_device(settings.device)
     planned, contents = plan(suite, settings)
     missing = [one for one in planned if one.missing]
     directory = settings.output / suite.suite

@@ -38,6 +38,12 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def device_of_slot(name: str, slot: int) -> str:
+    """The device of one of several runs at a time: where 'auto' or 'cuda' was asked for, a GPU in turn."""
+    gpus = torch.cuda.device_count()
+    return f"cuda:{slot % gpus}" if gpus and name in ("auto", "cuda") else name
+
+
 def pick_precision(name: Precision, device: torch.device) -> t.Literal["float32", "bfloat16"]:
     """'auto' is bfloat16 where the device multiplies it natively, float32 elsewhere."""
     if name != "auto":

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from results.metrics import GEOMETRY, METRICS, SAMPLES
+from results.metrics import GEOMETRY, METRICS, SAMPLES, is_beside, lowest
 from results.record import Json, Record
 from results.statistics import Scores, deviation, mean, ranking
 
@@ -202,7 +202,8 @@ def _ranked(dataset: str, records: list[Record]) -> list[Row]:
     protocols = told_apart({key: (versioned(record), protocol_facts(record)) for _, key, record in done})
     cells: dict[Cell, list[Record]] = defaultdict(list)
     for encoder, protocol, record in done:
-        for metric in record.metrics if _about(record) else [next(iter(record.metrics))]:
+        first, *others = record.metrics
+        for metric in record.metrics if _about(record) else [first, *filter(is_beside, others)]:
             cells[encoders[encoder], record.tap or "", protocols[protocol], metric].append(record)
     mended = {(record.label, record.seed): record.provenance.started for *_, record in done}  # the newest, being sorted
     failures: dict[tuple[str, str], list[Record]] = defaultdict(list)
@@ -236,9 +237,10 @@ def _compared(column: dict[Cell, Row]) -> dict[Cell, Row]:
         images,
     )
     found, (below, above) = ranking(scores), scores.reach(0.95)
-    lowest, highest = (-math.inf, math.inf) if one.metric in METRICS else (0.0, 1.0)
-    ranked = one.metric not in METRICS or METRICS[one.metric].of != GEOMETRY  # which has no best value
-    widest = highest - lowest
+    least, highest = (-math.inf, math.inf) if one.metric in METRICS else (lowest(one.metric or ""), 1.0)
+    # of geometry nothing is best, and what stands beside a protocol's first metric is not what rows are ranked by
+    ranked = METRICS[one.metric].of != GEOMETRY if one.metric in METRICS else not is_beside(one.metric or "")
+    widest = highest - least
     compared = {}
     for place, (cell, row) in enumerate(column.items()):
         over = [name for name, known in (("seeds", row.seeds > 1), ("images", images is not None)) if known]
@@ -247,7 +249,7 @@ def _compared(column: dict[Cell, Row]) -> dict[Cell, Row]:
         apart = [min(max(end, -widest), widest) for end in apart]
         compared[cell] = dataclasses.replace(
             row,
-            low=max(lowest, middle + reach[0]) if over else None,
+            low=max(least, middle + reach[0]) if over else None,
             high=min(highest, middle + reach[1]) if over else None,
             interval_over=" and ".join(over) or None,
             rank_low=int(found.low[place]) if over and ranked else None,
@@ -271,7 +273,7 @@ def _subject(metric: str | None) -> str:
 
 def _column_order(column: tuple[str, str]) -> tuple[str, int, str]:
     protocol, metric = column
-    return protocol, list(METRICS).index(metric) if metric in METRICS else 0, metric
+    return protocol, list(METRICS).index(metric) if metric in METRICS else is_beside(metric), metric
 
 
 def _rank(row: Row | None) -> float:

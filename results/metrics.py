@@ -32,3 +32,13 @@ METRICS = {  # in the order of a table's columns
         "dimension", 1, False, "of the set that rows lie on, lower is simpler, 0 is a collapse", GEOMETRY
     ),
 }
+
+
+def lowest(metric: str) -> float:
+    """The least that a metric which is a fraction can be: of a Rand index, that of less agreement than by chance."""
+    return -1.0 if metric == "ari" else 0.0
+
+
+def is_beside(metric: str) -> bool:
+    """Whether tables show it beside its protocol's first metric, without ranks."""
+    return metric in ("nmi", "ari", "clean_top1") or metric.startswith("precision_at_")

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from results.metrics import METRICS
+from results.metrics import METRICS, lowest
 from results.record import Json, Record
 
 ROOM = 64 * 2**20  # bytes that must be free before a run starts: its weights, features and scores
@@ -495,9 +495,8 @@ def _record_to_bytes(path: Path, record: Record) -> bytes:
 
 def _check_fractions(path: Path, record: Record) -> None:
     for metric, value in record.metrics.items():
-        lowest = -1 if metric == "ari" else 0  # which is negative for what agrees less than chance
-        if metric not in METRICS and not lowest <= value <= 1:
-            raise StoreError(f"{path}: metrics are fractions in {lowest}..1; {metric} is {value}")
+        if metric not in METRICS and not lowest(metric) <= value <= 1:
+            raise StoreError(f"{path}: metrics are fractions in {lowest(metric):g}..1; {metric} is {value}")
 
 
 def _digest(path: Path, value: dict[str, Json]) -> str:

@@ -86,7 +86,7 @@ def test_a_missing_suite_names_the_nearest(say: t.Callable[..., str]) -> None:
         (["--device", "gpu"], "try auto"),
         (["--device", "cuda:99"], "cuda:99"),
         (["--plugin", "absent.py"], "no such file"),
-        (["--jobs", "0"], "--jobs"),
+        (["--jobs", "-1"], "--jobs"),
         (["--threads", "100000"], "4 a core"),
         (["--seeds", "x"], "wanted seeds such as"),
     ],

@@ -662,3 +662,18 @@ def test_a_mean_over_images_tells_of_other_images_whatever_it_is_called() -> Non
 def test_no_difference_is_larger_than_all_there_is() -> None:
     rows = leaderboard([record("a", 0.9, 0), record("a", 0.2, 1), record("b", 0.5, 0), record("b", 0.1, 1)]).rows
     assert all(-1 <= end <= 1 for row in rows for end in (row.difference_low, row.difference_high) if end is not None)
+
+
+def test_what_stands_beside_a_protocols_first_metric_is_shown_and_not_ranked() -> None:
+    def clustered(label: str, top1: float, ari: float, seed: int) -> Record:
+        metrics = {"top1": top1, "nmi": 0.5, "ari": ari}
+        return record(label, seed=seed, protocol="cluster", protocol_label="cluster", metrics=metrics)
+
+    made = [clustered("a", 0.4, -0.02, 0), clustered("a", 0.5, -0.04, 1), clustered("b", 0.3, 0.9, 0)]
+    board = leaderboard(made)
+    shown = {(row.encoder, row.metric): (row.mean, row.rank_low is not None) for row in board.rows}
+    assert shown["a", "ari"] == (pytest.approx(-0.03), False)
+    assert shown["a", "nmi"] == (0.5, False) and shown["a", "top1"] == (0.45, True)
+    header = next(line for line in board.render("markdown").splitlines() if line.startswith("| encoder"))
+    assert header == "| encoder | tap | cluster@1 top1 | rank | cluster@1 ari | cluster@1 nmi | seeds | training s |"
+    assert board.rows[0].encoder == "a"  # by top1, not by what comes first in the alphabet

@@ -263,7 +263,12 @@ def test_what_metrics_are_about_has_a_section_each() -> None:
         "Features", "What encoders generate", "How features fill their space"
     ]  # fmt: skip
     titles = [field.title for field in boards.fields(found[2])]
-    assert titles == ["rank", "uniformity", "seeds", "training s"]  # the metric of this name; ranks are of scores
+    assert titles == [
+        "effective rank",
+        "uniformity",
+        "seeds",
+        "training s",
+    ]  # the metric of this name; ranks are of scores
 
 
 def test_cells_have_intervals_and_ranks_and_mark_what_may_be_best() -> None:

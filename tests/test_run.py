@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench import machine
 from bench.__main__ import main
 from results import store
 from results.metrics import METRICS, SAMPLES
@@ -568,3 +569,20 @@ def test_a_protocol_judges_only_the_taps_it_reads(frostbench: t.Callable[..., Do
     assert done.code == 0, done.err
     judged = {(record.tap, record.protocol) for record in store.read_store(Path("runs/small")).records}
     assert judged == {("pixels", "knn"), ("penultimate", "knn"), ("code", "knn")}
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "devices"),
+    [
+        ("auto", 0, ["auto"] * 3),
+        ("cpu", 2, ["cpu"] * 3),
+        ("cuda", 2, ["cuda:0", "cuda:1", "cuda:0"]),
+        ("auto", 3, ["cuda:0", "cuda:1", "cuda:2"]),
+        ("cuda:1", 2, ["cuda:1"] * 3),
+    ],
+)
+def test_parallel_runs_take_gpus_in_turn(
+    name: str, gpus: int, devices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert [machine.device_of_slot(name, slot) for slot in range(3)] == devices
