@@ -1,34 +1,11 @@
 """frostbench cka: how alike two encoders are, of files and of runs."""
 
-import sys
 import typing as t
 from pathlib import Path
 
 import numpy as np
-import pytest
-
-from bench.__main__ import main
 
 LABELS = np.arange(40) % 2
-
-
-@pytest.fixture
-def frostbench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> t.Callable[..., tuple[int, str, str]]:
-    """The command line in this process, in an empty directory: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def write(name: str, test: np.ndarray[t.Any, t.Any], labels: np.ndarray[t.Any, t.Any] = LABELS) -> None:

@@ -1,7 +1,6 @@
 """Robustness: what the probe is fitted on, what it is judged on, and what a suite shows of it."""
 
 import json
-import sys
 import typing as t
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from bench.__main__ import main
 from bench.corruptions import KINDS, SEVERITIES
 from bench.verify import verify
 from protocols.base import Corrupted, FeatureSet, ProtocolError
@@ -90,25 +88,6 @@ def test_the_last_fit_is_before_the_first_read(
 def test_features_alone_are_not_enough() -> None:
     with pytest.raises(ProtocolError, match="Robustness judges features of images that it corrupts"):
         Robustness().score(blobs(40, 0), blobs(20, 1), seed=0)
-
-
-@pytest.fixture
-def frostbench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> t.Callable[..., tuple[int, str, str]]:
-    """The command line in this process, in an empty directory: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 SUITE = """

@@ -63,6 +63,7 @@ def together(where: Path, processes: int, seeds: int) -> None:
     contents = store.read_store(where / "runs")
     assert len(contents.records) == len(contents.runs) == seeds
     assert contents.damaged == []
+    assert len({record.code for record in contents.records}) == 1 and contents.records[0].code  # of the plugin's file
     assert not list((where / "runs").rglob(".frostbench*"))
 
 

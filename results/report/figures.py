@@ -168,7 +168,7 @@ def _tsne(rows: Array) -> Array | None:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # noqa: PLC0415
 
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    with threadpool_limits(1):  # more help few points little, and wait for each other for minutes on a busy machine
+    with threadpool_limits(1):  # several help few points little, and spin where the machine is busy
         return TSNE(init="pca", perplexity=perplexity, max_iter=TSNE_STEPS, random_state=0).fit_transform(rows)
 
 
