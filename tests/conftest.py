@@ -34,20 +34,52 @@ def read_offline_run() -> t.Callable[[Path], t.Any]:
     return function
 
 
-@pytest.fixture
-def frostbench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> t.Callable[..., tuple[int, str, str]]:
-    """The command line in this process, in an empty directory: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
+class Done(t.NamedTuple):
+    code: int
+    out: str
+    err: str
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
-        code = 0
+
+def command_line(*arguments: t.Any) -> int:
+    """Its exit code, with these arguments and in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["frostbench", *map(str, arguments)])
         try:
             main()
         except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
+            return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[None]:
+    """What is decoded of data sets is shared by all tests, and kept out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FROSTBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def frostbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> t.Callable[..., Done]:
+    """The command line in this process, in an empty directory: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: t.Any) -> Done:
+        capsys.readouterr()
+        return Done(command_line(*arguments), *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def frostbench_in() -> t.Callable[..., None]:
+    """The command line in this process and a directory, where it must succeed: for what a module's tests share."""
+
+    def call(directory: Path, *arguments: t.Any) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(directory)
+            assert command_line(*arguments) == 0
 
     return call

@@ -1,6 +1,5 @@
 """The audit: it clears what is honest, names what peeks, and finds the copies that were put there."""
 
-import sys
 import typing as t
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 from bench import audit
-from bench.__main__ import main
 from bench.audit import Pair, duplicates, judged
 from encoders.base import ImageSet
 from protocols.argmax import Argmax
@@ -168,22 +166,12 @@ def test_the_exit_code_tells_whether_all_holds(
     arguments: list[str],
     protocol: str,
     status: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    frostbench: t.Callable[..., t.Any],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
     Path("suite.yaml").write_text(SUITE.replace("PROTOCOL", protocol))
     Path("leaking.py").write_text(PLUGIN)
-    monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
-    code: t.Any = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    said = capsys.readouterr()
-    assert code == status, said.err
+    said = frostbench(*arguments)
+    assert said.code == status, said.err
     assert ("knn@1" in said.out) == (status in (0, 3))
     if status == 3:
         assert "not at chance" in said.out

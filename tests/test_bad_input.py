@@ -3,15 +3,12 @@
 import gzip
 import io
 import struct
-import sys
 import typing as t
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from bench.__main__ import main
 
 GOOD = """suite: small
 datasets: [digits]
@@ -23,23 +20,18 @@ wandb: {mode: off}
 
 
 @pytest.fixture
-def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> t.Callable[..., str]:
+def say(frostbench: t.Callable[..., t.Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., str]:
     """Run the command line in an empty directory; it must end with this code, write nothing, and show no traceback."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FROSTBENCH_DATA", str(tmp_path / "nowhere"))
 
     def call(code: int, *arguments: str) -> str:
-        before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
-        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        assert stop.value.code == code, err
-        assert "Traceback" not in err
-        assert not out
-        assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
-        return err
+        before = set(tmp_path.rglob("*"))
+        done = frostbench(*arguments)
+        assert done.code == code, done.err
+        assert "Traceback" not in done.err
+        assert not done.out
+        assert set(tmp_path.rglob("*")) == before
+        return str(done.err)
 
     return call
 

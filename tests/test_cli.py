@@ -2,32 +2,24 @@
 
 import json
 import re
-import sys
 import typing as t
 from pathlib import Path
 
 import pytest
 
-from bench.__main__ import main
 from results.leaderboard import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def frostbench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> t.Callable[..., str]:
-    """The command line in this process and an empty directory; it must succeed. Gives stdout."""
-    monkeypatch.chdir(tmp_path)
+def frostbench(frostbench: t.Callable[..., t.Any]) -> t.Callable[..., str]:
+    """The command line; it must succeed. Gives stdout."""
 
     def call(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
-        try:
-            main()
-        except SystemExit as stop:
-            assert not stop.code, capsys.readouterr().err
-        return capsys.readouterr().out
+        done = frostbench(*arguments)
+        assert done.code == 0, done.err
+        return str(done.out)
 
     return call
 

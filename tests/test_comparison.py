@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 import typing as t
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from PIL import Image
 
 from bench import data
-from bench.__main__ import main
 from results import store
 from results.comparison import Incomparable, compare, render
 from results.record import Provenance, Record
@@ -177,24 +175,10 @@ def test_formats(runs: Path) -> None:
 
 @pytest.fixture
 def frostbench(
-    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    runs: Path, frostbench: t.Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> t.Callable[..., tuple[int, str, str]]:
-    monkeypatch.chdir(runs.parent)
-    monkeypatch.setenv("FROSTBENCH_CACHE", str(runs.parent / "cache"))
     monkeypatch.delenv("FROSTBENCH_DATA", raising=False)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        else:
-            status = 0
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
+    return frostbench
 
 
 def test_without_the_data_the_numbers_are_still_told(frostbench: t.Callable[..., tuple[int, str, str]]) -> None:

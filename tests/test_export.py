@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import sys
 import typing as t
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import safetensors.torch
 import torch
 
 from bench import data
-from bench.__main__ import main
 from bench.export import _pooled
 from encoders import load
 from encoders.base import Encoder, EncoderError, frozen
@@ -30,38 +28,16 @@ encoders:
 protocols: [linear, {name: knn, k: 1}]
 wandb: {mode: off}
 """
-Say = t.Callable[..., tuple[int, str, str]]
+Frostbench = t.Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def suite(tmp_path_factory: pytest.TempPathFactory, frostbench_in: t.Callable[..., None]) -> Path:
     """A suite's directory, made once."""
     folder = tmp_path_factory.mktemp("suite")
     (folder / "small.yaml").write_text(SUITE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("FROSTBENCH_CACHE", str(folder / "cache"))
-        patch.setattr(sys, "argv", ["frostbench", "run", "small.yaml"])
-        with pytest.raises(SystemExit, match="0"):
-            main()
+    frostbench_in(folder, "run", "small.yaml", "--threads", "1")
     return folder / "runs" / "small"
-
-
-@pytest.fixture
-def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """The command line in an empty directory: its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["frostbench", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return call
 
 
 def run_of(suite: Path, label: str) -> Path:
@@ -77,13 +53,13 @@ def images() -> torch.Tensor:
 @pytest.mark.parametrize(("label", "tap"), [("bigan", "code"), ("pca", "components")])
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
 def test_extracted_features_score_what_their_run_scored(
-    suite: Path, say: Say, label: str, tap: str, suffix: str
+    suite: Path, frostbench: Frostbench, label: str, tap: str, suffix: str
 ) -> None:
     run, file = run_of(suite, label), f"{label}.{suffix}"
-    assert say("extract", run, "--tap", tap, "--output", file)[0] == 0
+    assert frostbench("extract", run, "--tap", tap, "--output", file)[0] == 0
     knn = "{name: knn, k: 1}"
     of = ["--dataset", "digits", "--limit", "100", "--seed", "3", "--protocol", "linear", "--protocol", knn]
-    status, _, err = say("score", file, *of)
+    status, _, err = frostbench("score", file, *of)
     assert status == 0, err
     (again,) = Path("runs").glob("features/*/*/seed3-*")
     for path in (run / "scores" / tap).iterdir():
@@ -94,8 +70,8 @@ def test_extracted_features_score_what_their_run_scored(
         assert kept == (again / str(theirs.predictions)).read_bytes()
 
 
-def test_an_encoder_that_is_no_run_is_fitted(say: Say) -> None:
-    status, out, _ = say("extract", "pixels", "--dataset", "digits", "--limit", "100", "--output", "pixels.npz")
+def test_an_encoder_that_is_no_run_is_fitted(frostbench: Frostbench) -> None:
+    status, out, _ = frostbench("extract", "pixels", "--dataset", "digits", "--limit", "100", "--output", "pixels.npz")
     assert (status, out) == (0, "pixels.npz: 64 features (pixels) of 100 + 100 images of digits\n")
     with np.load("pixels.npz") as rows:
         digits = data.load("digits", limit=100)
@@ -108,10 +84,10 @@ def test_an_encoder_that_is_no_run_is_fitted(say: Say) -> None:
 @pytest.mark.parametrize("label", ["bigan", "pca"])
 @pytest.mark.parametrize("form", ["safetensors", "torch.export", "onnx"])
 def test_an_exported_encoder_gives_the_runs_features(
-    suite: Path, say: Say, images: torch.Tensor, label: str, form: str
+    suite: Path, frostbench: Frostbench, images: torch.Tensor, label: str, form: str
 ) -> None:
     wanted = load(run_of(suite, label))(images)
-    status, out, err = say("export", run_of(suite, label), "out", "--format", form)
+    status, out, err = frostbench("export", run_of(suite, label), "out", "--format", form)
     assert status == 0, err
     assert "read back" in out
     if form == "safetensors":
@@ -134,15 +110,19 @@ def off_by_a_bit(opened: t.Any, _: Path, images: torch.Tensor) -> dict[str, torc
     return {tap: rows + 1e-3 for tap, rows in opened.module(images).items()}
 
 
-def test_an_export_that_differs_is_not_written(suite: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_differs_is_not_written(
+    suite: Path, frostbench: Frostbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bench.export._program", off_by_a_bit)
-    status, _, err = say("export", run_of(suite, "pca"), "out", "--format", "torch.export")
+    status, _, err = frostbench("export", run_of(suite, "pca"), "out", "--format", "torch.export")
     assert (status, "is not exported" in err, Path("out").exists()) == (2, True, False)
 
 
 @pytest.mark.parametrize("form", ["torch.export", "onnx"])
-def test_a_module_that_asks_how_many_images_there_are_is_refused(suite: Path, say: Say, form: str) -> None:
-    status, _, err = say("export", run_of(suite, "kmeans"), "out", "--format", form)
+def test_a_module_that_asks_how_many_images_there_are_is_refused(
+    suite: Path, frostbench: Frostbench, form: str
+) -> None:
+    status, _, err = frostbench("export", run_of(suite, "kmeans"), "out", "--format", form)
     assert (status, f"{form} cannot say what it does" in err, Path("out").exists()) == (2, True, False)
 
 
@@ -245,12 +225,12 @@ def test_a_loaded_encoder_refuses_what_are_no_images_of_its_own(suite: Path, wro
     ],
 )
 def test_what_cannot_be_taken_out_is_said(
-    suite: Path, say: Say, tmp_path: Path, arguments: list[str], status: int, words: str
+    suite: Path, frostbench: Frostbench, tmp_path: Path, arguments: list[str], status: int, words: str
 ) -> None:
     shutil.copytree(run_of(suite, "pca"), tmp_path / "bare")
     (tmp_path / "bare" / "encoder.safetensors").unlink()
     places = {"BIGAN": str(run_of(suite, "bigan")), "BARE": "bare"}
-    came, out, err = say(*(places.get(argument, argument) for argument in arguments))
+    came, out, err = frostbench(*(places.get(argument, argument) for argument in arguments))
     assert (came, out) == (status, ""), err
     assert words in err
     assert not list(tmp_path.glob("f.*"))

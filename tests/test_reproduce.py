@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import sys
 import typing as t
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.__main__ import main
 from results import store
 
 SUITE = """
@@ -20,20 +18,15 @@ encoders: [{name: bigan, hidden: 8, latent: 2, epochs: 1}]
 protocols: [{name: knn, k: 1}]
 wandb: {mode: off}
 """
-Say = t.Callable[..., tuple[int, str, str]]
+Frostbench = t.Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, frostbench_in: t.Callable[..., None]) -> Path:
     """The output of a suite, made once."""
     folder = tmp_path_factory.mktemp("suite")
     (folder / "small.yaml").write_text(SUITE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("FROSTBENCH_CACHE", str(folder / "cache"))
-        patch.setattr(sys, "argv", ["frostbench", "run", "small.yaml", "--threads", "1"])
-        with pytest.raises(SystemExit, match="0"):
-            main()
+    frostbench_in(folder, "run", "small.yaml", "--threads", "1")
     return folder / "runs"
 
 
@@ -44,23 +37,6 @@ def row(whole: Path, tmp_path: Path) -> Path:
     for path in copied.rglob("*.safetensors"):
         path.unlink()
     return copied
-
-
-@pytest.fixture
-def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """The command line in a directory of its own: its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
-
-    def call(*arguments: t.Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["frostbench", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return call
 
 
 def run_of(row: Path) -> Path:
@@ -75,52 +51,56 @@ def rewrite(path: Path, **changed: t.Any) -> None:
     path.write_text(json.dumps(value))
 
 
-def test_a_row_comes_out_the_same_bit_for_bit_and_leaves_nothing(row: Path, say: Say, tmp_path: Path) -> None:
-    before = sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts)
-    status, out, err = say("reproduce", row)
+def test_a_row_comes_out_the_same_bit_for_bit_and_leaves_nothing(
+    row: Path, frostbench: Frostbench, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = frostbench("reproduce", row)
     assert status == 0, err
     assert out.splitlines() == [f"bigan, digits (limit 100), seed {seed}: bit-identical" for seed in (0, 1)]
-    assert sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts) == before
+    assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_other_weights_with_the_same_numbers_are_within_the_interval(row: Path, say: Say) -> None:
+def test_other_weights_with_the_same_numbers_are_within_the_interval(row: Path, frostbench: Frostbench) -> None:
     rewrite(run_of(row) / "run.json", weights_sha256="0" * 64)
-    status, out, _ = say("reproduce", run_of(row))
+    status, out, _ = frostbench("reproduce", run_of(row))
     assert (status, out.splitlines()[0]) == (0, "bigan, digits (limit 100), seed 0: within the interval")
     assert "weights: others" in out
 
 
 @pytest.mark.parametrize(("images", "verdict", "status"), [(1, "within the interval", 0), (40, "not reproduced", 3)])
-def test_a_number_is_held_against_its_interval(row: Path, say: Say, images: int, verdict: str, status: int) -> None:
+def test_a_number_is_held_against_its_interval(
+    row: Path, frostbench: Frostbench, images: int, verdict: str, status: int
+) -> None:
     """Of 100 images, Wilson's interval reaches 6 to 10 on either side."""
     path = next(run_of(row).glob("scores/code/*.json"))
     top1 = json.loads(path.read_text())["metrics"]["top1"]
     claimed = round(top1 + images / 100 if top1 < 0.5 else top1 - images / 100, 2)
     rewrite(path, metrics={"top1": claimed})
-    came, out, _ = say("reproduce", run_of(row))
+    came, out, _ = frostbench("reproduce", run_of(row))
     assert (came, out.splitlines()[0]) == (status, f"bigan, digits (limit 100), seed 0: {verdict}")
     assert f"code knn top1: {claimed:.4f} recorded, {top1:.4f} now, {'inside' if not status else 'outside'}" in out
 
 
-def test_other_predictions_are_not_the_same_bits(row: Path, say: Say) -> None:
+def test_other_predictions_are_not_the_same_bits(row: Path, frostbench: Frostbench) -> None:
     path = next(run_of(row).glob("predictions/code/*.npz"))
     with np.load(path) as arrays:
         predicted, label = arrays["predicted"], arrays["label"]
     predicted[0] = (predicted[0] + 1) % 10
     np.savez_compressed(path, predicted=predicted, label=label)
-    _, out, _ = say("reproduce", run_of(row))
+    _, out, _ = frostbench("reproduce", run_of(row))
     assert out.splitlines()[0].endswith("within the interval")
     assert "weights: the same bits" in out
     assert "code knn: other predictions" in out
     path.unlink()
-    assert "code knn: predictions not kept" in say("reproduce", run_of(row))[1]
+    assert "code knn: predictions not kept" in frostbench("reproduce", run_of(row))[1]
 
 
-def test_what_was_otherwise_is_named(row: Path, say: Say) -> None:
+def test_what_was_otherwise_is_named(row: Path, frostbench: Frostbench) -> None:
     made = json.loads((run_of(row) / "run.json").read_text())["provenance"]
     made |= {"versions": made["versions"] | {"torch": "1.0"}, "device": "an abacus"}
     rewrite(run_of(row) / "run.json", provenance=made, encoder_version=0)
-    out = say("reproduce", run_of(row), "--threads", "2")[1]
+    out = frostbench("reproduce", run_of(row), "--threads", "2")[1]
     for words in (
         "torch: 1.0 then, ",
         "device: an abacus then, ",
@@ -138,13 +118,15 @@ def test_what_was_otherwise_is_named(row: Path, say: Say) -> None:
         ({"params": {"epochs": -1}}, "bigan takes other parameters here"),
     ],
 )
-def test_what_cannot_be_made_again_is_said(row: Path, say: Say, changed: dict[str, t.Any], words: str) -> None:
+def test_what_cannot_be_made_again_is_said(
+    row: Path, frostbench: Frostbench, changed: dict[str, t.Any], words: str
+) -> None:
     rewrite(run_of(row) / "run.json", **changed)
-    status, out, err = say("reproduce", run_of(row))
+    status, out, err = frostbench("reproduce", run_of(row))
     assert (status, out) == (2, "")
     assert words in err
 
 
-def test_where_there_is_no_run_nothing_is_trained(say: Say, tmp_path: Path) -> None:
-    status, _, err = say("reproduce", tmp_path)
+def test_where_there_is_no_run_nothing_is_trained(frostbench: Frostbench, tmp_path: Path) -> None:
+    status, _, err = frostbench("reproduce", tmp_path)
     assert (status, "no run in" in err) == (2, True)

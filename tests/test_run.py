@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 from bench import machine
-from bench.__main__ import main
 from results import store
 from results.metrics import METRICS, SAMPLES
 
@@ -83,30 +82,20 @@ class First(Protocol):
 """
 
 
-class Done(t.NamedTuple):
+class Done(t.Protocol):
     code: int
     out: str
     err: str
 
 
 @pytest.fixture
-def frostbench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> t.Callable[..., Done]:
-    """The command line in this process, in an empty directory, offline, with one thread."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.yaml").write_text(SUITE)
-    (tmp_path / "odd.py").write_text(PLUGIN)
+def frostbench(frostbench: t.Callable[..., Done]) -> t.Callable[..., Done]:
+    """The command line in a directory that holds the suite and the plugin, offline, with one thread."""
+    Path("small.yaml").write_text(SUITE)
+    Path("odd.py").write_text(PLUGIN)
 
     def call(*arguments: str) -> Done:
-        one_thread = ["--threads", "1"] if arguments[0] == "run" else []
-        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments, *one_thread])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Done(code, *capsys.readouterr())
+        return frostbench(*arguments, *(["--threads", "1"] if arguments[0] == "run" else []))
 
     return call
 

@@ -1,7 +1,6 @@
 """`frostbench score`: features of any model become a row; nonsense becomes one sentence and an exit code."""
 
 import json
-import sys
 import typing as t
 import zipfile
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from bench import data, features
-from bench.__main__ import main
 from bench.formats import DataError
 from protocols.base import FeatureSet
 from results import store
@@ -22,25 +20,7 @@ from results.record import Record
 LABELS = np.arange(60) % 3
 CLEAR = np.eye(3, dtype=np.float32)[LABELS]  # whoever scores less than 1 on these is wrong
 GOOD = {"train_features": CLEAR, "train_labels": LABELS, "test_features": CLEAR[:30], "test_labels": LABELS[:30]}
-Say = t.Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """The command line in an empty directory: its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        return status, *capsys.readouterr()
-
-    return call
+Frostbench = t.Callable[..., tuple[int, str, str]]
 
 
 def table(**arrays: t.Any) -> pa.Table:
@@ -84,12 +64,12 @@ def test_what_is_written_is_read_back(suffix: str, tmp_path: Path) -> None:
         assert torch.equal(before.labels, after.labels)
 
 
-def test_a_row_stands_in_the_leaderboard_under_its_name(say: Say) -> None:
+def test_a_row_stands_in_the_leaderboard_under_its_name(frostbench: Frostbench) -> None:
     np.savez("own.npz", **GOOD)
-    status, out, _ = say("score", "own.npz", "--name", "my-model")
+    status, out, _ = frostbench("score", "own.npz", "--name", "my-model")
     assert status == 0
     assert "my-model" in out
-    rows = json.loads(say("leaderboard", "--format", "json")[1])
+    rows = json.loads(frostbench("leaderboard", "--format", "json")[1])
     assert {(row["encoder"], row["protocol"], row["mean"]) for row in rows} == {
         ("my-model", "knn@1", 1.0),
         ("my-model", "linear@2", 1.0),
@@ -97,36 +77,36 @@ def test_a_row_stands_in_the_leaderboard_under_its_name(say: Say) -> None:
     assert {(row["train_images"], row["test_images"]) for row in rows} == {(60, 30)}
 
 
-def test_files_of_one_name_are_the_seeds_of_one_row(say: Say) -> None:
+def test_files_of_one_name_are_the_seeds_of_one_row(frostbench: Frostbench) -> None:
     for seed in range(3):
         np.savez("own.npz", **GOOD | {"train_features": CLEAR + seed})
-        say("score", "own.npz", "--seed", str(seed), "--protocol", "knn")
-    (row,) = json.loads(say("leaderboard", "--format", "json")[1])
+        frostbench("score", "own.npz", "--seed", str(seed), "--protocol", "knn")
+    (row,) = json.loads(frostbench("leaderboard", "--format", "json")[1])
     assert row["seeds"] == 3
 
 
-def test_scoring_again_changes_nothing_and_another_claim_is_another_row(say: Say) -> None:
+def test_scoring_again_changes_nothing_and_another_claim_is_another_row(frostbench: Frostbench) -> None:
     np.savez("own.npz", **GOOD)
     for labels in ("0", "0", "all"):
-        assert say("score", "own.npz", "--protocol", "knn", "--labels", labels)[0] == 0
-    rows = json.loads(say("leaderboard", "--format", "json")[1])
+        assert frostbench("score", "own.npz", "--protocol", "knn", "--labels", labels)[0] == 0
+    rows = json.loads(frostbench("leaderboard", "--format", "json")[1])
     assert sorted(row["labels"] for row in rows) == [0, 60]
 
 
-def test_different_test_sets_never_share_a_table(say: Say) -> None:
+def test_different_test_sets_never_share_a_table(frostbench: Frostbench) -> None:
     np.savez("one.npz", **GOOD)
     np.savez("two.npz", **GOOD | {"test_labels": LABELS[1:31]})
     np.savez("three.npz", **GOOD | {"test_features": CLEAR[:30] * 2})
     for name in ("one", "two", "three"):
-        say("score", f"{name}.npz", "--protocol", "knn")
-    rows = json.loads(say("leaderboard", "--format", "json")[1])
+        frostbench("score", f"{name}.npz", "--protocol", "knn")
+    rows = json.loads(frostbench("leaderboard", "--format", "json")[1])
     tables = {row["encoder"]: row["dataset"] for row in rows}
     assert tables["one"] == tables["three"] != tables["two"]
 
 
-def test_features_of_a_datasets_images_stand_beside_a_suites(say: Say) -> None:
+def test_features_of_a_datasets_images_stand_beside_a_suites(frostbench: Frostbench) -> None:
     suite = ["run", "smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", "wandb.mode=off"]
-    assert say(*suite, "--set", "protocols=[knn]")[0] == 0
+    assert frostbench(*suite, "--set", "protocols=[knn]")[0] == 0
     digits = data.load("digits", limit=100)
     rows = {
         f"{part}_{name}": array
@@ -135,7 +115,7 @@ def test_features_of_a_datasets_images_stand_beside_a_suites(say: Say) -> None:
     }
     np.savez("own.npz", **rows)
     of = ["--dataset", "digits", "--limit", "100", "--protocol", "knn"]
-    status, out, err = say("score", "own.npz", *of, "--format", "json")
+    status, out, err = frostbench("score", "own.npz", *of, "--format", "json")
     assert status == 0, err
     ours, theirs = sorted(json.loads(out), key=lambda row: row["encoder"])
     assert (ours["encoder"], theirs["encoder"]) == ("own", "pixels")
@@ -144,15 +124,15 @@ def test_features_of_a_datasets_images_stand_beside_a_suites(say: Say) -> None:
 
     turned = {name: array[::-1] for name, array in rows.items()}
     np.savez("turned.npz", **turned)
-    status, _, err = say("score", "turned.npz", *of)
+    status, _, err = frostbench("score", "turned.npz", *of)
     assert status == 4
     assert "of 100 labels that are not those of digits (limit 100)" in err
-    assert say("score", "own.npz", "--dataset", "digits")[0] == 4  # its 1,438 and 359
+    assert frostbench("score", "own.npz", "--dataset", "digits")[0] == 4  # its 1,438 and 359
 
 
-def test_protocols_take_the_settings_of_suites(say: Say) -> None:
+def test_protocols_take_the_settings_of_suites(frostbench: Frostbench) -> None:
     np.savez("own.npz", **GOOD)
-    say("score", "own.npz", "--protocol", "{name: knn, k: 20, label: knn20}", "--protocol", "svm")
+    frostbench("score", "own.npz", "--protocol", "{name: knn, k: 20, label: knn20}", "--protocol", "svm")
     assert {(one.protocol_label, one.protocol_params.get("k")) for one in records()} == {("knn20", 20), ("svm", None)}
 
 
@@ -179,9 +159,9 @@ def test_protocols_take_the_settings_of_suites(say: Say) -> None:
         ({"test_features": np.float32(1)}, "single number"),
     ],
 )
-def test_arrays_that_cannot_be_judged_are_named(say: Say, changed: dict[str, t.Any], words: str) -> None:
+def test_arrays_that_cannot_be_judged_are_named(frostbench: Frostbench, changed: dict[str, t.Any], words: str) -> None:
     np.savez("own.npz", **GOOD | changed)
-    status, out, err = say("score", "own.npz")
+    status, out, err = frostbench("score", "own.npz")
     assert (status, out) == (4, "")
     assert "own.npz" in err
     assert words in err
@@ -202,16 +182,16 @@ def test_arrays_that_cannot_be_judged_are_named(say: Say, changed: dict[str, t.A
         ({}, "features must"),
     ],
 )  # fmt: skip
-def test_tables_that_cannot_be_judged_are_named(say: Say, column: dict[str, t.Any], words: str) -> None:
+def test_tables_that_cannot_be_judged_are_named(frostbench: Frostbench, column: dict[str, t.Any], words: str) -> None:
     whole = {name: table()[name] for name in ("split", "label")}
     pq.write_table(pa.table(whole | column), "own.parquet")
-    status, _, err = say("score", "own.parquet")
+    status, _, err = frostbench("score", "own.parquet")
     assert (status, words in err) == (4, True), err
 
 
-def test_files_that_are_no_features_are_named(say: Say) -> None:
+def test_files_that_are_no_features_are_named(frostbench: Frostbench) -> None:
     np.savez("own.npz", **{name: array for name, array in GOOD.items() if name != "test_labels"})
-    assert "missing: test_labels" in say("score", "own.npz")[2]
+    assert "missing: test_labels" in frostbench("score", "own.npz")[2]
     whole = Path("own.npz").read_bytes()
     Path("half.npz").write_bytes(whole[: len(whole) // 2])
     np.save("single.npy", CLEAR)
@@ -222,11 +202,11 @@ def test_files_that_are_no_features_are_named(say: Say) -> None:
         for name in GOOD:
             archive.writestr(f"{name}.npy", "no array")
     for name in ("half.npz", "single.npz", "text.npz", "text.parquet", "strange.npz", "absent.npz", "own.csv"):
-        status, _, err = say("score", name)
+        status, _, err = frostbench("score", name)
         assert (status, name in err) == (4, True), err
 
 
-def test_files_that_would_unpack_to_very_much_are_refused(say: Say) -> None:
+def test_files_that_would_unpack_to_very_much_are_refused(frostbench: Frostbench) -> None:
     np.savez_compressed("bomb.npz", **GOOD | {"train_features": np.zeros((60, 1_000_000), np.float32)})
     many = pa.DictionaryArray.from_arrays(pa.array(np.zeros(20_000, np.int32)), pa.array(["train" * 100_000]))
     pq.write_table(
@@ -235,7 +215,7 @@ def test_files_that_would_unpack_to_very_much_are_refused(say: Say) -> None:
         store_schema=False,
     )
     for name in ("bomb.npz", "bomb.parquet"):
-        status, _, err = say("score", name)
+        status, _, err = frostbench("score", name)
         assert (status, "would unpack from" in err) == (4, True), err
 
 
@@ -274,15 +254,15 @@ def test_a_damaged_file_is_read_or_refused(suffix: str, tmp_path: Path) -> None:
         (["--seed", "-1"], "--seed"),
     ],
 )
-def test_wrong_options_are_usage_errors(say: Say, arguments: list[str], words: str) -> None:
+def test_wrong_options_are_usage_errors(frostbench: Frostbench, arguments: list[str], words: str) -> None:
     np.savez("own.npz", **GOOD)
-    status, out, err = say("score", "own.npz", *arguments)
+    status, out, err = frostbench("score", "own.npz", *arguments)
     assert (status, out) == (2, "")
     assert words in err
     assert not Path("runs").exists()
 
 
-def test_a_dataset_that_is_none_is_answered_by_the_nearest(say: Say) -> None:
+def test_a_dataset_that_is_none_is_answered_by_the_nearest(frostbench: Frostbench) -> None:
     np.savez("own.npz", **GOOD)
-    status, _, err = say("score", "own.npz", "--dataset", "digit")
+    status, _, err = frostbench("score", "own.npz", "--dataset", "digit")
     assert (status, "did you mean 'digits'?" in err) == (4, True)

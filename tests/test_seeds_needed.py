@@ -1,12 +1,10 @@
 """`frostbench seeds-needed`, with answers from a table of Cohen's and from the records of three seeds."""
 
-import sys
 import typing as t
 from pathlib import Path
 
 import pytest
 
-from bench.__main__ import main
 from results import store
 from results.leaderboard import leaderboard
 from results.record import Provenance, Record
@@ -46,20 +44,12 @@ def test_a_known_spread_is_a_sentence() -> None:
 
 
 @pytest.fixture
-def frostbench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> t.Callable[..., tuple[int, str]]:
-    monkeypatch.chdir(tmp_path)
+def frostbench(frostbench: t.Callable[..., t.Any]) -> t.Callable[..., tuple[int, str]]:
+    """`frostbench seeds-needed`: its exit code and all that it said."""
 
     def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["frostbench", "seeds-needed", *arguments])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return status, said.out + said.err
+        done = frostbench("seeds-needed", *arguments)
+        return done.code, done.out + done.err
 
     return call
 

@@ -1,6 +1,5 @@
 """Transfer: encoders learn from one dataset and are judged on another."""
 
-import sys
 import typing as t
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 
 from bench import data
-from bench.__main__ import main
 from bench.strict_yaml import ConfigError
 from bench.suite import read_suite
 from bench.verify import verify
@@ -28,24 +26,10 @@ MOVED = "npz:b.npz from npz:a.npz"
 
 
 @pytest.fixture
-def frostbench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> t.Callable[..., tuple[int, str, str]]:
-    """The command line in this process, in an empty directory: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "moved.yaml").write_text(SUITE)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["frostbench", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
+def frostbench(frostbench: t.Callable[..., tuple[int, str, str]]) -> t.Callable[..., tuple[int, str, str]]:
+    """The command line in a directory that holds the suite."""
+    Path("moved.yaml").write_text(SUITE)
+    return frostbench
 
 
 def write(name: str, *, seed: int, train: int = 30, side: int = 4) -> None:

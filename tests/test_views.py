@@ -1,7 +1,7 @@
 """The small views of features that a run leaves for the report."""
 
 import shutil
-import sys
+import typing as t
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from bench import data, views
-from bench.__main__ import main
 from bench.data import Dataset
 from protocols.base import FeatureSet
 from results.store import RunDirectory
@@ -106,29 +105,25 @@ def test_a_gallery_of_few_rows_and_one_class_will_do() -> None:
 
 
 def test_a_run_makes_the_views_that_are_missing_and_keeps_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, frostbench: t.Callable[..., t.Any]
 ) -> None:
-    def frostbench(protocol: str) -> None:
+    def judge(protocol: str) -> None:
         suite = (
             "{suite: s, datasets: [{name: digits, limit: 100}], seeds: [0], encoders: [pixels], wandb: {mode: off}, "
         )
         (tmp_path / "s.yaml").write_text(suite + f"protocols: [{protocol}]}}")
-        monkeypatch.setattr(sys, "argv", ["frostbench", "run", "s.yaml", "--threads", "1"])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert not stop.value.code
+        assert frostbench("run", "s.yaml", "--threads", "1").code == 0
 
-    monkeypatch.chdir(tmp_path)
-    frostbench("{name: knn, k: 1}")
+    judge("{name: knn, k: 1}")
     (run,) = (RunDirectory(path) for path in (tmp_path / "runs" / "s" / "pixels").glob("*/seed*"))
     made = run.view("pixels").stat().st_mtime_ns
-    frostbench("{name: knn, k: 2}")
+    judge("{name: knn, k: 2}")
     assert run.view("pixels").stat().st_mtime_ns == made
     content = run.view("pixels").read_bytes()
     shutil.rmtree(run.views)
-    frostbench("{name: knn, k: 3}")
+    judge("{name: knn, k: 3}")
     assert run.view("pixels").read_bytes() == content
     run.weights.write_bytes(b"damaged")  # the encoder is made again, and so are its views
     made = run.view("pixels").stat().st_mtime_ns
-    frostbench("{name: knn, k: 4}")
+    judge("{name: knn, k: 4}")
     assert run.view("pixels").stat().st_mtime_ns > made

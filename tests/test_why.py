@@ -2,13 +2,10 @@
 
 import json
 import re
-import sys
 import typing as t
 from pathlib import Path
 
 import pytest
-
-from bench.__main__ import main
 
 SUITE = """
 suite: small
@@ -29,43 +26,27 @@ class Mine(Pixels):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, frostbench_in: t.Callable[..., None]) -> Path:
     """A directory in which the suite was run, and one of a plugin's encoder."""
     directory = tmp_path_factory.mktemp("why")
     (directory / "suite.yaml").write_text(SUITE)
     (directory / "mine.py").write_text(PLUGIN)
     plugged = SUITE.replace("suite: small", "suite: plugged").replace("[0, 1]", "[0]").replace("- pixels", "- mine")
     (directory / "plugged.yaml").write_text(plugged)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(directory)
-        for arguments in (["suite.yaml"], ["plugged.yaml", "--plugin", "mine.py"]):
-            patch.setattr(sys, "argv", ["frostbench", "run", *arguments, "--threads", "1"])
-            main_succeeds()
+    for arguments in (["suite.yaml"], ["plugged.yaml", "--plugin", "mine.py"]):
+        frostbench_in(directory, "run", *arguments, "--threads", "1")
     return directory
-
-
-def main_succeeds() -> None:
-    try:
-        main()
-    except SystemExit as stop:
-        assert stop.code in (0, None)
 
 
 @pytest.fixture
 def why(
-    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: Path, frostbench: t.Callable[..., t.Any], monkeypatch: pytest.MonkeyPatch
 ) -> t.Callable[..., tuple[int, str]]:
     monkeypatch.chdir(made)
 
     def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["frostbench", "why", *arguments])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return status, said.out + said.err
+        done = frostbench("why", *arguments)
+        return done.code, done.out + done.err
 
     return call
 

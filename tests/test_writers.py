@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import main
 from results import store
 from results.merge import merge
 from results.record import Record
@@ -103,37 +102,24 @@ wandb: {mode: off}
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Callable[[str, str], Path]:
+def made(tmp_path: Path, frostbench: t.Callable[..., t.Any]) -> t.Callable[[str, str], Path]:
     """Make the suite with these seeds below a directory of this name."""
-    monkeypatch.chdir(tmp_path)
 
     def make(name: str, seeds: str) -> Path:
         (tmp_path / "small.yaml").write_text(MERGED.replace("SEEDS", seeds))
-        frostbench("run", "small.yaml", "--output", name, "--threads", "1")
+        assert frostbench("run", "small.yaml", "--output", name, "--threads", "1").code == 0
         return tmp_path / name
 
     return make
-
-
-def frostbench(*words: str) -> None:
-    before, sys.argv = sys.argv, ["frostbench", *words]
-    try:
-        main()
-    except SystemExit as ended:
-        assert not ended.code, ended.code
-    finally:
-        sys.argv = before
 
 
 def numbers(directory: Path) -> list[tuple[str, int, dict[str, float]]]:
     return [(record.label, record.seed, record.metrics) for record in store.read_store(directory).records]
 
 
-def test_two_stores_become_one(made: t.Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_stores_become_one(made: t.Callable[[str, str], Path], frostbench: t.Callable[..., t.Any]) -> None:
     one, two, both = made("one", "[0, 1]"), made("two", "[1, 2]"), made("both", "[0, 1, 2]")
-    capsys.readouterr()
-    frostbench("merge", "one", "two")
-    assert capsys.readouterr().out == "3 records copied, 3 were there; one has 9\n"
+    assert frostbench("merge", "one", "two")[:2] == (0, "3 records copied, 3 were there; one has 9\n")
     assert numbers(one) == numbers(both)
     assert len(list(two.rglob("scores/*/*.json"))) == 6
     names = {path.relative_to(both) for path in both.rglob("*") if path.is_file()}
