@@ -10,7 +10,7 @@ quickstart: .venv/.installed
 	$(BIN)/frostbench run configs/quickstart.yaml
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -14,14 +14,13 @@ import scipy.linalg
 import scipy.sparse
 import torch
 from pydantic import PositiveInt
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from torch import Tensor
 
 from protocols.base import FeatureSet, Protocol, Scores
 from protocols.knn import nearest
+
+if t.TYPE_CHECKING:
+    from sklearn.cluster import KMeans
 
 _DENSE = 1000  # rows up to which all eigenvectors are found at once; beyond, the few that are needed one after another
 
@@ -47,6 +46,9 @@ class Cluster(Protocol):
     rows: PositiveInt = 5000  # of train that are clustered; read by spectral only
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
+        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a second that most runs need not wait
+        from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # noqa: PLC0415
+
         if self.method == "kmeans":
             model = self._kmeans(train.features.cpu().numpy(), train.classes, seed)
             labels, fitted = train.labels, torch.from_numpy(model.labels_).long()
@@ -70,7 +72,10 @@ class Cluster(Protocol):
         details["train_top1"] = float((names[fitted] == labels.cpu()).double().mean())
         return Scores(metrics, names[clusters].to(train.labels.device), details)
 
-    def _kmeans(self, x: np.ndarray[t.Any, t.Any], classes: int, seed: int) -> KMeans:
+    def _kmeans(self, x: np.ndarray[t.Any, t.Any], classes: int, seed: int) -> "KMeans":
+        from sklearn.cluster import KMeans  # noqa: PLC0415
+        from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
+
         model = KMeans(min(classes, len(x)), n_init=self.restarts, random_state=seed)
         with warnings.catch_warnings():  # of fewer distinct rows than clusters: the details show clusters without rows
             warnings.simplefilter("ignore", ConvergenceWarning)

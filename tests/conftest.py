@@ -1,6 +1,7 @@
 """What several test files need; the files beside this one are loaded by path, as tests/ is not a package."""
 
 import importlib.util
+import os
 import sys
 import types
 import typing as t
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each has a core; said before torch is imported
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # where a test asks for two
 
 
 def _load(name: str) -> types.ModuleType:

@@ -30,8 +30,9 @@ def test_it_passes_every_check_of_scikit_learn(estimator: t.Any, check: t.Callab
     check(estimator)
 
 
-def test_whoever_lists_encoders_does_not_wait_for_scikit_learn() -> None:
-    code = "import sys; from bench import resolve; resolve.encoders(); sys.exit('sklearn' in sys.modules)"
+def test_whoever_lists_encoders_and_protocols_does_not_wait_for_scikit_learn() -> None:
+    lists = "resolve.encoders(); resolve.protocols()"
+    code = f"import sys; from bench import resolve; {lists}; sys.exit('sklearn' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
