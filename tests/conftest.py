@@ -1,6 +1,9 @@
 """What several test files need; the files beside this one are loaded by path, as tests/ is not a package."""
 
 import importlib.util
+import multiprocessing
+import multiprocessing.context
+import multiprocessing.forkserver
 import os
 import sys
 import types
@@ -37,6 +40,57 @@ def read_offline_run() -> t.Callable[[Path], t.Any]:
     """From the directory of an offline wandb run to what it says, by tests/read_offline_run.py."""
     function: t.Callable[[Path], t.Any] = _load("read_offline_run").read_offline_run
     return function
+
+
+class InBackground:
+    """The command line in a process of its own."""
+
+    def __init__(self, process: multiprocessing.context.ForkServerProcess, stderr: Path) -> None:
+        self.process, self.stderr = process, stderr
+        self.pid = t.cast(int, process.pid)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def running(self) -> bool:
+        return self.process.is_alive()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended by then."""
+        self.process.join(seconds)
+        return not self.process.is_alive()
+
+    def end(self, seconds: float = 200) -> tuple[int, str]:
+        """Its exit code, and what it said on stderr."""
+        assert self.wait(seconds), self.stderr.read_text()
+        return t.cast(int, self.process.exitcode), self.stderr.read_text()
+
+
+@pytest.fixture(scope="session")
+def in_background(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[t.Callable[..., InBackground]]:
+    """Start the command line in a directory, by tests/in_background.py."""
+    here = str(Path(__file__).parent)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["in_background"])
+    started: list[InBackground] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(here)
+        patch.setenv("PYTHONPATH", os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])]))
+        from in_background import command_line
+
+        multiprocessing.forkserver.ensure_running()
+
+        def start(directory: Path, *arguments: str) -> InBackground:
+            stderr = tmp_path_factory.mktemp("background") / "stderr.txt"
+            process = context.Process(target=command_line, args=(directory, stderr, arguments))
+            process.start()
+            started.append(InBackground(process, stderr))
+            return started[-1]
+
+        yield start
+    for one in started:
+        one.process.kill()
+        one.process.join()
 
 
 class Done(t.NamedTuple):

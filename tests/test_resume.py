@@ -6,8 +6,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 import typing as t
 from pathlib import Path
@@ -284,16 +282,18 @@ wandb: {mode: off}
 """
 
 
-def start(where: Path, *options: str) -> "subprocess.Popen[str]":
-    (where / "small.yaml").write_text(SUITE)
-    command = [sys.executable, "-m", "bench", "run", "small.yaml", "--threads", "1", *options]
-    return subprocess.Popen(command, cwd=where, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+Start = t.Callable[..., t.Any]
 
 
-def finish(where: Path, *options: str) -> tuple[int, str]:
-    process = start(where, *options)
-    _, said = process.communicate(timeout=100)
-    return process.returncode, said
+@pytest.fixture(scope="module")
+def start(in_background: Start) -> Start:
+    """Start the suite in a directory, in a process of its own."""
+
+    def go(where: Path, *options: str) -> t.Any:
+        (where / "small.yaml").write_text(SUITE)
+        return in_background(where, "run", "small.yaml", "--threads", "1", *options)
+
+    return go
 
 
 def told(where: Path) -> dict[str, t.Any]:
@@ -315,30 +315,35 @@ def told(where: Path) -> dict[str, t.Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, t.Any]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, start: Start) -> dict[str, t.Any]:
     where = tmp_path_factory.mktemp("undisturbed")
-    assert finish(where)[0] == 0
+    code, said = start(where).end()
+    assert code == 0, said
     return told(where)
 
 
-def kills(where: Path, count: int, seed: int) -> None:
+def wait_for(found: t.Callable[[], object], process: t.Any) -> None:
+    """Until there is something, or the process is through."""
+    deadline = time.monotonic() + 100
+    while process.running() and not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def kills(where: Path, start: Start, count: int, seed: int) -> None:
     """Start the suite and kill it at a random moment, so many times, or until it is through."""
     draw = random.Random(seed)
     for _ in range(count):
         process = start(where, "--checkpoint-every", "0.02")
-        deadline = time.monotonic() + 60
-        while not list(where.rglob("encoder.json")) and not list(where.rglob("checkpoint/step*")):
-            if process.poll() is not None or time.monotonic() > deadline:  # it is through, or hangs
-                break
-            time.sleep(0.01)
+        wait_for(lambda: list(where.rglob("encoder.json")) or list(where.rglob("checkpoint/step*")), process)
         time.sleep(draw.uniform(0, 1.0))
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGKILL)
+        process.end()
 
 
-def test_killed_suites_come_to_the_same_bits(tmp_path: Path, undisturbed: dict[str, t.Any]) -> None:
-    kills(tmp_path, 3, seed=1)
-    code, said = finish(tmp_path)
+def test_killed_suites_come_to_the_same_bits(tmp_path: Path, undisturbed: dict[str, t.Any], start: Start) -> None:
+    kills(tmp_path, start, 3, seed=1)
+    code, said = start(tmp_path).end()
     assert code == 0, said
     assert told(tmp_path) == undisturbed
     assert not list(tmp_path.rglob("checkpoint"))
@@ -346,38 +351,32 @@ def test_killed_suites_come_to_the_same_bits(tmp_path: Path, undisturbed: dict[s
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_hundred_kills(tmp_path: Path, undisturbed: dict[str, t.Any]) -> None:
+def test_a_hundred_kills(tmp_path: Path, undisturbed: dict[str, t.Any], start: Start) -> None:
     done = 0
     for round_ in range(100):
         where = tmp_path / str(round_)
         where.mkdir()
-        kills(where, 5, seed=round_)
+        kills(where, start, 5, seed=round_)
         done += 5
-        assert finish(where)[0] == 0
+        assert start(where).end()[0] == 0
         assert told(where) == undisturbed, round_
         if done >= 100:
             break
 
 
-def stop_in_training(where: Path, *options: str) -> tuple[int, str]:
-    process = start(where, "--set", "bigan.epochs=100000", *options)
-    deadline = time.monotonic() + 60
-    while not list(where.glob("runs/small/bigan/*/*/checkpoint/step*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    return process.returncode, said
-
-
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_signal_keeps_the_state_and_another_environment_is_refused(jobs: str, tmp_path: Path) -> None:
-    code, said = stop_in_training(tmp_path, "--checkpoint-every", "0.1", "--jobs", jobs)
+def test_a_signal_keeps_the_state_and_another_environment_is_refused(jobs: str, tmp_path: Path, start: Start) -> None:
+    endless = ["--set", "bigan.epochs=100000"]
+    process = start(tmp_path, *endless, "--checkpoint-every", "0.1", "--jobs", jobs)
+    wait_for(lambda: list(tmp_path.glob("runs/small/bigan/*/*/checkpoint/step*")), process)
+    process.send_signal(signal.SIGTERM)
+    code, said = process.end()
     assert code == 130, said
     assert "stopping after this step" in said
     assert "To go on: frostbench run small.yaml" in said
     assert "Traceback" not in said
     assert list(tmp_path.rglob("checkpoint/step*"))
-    code, said = finish(tmp_path, "--set", "bigan.epochs=100000", "--threads", "2")
+    code, said = start(tmp_path, *endless, "--threads", "2").end()
     assert code == 3
     assert "was stopped in another environment (threads 1, now 2)" in said
     assert "--resume inexact" in said

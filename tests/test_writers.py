@@ -1,8 +1,6 @@
 """One store under several writers, and two stores that become one: nothing is made twice, lost or torn."""
 
 import json
-import subprocess
-import sys
 import typing as t
 from pathlib import Path
 
@@ -49,14 +47,13 @@ wandb: {mode: off}
 """
 
 
-def together(where: Path, processes: int, seeds: int) -> None:
+def together(start: t.Callable[..., t.Any], where: Path, processes: int, seeds: int) -> None:
     """So many processes started at once on the same suite; every run is fitted once, every record is whole."""
     (where / "mine.py").write_text(PLUGIN)
     (where / "small.yaml").write_text(SUITE.replace("SEEDS", f"0-{seeds - 1}"))
-    command = [sys.executable, "-m", "bench", "run", "small.yaml", "--threads", "1", "--plugin", "mine.py"]
-    started = [subprocess.Popen(command, cwd=where, stderr=subprocess.PIPE, text=True) for _ in range(processes)]
-    said = [process.communicate(timeout=600)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * processes, said
+    words = ["run", "small.yaml", "--threads", "1", "--plugin", "mine.py"]
+    ended = [one.end() for one in [start(where, *words) for _ in range(processes)]]
+    assert [code for code, _ in ended] == [0] * processes, ended
     fits = sorted(int(line) for line in (where / "fits").read_text().split())
     assert fits == list(range(seeds))
     contents = store.read_store(where / "runs")
@@ -66,14 +63,14 @@ def together(where: Path, processes: int, seeds: int) -> None:
     assert not list((where / "runs").rglob(".frostbench*"))
 
 
-def test_three_processes_share_a_suite(tmp_path: Path) -> None:
-    together(tmp_path, processes=3, seeds=12)
+def test_three_processes_share_a_suite(tmp_path: Path, in_background: t.Callable[..., t.Any]) -> None:
+    together(in_background, tmp_path, processes=3, seeds=12)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_eight_processes_and_two_hundred_runs(tmp_path: Path) -> None:
-    together(tmp_path, processes=8, seeds=200)
+def test_eight_processes_and_two_hundred_runs(tmp_path: Path, in_background: t.Callable[..., t.Any]) -> None:
+    together(in_background, tmp_path, processes=8, seeds=200)
 
 
 def test_a_claim_is_exclusive_and_ends_with_the_block(tmp_path: Path) -> None:
