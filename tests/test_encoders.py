@@ -306,20 +306,20 @@ def test_an_aae_pushes_its_codes_towards_the_prior(digits: ImageSet) -> None:
 
 
 NEW_AT_FULL_SIZE: list[Encoder] = [
-    DCGAN(epochs=1, width=4, batch_size=8, layer_taps=True),
-    WGAN(epochs=1, width=4, batch_size=8, critic_steps_at_first=2),
-    WGAN(epochs=1, width=4, batch_size=8, critic_steps_at_first=2, spectral_norm=True),
-    WGANGP(epochs=1, width=4, batch_size=8, critic_steps=2),
-    LatentRegressor(epochs=1, hidden=16, batch_size=8),
-    ALI(epochs=1, batch_size=8),
-    BiGAN(epochs=1, hidden=16, batch_size=8, objective="wasserstein_gp"),
+    DCGAN(epochs=1, width=4, batch_size=4, layer_taps=True),
+    WGAN(epochs=1, width=4, batch_size=4, critic_steps_at_first=2),
+    WGAN(epochs=1, width=4, batch_size=4, critic_steps_at_first=2, spectral_norm=True),
+    WGANGP(epochs=1, width=4, batch_size=4, critic_steps=2),
+    LatentRegressor(epochs=1, hidden=16, batch_size=4),
+    ALI(epochs=1, batch_size=4),
+    BiGAN(epochs=1, hidden=16, batch_size=4, objective="wasserstein_gp"),
 ]
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
 @pytest.mark.parametrize("recipe", NEW_AT_FULL_SIZE, ids=lambda recipe: repr(recipe)[:40])
 def test_adversaries_train_in_bfloat16_at_the_sizes_of_mnist_and_cifar10(recipe: Encoder, shape: ImageShape) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (16, *shape), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, *shape), dtype=np.uint8)
     images = ImageSet(pixels, None, ("0",), "noise")
     features = recipe.fit(images, Training(0, precision="bfloat16"))(torch.from_numpy(pixels))
     assert tuple(features) == recipe.taps

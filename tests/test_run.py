@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 import typing as t
 from pathlib import Path
@@ -305,9 +303,9 @@ def test_limits_that_make_two_datasets_one_are_one_run(frostbench: t.Callable[..
     assert "1 of 1 runs made" in done.err
 
 
-def test_two_suites_at_once_in_one_place_agree(tmp_path: Path) -> None:
-    both = [in_background(tmp_path, "run", "small.yaml", "--threads", "1") for _ in range(2)]
-    assert [process.communicate(timeout=100) and process.returncode for process in both] == [0, 0]
+def test_two_suites_at_once_in_one_place_agree(tmp_path: Path, start: t.Callable[..., t.Any]) -> None:
+    both = [start("--threads", "1") for _ in range(2)]
+    assert [process.end()[0] for process in both] == [0, 0]
     assert store.read_store(tmp_path / "runs").damaged == []
 
 
@@ -423,42 +421,44 @@ def test_a_full_disk_ends_the_suite_plainly_and_loses_nothing(
     assert {path: stamp for path, stamp in times(Path("runs")).items() if path in kept} == kept
 
 
-def in_background(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+@pytest.fixture
+def start(tmp_path: Path, in_background: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+    """Start the suite in a process of its own."""
     (tmp_path / "small.yaml").write_text(SUITE)
-    (tmp_path / "odd.py").write_text(PLUGIN)
-    command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    def go(*options: str) -> t.Any:
+        return in_background(tmp_path, "run", "small.yaml", *options)
+
+    return go
 
 
-def wait_for_a_record(tmp_path: Path) -> None:
-    for _ in range(600):
-        if list(tmp_path.glob("runs/small/pixels/*/*/scores/*/*.json")):
-            return
-        time.sleep(0.1)
-    raise TimeoutError
+def wait_for(found: t.Callable[[], object]) -> None:
+    deadline = time.monotonic() + 100
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 LONG = ["--set", "bigan.epochs=100000", "--threads", "1"]
+RECORDS = "runs/small/pixels/*/*/scores/*/*.json"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
 def test_a_suite_that_is_stopped_goes_on_where_it_was(
-    number: signal.Signals, code: int, tmp_path: Path, frostbench: t.Callable[..., Done]
+    number: signal.Signals,
+    code: int,
+    tmp_path: Path,
+    start: t.Callable[..., t.Any],
+    frostbench: t.Callable[..., Done],
 ) -> None:
-    process = in_background(tmp_path, "run", "small.yaml", *LONG)
-    wait_for_a_record(tmp_path)
-    for patience in (
-        20,
-        20,
-        20,
-    ):  # a signal that falls into a callback of Python's own is lost, so a user sends another
+    process = start(*LONG)
+    wait_for(lambda: list(tmp_path.glob(RECORDS)))
+    for _ in range(3):  # a signal that falls into a callback of Python's own is lost, so a user sends another
         process.send_signal(number)
-        try:
-            _, said = process.communicate(timeout=patience)
+        if process.wait(20):
             break
-        except subprocess.TimeoutExpired:
-            continue
-    assert process.returncode == code
+    came, said = process.end()
+    assert came == code, said
     if code == 130:
         assert "stopped; what was finished is kept. To go on: frostbench run small.yaml --set bigan.epochs" in said
         assert "Traceback" not in said
@@ -469,16 +469,15 @@ def test_a_suite_that_is_stopped_goes_on_where_it_was(
     assert finished.stat().st_mtime_ns == before
 
 
-def test_stopping_parallel_runs_leaves_no_worker_behind(tmp_path: Path) -> None:
-    process = in_background(tmp_path, "run", "small.yaml", "--jobs", "2", *LONG)
-    wait_for_a_record(tmp_path)
+def test_stopping_parallel_runs_leaves_no_worker_behind(tmp_path: Path, start: t.Callable[..., t.Any]) -> None:
+    process = start("--jobs", "2", *LONG)
+    wait_for(lambda: list(tmp_path.glob(RECORDS)))
     workers = children(process.pid)
     assert workers
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
-    time.sleep(1)  # multiprocessing's own helper takes a moment to see that its parent has gone
-    assert not [pid for pid in workers if alive(pid)]
+    code, said = process.end()
+    assert code == 130, said
+    wait_for(lambda: not any(map(alive, workers)))
 
 
 def alive(pid: str) -> bool:
