@@ -5,6 +5,7 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.forkserver
 import os
+import signal
 import sys
 import types
 import typing as t
@@ -108,6 +109,14 @@ def command_line(*arguments: t.Any) -> int:
         except SystemExit as stop:
             return int(stop.code or 0)
     return 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hears_ctrl_c() -> t.Iterator[None]:
+    """Also in the background of a shell, whose jobs ignore it, and so would all that they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

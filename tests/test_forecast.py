@@ -97,7 +97,7 @@ def test_a_suite_holds_to_its_forecast(told: t.Callable[[], tuple[dict[str, Cost
     assert said == []  # seed 1 is believed to take what seed 0 took
     assert {cost for title, cost in after.items() if title.endswith("seed 0")} == {Cost(0.0, 0, 0, 0)}
     first, then = before["bigan, digits (limit 900), seed 1"], after["bigan, digits (limit 900), seed 1"]
-    assert 1 / 5 < first.seconds / then.seconds < 5  # of three seconds on a busy machine: the slow test is strict
+    assert 1 / 10 < first.seconds / then.seconds < 10  # of three seconds on a busy machine: the slow test is strict
     on_disk = sum(path.stat().st_size for path in Path("runs/small/bigan").rglob("*") if path.is_file())
     assert 1 / 1.5 < first.disk / on_disk < 1.5
     make("1")

@@ -32,7 +32,7 @@ def test_the_contestants_run_in_turn_and_the_median_counts() -> None:
 def test_memory_is_what_was_added_at_the_peak() -> None:
     with Memory(CPU) as used:
         held = torch.ones(2**24)
-        time.sleep(0.1)
+        time.sleep(0.5)  # for the thread that looks, on a busy machine
         del held
         time.sleep(0.05)
     assert used.added is not None
