@@ -2,6 +2,8 @@
 
 import functools
 import logging
+import subprocess
+import sys
 import typing as t
 
 import numpy as np
@@ -301,6 +303,47 @@ def test_settings_that_are_scored_together_share_a_search_and_change_no_score(mo
     for one, other in zip(alone, shared, strict=True):
         assert (one.predictions == other.predictions).all()
         assert (one.metrics, one.details) == (other.metrics, other.details)
+
+
+ADDED_MIB = """
+import sys, torch
+from protocols.base import FeatureSet
+from protocols.knn import KNN
+
+rows, queries, width = map(int, sys.argv[1:4])
+protocol = KNN(k=20, metric=sys.argv[4])
+torch.set_num_threads(1)
+
+def features(rows):
+    return FeatureSet(torch.randn(rows, width), torch.arange(rows) % 10, 10)
+
+def mib(line):
+    return next(int(one.split()[1]) for one in open("/proc/self/status") if one.startswith(line)) / 1024
+
+protocol.score(features(500), features(50), seed=0)  # what PyTorch takes once
+train, test = features(rows), features(queries)
+open("/proc/self/clear_refs", "w").write("5")  # the peak so far is forgotten
+before = mib("VmRSS")
+protocol.score(train, test, seed=0)
+print(mib("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of its memory from /proc")
+@pytest.mark.parametrize(
+    ("rows", "queries", "width", "metric", "most"),
+    [
+        pytest.param(60_000, 2_000, 64, "euclidean", 250, id="small"),  # all its distances would take 458 MiB
+        pytest.param(60_000, 10_000, 1024, "euclidean", 500 / 1.048576, marks=pytest.mark.slow),
+        pytest.param(60_000, 10_000, 1024, "cosine", 500 / 1.048576, marks=pytest.mark.slow),
+    ],
+)
+def test_a_search_adds_little_memory_to_its_features(
+    rows: int, queries: int, width: int, metric: Metric, most: float
+) -> None:
+    asked = [sys.executable, "-c", ADDED_MIB, *map(str, (rows, queries, width)), metric]
+    added = float(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+    assert 0 < added <= most
 
 
 @pytest.mark.gpu

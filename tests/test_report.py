@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import sys
+import time
 import typing as t
 from pathlib import Path
 
@@ -387,6 +388,39 @@ def test_published_records_make_a_small_page(name: str) -> None:
     rows = outline.texts("tr")
     assert all(any(re.match(rf"\d+ {re.escape(label)} ", row) for row in rows) for label in labels)
     assert len(outline.all("td")) > len(labels)
+
+
+@pytest.mark.slow
+def test_the_mnist_suite_with_all_that_its_runs_leave_is_a_small_page_soon(tmp_path: Path) -> None:
+    suite = tmp_path / "mnist"
+    shutil.copytree(ROOT / "results" / "published" / "mnist", suite)
+    random = np.random.default_rng(0)
+    digits = np.arange(500) % 10
+    for run in store.runs_below(suite):  # views and pictures are not published: these have their shapes, and no less
+        for tap in (run.path / "scores").iterdir():
+            centres = 3 * random.normal(size=(10, 50))
+            arrays(
+                run.view(tap.name),
+                classes=np.array(list("0123456789")),
+                labels=digits,
+                projection=(centres[digits] + random.normal(size=(500, 50))).astype(np.float32),
+                variance_shares=np.full(50, 0.01, np.float32),
+                query_labels=np.arange(10),
+                neighbour_labels=random.integers(0, 10, (10, 9)),
+            )
+            store.replace(run.neighbours(tap.name), noise(rows=10, columns=10))
+        for kind in ("samples", "reconstructions", "interpolations"):
+            store.replace(run.pictures / f"{kind}.png", noise(rows=8, columns=8))
+    started = time.process_time()  # what else the machine does is not the report's
+    text = page(suite)
+    assert time.process_time() - started < 30
+    assert len(text.encode()) < 5_000_000
+    assert len(Outline(text).all("image")) >= 12  # rows of neighbours, until their pictures weigh 2 MB
+
+
+def noise(*, rows: int, columns: int) -> bytes:
+    """A grid of MNIST's size, heavier than any of digits: noise cannot be compressed."""
+    return png(np.random.default_rng(rows).integers(0, 256, (rows * 30 - 2, columns * 30 - 2), np.uint8))
 
 
 # ---- that it is safe, and can be read by everyone -----------------------------------------------------------------
