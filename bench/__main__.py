@@ -18,7 +18,7 @@ import typer
 if t.TYPE_CHECKING:
     from results.leaderboard import Leaderboard
 
-INTERNAL, USAGE, FAILED, DATA, INTERRUPTED = 1, 2, 3, 4, 130
+INTERNAL, USAGE, FAILED, DATA, INTERRUPTED, UNREAD = 1, 2, 3, 4, 130, 141  # the last: as if SIGPIPE had ended us
 
 app = typer.Typer(
     name="frostbench",
@@ -534,11 +534,24 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     try:
+        _call(debug)
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does: nothing is left to be said
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nothing, stream)
+        raise SystemExit(UNREAD) from None
+
+
+def _call(debug: bool) -> None:
+    try:
         app()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # which typer has made a 1
+            raise end.__context__ from None
+        sys.stdout.flush()  # now, while a reader that has gone can be told from an error of ours
+        raise
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if debug:
             _say(traceback.format_exc())

@@ -1,7 +1,10 @@
 """The commands beside `run`, as a user types them."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import typing as t
 from pathlib import Path
 
@@ -116,3 +119,26 @@ def test_doctor_tells_versions_data_and_wandb(
 def test_version_and_help(frostbench: t.Callable[..., str]) -> None:
     assert frostbench("--version") == "0.1.0\n"
     assert "Exit codes" in frostbench("--help")
+
+
+@pytest.mark.parametrize("arguments", ["leaderboard {store} --format json", "list encoders", "--help"])
+def test_a_reader_that_has_gone_ends_a_command_quietly(arguments: str) -> None:
+    store = ROOT / "results" / "published" / "quickstart"
+    assert unread(arguments.format(store=store), hear_errors=True) == (141, "")
+
+
+def test_an_error_is_still_said_to_whom_reads_it() -> None:
+    status, said = unread("leaderboard none", hear_errors=True)
+    assert (status, said.count("\n")) == (2, 1)
+    assert unread("leaderboard none", hear_errors=False) == (141, "")
+
+
+def unread(arguments: str, *, hear_errors: bool) -> tuple[int, str]:
+    """The exit status of a command whose output nobody reads, and its stderr where that is read."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "bench", *arguments.split()]
+    errors = subprocess.PIPE if hear_errors else writer
+    ended = subprocess.run(command, stdout=writer, stderr=errors, text=True, check=False)
+    os.close(writer)
+    return ended.returncode, ended.stderr or ""
