@@ -181,19 +181,17 @@ def leaderboard(
     contents = store.read_store(directory)
     board = leaderboard.leaderboard(contents.records)
     board = board.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
+    width, colour = _terminal()
     if against:
-        width, colour = _terminal()
-        _print(papers.render(papers.compare(contents.records), width=width, colour=colour))
+        _print(papers.render(papers.compare(contents.records), format_, width=width, colour=colour))
     elif over_datasets:
-        width, colour = _terminal()
         found = overall.over_datasets(board)
-        _print(overall.render(found, width=width, colour=colour))
+        _print(overall.render(found, format_, width=width, colour=colour))
         if diagram and found:
             store.replace(diagram, overall.diagram(found[0]).encode())
-    elif format_ == "table":
-        _table(board, show)
+            _say(f"{diagram} shows the ranks by {found[0].protocol}")
     else:
-        _print(board.render(format_, show=show))
+        _print(board.render(format_, show=show, width=width, colour=colour))
     for path, problem in contents.damaged:
         _say(f"not used: {path}: {problem}")
 

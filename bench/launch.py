@@ -17,10 +17,11 @@ from bench.stopping import Stopping
 from bench.strict_yaml import ConfigError, Problem
 from bench.suite import MOST_SEEDS, DatasetSpec, Suite, WandbSpec, read_suite
 from results import store, wandb_mirror
-from results.leaderboard import FORMATS, Leaderboard, leaderboard
+from results.leaderboard import Leaderboard, leaderboard
 from results.merge import Merged
 from results.merge import merge as merge_stores
 from results.store import Contents
+from results.text import FORMATS
 from results.wandb_mirror import MirrorReport, WandbTarget
 
 Executor = t.Literal["serial", "processes", "ray"]

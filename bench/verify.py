@@ -16,10 +16,11 @@ from bench import resolve
 from bench.run import predictions_digest
 from bench.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
 from results import store
-from results.leaderboard import FORMATS, leaderboard
+from results.leaderboard import leaderboard
 from results.metrics import METRICS
 from results.record import Json, Record
 from results.store import RunDirectory, StoreError
+from results.text import FORMATS
 
 Classes = np.ndarray[t.Any, np.dtype[np.int64]]  # (n,)
 NUMBERS: dict[str, t.Callable[[Classes, Classes], float]] = {  # of (predicted, true) classes, by the metric's name

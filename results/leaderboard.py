@@ -22,22 +22,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from results import text
 from results.metrics import GEOMETRY, METRICS, SAMPLES, is_beside, lowest
 from results.record import Json, Record
 from results.statistics import Scores, deviation, mean, ranking
+from results.text import Format
 
 if t.TYPE_CHECKING:
     import rich.table
 
-Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
-FORMATS: dict[Format, str] = {  # to what the names of such files end in
-    "table": "txt",
-    "markdown": "md",
-    "csv": "csv",
-    "latex": "tex",
-    "html": "html",
-    "json": "json",
-}
 EMPTY = "No results yet: `frostbench run SUITE.yaml` makes some."
 Key = t.TypeVar("Key")
 Cell = tuple[str, str, str, str]  # encoder, tap, protocol, metric
@@ -150,9 +143,9 @@ class Leaderboard:
         nothing.
         """
         if format == "json":
-            return json.dumps([row.plain() for row in self.rows], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            return text.to_json([row.plain() for row in self.rows])
         if format == "csv":
-            return _csv(self.rows)
+            return text.to_csv([row.plain() for row in self.rows], COLUMNS)
         sections: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
         for row in self.rows:
             sections[row.dataset, row.labels != 0, _subject(row.metric)].append(row)
@@ -614,17 +607,8 @@ def _clean(text: str) -> str:
     return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
-def _csv(rows: list[Row]) -> str:
-    import pandas as pd  # noqa: PLC0415 - slow to import
-
-    lists = ("values", "keys", "alarms")
-    plain = [row.plain() | {name: _json(list(getattr(row, name))) for name in lists} for row in rows]
-    return pd.DataFrame(plain, columns=COLUMNS, dtype=object).to_csv(index=False, lineterminator="\n")
-
-
 def _markdown(tables: list[_Table], legend: str) -> str:
-    def escape(text: str) -> str:
-        return "".join(f"\\{one}" if one in "\\`*_[]<>|~#" else one for one in text)
+    escape = text.escape_markdown
 
     def row(cells: t.Iterable[str]) -> str:
         return f"| {' | '.join(cells)} |"
@@ -643,26 +627,11 @@ def _markdown(tables: list[_Table], legend: str) -> str:
     return "\n\n".join([*blocks, escape(legend) if tables else legend]) + "\n"
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "±": r"$\pm$",
-    **{one: f"\\{one}" for one in "{}$&#_%"},
-}
-
-
 def _latex(tables: list[_Table], legend: str) -> str:
-    def escape(text: str) -> str:
-        return "".join(_LATEX.get(one, one) for one in text)
-
+    escape = text.escape_latex
     if not tables:
         return f"% {legend}\n"
-    lines = [r"% needs \usepackage{booktabs} and, for \textquotedbl, \usepackage[T1]{fontenc}"]
+    lines = [text.LATEX_NEEDS]
     for table in tables:
         lines += [r"\begin{table}", r"\centering", rf"\caption{{{escape(table.caption)}}}"]
         lines += [rf"\begin{{tabular}}{{ll{'r' * (len(table.header) - 2)}}}", r"\toprule"]
@@ -677,45 +646,25 @@ def _latex(tables: list[_Table], legend: str) -> str:
     return "\n".join([*lines, rf"{{\footnotesize {escape(legend)}\par}}"]) + "\n"
 
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Leaderboard</title>
-<style>
-:root { color-scheme: light dark; }
-body { font: 16px/1.4 system-ui, sans-serif; margin: 2rem; overflow-x: auto; }
-table { border-collapse: collapse; margin-bottom: 2rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: bold; padding-bottom: .5rem; }
-th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #8884; }
-th:nth-child(-n+2), td:nth-child(2) { text-align: left; }
-tbody th { font-weight: normal; }
-</style>
-</head>
-<body>
-CONTENT
-</body>
-</html>
-"""
-
-
 def _html(tables: list[_Table], legend: str) -> str:
     content = []
     for table in tables:
-        names = [f'<th scope="col">{html.escape(name)}</th>' for name in table.header]
+        names = [
+            f'<th scope="col"{" class=word" * (i < 2)}>{html.escape(one)}</th>' for i, one in enumerate(table.header)
+        ]
         content += ["<table>", f"<caption>{html.escape(table.caption)}</caption>"]
         content += [f"<thead><tr>{''.join(names)}</tr></thead>", "<tbody>"]
         for line in table.lines:
             encoder = html.escape(line.encoder)
-            row = f'<th scope="row">{f"<em>{encoder}</em> (control)" if line.is_control else encoder}</th>'
+            row = f'<th scope="row" class=word>{f"<em>{encoder}</em> (control)" if line.is_control else encoder}</th>'
             if line.failure:
-                row += f'<td colspan="{len(names) - 1}">{html.escape(line.failure)}</td>'
+                row += f'<td colspan="{len(names) - 1}" class=word>{html.escape(line.failure)}</td>'
             else:
-                row += "".join(f"<td>{cell}</td>" for cell in line.written(html.escape, "<strong>CELL</strong>"))
+                tap, *cells = line.written(html.escape, "<strong>CELL</strong>")
+                row += f"<td class=word>{tap}</td>" + "".join(f"<td>{cell}</td>" for cell in cells)
             content.append(f"<tr>{row}</tr>")
         content += ["</tbody>", "</table>"]
-    return _PAGE.replace("CONTENT", "\n".join([*content, f"<p>{html.escape(legend)}</p>"]))
+    return text.page("Leaderboard", [*content, text.paragraph(legend)])
 
 
 def _terminal(tables: list[_Table], legend: str, width: int | None, colour: bool) -> str:

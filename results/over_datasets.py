@@ -1,7 +1,6 @@
 """Rows over many data sets: mean ranks, Friedman's test, and the critical-difference diagram of Demsar 2006."""
 
 import html
-import textwrap
 import typing as t
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from results.statistics import Friedman, friedman
 
 FEWEST_DATASETS, FEWEST_ROWS = 5, 3  # below these the test says nothing
 HEADER = ("row", "mean rank", "no worse than the best")
+COLUMNS = ("protocol", "row", "mean_rank", "no_worse_than_the_best", "critical_difference", "p", "datasets")  # as data
 LEFT, TOP, WIDTH, LINE = 180.0, 46.0, 360.0, 22.0  # pixels of the diagram: the axis, and the distance of two names
 
 
@@ -78,30 +78,38 @@ def _complete(rows: dict[str, dict[str, float]]) -> tuple[list[str], list[str]]:
     return best
 
 
-def render(found: t.Sequence[Overall], *, width: int | None = None, colour: bool = False) -> str:
+def render(
+    found: t.Sequence[Overall], format: text.Format = "table", *, width: int | None = None, colour: bool = False
+) -> str:
     """A table a protocol, as text that ends with a newline."""
-    if not found:
-        return (
-            f"Ranks over data sets need {FEWEST_DATASETS} of them, and {FEWEST_ROWS} rows that all of them have, "
-            "judged by one protocol.\n"
-        )
-    return "\n".join(_table(one, width, colour) for one in found)
+    empty = (
+        f"Ranks over data sets need {FEWEST_DATASETS} of them, and {FEWEST_ROWS} rows that all of them have, "
+        "judged by one protocol."
+    )
+    return text.render(list(map(_table, found)), format, columns=COLUMNS, empty=empty, width=width, colour=colour)
 
 
-def _table(one: Overall, width: int | None, colour: bool) -> str:
+def _table(one: Overall) -> text.Table:
     result = one.result
-    cells = [
-        [name, f"{rank:.2f}", "yes" if rank <= result.ranks[0] + result.critical_difference else "no"]
-        for name, rank in zip(one.rows, result.ranks)
-    ]
+    told = [rank <= result.ranks[0] + result.critical_difference for rank in result.ranks]
     p = f"= {result.p:.4f}" if result.p >= 1e-4 else "< 0.0001"
     legend = (
         f"Mean ranks over {len(one.datasets)} data sets ({', '.join(one.datasets)}). That all are equally good: "
         f"p {p} (Friedman's test, Iman and Davenport's F). Two differ if their mean ranks are "
         f"{result.critical_difference:.2f} or more apart (Nemenyi, 5 %). This is about new data sets like these."
     )
-    table = text.table(HEADER[:1], HEADER, cells, width=width, colour=colour)
-    return f"{one.protocol}\n{table}\n{textwrap.fill(legend, min(width or 100, 100), break_on_hyphens=False)}\n"
+    values = [
+        [one.protocol, name, rank, equal, result.critical_difference, result.p, list(one.datasets)]
+        for name, rank, equal in zip(one.rows, result.ranks, told)
+    ]
+    return text.Table(
+        one.protocol,
+        HEADER[:1],
+        HEADER,
+        [[name, f"{rank:.2f}", "yes" if equal else "no"] for name, rank, equal in zip(one.rows, result.ranks, told)],
+        legend,
+        [dict(zip(COLUMNS, row)) for row in values],
+    )
 
 
 def diagram(one: Overall) -> str:

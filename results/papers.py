@@ -26,7 +26,7 @@ class Published:
     paper: str
     name: str  # the paper's for the method
     value: float  # a fraction, but for METRICS
-    half: float | None  # of the interval, as the paper gives it; None: it gives none
+    plus_minus: float | None  # as it is printed; nothing that was read says whether it is a deviation or an interval
     encoder: str
     tap: str
     protocol: str
@@ -35,7 +35,7 @@ class Published:
     settings: Numbers = field(default_factory=dict)  # of the protocol
     metric: str = "top1"
     dataset: str = "mnist"
-    images: int = 10_000  # tested, for the interval where the paper gives none
+    images: int = 10_000  # tested, which give a share its interval
     otherwise: str = ""  # how its evaluation differs from ours
 
 
@@ -51,11 +51,11 @@ def _nearest(name: str, top1: float, encoder: str, tap: str = "penultimate", **p
     )  # fmt: skip
 
 
-def _machine(name: str, encoder: str, tap: str, top1: float, half: float) -> Published:
+def _machine(name: str, encoder: str, tap: str, top1: float, plus_minus: float) -> Published:
     """A cell of Deep InfoMax's table of linear support vector machines on CIFAR-10, over 5 runs."""
     params: Numbers = {"body": "conv", "latent": 64}
     return Published(
-        DIM, name, top1, half, encoder, tap, "svm", params, dataset="cifar10",
+        DIM, name, top1, plus_minus, encoder, tap, "svm", params, dataset="cifar10",
         otherwise="its hinge is not squared, its epochs are not told",
     )  # fmt: skip
 
@@ -80,12 +80,12 @@ PUBLISHED = (
         "clustering_aae", "cluster", "assignment", {"clusters": 30},
     ),
     Published(
-        f"{AAE}, 10,000 samples, quoted by the eVAE paper, Table 2", "AAE", 340, 1.96 * 2,
+        f"{AAE}, 10,000 samples, quoted by the eVAE paper, Table 2", "AAE", 340, 2,
         "aae", "samples", "generative", {"body": "mlp", "prior": "gaussian", "posterior": "deterministic"},
         {"latent": 8, "prior_std": 5.0, "hidden": 1000}, {"samples": 10_000}, "parzen",
     ),
     Published(
-        "Goodfellow et al. 2014, quoted by the eVAE paper, Table 2", "GAN", 225, 1.96 * 2,
+        "Goodfellow et al. 2014, quoted by the eVAE paper, Table 2", "GAN", 225, 2,
         "gan", "samples", "generative", {"objective": "gan"}, {}, {"samples": 10_000}, "parzen",
     ),
     _machine("VAE, conv", "vae", "conv", 0.5383, 0.0062),
@@ -108,7 +108,7 @@ class Comparison:
     label: str
     ours: float
     our_half: float  # over seeds; of one seed, over test images
-    their_half: float  # the paper's; if it gives none, over test images
+    their_half: float | None  # over test images; None for what is no share of them
     seeds: int
     remark: str  # how our recipe differs
 
@@ -117,9 +117,9 @@ class Comparison:
         return self.ours - self.published.value
 
     @property
-    def agrees(self) -> bool:
-        """Whether each number lies in the other's interval."""
-        return abs(self.difference) <= min(self.our_half, self.their_half)
+    def agrees(self) -> bool | None:
+        """Whether each number lies in the other's interval; None where theirs is not known."""
+        return None if self.their_half is None else abs(self.difference) <= min(self.our_half, self.their_half)
 
 
 def compare(records: t.Iterable[Record]) -> list[Comparison]:
@@ -159,10 +159,11 @@ def _compare(published: Published, records: list[Record]) -> Comparison:
         our_half = 1.96 * one.details.get(f"{published.metric}_standard_error", 0.0)
     else:
         our_half = _sampling(interval.mean, one.test_images)
-    their_half = _sampling(published.value, published.images) if published.half is None else published.half
+    their_half = None if published.metric in METRICS else _sampling(published.value, published.images)
     recipe = ((name, one.params.get(name), theirs) for name, theirs in published.recipe.items())
     differs = [f"{name} {ours}, theirs {theirs}" for name, ours, theirs in recipe if ours != theirs]
-    remark = "; ".join([*differs, *filter(None, [published.otherwise])])
+    unknown = "meaning of its ± not stated" if published.plus_minus is not None else ""
+    remark = "; ".join([*differs, *filter(None, [published.otherwise, unknown])])
     return Comparison(published, one.label, interval.mean, our_half, their_half, len(values), remark)
 
 
@@ -171,39 +172,58 @@ def _sampling(share: float, images: int) -> float:
     return 1.96 * math.sqrt(share * (1 - share) / images)
 
 
+WORDS = ("paper", "its name", "agree", "label", "recipe")
 HEADER = ("paper", "its name", "its number", "ours", "seeds", "difference", "agree", "label", "recipe")
+COLUMNS = (  # as data: fractions in 0..1, but for METRICS
+    "paper", "its_name", "dataset", "encoder", "tap", "protocol", "metric", "published", "published_plus_minus",
+    "published_half", "ours", "our_half", "seeds", "difference", "agrees", "label", "recipe",
+)  # fmt: skip
+LEGEND = (
+    "In percent but for log-densities (nats). Ours ± half the 95 % interval over seeds, or over test images if there "
+    "is one seed. Theirs as it is printed: what a paper means by its ± is not stated where it was read, so it is not "
+    "taken for an interval. They agree if each number lies in the other's interval, which is for theirs the sampling "
+    "of its test images; of a log-density that is not known."
+)
 
 
-def render(comparisons: t.Sequence[Comparison], *, width: int | None = None, colour: bool = False) -> str:
+def render(
+    comparisons: t.Sequence[Comparison],
+    format: text.Format = "table",
+    *,
+    width: int | None = None,
+    colour: bool = False,
+) -> str:
     """The comparisons as text. Fractions in percent, differences in points; `agree`: each lies in the other's."""
-    if not comparisons:
-        return "No record is about a published number: `frostbench run papers/bigan_table1` makes some.\n"
-    words = ("paper", "its name", "agree", "label", "recipe")
-    rows = [_cells(one) for one in comparisons]
-    return text.table(words, HEADER, rows, width=width, colour=colour) + (
-        "\nIn percent but for log-densities (nats). Ours ± half the 95 % interval over seeds, or over test\n"
-        "images if there is one seed; theirs as the paper gives it, or over test images. They agree if\n"
-        "each number lies in the interval of the other.\n"
-    )
+    empty = "No record is about a published number: `frostbench run papers/bigan_table1` makes some."
+    rows, plain = [_cells(one) for one in comparisons], [_plain(one) for one in comparisons]
+    tables = [text.Table("Ours beside published numbers", WORDS, HEADER, rows, LEGEND, plain)] if rows else []
+    return text.render(tables, format, columns=COLUMNS, empty=empty, width=width, colour=colour)
+
+
+def _plain(one: Comparison) -> dict[str, Json]:
+    about = one.published
+    values = (
+        about.paper, about.name, about.dataset, about.encoder, about.tap, about.protocol, about.metric, about.value,
+        about.plus_minus, one.their_half, one.ours, one.our_half, one.seeds, one.difference, one.agrees, one.label,
+        one.remark,
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _cells(one: Comparison) -> list[str]:
     times, digits = (1, METRICS[one.published.metric].digits) if one.published.metric in METRICS else (100, 2)
 
-    def number(value: float, half: float) -> str:
-        return f"{times * value:.{digits}f} ± {times * half:.{digits}f}"
+    def number(value: float, half: float | None) -> str:
+        return f"{times * value:.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
 
-    theirs, ours = number(one.published.value, one.their_half), number(one.ours, one.our_half)
-    difference = f"{times * one.difference:+.{digits}f}"
-    agree = "yes" if one.agrees else "no"
     return [
         one.published.paper,
         one.published.name,
-        theirs,
-        ours,
+        number(one.published.value, one.published.plus_minus),
+        number(one.ours, one.our_half),
         str(one.seeds),
-        difference,
-        agree,
+        f"{times * one.difference:+.{digits}f}",
+        {True: "yes", False: "no", None: "unknown"}[one.agrees],
         one.label,
         one.remark,
     ]

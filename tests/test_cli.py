@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from results.leaderboard import FORMATS
+from results.text import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 

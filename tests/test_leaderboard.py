@@ -12,9 +12,10 @@ import typing as t
 import pandas as pd
 import pytest
 
-from results.leaderboard import COLUMNS, EMPTY, FORMATS, Format, Leaderboard, Row, Unknown, leaderboard
+from results.leaderboard import COLUMNS, EMPTY, Leaderboard, Row, Unknown, leaderboard
 from results.record import Alarm, Provenance, Record
 from results.statistics import wilson
+from results.text import FORMATS, Format
 
 FOLDING = [40, 60, 80, 100]
 

@@ -1,9 +1,12 @@
 """Ranks over data sets: a table by hand, what is left out, and the diagram."""
 
 import dataclasses
+import io
+import json
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from results.leaderboard import Leaderboard, Row
@@ -67,6 +70,25 @@ def test_subsets_of_one_data_set_count_once() -> None:
 def test_a_data_set_that_few_rows_have_is_left_out() -> None:
     extra = [row(name, "g", 0.5) for name in ("best", "new")]
     assert over_datasets(Leaderboard([*board().rows, *extra])) == over_datasets(board())
+
+
+def test_every_format_has_the_same_ranks() -> None:
+    found = over_datasets(board())
+    values = json.loads(render(found, "json"))
+    assert [(row["row"], row["no_worse_than_the_best"]) for row in values] == [
+        ("best/code", True), ("middle/code", True), ("worst/code", False)
+    ]  # fmt: skip
+    assert [row["mean_rank"] for row in values] == pytest.approx([7 / 6, 11 / 6, 3])
+    table = pd.read_csv(io.StringIO(render(found, "csv")))
+    assert list(table.mean_rank) == [row["mean_rank"] for row in values]
+    assert list(map(json.loads, table.datasets)) == [list(DATASETS)] * 3
+    for form, row in {
+        "markdown": "| middle/code | 1.83 | yes |",
+        "latex": r"middle/code & 1.83 & yes \\",
+        "html": '<th scope="row" class=word>middle/code</th><td>1.83</td><td>yes</td>',
+    }.items():
+        said = render(found, form)
+        assert row in said and "knn@1" in said and "critical" not in said and "1.35 or more apart" in said
 
 
 def test_too_few_data_sets_are_said() -> None:

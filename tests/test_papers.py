@@ -1,5 +1,10 @@
 """Ours beside published numbers."""
 
+import io
+import json
+
+import numpy as np
+import pandas as pd
 import pytest
 
 from bench import resolve, suite
@@ -63,7 +68,7 @@ def test_a_shorter_training_says_so_and_stays_apart() -> None:
     gallery = "its gallery has 50,000 images, ours all of train"
     assert (long.remark, brief.remark) == (gallery, f"epochs 10, theirs 400; {gallery}")
     printed = render([long, brief])
-    assert "97.39 ± 0.31  97.00 ± 0.33" in printed
+    assert "97.39  97.00 ± 0.33" in printed
     assert "-0.39  no" in printed
     assert "frostbench run papers/bigan_table1" in render([])
 
@@ -75,8 +80,38 @@ def test_log_densities_are_in_nats() -> None:
     }  # fmt: skip
     (one,) = compare([record(0, **made)])
     assert one.our_half == pytest.approx(3.92)
-    assert "225.0 ± 3.9  220.5 ± 3.9" in render([one])
+    assert one.agrees is None  # nothing that was read says what its ± 2 is
+    assert "225.0 ± 2.0  220.5 ± 3.9" in render([one])
+    assert "unknown  bigan  meaning of its ± not stated" in render([one])
     assert "-4.5" in render([one])
+
+
+def test_a_plus_minus_that_no_one_explains_is_shown_and_not_used() -> None:
+    made = {"encoder": "vae", "tap": "code", "protocol": "svm", "protocol_params": {}, "dataset": "cifar10"}
+    (one,) = compare([record(0.3965, **made, params={"body": "conv", "latent": 64})])  # theirs: 39.59 ± .01
+    assert one.agrees  # .06 points off, where 10,000 images give .96
+    assert "39.59 ± 0.01" in render([one]) and one.remark.endswith("meaning of its ± not stated")
+
+
+def test_every_format_has_the_same_numbers() -> None:
+    found = compare([record(0.97), record(0.96, label="<b>|_&")])
+    values = json.loads(render(found, "json"))
+    assert [(row["published"], row["ours"], row["agrees"]) for row in values] == [
+        (0.9739, 0.96, False),
+        (0.9739, 0.97, False),
+    ]
+    assert values == pd.read_csv(io.StringIO(render(found, "csv"))).replace({np.nan: None}).to_dict("records")
+    cells = {
+        "markdown": r"\<b\>\|\_&",
+        "latex": r"\textless{}b\textgreater{}\textbar{}\_\&",
+        "html": "&lt;b&gt;|_&amp;",
+    }
+    for form, label in cells.items():
+        said = render(found, form)
+        assert label in said and "96.00" in said and "-1.39" in said and "not stated" in said
+    assert "<b>" not in render(found, "html")
+    assert render([], "json") == "[]\n" and render([], "csv").startswith("paper,its_name,")
+    assert all("No record is about" in render([], form) for form in ("markdown", "latex", "html"))
 
 
 def test_every_number_names_methods_taps_and_settings_that_there_are() -> None:
