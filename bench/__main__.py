@@ -167,7 +167,9 @@ def leaderboard(
     tap: t.Annotated[list[str], typer.Option(help="Only these taps, and the controls.")] = [],  # noqa: B006
     protocol: t.Annotated[list[str], typer.Option(help="Only these: linear, or linear@2.")] = [],  # noqa: B006
     dataset: t.Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
-    sort: t.Annotated[str, typer.Option(help="By a protocol, a metric, encoder or training.")] = "",
+    sort: t.Annotated[
+        str, typer.Option(help="By a protocol, a metric, encoder or training; else by a table's first column.")
+    ] = "",
     show: t.Annotated[Show, typer.Option(help="Differences are to the best.")] = "scores",
     over_datasets: t.Annotated[
         bool, typer.Option("--over-datasets", help="Mean ranks over data sets instead.")
@@ -179,7 +181,7 @@ def leaderboard(
     from results import over_datasets as overall
 
     contents = store.read_store(directory)
-    board = leaderboard.leaderboard(contents.records)
+    board = leaderboard.leaderboard(contents.records, contents.plans)
     board = board.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
     width, colour = _terminal()
     if against:
@@ -230,7 +232,8 @@ def seeds_needed(
     if sd is not None:
         _print(seeds_needed.sentence(delta / 100, sd / 100, power))
         return
-    rows = seeds_needed.needed(leaderboard.leaderboard(store.read_store(directory).records), delta / 100, power)
+    contents = store.read_store(directory)
+    rows = seeds_needed.needed(leaderboard.leaderboard(contents.records, contents.plans), delta / 100, power)
     if not rows:
         raise leaderboard.Unknown(f"{directory} has no row of two seeds or more; give their spread by --sd POINTS")
     width, colour = _terminal()

@@ -194,7 +194,7 @@ def merge(into: Path, others: t.Iterable[Path]) -> tuple[Merged, int]:
 
 
 def _tables(directory: Path, contents: Contents) -> Leaderboard:
-    board = leaderboard(contents.records)
+    board = leaderboard(contents.records, contents.plans)
     for form, suffix in FORMATS.items():
         store.replace(directory / f"leaderboard.{suffix}", board.render(form).encode())
     return board

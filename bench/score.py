@@ -118,8 +118,9 @@ def score(
         )
         store.publish_record(directory.record(TAP, protocol.file_name), record)
     table = dataset.name, dataset.limit, dataset.split, fingerprint
-    records = store.read_store(settings.output).records
-    return leaderboard(r for r in records if (r.dataset, r.limit, r.split, r.fingerprint) == table)
+    contents = store.read_store(settings.output)
+    beside = [one for one in contents.records if (one.dataset, one.limit, one.split, one.fingerprint) == table]
+    return leaderboard(beside, contents.plans)
 
 
 def _of_dataset(

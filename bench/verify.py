@@ -215,7 +215,8 @@ def _check_weights(directory: RunDirectory, run: dict[str, Json], report: Report
 
 def _check_tables(directory: Path, report: Report) -> None:
     """The tables of a suite against its records."""
-    board = leaderboard(store.read_store(directory).records)
+    contents = store.read_store(directory)
+    board = leaderboard(contents.records, contents.plans)
     for form, suffix in FORMATS.items():
         path = directory / f"leaderboard.{suffix}"
         if path.exists() and path.read_bytes() != board.render(form).encode():

@@ -24,7 +24,7 @@ import numpy as np
 
 from results import text
 from results.metrics import GEOMETRY, METRICS, SAMPLES, is_beside, lowest
-from results.record import Json, Record
+from results.record import Json, Plan, Record
 from results.statistics import Scores, deviation, mean, ranking
 from results.text import Format
 
@@ -50,7 +50,9 @@ class Row:
     encoder: str  # the suite's label, and what tells it from a namesake
     tap: str | None
     protocol: str | None  # label@version, and what tells it from a namesake
+    settings: dict[str, Json] | None  # all of the protocol's, with its name and a plugin's code
     metric: str | None
+    column: int | None  # its place in the table, from 1; column 1 orders the rows
     mean: float | None  # like `low`, `high` and `values` a fraction in 0..1, unless the metric is one of METRICS
     low: float | None  # the 95 % interval of the mean, over what `interval_over` says
     high: float | None
@@ -103,6 +105,7 @@ class Leaderboard:
     """
 
     rows: list[Row]
+    sort: str = ""  # what orders the rows in place of a table's first column
 
     def select(
         self,
@@ -116,8 +119,8 @@ class Leaderboard:
         """The rows with these names; no name of a kind keeps all of it. Controls stay, whatever encoders and taps are.
 
         Encoders go by label or method, protocols with or without their version, datasets with or without their limit.
-        `sort`: by a protocol or a metric, the best first, by "encoder" or by "training", the shortest first. No number
-        changes, ranks included. Raises Unknown.
+        `sort`: by a protocol or a metric, the best first, by "encoder" or by "training", the shortest first; by a
+        table's first column that is left if not given. No number changes, ranks included. Raises Unknown.
         """
         wanted = {"encoder": encoders, "tap": taps, "protocol": protocols, "dataset": datasets}
         for kind, names in wanted.items():
@@ -132,7 +135,7 @@ class Leaderboard:
                 for row_names in [_names(row)[kind]]
             )
         ]
-        return Leaderboard(_sorted(rows, sort) if sort else rows)
+        return Leaderboard(_sorted(rows, sort), sort)
 
     def render(self, format: Format, *, show: Show = "scores", width: int | None = None, colour: bool = False) -> str:
         """The leaderboard as text that ends with a newline.
@@ -148,8 +151,8 @@ class Leaderboard:
             return text.to_csv([row.plain() for row in self.rows], COLUMNS)
         sections: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
         for row in self.rows:
-            sections[row.dataset, row.labels != 0, _subject(row.metric)].append(row)
-        tables = [_table(rows, show) for rows in sections.values()]
+            sections[_section(row)].append(row)
+        tables = [_table(rows, show, self.sort) for rows in sections.values()]
         legend = _legend(self.rows, show) if tables else EMPTY
         if format == "markdown":
             return _markdown(tables, legend)
@@ -163,11 +166,19 @@ class Leaderboard:
 # ---- records to rows --------------------------------------------------------------------------------------------
 
 
-def leaderboard(records: t.Iterable[Record]) -> Leaderboard:
-    """Rank by the mean of a table's first protocol in the alphabet, where equal or missing by the second, and so on.
+MAIN = ("linear", "knn", "svm", "sgd_linear", "mlp", "fewshot", "argmax")  # protocols that judge for their own sake
 
-    A seed counts once in a cell: if several runs claim it, the newest does.
+
+def leaderboard(records: t.Iterable[Record], plans: t.Sequence[Plan] = ()) -> Leaderboard:
+    """Rank by the mean of a table's first protocol, where equal or missing by the second, and so on.
+
+    Protocols stand as the suites have them, those that no suite has as in MAIN and then the alphabet. A seed counts
+    once in a cell: if several runs claim it, the newest does. A failure is shown until its recipe succeeds with its
+    seed, or its suite gives its label another recipe; of a label that no suite has, until the label succeeds.
     """
+    asked = dict.fromkeys(protocol.label for plan in plans for protocol in plan.protocols)
+    order = {label: place for place, label in enumerate(asked)}
+    by_suite = {plan.suite: plan for plan in plans}
     oldest_first = sorted(records, key=lambda record: (record.provenance.started, record.key))
     known = {dataset_name(record): record.fingerprint for record in oldest_first if record.fingerprint}
     tables: dict[tuple[str, str], list[Record]] = defaultdict(list)
@@ -184,10 +195,10 @@ def leaderboard(records: t.Iterable[Record]) -> Leaderboard:
         for labelled in (False, True)
         for subject in ("", SAMPLES, GEOMETRY)
     ]
-    return Leaderboard([row for dataset, members in sections for row in _ranked(dataset, members)])
+    return Leaderboard([row for dataset, members in sections for row in _ranked(dataset, members, order, by_suite)])
 
 
-def _ranked(dataset: str, records: list[Record]) -> list[Row]:
+def _ranked(dataset: str, records: list[Record], order: dict[str, int], by_suite: t.Mapping[str, Plan]) -> list[Row]:
     """The rows of one section of a table."""
     encoded = [(encoder_key(record), record) for record in records]
     encoders = told_apart({key: (record.label, encoder_facts(record)) for key, record in encoded})
@@ -198,17 +209,27 @@ def _ranked(dataset: str, records: list[Record]) -> list[Row]:
         first, *others = record.metrics
         for metric in record.metrics if _about(record) else [first, *filter(is_beside, others)]:
             cells[encoders[encoder], record.tap or "", protocols[protocol], metric].append(record)
-    mended = {(record.label, record.seed): record.provenance.started for *_, record in done}  # the newest, being sorted
+    succeeded = {(key, one.seed): one.provenance.started for key, _, one in done}  # the newest, being sorted
+    succeeded_as = {(one.label, one.seed): one.provenance.started for *_, one in done}
     failures: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for key, record in encoded:
-        if record.status == "failed" and mended.get((record.label, record.seed), "") <= record.provenance.started:
-            failures[encoders[key], record.error or ""].append(record)
+    for key, one in encoded:
+        if one.status == "failed":
+            is_asked = by_suite[one.suite].asks_for(one) if one.suite in by_suite else None
+            mended = succeeded.get((key, one.seed), "") if is_asked else succeeded_as.get((one.label, one.seed), "")
+            if is_asked is not False and mended <= one.provenance.started:
+                failures[encoders[key], one.error or ""].append(one)
 
     of_seeds = len({record.seed for record in records})
     scored = {cell: _row(dataset, cell[0], *cell[2:], of_seeds, members) for cell, members in cells.items()}
-    columns = sorted({cell[2:] for cell in cells}, key=_column_order)
-    for column in columns:
-        scored |= _compared({cell: row for cell, row in scored.items() if cell[2:] == column})
+    main = {name: place for place, name in enumerate(MAIN)}
+    places = {
+        protocols[key]: (order.get(one.protocol_label or "", len(order)), main.get(one.protocol or "", len(main)))
+        for _, key, one in done
+    }
+    columns = sorted({cell[2:] for cell in cells}, key=lambda column: (places[column[0]], _column_order(column)))
+    for place, column in enumerate(columns, 1):
+        compared = _compared({cell: row for cell, row in scored.items() if cell[2:] == column})
+        scored |= {cell: dataclasses.replace(row, column=place) for cell, row in compared.items()}
     lines = {cell[:2]: [scored.get((*cell[:2], *column)) for column in columns] for cell in cells}
     best_first = sorted(lines, key=lambda line: ([_rank(row) for row in lines[line]], line))
     failed = [
@@ -293,7 +314,9 @@ def _row(
         encoder=encoder,
         tap=one.tap,
         protocol=protocol,
+        settings=protocol_facts(one) if protocol else None,
         metric=metric,
+        column=None,
         mean=mean(values) if values else None,
         low=None,
         high=None,
@@ -406,28 +429,40 @@ def _check_known(kind: str, name: str, known: t.Collection[str]) -> None:
         raise Unknown(f"no {kind} {name!r} in these results{there}; there are {', '.join(sorted(known)) or 'none'}")
 
 
-def _sorted(rows: list[Row], by: str) -> list[Row]:
-    """The lines of each section in another order; what failed stays last."""
-    columns = {name: row for row in rows if row.protocol for name in (*_names(row)["protocol"], row.metric or "")}
-    _check_known("column", by, {"encoder", "training", *columns})
-    lines: dict[tuple[str, bool, bool, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        lines[
-            row.dataset, row.labels != 0, row.metric in METRICS, row.encoder, row.tap or f"failed: {row.error}"
-        ].append(row)
-    sections = list(dict.fromkeys(line[:3] for line in lines))
+def _section(row: Row) -> tuple[str, bool, str]:
+    """The rows of one table agree in this."""
+    return row.dataset, row.labels != 0, _subject(row.metric)
 
-    def place(line: tuple[str, bool, bool, str, str]) -> tuple[t.Any, ...]:
+
+def _sorted(rows: list[Row], by: str) -> list[Row]:
+    """The lines of each section by a column, or by the first ones if it is not said; what failed stays last."""
+    columns = {name: row for row in rows if row.protocol for name in (*_names(row)["protocol"], row.metric or "")}
+    if by:
+        _check_known("column", by, {"encoder", "training", *columns})
+    lines: dict[tuple[tuple[str, bool, str], str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        lines[_section(row), row.encoder, row.tap or f"failed: {row.error}"].append(row)
+    sections = list(dict.fromkeys(section for section, *_ in lines))
+    there = {
+        section: sorted({row.column for row in rows if row.column and _section(row) == section}) for section in sections
+    }
+
+    def place(line: tuple[tuple[str, bool, str], str, str]) -> tuple[t.Any, ...]:
         cells = lines[line]
         if by == "encoder":
-            key: t.Any = line[3]
+            key: t.Any = line[1]
         elif by == "training":
             key = math.inf if cells[0].fit_seconds is None else cells[0].fit_seconds
         else:
-            key = [_rank(row) for row in cells if by in _names(row)["protocol"] or by == row.metric] or [math.inf]
-        return sections.index(line[:3]), cells[0].status == "failed", key
+            ranks = {row.column: _rank(row) for row in cells if not by or _is_called(row, by)}
+            key = [ranks.get(column, math.inf) for column in there[line[0]]]
+        return sections.index(line[0]), cells[0].status == "failed", key
 
     return [row for line in sorted(lines, key=place) for row in lines[line]]
+
+
+def _is_called(row: Row, column: str) -> bool:
+    return column == row.metric or column in _names(row)["protocol"]
 
 
 # ---- rows to text -----------------------------------------------------------------------------------------------
@@ -476,12 +511,11 @@ class _Table:
         return ["encoder", "tap", *labels, *sum(self.columns, ()), "seeds", "training s"]
 
 
-def _table(rows: list[Row], show: Show) -> _Table:
+def _table(rows: list[Row], show: Show, sort: str) -> _Table:
     metrics = {row.metric for row in rows if row.metric}
     ranked = {(row.protocol or "", row.metric or "") for row in rows if row.rank_low}
-    columns = sorted(
-        {(row.protocol or "", row.metric or "") for row in rows if row.status == "done"}, key=_column_order
-    )
+    places = {(row.protocol or "", row.metric or ""): row.column or 0 for row in rows if row.status == "done"}
+    columns = sorted(places, key=lambda column: (places[column], column))
     lines: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         lines[row.encoder, row.tap or f"failed: {row.error}"].append(row)
@@ -490,8 +524,13 @@ def _table(rows: list[Row], show: Show) -> _Table:
         header = [f"{protocol} {METRICS[name].title}" if several else METRICS[name].title for protocol, name in columns]
     else:
         header = [protocol if len(metrics) == 1 else f"{protocol} {metric}" for protocol, metric in columns]
+    by = {(row.protocol or "", row.metric or "") for row in rows if row.protocol and sort and _is_called(row, sort)}
+    ordered = [name for name, column in zip(header, columns) if not by or column in by][:1]
+    ordered = {"encoder": ["encoder"], "training": ["seconds of training"]}.get(
+        sort, ordered if len(header) > 1 else []
+    )
     return _Table(
-        _caption(rows),
+        ", ".join([_caption(rows), *(f"ordered by {_clean(name)}" for name in ordered)]),
         [(_clean(name), "rank") if column in ranked else (_clean(name),) for name, column in zip(header, columns)],
         [_line(cells, columns, ranked, show) for cells in lines.values()],
         labelled=rows[0].labels != 0,

@@ -75,3 +75,33 @@ class Record(BaseModel):
     predictions_sha256: str | None = None  # of what it says, whatever wrote the file; records of before have none
     seconds: dict[str, float]  # fit, extract, score
     provenance: Provenance
+
+
+class Asked(BaseModel):
+    """An encoder or a protocol of a suite, with every parameter."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    label: str
+    params: dict[str, Json] = Field(default_factory=dict)
+    code: str = ""  # digest of the plugin's file that it comes from
+
+
+class Plan(BaseModel):
+    """What tables take from a suite.json: the order of its protocols, and which recipe a label stands for now."""
+
+    model_config = ConfigDict(frozen=True)
+
+    suite: str = ""
+    encoders: tuple[Asked, ...] = ()
+    encoder_versions: dict[str, int] = Field(default_factory=dict)  # by label
+    protocols: tuple[Asked, ...] = ()
+
+    def asks_for(self, record: Record) -> bool | None:
+        """Whether a run of this record's recipe belongs to the suite; None where the suite knows no such label."""
+        asked = {one.label: (one.name, one.params, one.code) for one in self.encoders}
+        if record.label not in asked:
+            return None
+        recipe = (record.encoder, record.params, record.code)
+        return asked[record.label] == recipe and self.encoder_versions.get(record.label) == record.encoder_version

@@ -32,7 +32,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from results.metrics import METRICS, lowest
-from results.record import Json, Record
+from results.record import Json, Plan, Record
 
 ROOM = 64 * 2**20  # bytes that must be free before a run starts: its weights, features and scores
 LARGEST_JSON = 16 * 2**20  # bytes; a record has a few thousand
@@ -293,6 +293,7 @@ class Contents:
     runs: list[dict[str, Json]]  # the run.json of every run
     damaged: list[tuple[Path, str]]
     whole: frozenset[Path] = field(default=frozenset(), compare=False)  # the files of every record that could be read
+    plans: list[Plan] = field(default_factory=list)  # of each suite.json, in the order of their paths
 
 
 def read_store(directory: Path) -> Contents:
@@ -306,11 +307,14 @@ def read_store(directory: Path) -> Contents:
         raise StoreError(f"no results in {directory}: there is no such directory")
     found: list[tuple[tuple[str | int, ...], Path, Record]] = []
     runs: list[dict[str, Json]] = []
+    plans: list[Plan] = []
     damaged: list[tuple[Path, str]] = []
     for path in sorted(_files(directory, damaged)):
         try:
             if path.name == "run.json":
                 runs.append(read_run(path))
+            elif path.name == "suite.json":
+                plans.append(_read_plan(path))
             else:
                 record = read_record(path)
                 found.append((_identity(record), path, record))
@@ -327,7 +331,7 @@ def read_store(directory: Path) -> Contents:
             continue
         for path, against in [(newest, differing[0]), *((path, newest) for path in differing)]:
             damaged.append((path, f"has other numbers than {against} for the same thing; neither is used: keep one"))
-    return Contents(records, runs, sorted(damaged), frozenset(path for _, path, _ in found))
+    return Contents(records, runs, sorted(damaged), frozenset(path for _, path, _ in found), plans)
 
 
 def read_record(path: Path) -> Record:
@@ -358,6 +362,13 @@ def read_run(path: Path) -> dict[str, Json]:
     if not isinstance(value, dict) or value.get("schema_version") != 1:
         raise StoreError(f"{path}: not a run of schema version 1, which is what this frostbench reads")
     return value
+
+
+def _read_plan(path: Path) -> Plan:
+    try:
+        return Plan.model_validate(_read_json(path))
+    except ValidationError as error:
+        raise StoreError(f"{path}: not a suite: {error.errors()[0]['msg']}") from error
 
 
 def read_bytes(path: Path, largest: int = -1) -> bytes:
@@ -521,7 +532,7 @@ def _read_json(path: Path) -> Json:
 
 
 def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]:
-    """Every run.json and record below a directory; conflicts, and what cannot be looked into, go to `damaged`."""
+    """Every suite.json, run.json and record below a directory; conflicts and what cannot be read go to `damaged`."""
 
     def unreadable(error: OSError) -> None:
         damaged.append((Path(error.filename), f"cannot be read: {error.strerror}"))
@@ -532,6 +543,7 @@ def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]
         unread = ("corrupt", "predictions", "features", "checkpoint", "pictures", "views") if is_run else ("corrupt",)
         directories[:] = [name for name in directories if name not in unread and not name.startswith(".")]
         if not is_run and not _IN_RUN.search(parent):
+            yield from (Path(parent, name) for name in files if name == "suite.json")
             continue
         for name in files:
             if name.startswith("."):

@@ -198,8 +198,10 @@ def to_json(rows: t.Sequence[dict[str, Json]]) -> str:
 
 
 def to_csv(rows: t.Sequence[dict[str, Json]], columns: t.Sequence[str]) -> str:
-    """Lists as JSON."""
+    """Lists and objects as JSON."""
     import pandas as pd  # noqa: PLC0415 - slow to import
 
-    flat = [{name: json.dumps(one) if isinstance(one, list) else one for name, one in row.items()} for row in rows]
-    return pd.DataFrame(flat, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n")
+    flat = [
+        {name: json.dumps(one) if isinstance(one, list | dict) else one for name, one in row.items()} for row in rows
+    ]
+    return pd.DataFrame(flat, columns=list(columns), dtype=object).to_csv(index=False, lineterminator="\n")

@@ -122,7 +122,7 @@ def wandb_runs(directory: Path, target: WandbTarget) -> list[WandbRun]:
     for record in contents.records:
         judged.setdefault(_identity(dict(record)), []).append(record)
     runs = [_run(directory, fitted.get(identity), records, target) for identity, records in judged.items()]
-    return [_leaderboard(contents.records, target), *runs]
+    return [_leaderboard(contents, target), *runs]
 
 
 def _identity(run: dict[str, Json]) -> tuple[Json, ...]:
@@ -156,9 +156,10 @@ def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record],
     )
 
 
-def _leaderboard(records: list[Record], target: WandbTarget) -> WandbRun:
+def _leaderboard(contents: store.Contents, target: WandbTarget) -> WandbRun:
     from results.leaderboard import leaderboard  # noqa: PLC0415  # it brings scipy, which the sending process can spare
 
+    records = contents.records
     suites = "-".join(sorted({record.suite for record in records}))
     return WandbRun(
         id=f"leaderboard-{_digest([suites, target.entity, target.project])}",
@@ -167,7 +168,10 @@ def _leaderboard(records: list[Record], target: WandbTarget) -> WandbRun:
         job_type="leaderboard",
         config={"suite": suites},
         summary={"records": len(records)},
-        table=[{name: row[name] for name in COLUMNS} for row in (row.plain() for row in leaderboard(records).rows)],
+        table=[
+            {name: row[name] for name in COLUMNS}
+            for row in (row.plain() for row in leaderboard(records, contents.plans).rows)
+        ],
         records=[record.model_dump(mode="json") for record in records],
     )
 

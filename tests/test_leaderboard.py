@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from results.leaderboard import COLUMNS, EMPTY, Leaderboard, Row, Unknown, leaderboard
-from results.record import Alarm, Provenance, Record
+from results.record import Alarm, Asked, Plan, Provenance, Record
 from results.statistics import wilson
 from results.text import FORMATS, Format
 
@@ -75,14 +75,15 @@ BOARD = [
     failed("aae", "non-finite loss\nof the discriminator", 2),
 ]
 # Of 1,000 images 96.84 reaches down 1.28 points, 96 1.40, 92 1.85, 50 3.09 (Wilson); hypot with 2.484: 2.85 and 3.10.
-WANTED = [  # encoder, tap, knn@1, rank, linear@1, rank, seeds, training s: best by k-NN first, what lacks it behind
-    ["pixels", "pixels", "96.84 ± 1.28 (n=1)", "1", "96.84 ± 1.28", "1-2", "3", "0.0"],
-    ["bigan", "code", "92.00 ± 3.10", "2", "96.00 ± 2.85", "1-2", "3", "10.0"],
-    ["aae", "code", "-", "-", "50.00 ± 3.09", "3", "2 of 3", "4.5"],
+WANTED = [  # encoder, tap, linear@1, rank, knn@1, rank, seeds, training s
+    ["pixels", "pixels", "96.84 ± 1.28", "1-2", "96.84 ± 1.28 (n=1)", "1", "3", "0.0"],
+    ["bigan", "code", "96.00 ± 2.85", "1-2", "92.00 ± 3.10", "2", "3", "10.0"],
+    ["aae", "code", "50.00 ± 3.09", "3", "-", "-", "2 of 3", "4.5"],
 ]
 FAILURE = "failed: non-finite loss of the discriminator (1 of 3 seeds)"
-HEADER = ["encoder", "tap", "knn@1", "rank", "linear@1", "rank", "seeds", "training s"]
+HEADER = ["encoder", "tap", "linear@1", "rank", "knn@1", "rank", "seeds", "training s"]
 CAPTION = "mnist5k: 4,000 train and 1,000 test images, Test CPU, 2 threads, float32, commit 0123456789"
+ORDERED = f"{CAPTION}, ordered by linear@1"
 
 
 def tables_of(board: Leaderboard) -> list[str]:
@@ -117,10 +118,81 @@ def test_a_row_has_the_numbers_known_by_hand() -> None:
 
 def test_rows_are_ranked_by_the_first_protocol_then_the_second() -> None:
     board = leaderboard(
-        [knn("a", 0.5), record("a", 0.9), knn("b", 0.6), record("b", 0.1), knn("c", 0.5), record("c", 0.95)]
+        [record("a", 0.5), knn("a", 0.9), record("b", 0.6), knn("b", 0.1), record("c", 0.5), knn("c", 0.95)]
     )
     assert [row.encoder for row in board.rows] == ["b", "b", "c", "c", "a", "a"]
-    assert [row.protocol for row in board.rows] == ["knn@1", "linear@1"] * 3
+    assert [(row.protocol, row.column) for row in board.rows] == [("linear@1", 1), ("knn@1", 2)] * 3
+
+
+def clustered(label: str, score: float) -> Record:
+    return record(label, score, protocol="cluster", protocol_label="cluster", metrics={"top1": score, "nmi": 1 - score})
+
+
+def plan(*protocols: str, **encoders: dict[str, t.Any]) -> Plan:
+    """Of the suite that records are of."""
+    return Plan(
+        suite=record().suite,
+        encoders=tuple(Asked(name=label, label=label, params=params) for label, params in encoders.items()),
+        encoder_versions=dict.fromkeys(encoders, 1),
+        protocols=tuple(Asked(name=name, label=name) for name in protocols),
+    )
+
+
+MIXED = [
+    made for label, score in (("a", 0.9), ("b", 0.8), ("c", 0.7))
+    for made in (clustered(label, 1 - score), record(label, score), knn(label, 0.6 if label == "b" else 0.7))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("protocols", "columns", "encoders"),
+    [
+        ((), ["linear@1 top1", "knn@1 top1", "cluster@1 top1", "cluster@1 nmi"], "abc"),
+        (("cluster", "linear", "knn"), ["cluster@1 top1", "cluster@1 nmi", "linear@1 top1", "knn@1 top1"], "cba"),
+        (("knn",), ["knn@1 top1", "linear@1 top1", "cluster@1 top1", "cluster@1 nmi"], "acb"),  # a and c equal
+    ],
+)
+def test_columns_stand_as_the_suite_has_them_and_the_first_orders_and_is_named(
+    protocols: tuple[str, ...], columns: list[str], encoders: str
+) -> None:
+    board = leaderboard(MIXED, [plan(*protocols)])
+    ((header, _, *lines),) = markdown_tables(board.render("markdown"))
+    assert [name for name in header[2:-2] if name != "rank"] == columns
+    assert [line[0] for line in lines] == list(encoders)
+    for form in ("table", "markdown", "html"):
+        assert f"ordered by {columns[0]}" in " ".join(board.render(form).split())
+
+
+def test_the_column_that_orders_is_never_one_that_is_hidden() -> None:
+    board = leaderboard(MIXED)
+    assert "ordered by knn@1," not in board.render("markdown")
+    chosen = board.select(protocols=["knn", "cluster"])
+    assert [row.encoder for row in chosen.rows if row.protocol == "knn@1"] == ["c", "a", "b"]
+    assert "ordered by knn@1 top1**" in chosen.render("markdown")
+    assert "ordered by cluster@1 nmi**" in board.select(sort="nmi").render("markdown")
+    assert "ordered by seconds of training**" in board.select(sort="training").render("markdown")
+    assert {(row.encoder, row.protocol, row.metric): (row.tie, row.rank_low) for row in board.rows} == {
+        (row.encoder, row.protocol, row.metric): (row.tie, row.rank_low) for row in board.select(sort="nmi").rows
+    }
+
+
+def failures(board: Leaderboard) -> list[str]:
+    return [row.encoder for row in board.rows if row.status == "failed"]
+
+
+def test_a_failure_of_the_recipe_that_the_suite_asks_for_is_not_hidden_by_another_of_its_label() -> None:
+    old, new = {"epochs": 10}, {"epochs": 20}
+    failure = failed("aae", "diverged", params=new)
+    success = record(
+        "aae", 0.5, params=old, made=record().provenance.model_dump() | {"started": "2030-01-01T00:00:00Z"}
+    )
+    assert failures(leaderboard([failure, success], [plan(aae=new)])) == ["aae (epochs=20)"]
+    assert failures(leaderboard([failure, success], [plan(aae=old)])) == []
+    assert failures(leaderboard([failure, success])) == []  # nobody knows which it is: the newest
+    mended = success.model_copy(update={"params": new})
+    assert failures(leaderboard([failure, mended], [plan(aae=new)])) == []
+    assert failures(leaderboard([failure], [plan(aae=old)])) == []
+    assert failures(leaderboard([failure], [plan(other=old)])) == ["aae"]
 
 
 def test_the_order_of_the_records_changes_nothing() -> None:
@@ -256,7 +328,7 @@ def markdown_tables(text: str) -> list[list[list[str]]]:
 
 def marked(row: list[str], bold: str) -> list[str]:
     """A row with the scores of what may be the best in bold."""
-    best = {"pixels": [2, 4], "bigan": [4], "aae": []}[row[0]]
+    best = {"pixels": [2, 4], "bigan": [2], "aae": []}[row[0]]
     return [bold.replace("{}", cell) if place in best else cell for place, cell in enumerate(row)]
 
 
@@ -267,7 +339,7 @@ def test_markdown_has_the_table() -> None:
     assert rule == ["---", "---", *["---:"] * 6]
     pixels, *others = [marked(row, "**{}**") for row in WANTED]
     assert body == [["*pixels* (control)", *pixels[1:]], *others, ["aae", FAILURE, *[""] * 6]]
-    assert f"**{CAPTION}**" in text
+    assert f"**{ORDERED}**" in text
     assert text.endswith("\n")
     assert "top1 in percent" in text.splitlines()[-1]
     assert "over new seeds and new test images; of one seed over new images only" in text.splitlines()[-1]
@@ -331,7 +403,7 @@ def test_html_has_the_table_with_scopes_and_a_caption() -> None:
     assert [[cell for _, _, cell in row] for row in body[:3]] == [["pixels (control)", *WANTED[0][1:]], *WANTED[1:]]
     assert all(row[0][:2] == ("th", "row") and {tag for tag, _, _ in row[1:]} == {"td"} for row in body)
     assert [cell for _, _, cell in body[3]] == ["aae", FAILURE]
-    assert parsed.captions == [CAPTION]
+    assert parsed.captions == [ORDERED]
     assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
 
 
@@ -341,7 +413,7 @@ def test_latex_has_the_table_in_booktabs() -> None:
     pixels, *others = [[c.replace("±", r"$\pm$") for c in marked(row, r"\textbf{{}}")] for row in WANTED]
     failure = r"\multicolumn{7}{l}{" + FAILURE + "}"
     assert rows == [HEADER, [r"\emph{pixels} (control)", *pixels[1:]], *others, ["aae", failure]]
-    for wanted in (r"\begin{tabular}{llrrrrrr}", r"\toprule", r"\midrule", r"\bottomrule", rf"\caption{{{CAPTION}}}"):
+    for wanted in (r"\begin{tabular}{llrrrrrr}", r"\toprule", r"\midrule", r"\bottomrule", rf"\caption{{{ORDERED}}}"):
         assert wanted in text
     assert r"in percent, the mean over seeds $\pm$ half its 95 \% interval" in text
 
@@ -354,7 +426,7 @@ def test_the_terminal_table_is_whole_and_plain_in_a_pipe() -> None:
     assert HEADER in lines
     assert ["pixels (control)", *WANTED[0][1:]] in lines
     assert WANTED[1] in lines
-    assert [long, "code", "-", "-", "10.00 ± 2.02", "4", "1 of 3", "10.0"] in lines
+    assert [long, "code", "10.00 ± 2.02", "4", "-", "-", "1 of 3", "10.0"] in lines
     assert " ".join(error.split()) in " ".join(text.split())
     assert "\x1b" not in text
     assert "…" not in text
@@ -394,7 +466,7 @@ def test_two_datasets_are_two_tables() -> None:
 
 def test_several_metrics_are_named_in_the_header() -> None:
     ((header, *_),) = markdown_tables(leaderboard([record(), knn(metrics={"nmi": 0.5})]).render("markdown"))
-    assert header[2:5] == ["knn@1 nmi", "linear@1 top1", "rank"]  # one seed of what is no share of images has no rank
+    assert header[2:5] == ["linear@1 top1", "rank", "knn@1 nmi"]  # one seed of what is no share of images has no rank
 
 
 def test_the_side_of_an_interval_that_is_not_clipped_is_shown() -> None:

@@ -289,6 +289,22 @@ def test_mistakes_are_shares_of_a_true_class(text: str) -> None:
     assert "pixels · pixels , linear@2, 94.50 %, 3 seeds together 1 taken for 0: 50.0 %" in said  # no view, no names
 
 
+def test_settings_of_equal_score_show_their_own_mistakes(tmp_path: Path) -> None:
+    answers = {1: np.array([0, 0, 1, 0]), 5: np.array([1, 0, 1, 1])}  # each has three of four
+    for k, predicted in answers.items():
+        knn = {"protocol": "knn", "protocol_label": "knn", "protocol_params": {"k": k}}
+        one = record("bigan", "code", 0, 0.75, **knn, predictions=f"predictions/code/{k}.npz")
+        arrays(publish(tmp_path, one).predictions("code", str(k)), predicted=predicted, label=LABELS)
+    runs = {run.path.name.rpartition("-")[2]: run for run in store.runs_below(tmp_path)}
+    (section,) = sections(store.read_store(tmp_path).records)
+    worst = {}
+    for judged in section.judged:
+        matrix = figures.confusions(judged, runs, ["cat", "dog"])
+        assert matrix is not None
+        worst[judged.row.protocol] = matrix.worst
+    assert worst == {"knn@2 (k=1)": "dog taken for cat: 50.0 %", "knn@2 (k=5)": "cat taken for dog: 50.0 %"}
+
+
 def test_every_player_of_every_seed_has_a_line(text: str) -> None:
     chart = re.search(r'<svg class="chart".*?</svg>', text)
     assert chart

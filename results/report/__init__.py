@@ -61,7 +61,7 @@ def page(directory: Path) -> str:
     Raises StoreError if there is no such directory.
     """
     contents = store.read_store(directory)
-    board = leaderboard(contents.records)
+    board = leaderboard(contents.records, contents.plans)
     runs = {run.path.name.rpartition("-")[2]: run for run in store.runs_below(directory)}
     chapters = [
         _chapter(dataset, sections, runs) for dataset, sections in boards.sections(board.rows, contents.records).items()

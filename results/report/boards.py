@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from results.leaderboard import SEVERAL, Row
+from results.leaderboard import SEVERAL, Row, protocol_facts, versioned
 from results.metrics import METRICS
 from results.record import Record
 from results.report import charts
@@ -135,27 +135,23 @@ def _section(title: str, rows: list[Row], by_run: dict[tuple[str, str | None], l
         one = max((judged.row for judged in judged_by.values()), key=lambda row: row.seeds)
         lines.append(Line(place, one, judged_by, encoder not in seen))
         seen.add(encoder)
-    order = {name: place for place, name in enumerate(METRICS)}
-    columns = {judged.column for line in lines for judged in line.judged.values()}
+    columns = {judged.column: judged.row.column or 0 for line in lines for judged in line.judged.values()}
     return Section(
         title,
         lines,
         [row for row in rows if row.status == "failed"],
-        sorted(columns, key=lambda column: (column[0], order.get(column[1], 0), column[1])),
+        sorted(columns, key=columns.__getitem__),
     )
 
 
 def _behind(row: Row, by_run: dict[tuple[str, str | None], list[Record]]) -> tuple[Record, ...]:
-    """The records of a row: those of its runs and tap that have its numbers under its protocol's name."""
-    found = []
-    for key, value in zip(row.keys, row.values):
-        for record in by_run[key, row.tap]:
-            name = f"{record.protocol_label}@{record.protocol_version}"
-            same = row.protocol == name or (row.protocol or "").startswith(f"{name} (")
-            if same and record.metrics.get(row.metric or "") == value:
-                found.append(record)
-                break
-    return tuple(found)
+    """The records of a row: those of its runs and tap under its protocol's name, version and settings."""
+    return tuple(
+        record
+        for key in row.keys
+        for record in by_run[key, row.tap]
+        if f"{row.protocol} (".startswith(f"{versioned(record)} (") and protocol_facts(record) == row.settings
+    )
 
 
 # ---- numbers as text --------------------------------------------------------------------------------------------
@@ -187,14 +183,10 @@ def count(number: int, thing: str) -> str:
 def fields(section: Section) -> list[Field]:
     """The columns of a section's table, behind place, encoder and tap, which are its rows' headings."""
     labelled = [Field("labels", _labels)] if section.lines and section.lines[0].one.labels != 0 else []
-    several = len({protocol for protocol, _ in section.columns}) > 1
     scores = []
     for column in section.columns:
-        protocol, metric = column
-        known = METRICS.get(metric)
-        title = metric if known is None else known.title
-        title = f"{protocol} {title}" if known is None or several else title
-        scores.append(Field(title, _scored(column), descending_first=higher_is_better(metric)))
+        by_best = higher_is_better(column[1])
+        scores.append(Field(title(section, column), _scored(column), descending_first=by_best))
         if section.of_fractions and any(judged.row.rank_low for judged in section.ranked(column)):
             scores.append(Field("rank", _ranks(column), descending_first=False))
     return [
@@ -204,6 +196,14 @@ def fields(section: Section) -> list[Field]:
         Field("seeds", _seeds),
         Field("training s", _training, descending_first=False),
     ]
+
+
+def title(section: Section, column: Column) -> str:
+    """What heads a column: protocol and metric, or the metric alone where it has a name and the table one protocol."""
+    protocol, metric = column
+    known = METRICS.get(metric)
+    several = len({one for one, _ in section.columns}) > 1
+    return f"{protocol} {metric if known is None else known.title}" if known is None or several else known.title
 
 
 def _scored(column: Column) -> t.Callable[[Line], Cell]:
