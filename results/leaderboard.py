@@ -626,7 +626,8 @@ def _legend(rows: list[Row], show: Show) -> str:
         legend += f" Of {', '.join(titles)}: over new seeds only."
     if show == "differences":
         legend += " Below the best are differences to it, ± half an interval that holds for all of a column at once."
-    legend += " Rank: where a row may stand, every pair of a column compared (Holm, 5 %); bold: perhaps the first."
+    legend += " Rank: where a row may stand, every pair of a column compared (Bonferroni, 5 %);"
+    legend += " bold: perhaps the first."
     legend += " `frostbench compare` sees smaller differences. Seconds: mean over seeds."
     if any(row.is_control for row in rows):
         legend += " (control) marks what a learned encoder has to beat."

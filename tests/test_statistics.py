@@ -18,6 +18,7 @@ from results.statistics import (
     friedman,
     hierarchical_bootstrap,
     holm,
+    joined,
     mcnemar,
     mcnemar_over_seeds,
     mean_interval,
@@ -130,11 +131,14 @@ def test_two_rows_are_told_apart_exactly_when_the_known_interval_leaves_out_zero
     assert tied.difference_low[1] < -0.02 < 0 < tied.difference_high[1]
 
 
-def test_the_reach_of_a_row_adds_the_squares_of_seeds_and_images() -> None:
+def test_the_reach_of_a_row_is_that_of_its_seeds_or_of_its_images_where_one_is_all_there_is() -> None:
+    # the interval of test_a_known_interval; added as squares 24.84 and 3.94 tenths of a point would make 25.17
     below, above = column([[0.95, 0.96, 0.97]], 10_000).reach(0.95)
-    low, high = wilson(0.96, 10_000)
-    assert below[0] == pytest.approx(math.hypot(0.0248413, 0.96 - low), abs=1e-7)  # of test_a_known_interval
-    assert above[0] == pytest.approx(math.hypot(0.0248413, high - 0.96), abs=1e-7)
+    assert below[0] == pytest.approx(0.0248413, abs=1e-5)
+    assert above[0] == pytest.approx(0.0248413, abs=1e-5)
+    low, _ = wilson(0.96, 10_000)
+    below, _ = column([[0.9584, 0.96, 0.9616]], 10_000).reach(0.95)  # both parts about as large
+    assert below[0] == pytest.approx((0.00397461**4.5 + float(0.96 - low) ** 4.5) ** (1 / 4.5), rel=1e-4)
 
 
 def test_seeds_that_do_not_spread_leave_the_images() -> None:
@@ -167,15 +171,20 @@ def test_ranks_do_not_depend_on_the_order_of_the_rows() -> None:
 
 def told_apart(rows: int, seeds: int, spread: t.Sequence[float], *, shared: bool, runs: int) -> float:
     """How often any of equally good rows are told apart. `shared`: the seeds of a row err on the same images."""
-    random, images, errors = np.random.default_rng(rows * 100 + seeds), 1000, 0
-    for _ in range(runs):
-        able = (0.9 + random.normal(0, 1, (rows, seeds)) * np.array(spread)[:, None]).clip(0, 1)
-        if shared:
-            scores = (able + random.normal(0, math.sqrt(0.9 * 0.1 / images), (rows, 1))).clip(0, 1)
-        else:
-            scores = random.binomial(images, able) / images
-        errors += bool((ranking(column(scores.tolist(), images)).high < rows).any())
-    return errors / runs
+    random, images = np.random.default_rng(rows * 100 + seeds), 1000
+    able = (0.9 + random.normal(0, 1, (runs, rows, seeds)) * np.array(spread)[:, None]).clip(0, 1)
+    if shared:
+        values = (able + random.normal(0, math.sqrt(0.9 * 0.1 / images), (runs, rows, 1))).clip(0, 1)
+    else:
+        values = random.binomial(images, able) / images
+    deviations = values.std(2, ddof=1) if seeds > 1 else np.zeros((runs, rows))
+    scores = Scores(values.mean(2).ravel(), deviations.ravel(), np.full(runs * rows, seeds), images)
+    first, second = (np.arange(runs)[:, None] * rows + places for places in np.nonzero(~np.eye(rows, dtype=bool)))
+    level = 1 - 0.05 / math.comb(rows, 2)
+    apart = (scores.mean[first] - scores.mean[second] > scores.below(first, second, level)).any(1)
+    for run in range(20):  # that is what the leaderboard does
+        assert apart[run] == (ranking(column(values[run].tolist(), images)).high < rows).any()
+    return float(apart.mean())
 
 
 NULLS = [  # rows, seeds, standard deviation over seeds
@@ -193,10 +202,10 @@ NULLS = [  # rows, seeds, standard deviation over seeds
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize(("rows", "seeds", "spread"), NULLS)
-def test_of_equally_good_rows_any_are_told_apart_in_at_most_5_percent(
+def test_of_equally_good_rows_any_are_told_apart_in_at_most_6_percent(
     rows: int, seeds: int, spread: list[float], shared: bool
 ) -> None:
-    assert told_apart(rows, seeds, spread, shared=shared, runs=300) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+    assert told_apart(rows, seeds, spread, shared=shared, runs=10_000) <= 0.06
 
 
 @pytest.mark.parametrize("images", [100, 1000])
@@ -212,13 +221,35 @@ def test_two_models_that_are_equally_good_are_told_apart_in_at_most_6_percent(im
     assert 2 * chance @ apart @ chance <= 0.06
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize(("rows", "seeds", "spread"), NULLS)
-def test_family_wise_error_of_the_leaderboard_is_at_most_6_percent(
-    rows: int, seeds: int, spread: list[float], shared: bool
-) -> None:
-    assert told_apart(rows, seeds, spread, shared=shared, runs=5000) <= 0.06
+def test_what_may_be_the_first_is_what_no_interval_says_is_behind() -> None:
+    random, told = np.random.default_rng(0), 0
+    for _ in range(200):
+        values = (random.normal(0.9, 0.02, (9, 1)) + random.normal(0, 0.005, (9, 3)) * random.random((9, 1))).clip(0, 1)
+        few = [row[: random.integers(1, 4)] for row in values.tolist()]
+        found = ranking(column(few, 5000))
+        assert (found.tie == 1).tolist() == (found.difference_high >= 0).tolist() == (found.low == 1).tolist()
+        assert (found.difference_low <= found.difference).all()
+        assert (found.difference <= found.difference_high).all()
+        told += int((found.tie > 1).sum())
+    assert 200 < told < 1600  # both happen
+
+
+def test_ranking_is_every_pair_compared_by_itself() -> None:
+    random = np.random.default_rng(1)
+    values = random.normal(0.9, 0.03, (150, 1)) + random.normal(0, 0.003, (150, 4))  # more than are compared at once
+    scores = column([row[: random.integers(2, 5)] for row in values.clip(0, 1).tolist()], 5000)
+    found, level = ranking(scores), 1 - 0.05 / math.comb(150, 2)
+    one, other = np.indices((150, 150))
+    leads = scores.mean[one] - scores.mean[other] - scores.below(one, other, level)
+    assert found.low.tolist() == (1 + (leads > 0).sum(0)).tolist()
+    assert found.high.tolist() == (150 - (leads > 0).sum(1)).tolist()
+    left, tie = np.ones(150, bool), np.zeros(150, int)
+    while left.any():  # those that nobody who is left leads
+        first = left & ~(leads[left] > 0).any(0)
+        tie[first] = tie.max() + 1
+        left &= ~first
+    assert found.tie.tolist() == tie.tolist()
+    assert tie.max() == 3
 
 
 def test_the_true_ranks_lie_in_all_rank_intervals_in_95_percent() -> None:
@@ -306,34 +337,74 @@ def coverage(seeds: int, spread: float, runs: int) -> tuple[float, float]:
     return one / runs, two / runs
 
 
-@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.1), (10, 0.2)])
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (2, 0.1), (3, 0.1)])
 def test_the_bootstrap_covers_about_95_percent(seeds: int, spread: float) -> None:
     for held in coverage(seeds, spread, 200):
         assert 0.95 - 3 * math.sqrt(0.05 * 0.95 / 200) < held < 0.995
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.1), (3, 0.3), (5, 0.1), (5, 0.3), (10, 0.0), (10, 0.2)])
+@pytest.mark.parametrize("spread", [0.0, 0.03, 0.1, 0.3])
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
 def test_the_bootstrap_covers_93_to_97_percent(seeds: int, spread: float) -> None:
-    for held in coverage(seeds, spread, 1500):
-        assert 0.93 <= held <= 0.98  # with the simulation's own error, which is half a point
+    if seeds == 1 and spread:
+        pytest.skip("one seed tells nothing of others")
+    for held in coverage(seeds, spread, 2000):
+        assert 0.92 <= held <= 0.98  # with three times the simulation's own error, which is 0.4 of a point
 
 
+@pytest.mark.parametrize("ratio", [0.1, 1.0, 10.0])  # of the variance of seeds to that of images
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.97, 0.995])
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
-def test_the_interval_of_a_leaderboards_cell_covers_95_percent_or_a_little_more(seeds: int) -> None:
-    random, runs, images = np.random.default_rng(seeds), 4000, 2000
-    for spread in (0.0, 0.003, 0.007, 0.02):
-        able = random.normal(0.9, spread, (runs, seeds)).clip(0, 1)
-        scores = able + random.normal(0, math.sqrt(0.09 / images), (runs, 1))
-        found = Scores(scores.mean(1), scores.std(1, ddof=1), np.full(runs, seeds), images)
-        below, above = found.reach(0.95)
-        held = ((found.mean - below <= 0.9) & (found.mean + above >= 0.9)).mean()
-        assert 0.94 < held < (0.995 if seeds == 2 else 0.985)
+def test_the_interval_of_a_leaderboards_cell_covers_93_to_97_percent(seeds: int, share: float, ratio: float) -> None:
+    random, runs, images = np.random.default_rng(seeds), 20_000, 10_000
+    variance = share * (1 - share) / images
+    size = 1 / (ratio / images) - 1
+    able = random.beta(share * size, (1 - share) * size, (runs, seeds))  # of this mean and ratio * variance
+    assert able.var() == pytest.approx(ratio * variance, rel=0.1)
+    values = (able + random.binomial(images, share, (runs, 1)) / images - share).clip(0, 1)
+    scores = Scores(values.mean(1), values.std(1, ddof=1), np.full(runs, seeds), images)
+    below, above = scores.reach(0.95)
+    assert 0.93 <= ((scores.mean - below <= share) & (share <= scores.mean + above)).mean() <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "least", "most"),
+    [(1, None, 0.94, 0.966), (2, None, 0.947, 0.959), (4, None, 0.946, 0.951), (9, None, 0.947, 0.951),
+     (1, 1, 0.928, 0.975), (1, 2, 0.926, 0.971), (1, 4, 0.933, 0.971), (2, 2, 0.938, 0.965), (4, 4, 0.938, 0.954)],
+)  # fmt: skip
+def test_joined_intervals_cover_what_their_table_says(
+    first: int, second: int | None, least: float, most: float
+) -> None:
+    random, runs = np.random.default_rng(0), 30_000
+    one = np.sqrt(random.chisquare(first, runs) / first)  # estimated over true
+    two = np.sqrt(random.chisquare(second, runs) / second) if second else 0 * one
+    found = []
+    for images, seeds in [(0.0, 1.0), *((1.0, seeds) for seeds in np.geomspace(0.05, 20, 9))]:
+        for other in np.geomspace(0.01, 100, 9) if second else [0.0]:
+            part = (seeds * other * two, second or np.inf)
+            half = joined(1.959964 * images * np.ones(runs), (seeds * one, first), part, 0.95)
+            deviation = math.hypot(images, seeds, seeds * other)
+            found.append(float(1 - 2 * stats.norm.sf(half / deviation).mean()))  # exact, given the estimates
+    assert least < min(found)
+    assert max(found) < most
+
+
+def test_small_p_values_are_not_too_small() -> None:
+    random, runs = np.random.default_rng(0), 30_000
+    for first, second in ((1, 1), (1, 4), (2, 2), (4, 4)):
+        one, two = (np.sqrt(random.chisquare(freedom, runs) / freedom) for freedom in (first, second))
+        for seeds in (0.1, 1.0, 8.0):
+            for other in (0.01, 0.1, 1.0):
+                half = joined(2.5758 * np.ones(runs), (seeds * one, first), (seeds * other * two, second), 0.99)
+                deviation = math.hypot(1, seeds, seeds * other)
+                assert 2 * stats.norm.sf(half / deviation).mean() < 0.0125
 
 
 def test_the_bootstrap_gives_the_same_bits_for_the_same_seed_and_about_the_same_for_another() -> None:
     random = np.random.default_rng(0)
-    correct, other = random.random((3, 1000)) < 0.9, random.random((2, 1000)) < 0.8
+    easy = random.normal(2, 3, 1000)
+    correct, other = answers(random, easy, 3, 0.01), answers(random, easy - 1, 2, 0.01)
     once = hierarchical_bootstrap(correct, other)
     assert once == hierarchical_bootstrap(correct, other)
     again = hierarchical_bootstrap(correct, other, seed=1)
