@@ -2,16 +2,22 @@
 
 Source: Makhzani et al. 2015, arXiv:1511.05644, sections 5 and 6: the network that its semi-supervised and its
 clustering recipe share. The category is a softmax that should look one-hot, the style should look Gaussian.
+Two additions that the paper does not have, both off unless a recipe asks, after IMSAT (Hu et al. 2017,
+arXiv:1702.08720): `consistency`, that a jittered copy of an image has its category, and `balance`, that a batch takes
+all categories equally often, which a discriminator that sees one image at a time asks for but weakly.
 
 Differs: batch-norm in the encoder, on the logits of the category too. Without it all images of a batch share a category
 at first and the discriminator sends them from one to the next; with it every category is taken from the first epoch.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import objectives
+from encoders.augmentation import jittered
 from encoders.base import Features, ImageShape
 from encoders.networks import CodeDiscriminator, unit
 from encoders.priors import Categorical, Gaussian
@@ -56,6 +62,17 @@ def draw(count: int, categories: int, latent: int, device: torch.device) -> Tens
     return torch.cat([category, style], dim=1)
 
 
+def inconsistency(category: Tensor, logits: Tensor) -> Tensor:
+    """Mean over rows of KL(category || softmax(logits)) in nats, both (b, k), at least 0. No gradient to `category`."""
+    return F.kl_div(logits.float().log_softmax(dim=1), category.detach().float(), reduction="batchmean")
+
+
+def imbalance(category: Tensor) -> Tensor:
+    """KL from the mean of the rows (b, k) to uniform, in nats: 0 if all are taken equally often, at most ln k."""
+    mean = category.float().mean(dim=0)
+    return math.log(len(mean)) + torch.xlogy(mean, mean).sum()
+
+
 def adversarial_game(
     taps: CategoryAndStyle,
     decoder: nn.Module,
@@ -64,6 +81,8 @@ def adversarial_game(
     pixel_noise: float,
     judge_noise: float,
     decoder_noise: float,
+    consistency: float,
+    balance: float,
     reconstruction: Adam,
     adversarial: Adam,
 ) -> tuple[list[Player], list[Turn]]:
@@ -71,7 +90,8 @@ def adversarial_game(
 
     The three noises are standard deviations of Gaussian noise on the images that the encoder reads, and on the category
     and the style that the discriminators and the decoder read. The decoder's keeps a soft category from being used as
-    more style. The weights are drawn here, from torch's global generator.
+    more style. `consistency` and `balance` weigh the two additions beside the encoder's adversarial loss. The weights
+    are drawn here, from torch's global generator.
     """
     category_judge = CodeDiscriminator(taps.categories, hidden)
     style_judge = CodeDiscriminator(taps.latent, hidden)
@@ -100,9 +120,15 @@ def adversarial_game(
         }
 
     def hide(images: Tensor) -> dict[str, Tensor]:
-        _, category, style = encode(images)
+        x, category, style = encode(images)
         seen = category_judge(blurred(category, judge_noise)), style_judge(blurred(style, judge_noise))
-        return {"encoder": objectives.non_saturating(seen[0]) + objectives.non_saturating(seen[1])}
+        loss = objectives.non_saturating(seen[0]) + objectives.non_saturating(seen[1])
+        if consistency:
+            logits, _ = taps.heads(blurred(jittered(x), pixel_noise))
+            loss = loss + consistency * inconsistency(category, logits)
+        if balance:
+            loss = loss + balance * imbalance(category)
+        return {"encoder": loss}
 
     players = [
         Player("autoencoder", [taps, decoder], reconstruction, constant_then_decay),

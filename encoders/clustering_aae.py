@@ -2,7 +2,8 @@
 
 Source: Makhzani et al. 2015, arXiv:1511.05644, section 6, with 16 and with 30 clusters. Differs: Adam in place of SGD
 with momentum, 500 units a layer, 100 epochs, Gaussian noise instead of dropout on the pixels, and Gaussian noise where
-the discriminators (after musyoku's implementation) and the decoder read; encoders/category_and_style.py says what else.
+the discriminators (after musyoku's implementation) and the decoder read; encoders/category_and_style.py says what else,
+and what `consistency` and `balance` add.
 """
 
 import typing as t
@@ -30,6 +31,8 @@ class ClusteringAAE(Generative):
     hidden: PositiveInt = 500
     noise: NonNegativeFloat = 0.5  # standard deviation of what is added to pixels
     code_noise: NonNegativeFloat = 0.3  # and to the cluster and the style that discriminators and decoder read
+    consistency: NonNegativeFloat = 0.0  # weight of KL between the clusters of an image and of a jittered copy
+    balance: NonNegativeFloat = 0.0  # weight of KL between a batch's mean cluster and the uniform distribution
     epochs: NonNegativeInt = 100
     batch_size: PositiveInt = 100
     learning_rate: PositiveFloat = 1e-3  # of the reconstruction; decays to 1 % over the second half
@@ -64,6 +67,8 @@ class ClusteringAAE(Generative):
                 pixel_noise=self.noise,
                 judge_noise=self.code_noise,
                 decoder_noise=self.code_noise,
+                consistency=self.consistency,
+                balance=self.balance,
                 reconstruction=Adam(self.learning_rate, self.beta1),
                 adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
             )

@@ -2,7 +2,8 @@
 
 Source: Makhzani et al. 2015, arXiv:1511.05644, section 5. Differs: Adam in place of SGD with momentum, 500 units a
 layer, 100 epochs, and Gaussian noise where the discriminators read, after musyoku's implementation;
-encoders/category_and_style.py says what else. The labelled images are counted among the unlabelled ones too.
+encoders/category_and_style.py says what else, and what `consistency` adds. The labelled images are counted among the
+unlabelled ones too.
 """
 
 import typing as t
@@ -33,6 +34,7 @@ class SemiSupervisedAAE(Generative):
     latent: PositiveInt = 10  # dimensions of the style
     hidden: PositiveInt = 500
     noise: NonNegativeFloat = 0.3  # standard deviation of what is added to pixels and to what the discriminators read
+    consistency: NonNegativeFloat = 0.0  # weight of KL between the classes of an image and of a jittered copy
     epochs: NonNegativeInt = 100
     batch_size: PositiveInt = 100
     learning_rate: PositiveFloat = 1e-3  # of reconstruction and classification; decays to 1 % over the second half
@@ -77,6 +79,8 @@ class SemiSupervisedAAE(Generative):
                 pixel_noise=self.noise,
                 judge_noise=self.noise,
                 decoder_noise=0,
+                consistency=self.consistency,
+                balance=0,
                 reconstruction=optimizer,
                 adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
             )

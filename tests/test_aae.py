@@ -1,5 +1,6 @@
 """The adversarial autoencoder's family: what each variant sees, gives, and learns."""
 
+import math
 import typing as t
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from encoders.aae import AAE
 from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training, shown
+from encoders.category_and_style import imbalance, inconsistency
 from encoders.clustering_aae import ClusteringAAE
 from encoders.label_informed_aae import LabelInformedAAE
 from encoders.priors import MixtureOfGaussians
@@ -212,6 +214,30 @@ def test_a_decoder_that_reads_loud_codes_learns_no_more_than_the_mean_image(digi
     spread = float((digits.images / 255).var(axis=0).mean())
     assert error(0.0) < 0.8 * spread
     assert error(100.0) > 0.95 * spread
+
+
+def test_consistency_is_a_divergence_from_the_image_to_its_copy() -> None:
+    category = torch.tensor([[0.5, 0.5], [1.0, 0.0]], requires_grad=True)
+    logits = torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log()
+    wanted = (0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25) + math.log(2)) / 2
+    assert float(inconsistency(category, logits)) == pytest.approx(wanted, rel=1e-6)
+    assert not inconsistency(category, logits).requires_grad  # the copy follows the image, not the image the copy
+
+
+def test_balance_is_zero_for_even_clusters_and_ln_k_for_one() -> None:
+    assert float(imbalance(torch.eye(4))) == pytest.approx(0, abs=1e-6)
+    assert float(imbalance(torch.eye(4)[[2, 2, 2]])) == pytest.approx(math.log(4))
+
+
+def test_consistent_and_balanced_clusters_follow_digits_more_closely(digits: ImageSet) -> None:
+    paper = ClusteringAAE(hidden=64, epochs=25)
+    added = ClusteringAAE(hidden=64, epochs=25, noise=0, consistency=1, balance=0.8)
+    assert top1(added, "cluster", Assignment(), digits) > top1(paper, "cluster", Assignment(), digits) + 0.05
+
+
+def test_a_consistent_classifier_needs_fewer_labels(digits: ImageSet) -> None:
+    paper, added = (SemiSupervisedAAE(labels=20, hidden=64, epochs=25, consistency=weight) for weight in (0, 1))
+    assert top1(added, "label", Argmax(), digits) > top1(paper, "label", Argmax(), digits) + 0.03
 
 
 def test_categories_are_probabilities(digits: ImageSet) -> None:
