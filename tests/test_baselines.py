@@ -37,6 +37,12 @@ def tensor(data: ImageSet) -> Tensor:
     return torch.from_numpy(data.images)
 
 
+@pytest.fixture(autouse=True)
+def generators_settle_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a few draws: most of the time that a training of one step takes would go into this."""
+    monkeypatch.setattr("encoders.training.SETTLE_DRAWS", 2)
+
+
 RECIPES: list[Encoder] = [
     DenoisingAutoencoder(epochs=2, hidden=32),
     DenoisingAutoencoder(epochs=1, hidden=32, body="conv", corruption="gaussian"),
@@ -55,12 +61,12 @@ RECIPES: list[Encoder] = [
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=["grey", "colour"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: repr(recipe)[:60])
 def test_each_keeps_its_promises_on_both_sizes(recipe: Encoder, shape: ImageShape) -> None:
-    check_encoder(recipe, digits(shape, count=60))
+    check_encoder(recipe, digits(shape, count=20))
 
 
 @pytest.mark.parametrize("recipe", [one for one in RECIPES if hasattr(one, "epochs")], ids=lambda r: repr(r)[:60])
 def test_what_is_trained_by_gradient_trains_in_bfloat16_too(recipe: Encoder) -> None:
-    data = digits((3, 32, 32), count=60)
+    data = digits((3, 32, 32), count=20)
     runs = [Training(0, precision="bfloat16") for _ in range(2)]
     first, again = (recipe.fit(data, run)(tensor(data)) for run in runs)
     exact = recipe.fit(data, Training(0))(tensor(data))
@@ -72,7 +78,7 @@ def test_what_is_trained_by_gradient_trains_in_bfloat16_too(recipe: Encoder) -> 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: repr(recipe)[:60])
 def test_numpys_random_state_has_no_part_in_it(recipe: Encoder) -> None:
-    data, before = digits(count=60), np.random.get_state()[1].copy()
+    data, before = digits(count=20), np.random.get_state()[1].copy()
     recipe.fit(data, Training(0))
     assert np.array_equal(before, np.random.get_state()[1])
 

@@ -47,6 +47,12 @@ def digits() -> ImageSet:
     return ImageSet(pixels, labels[:300].astype(np.int64), tuple("0123456789"), "digits")
 
 
+@pytest.fixture(autouse=True)
+def generators_settle_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a few draws: most of the time that a training of one step takes would go into this."""
+    monkeypatch.setattr("encoders.training.SETTLE_DRAWS", 2)
+
+
 SMALL: list[Encoder] = [
     Pixels(),
     PCA(components=5),
