@@ -86,15 +86,11 @@ def test_the_table_and_the_file_say_the_same() -> None:
 
 
 def test_the_command_prints_the_table_and_writes_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frostbench: t.Callable[..., t.Any]
 ) -> None:
-    from bench.__main__ import main
-
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(speed, "rates", lambda *_: AT)
     monkeypatch.setattr(speed, "QUICK", TINY)
-    monkeypatch.setattr("sys.argv", ["frostbench", "speed", "extract", "--quick", "--threads", "1"])
-    with pytest.raises(SystemExit, match="0"):
-        main()
-    assert "plain loop over a DataLoader" in capsys.readouterr().out
+    done = frostbench("speed", "extract", "--quick", "--threads", "1")
+    assert done.code == 0, done.err
+    assert "plain loop over a DataLoader" in done.out
     assert len(json.loads((tmp_path / "speed.json").read_text())["rows"]) == 2

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import typing as t
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from bench.__main__ import main
 from bench.run import predictions_digest
 from results import store
 
@@ -24,20 +22,15 @@ encoders:
 protocols: [{name: knn, k: 1}, generative]
 wandb: {mode: off}
 """
-Say = t.Callable[..., tuple[int, str, str]]
+Frostbench = t.Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, frostbench_in: t.Callable[..., None]) -> Path:
     """The output of a suite, made once."""
     folder = tmp_path_factory.mktemp("suite")
     (folder / "small.yaml").write_text(SUITE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("FROSTBENCH_CACHE", str(folder / "cache"))
-        patch.setattr(sys, "argv", ["frostbench", "run", "small.yaml", "--threads", "1"])
-        with pytest.raises(SystemExit, match="0"):
-            main()
+    frostbench_in(folder, "run", "small.yaml", "--threads", "1")
     return folder / "runs"
 
 
@@ -45,23 +38,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(whole: Path, tmp_path: Path) -> Path:
     """A copy to tamper with."""
     return Path(shutil.copytree(whole, tmp_path / "runs"))
-
-
-@pytest.fixture
-def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """The command line in a directory of its own: its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
-
-    def call(*arguments: t.Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["frostbench", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return call
 
 
 def one(runs: Path, pattern: str) -> Path:
@@ -207,33 +183,33 @@ def a_better_table(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
-def test_what_was_tampered_with_is_named(runs: Path, say: Say, name: str) -> None:
+def test_what_was_tampered_with_is_named(runs: Path, frostbench: Frostbench, name: str) -> None:
     tamper, pattern, words = TAMPERINGS[name]
     path = one(runs, pattern)
     tamper(path)
-    status, out, err = say("verify", "runs")
+    status, out, err = frostbench("verify", "runs")
     assert status == 3, err
     assert [line for line in out.splitlines() if str(path) in line and words in line], out
 
 
-def test_what_was_not_touched_fits(runs: Path, say: Say) -> None:
-    status, out, _ = say("verify", "runs")
+def test_what_was_not_touched_fits(runs: Path, frostbench: Frostbench) -> None:
+    status, out, _ = frostbench("verify", "runs")
     assert status == 0, out
     first, *rest = out.splitlines()
     assert first == "no problems; checked: 6 numbers, 8 records, 4 runs, 6 weights, 6 tables"
     assert rest == ["not to be checked here: numbers of protocols that give no class (12)"]
 
 
-def test_weights_that_were_not_kept_are_said_to_be_unchecked(runs: Path, say: Say) -> None:
+def test_weights_that_were_not_kept_are_said_to_be_unchecked(runs: Path, frostbench: Frostbench) -> None:
     for path in runs.rglob("*.safetensors"):
         path.unlink()
-    status, out, _ = say("verify", "runs")
+    status, out, _ = frostbench("verify", "runs")
     assert status == 0, out
     assert "not to be checked here: weights, which were not kept (6)" in out
 
 
-def test_where_there_is_no_result_there_is_nothing_to_verify(say: Say) -> None:
+def test_where_there_is_no_result_there_is_nothing_to_verify(frostbench: Frostbench) -> None:
     Path("empty").mkdir()
     for place, words in (("empty", "no results in empty"), ("absent", "there is no such directory")):
-        status, out, err = say("verify", place)
+        status, out, err = frostbench("verify", place)
         assert (status, out, words in err) == (2, "", True), err
