@@ -3,7 +3,8 @@
 Looked for under --data-root, then $FROSTBENCH_DATA, then the user's cache, where torchvision's download goes unless
 offline. Whatever the storage, the rows of each part are sorted by a digest of their pixels and label, so that the same
 images from idx, Parquet or npz give the same arrays, the same splits and the same fingerprint. Decoded once, then
-mapped from the cache; the arrays may be written to, which changes neither the cache nor another load.
+mapped from the cache; the arrays may be written to, which changes neither the cache nor another load. A set may be
+larger than memory: it is decoded, sorted, checked and split a slice at a time.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -35,6 +37,9 @@ __all__ = ["DATASETS", "DataError", "DataMissing", "Dataset", "load", "slug", "t
 logger = logging.getLogger(__name__)
 
 DECODER = 1  # part of a cache's name; raised by a change in reading or ordering
+IN_MEMORY = 2**25  # bytes of images that a limit or a split may copy to memory; what is larger is cached and mapped
+Images = np.ndarray[t.Any, np.dtype[np.uint8]]  # (n, c, h, w)
+Index = np.ndarray[t.Any, np.dtype[np.int64]]  # (n,)
 
 
 class DataMissing(DataError):
@@ -243,55 +248,100 @@ def _digest(*texts: str) -> str:
 class _Rows:
     """Checked rows, sorted by their digests."""
 
-    images: np.ndarray[t.Any, np.dtype[np.uint8]]  # (n, c, h, w)
-    labels: np.ndarray[t.Any, np.dtype[np.int64]]  # (n,)
+    images: Images
+    labels: Index
     digests: np.ndarray[t.Any, np.dtype[np.uint8]]  # (n, 16)
     classes: tuple[str, ...] | None
+    folder: Path | None  # of the cache, from which they are mapped; None: they are in memory
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        return hashlib.blake2b(self.digests.tobytes(), digest_size=8).hexdigest()
+        return _fingerprint(self.digests)
 
-    def take(self, index: np.ndarray[t.Any, np.dtype[np.int64]]) -> "_Rows":
-        return _Rows(self.images[index], self.labels[index], self.digests[index], self.classes)
+    def take(self, index: Index, purpose: str) -> "_Rows":
+        """These rows, in memory if they are few; `purpose` tells them from as many others of the same ones."""
+        labels, digests, shape = self.labels[index], self.digests[index], (len(index), *self.images.shape[1:])
+        if self.folder is not None and math.prod(shape) > IN_MEMORY:
+
+            def write(folder: Path) -> None:
+                _write_cache(folder, shape, self._slices(index), labels, digests, self.classes)
+
+            return _cached(self.folder.with_name(f"{self.folder.name}-{purpose}{len(index)}"), write)
+        images, done = np.empty(shape, np.uint8), 0
+        for some in self._slices(index):
+            images[done : done + len(some)] = some
+            done += len(some)
+        return _Rows(images, labels, digests, self.classes, None)
+
+    def _slices(self, index: Index) -> t.Iterator[Images]:
+        """Images of these rows, read from the file: of a mapping all that was looked at would stay in memory."""
+        if self.folder is None:
+            yield self.images[index]
+        else:
+            with (self.folder / "images.npy").open("rb") as file:
+                yield from _gathered(file, file.seek(-self.images.nbytes, os.SEEK_END), self.images.shape[1:], index)
 
     def divided(self, size: int, purpose: str) -> tuple["_Rows", "_Rows"]:
         """The rest, and so many rows chosen from every class in proportion: the same ones each time."""
-        rest, chosen = stratified_split(self.labels, size, derive_seed(0, "data", purpose))
-        return self.take(rest), self.take(chosen)
+        rest, chosen = self._chosen(size, purpose)
+        return self.take(rest, f"not-{purpose}"), self.take(chosen, purpose)
 
     def limited(self, limit: int) -> "_Rows":
-        return self if limit >= len(self.labels) else self.divided(limit, "limit")[1]
+        return self if limit >= len(self.labels) else self.take(self._chosen(limit, "limit")[1], "limit")
+
+    def _chosen(self, size: int, purpose: str) -> tuple[Index, Index]:
+        return stratified_split(self.labels, size, derive_seed(0, "data", purpose))
 
 
-def _canonical(rows: Rows, classes: tuple[str, ...] | None, where: str) -> _Rows:
-    """Rows as a reader returned them, checked and put in order."""
-    images, labels = np.ascontiguousarray(rows.images), rows.labels
-    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
-        raise DataError(
-            f"{where}: images must be uint8 (n, c, h, w), none of them 0; got {images.dtype} {images.shape}"
-        )
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+def _fingerprint(digests: np.ndarray[t.Any, np.dtype[np.uint8]]) -> str:
+    return hashlib.blake2b(digests.tobytes(), digest_size=8).hexdigest()
+
+
+def _gathered(file: t.BinaryIO, start: int, shape: tuple[int, ...], index: Index) -> t.Iterator[Images]:
+    """Rows of this shape that lie in a file from `start` on, in the order of the index, a slice at a time."""
+    size = math.prod(shape)
+    for rows in np.array_split(index, len(index) * size // formats.SLICE + 1):
+        content = b"".join(os.pread(file.fileno(), size, start + row * size) for row in rows.tolist())
+        yield np.frombuffer(content, np.uint8).reshape(-1, *shape)
+
+
+def _digested(
+    rows: Rows, classes: tuple[str, ...] | None, where: str, file: t.BinaryIO
+) -> tuple[tuple[int, ...], bytes]:
+    """Check rows as a reader hands them out and write their images to a file: their shape, and their digests."""
+    labels = rows.labels
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
         came = f"{labels.dtype} {labels.shape}"
-        raise DataError(f"{where}: labels must be integers, one for each of {len(images):,} images; got {came}")
-    low, high = int(labels.min()), int(labels.max())
+        raise DataError(f"{where}: labels must be integers, one for each image; got {came}")
+    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
     if low < 0 or (classes is not None and high >= len(classes)) or high >= 2**31:
         wanted = f"0..{len(classes) - 1}" if classes is not None else "0 and up"
         raise DataError(f"{where}: labels must lie in {wanted}; got {low}..{high}")
-
-    shape = ",".join(map(str, images.shape[1:]))
-    kinds = {
-        label: hashlib.blake2b(f"{shape};{label};".encode(), digest_size=16) for label in np.unique(labels).tolist()
-    }
-    digested = bytearray()
-    for image, label in zip(images, labels.tolist()):
-        digest = kinds[label].copy()
-        digest.update(image)
-        digested += digest.digest()
-    digests = np.frombuffer(bytes(digested), np.uint8).reshape(-1, 16)
-    high_half, low_half = digests.view(">u8").T
-    order = np.lexsort((low_half, high_half))
-    return _Rows(images[order], labels[order].astype(np.int64), digests[order], classes)
+    kinds: dict[int, t.Any] = {}
+    count, shape, digests = 0, tuple[int, ...](), bytearray()
+    for images in rows.images:
+        if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+            came = f"{images.dtype} {images.shape}"
+            raise DataError(f"{where}: images must be uint8 (n, c, h, w), none of them 0; got {came}")
+        if not kinds:
+            shape = images.shape[1:]
+            described = ",".join(map(str, shape))
+            kinds = {
+                label: hashlib.blake2b(f"{described};{label};".encode(), digest_size=16)
+                for label in np.unique(labels).tolist()
+            }
+        step = max(1, formats.SLICE // images[0].nbytes)
+        for start in range(0, len(images), step):  # of a reader that knows no slices
+            some = np.ascontiguousarray(images[start : start + step])
+            for image, label in zip(some, labels[count : count + len(some)].tolist()):
+                digest = kinds[label].copy()
+                digest.update(image)
+                digests += digest.digest()
+            file.write(some.data)
+            count += len(some)
+    if len(labels) != count:
+        raise DataError(f"{where}: labels must be integers, one for each of {count:,} images; got {len(labels):,}")
+    return shape, bytes(digests)
 
 
 def _check_pair(name: str, train: _Rows, test: _Rows, classes: tuple[str, ...]) -> None:
@@ -316,63 +366,105 @@ def _decoded(name: str, part: Part, stored: Stored, cache: Path) -> _Rows:
     files = stored.files[part]
     state = [(str(file), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()]]
     folder = cache / "decoded" / f"{slug(name)}-{part}-{_digest(json.dumps([DECODER, state]))}"
-    if folder.is_dir():
-        try:
-            return _read_cache(folder)
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            logger.warning("the decoded images in %s are damaged (%s); decoding them again", folder, error)
-
-    found = stored.read(part)
     where = f"{files[0] if len(files) == 1 else files[0].parent} ({part})"
     published = PUBLISHED.get(name)
-    rows = _canonical(found, (published and published.classes) or found.classes, where)
-    if published:
-        _check_published(name, published, part, rows, where)
-    try:
-        _write_cache(folder, rows)
-    except OSError as error:
-        logger.warning("cannot keep the decoded images of %s in %s (%s); going on in memory", name, folder, error)
-    return rows
+
+    def write(folder: Path) -> None:
+        found = stored.read(part)
+        classes = (published and published.classes) or found.classes
+        with tempfile.TemporaryFile(dir=folder) as heap:  # the images in the order of the reader
+            shape, content = _digested(found, classes, where, heap)
+            heap.flush()
+            digests = np.frombuffer(content, np.uint8).reshape(-1, 16)
+            high_half, low_half = digests.view(">u8").T
+            order = np.lexsort((low_half, high_half))
+            digests, labels = digests[order], found.labels[order].astype(np.int64)
+            if published:
+                _check_published(name, published, part, _fingerprint(digests), len(digests), where)
+            _write_cache(folder, (len(order), *shape), _gathered(heap, 0, shape, order), labels, digests, classes)
+
+    return _cached(folder, write)
 
 
-def _check_published(name: str, published: _Published, part: Part, rows: _Rows, where: str) -> None:
+def _check_published(name: str, published: _Published, part: Part, fingerprint: str, count: int, where: str) -> None:
     wanted, known = published.rows[part], published.fingerprints.get(part)
-    if len(rows.labels) != wanted:
-        came = f"{len(rows.labels):,} images; the published {name} has {wanted:,}"
-    elif known not in {None, rows.fingerprint}:
-        came = f"other pixels or labels than the published {name} (fingerprint {rows.fingerprint}, wanted {known})"
+    if count != wanted:
+        came = f"{count:,} images; the published {name} has {wanted:,}"
+    elif known not in {None, fingerprint}:
+        came = f"other pixels or labels than the published {name} (fingerprint {fingerprint}, wanted {known})"
     else:
         return
     raise DataError(f"{where} has {came}; name data of your own npz:PATH, parquet:PATH or folder:PATH")
 
 
-def _read_cache(folder: Path) -> _Rows:
+def _cached(folder: Path, write: t.Callable[[Path], None]) -> _Rows:
+    """The rows in a folder of the cache, which is written first unless it is there, and whole."""
+    try:
+        if folder.is_dir():
+            return _read_cache(folder)
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        logger.warning("the decoded images in %s are damaged (%s); decoding them again", folder, error)
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with _whole(folder) as partial:
+            write(partial)
+        return _read_cache(folder)
+    except OSError as error:
+        logger.warning("cannot keep the decoded images in %s (%s); going on in memory", folder, error)
+    with tempfile.TemporaryDirectory(prefix="frostbench-") as place:
+        write(Path(place))
+        return _read_cache(Path(place), in_memory=True)
+
+
+def _read_cache(folder: Path, *, in_memory: bool = False) -> _Rows:
     meta = json.loads((folder / "meta.json").read_text())
-    arrays = {}
+    arrays: dict[str, np.ndarray[t.Any, t.Any]] = {}
     for name, wanted in meta["arrays"].items():
-        array: np.ndarray[t.Any, t.Any] = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False))
-        if list(array.shape) != wanted["shape"] or zlib.crc32(array.data) != wanted["crc32"]:
+        path = folder / f"{name}.npy"
+        array = np.asarray(np.load(path, mmap_mode=None if in_memory else "c", allow_pickle=False))
+        if list(array.shape) != wanted["shape"] or _crc32(path, array.nbytes) != wanted["crc32"]:
             raise ValueError(f"{name}.npy is not what was written")
         arrays[name] = array
     classes = meta["classes"]
-    return _Rows(**arrays, classes=None if classes is None else tuple(classes))
+    return _Rows(**arrays, classes=None if classes is None else tuple(classes), folder=None if in_memory else folder)
 
 
-def _write_cache(folder: Path, rows: _Rows) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # damaged, or we would not be here
-    arrays: dict[str, np.ndarray[t.Any, t.Any]] = {
-        "images": rows.images,
-        "labels": rows.labels,
-        "digests": rows.digests,
-    }
-    with _whole(folder) as partial:
-        for name, array in arrays.items():
-            with (partial / f"{name}.npy").open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-        meta = {name: {"shape": array.shape, "crc32": zlib.crc32(array.data)} for name, array in arrays.items()}
-        (partial / "meta.json").write_text(json.dumps({"classes": rows.classes, "arrays": meta}))
+def _crc32(path: Path, size: int) -> int:
+    """Of a file's last bytes."""
+    checksum = 0
+    with path.open("rb") as file:
+        file.seek(-size, os.SEEK_END)
+        while content := file.read(formats.SLICE):
+            checksum = zlib.crc32(content, checksum)
+    return checksum
+
+
+def _write_cache(
+    folder: Path,
+    shape: tuple[int, ...],
+    images: t.Iterator[Images],
+    labels: Index,
+    digests: np.ndarray[t.Any, np.dtype[np.uint8]],
+    classes: tuple[str, ...] | None,
+) -> None:
+    """`shape` is that of all the images; meta.json comes last."""
+    checksum = 0
+    with (folder / "images.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for some in images:
+            file.write(some.data)
+            checksum = zlib.crc32(some.data, checksum)
+        file.flush()
+        os.fsync(file.fileno())
+    meta = {"images": {"shape": shape, "crc32": checksum}}
+    arrays: dict[str, np.ndarray[t.Any, t.Any]] = {"labels": labels, "digests": digests}
+    for name, array in arrays.items():
+        with (folder / f"{name}.npy").open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        meta[name] = {"shape": array.shape, "crc32": zlib.crc32(array.data)}
+    (folder / "meta.json").write_text(json.dumps({"classes": classes, "arrays": meta}))
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import time
 import typing as t
 
 from bench import machine
+from bench.checkpoints import ResumeRefused
 from bench.progress import Display, Lines
 from bench.run import PlannedRun, Settings, execute, fail
 from bench.stopping import Stopping, start_deaf, stop_with_parent
@@ -42,8 +43,10 @@ def serial(
                 error = execute(run, settings, display, stopping, wait=wait)
             except store.Claimed:
                 held.append(run)
-            else:
-                yield run, time.monotonic() - started, error
+                continue
+            except ResumeRefused as refused:
+                error = str(refused)
+            yield run, time.monotonic() - started, error
 
 
 def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.Generator[Ended, None, None]:
@@ -111,10 +114,10 @@ def attempt(run: PlannedRun, settings: Settings, stopping: Stopping, *, wait: bo
     lines = Lines(run.title)
     lines.start()
     try:
-        error = execute(run, settings, lines, stopping, wait=wait)
-        if error and not run.directory.failed.exists():
-            sys.stderr.write(f"{run.title} {error}\n")
-            return NOT_RESUMED
+        execute(run, settings, lines, stopping, wait=wait)
+    except ResumeRefused as error:
+        sys.stderr.write(f"{run.title} {error}\n")
+        return NOT_RESUMED
     except store.Unwritable as error:
         sys.stderr.write(f"{error}\n")
         return NO_ROOM

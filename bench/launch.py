@@ -158,9 +158,9 @@ def launch(
     missing = [one for one in planned if one.missing]
     directory = settings.output / suite.suite
     made = failed = 0
+    store.sweep(directory)
     if missing:
         store.check_writable(directory)
-        store.sweep(directory)
         store.replace(directory / "suite.json", store.canonical(suite.model_dump(mode="json")))
         stopping = Stopping()
         with Display(len(missing)) as display, stopping.on_signals(), contextlib.closing(

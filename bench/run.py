@@ -139,9 +139,9 @@ def execute(
 ) -> str | None:
     """Do what is missing of a run. The files are the outcome; returns the error of a run that failed, else None.
 
-    Raises store.Unwritable (no room, no right to write) and KeyboardInterrupt: they are not the run's fault. A
-    training that is stopped so, or killed, goes on next time. Where another process is at this run, waits for it and
-    does what it leaves; or raises store.Claimed if not told to wait.
+    Raises store.Unwritable (no room, no right to write), ResumeRefused and KeyboardInterrupt: they are not the run's
+    fault. A training that is stopped so, or killed, goes on next time. Where another process is at this run, waits for
+    it and does what it leaves; or raises store.Claimed if not told to wait.
     """
     device = machine.pick_device(settings.device)
     if device.type == "cuda" and torch.cuda.device_count() < settings.ranks:
@@ -157,15 +157,12 @@ def execute(
             return None
         try:
             _execute(planned, settings, watcher, stopping, device, made)
-        except store.Unwritable:
+        except (store.Unwritable, ResumeRefused):  # no failure of the method: no record of it
             raise
-        except ResumeRefused as error:  # no failure of the method: no record of it
-            return str(error)
         except Exception as error:
             message = redacted(str(error) if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}")
             fail(planned, message, made, redacted("".join(traceback.format_exception(error))))
             return message
-        planned.directory.failed.unlink(missing_ok=True)
         return None
 
 
@@ -235,6 +232,7 @@ def _execute(
         views.keep(directory, tap, sets, parts)
     alarms = {tap: diagnose(train[tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
     known = resolve.protocols(settings.plugins)
+    left = len(planned.missing)
     for (tap, name), group in _together(planned.missing).items():
         scored: t.Iterator[Scores | Quality]
         settled = [known[name].model_validate_json(json.dumps(protocol.params)) for protocol in group]
@@ -277,7 +275,15 @@ def _execute(
                 predictions_sha256=predictions_sha256,
                 seconds=seconds | {"score": score_seconds},
             )
+            left -= 1
+            if not left:
+                _tidy(directory, settings)
             store.publish_record(directory.record(tap, protocol.file_name), record)
+
+
+def _tidy(directory: RunDirectory, settings: Settings) -> None:
+    """Remove what nobody needs any more, before the last record: after it nobody looks at a run again."""
+    directory.failed.unlink(missing_ok=True)
     if not settings.keep_features:
         shutil.rmtree(directory.features, ignore_errors=True)
 
@@ -426,6 +432,7 @@ def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted |
         logger.warning("the encoder in %s is damaged or gone; training it again", directory.path)
         store.set_aside(directory.run_json)
         return None
+    shutil.rmtree(directory.checkpoint, ignore_errors=True)  # of a fit that was killed at its very end
     return _Fitted(module, generator, run["seconds"], run["provenance"].get("resumed_elsewhere", False))
 
 
