@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from results import store
-from results.leaderboard import FORMATS, leaderboard
+from results.leaderboard import leaderboard
+from results.text import FORMATS
 
 SUITE = """
 suite: small
@@ -105,8 +106,8 @@ def files(where: Path) -> dict[str, t.Any]:
             found[name] = [titles, *([cell for at, cell in enumerate(row) if at not in timed] for row in rows)]
         elif path.stem == "leaderboard":
             form = next(form for form, suffix in FORMATS.items() if path.suffix == f".{suffix}")
-            assert path.read_text() == leaderboard(contents.records).render(form)
-            found[name] = leaderboard(timeless).render(form)
+            assert path.read_text() == leaderboard(contents.records, contents.plans).render(form)
+            found[name] = leaderboard(timeless, contents.plans).render(form)
         else:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
