@@ -95,7 +95,7 @@ def run(
     limit: Limit = 0,
     override: Override = [],  # noqa: B006 - typer makes its own
     fail_fast: t.Annotated[bool, typer.Option("--fail-fast", help="Stop at the first run that fails.")] = False,
-    keep_features: t.Annotated[bool, typer.Option("--keep-features", help="In features/ of each run.")] = False,
+    keep_features: t.Annotated[bool, typer.Option("--keep-features", help="In features/ of each run, for good.")] = False,
     checkpoint_every: t.Annotated[float, typer.Option(min=0, help="Seconds between two of a training.")] = 60.0,
     resume: t.Annotated[Resume, typer.Option(help="Go on with trainings that were stopped.")] = "exact",
     data_root: DataRoot = None,

@@ -65,7 +65,7 @@ class Settings:
     device: str = "auto"
     threads: int = 1  # of each of its ranks
     plugins: tuple[Path, ...] = ()
-    keep_features: bool = False  # of runs that have all their scores
+    keep_features: bool = False  # of runs that have all their scores; what was kept before stays in any case
     checkpoint_seconds: float = 60.0  # between two checkpoints of a training
     resume: Resume = "exact"  # whether trainings go on from what is kept of them
     ranks: int = 1  # processes that train a run together
@@ -284,7 +284,10 @@ def _execute(
 def _tidy(directory: RunDirectory, settings: Settings) -> None:
     """Remove what nobody needs any more, before the last record: after it nobody looks at a run again."""
     directory.failed.unlink(missing_ok=True)
-    if not settings.keep_features:
+    kept = directory.features / "kept"
+    if settings.keep_features:
+        store.replace(kept, b"")
+    elif not kept.exists():
         shutil.rmtree(directory.features, ignore_errors=True)
 
 

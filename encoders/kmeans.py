@@ -113,6 +113,8 @@ class _Triangle(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         height, width = ((size - self.patch) // self.stride + 1 for size in images.shape[2:])
+        if torch.compiler.is_exporting():  # a program for any number of images cannot count how often it takes a few
+            return {"pooled": self._pooled(images, height, width)}
         few = math.ceil(BLOCK / (height * width))  # images at once: their distances to all centroids fill memory
         return {"pooled": torch.cat([self._pooled(some, height, width) for some in torch.split(images, few)])}
 
@@ -121,7 +123,7 @@ class _Triangle(nn.Module):
         white = (self.normalised(patches) - self.mean) @ self.whitening
         distances = _squared_distances(white, self.centroids).sqrt()
         activations = F.relu(distances.mean(dim=1, keepdim=True) - distances)
-        maps = activations.view(len(images), height, width, -1)
+        maps = activations.view(-1, height, width, len(self.centroids))
         halves = maps.tensor_split([math.ceil(height / 2)], dim=1)
         quadrants = [part for half in halves for part in half.tensor_split([math.ceil(width / 2)], dim=2)]
         return torch.cat([quadrant.sum(dim=(1, 2)) for quadrant in quadrants], dim=1)  # (b, 4k)

@@ -289,10 +289,10 @@ def test_features_that_were_kept_serve_a_protocol_that_is_added(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = run_small(tmp_path, keep_features=True)
-    assert [path.name for path in kept] == ["features.json", "pixels"]
+    assert [path.name for path in kept] == ["features.json", "kept", "pixels"]
     monkeypatch.setattr(extraction, "extract", lambda *_: pytest.fail("extracted again"))
     assert run_small(tmp_path, ["protocols=[{name: knn, k: 3}]"], keep_features=True) == kept
-    assert run_small(tmp_path, ["protocols=[{name: knn, k: 5}]"]) == []
+    assert run_small(tmp_path, ["protocols=[{name: knn, k: 5}]"]) == kept  # nobody asked to have them deleted
 
 
 def test_a_run_that_was_stopped_goes_on_with_its_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
