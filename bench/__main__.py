@@ -95,7 +95,9 @@ def run(
     limit: Limit = 0,
     override: Override = [],  # noqa: B006 - typer makes its own
     fail_fast: t.Annotated[bool, typer.Option("--fail-fast", help="Stop at the first run that fails.")] = False,
-    keep_features: t.Annotated[bool, typer.Option("--keep-features", help="In features/ of each run, for good.")] = False,
+    keep_features: t.Annotated[
+        bool, typer.Option("--keep-features", help="In features/ of each run, for good.")
+    ] = False,
     checkpoint_every: t.Annotated[float, typer.Option(min=0, help="Seconds between two of a training.")] = 60.0,
     resume: t.Annotated[Resume, typer.Option(help="Go on with trainings that were stopped.")] = "exact",
     data_root: DataRoot = None,
@@ -206,17 +208,22 @@ def compare(
     protocol: t.Annotated[list[str], typer.Option(help="Only these: linear, or linear@2.")] = [],  # noqa: B006
     dataset: t.Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
     format_: t.Annotated[Compared, typer.Option("--format", help="How to write it.")] = "table",
-    pictures: t.Annotated[Path, typer.Option(help="Images won and lost in the first column.")] = Path("compare.png"),
+    pictures: t.Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw images won and lost in the first column.")
+    ] = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Compare two rows image by image: difference, interval, p, and which images are won and lost."""
+    """Compare two rows image by image: difference, interval, p, how many images are won and lost, and which."""
     from bench import won_and_lost
     from results import comparison
 
+    if pictures:
+        won_and_lost.check_name(pictures)
     found = comparison.compare(first, second, directory, protocols=protocol, datasets=dataset)
     width, colour = _terminal()
     _print(comparison.render(found, format_, width=width, colour=colour))
-    _say(won_and_lost.draw(found[0], pictures, data_root))
+    if pictures:
+        _say(won_and_lost.draw(found[0], pictures, data_root))
 
 
 @app.command("seeds-needed")

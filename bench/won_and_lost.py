@@ -18,6 +18,12 @@ SIDE, LINE = 72, 16  # pixels of a picture, and of a line under it
 MARGIN = 8
 
 
+def check_name(path: Path) -> None:
+    """Raises StoreError for a file that is not named as what `draw` writes."""
+    if path.suffix != ".png":
+        raise store.StoreError(f"{path} is not written: pictures are PNG; name a file that ends in .png")
+
+
 def draw(comparison: Comparison, path: Path, data_root: Path | None) -> str:
     """Write a PNG of images that one got right and the other wrong, those first on which most seeds agree.
 

@@ -182,11 +182,19 @@ def frostbench(
 
 
 def test_without_the_data_the_numbers_are_still_told(frostbench: t.Callable[..., tuple[int, str, str]]) -> None:
-    status, out, err = frostbench("compare", "good", "bad")
+    status, out, err = frostbench("compare", "good", "bad", "--pictures", "won.png")
     assert status == 0
     assert "good/code is better than bad/last" in out
     assert "no pictures: digits has other images here than when it was judged" in err
-    assert not Path("compare.png").exists()
+    assert not Path("won.png").exists()
+
+
+def test_pictures_are_drawn_only_where_they_are_asked_for(frostbench: t.Callable[..., tuple[int, str, str]]) -> None:
+    before = set(Path().rglob("*"))
+    assert frostbench("compare", "good", "bad")[0::2] == (0, "")
+    status, out, err = frostbench("compare", "good", "bad", "--pictures", "won.jpg")
+    assert (status, out) == (2, "") and "ends in .png" in err
+    assert set(Path().rglob("*")) == before
 
 
 def test_images_won_and_lost_are_drawn(runs: Path, frostbench: t.Callable[..., tuple[int, str, str]]) -> None:
