@@ -41,6 +41,7 @@ Plugin = t.Annotated[list[Path], typer.Option(help="A Python file with an encode
 DataRoot = t.Annotated[Path | None, typer.Option(help="Look for datasets here first.")]
 Offline = t.Annotated[bool, typer.Option("--offline", help="Never download data.")]
 Device = t.Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Jobs = t.Annotated[int, typer.Option(min=0, help="Runs at a time, in processes; 0 is one, with Ray many.")]
 Threads = t.Annotated[int, typer.Option(min=0, help="Threads of a run; 0 is the cores divided by the jobs.")]
 Ranks = t.Annotated[int, typer.Option(min=1, help="Processes, or GPUs, that train a run together; part of its key.")]
 Kind = t.Literal["encoders", "protocols", "datasets", "suites"]
@@ -86,7 +87,7 @@ def run(
     suite: SuiteName,
     output: Output = Path("runs"),
     executor: t.Annotated[Executor, typer.Option(help="One run after the other, a process a run, or Ray.")] = "serial",
-    jobs: t.Annotated[int, typer.Option(min=0, help="Runs at a time, in processes; 0 is one, with Ray many.")] = 0,
+    jobs: Jobs = 0,
     address: t.Annotated[str, typer.Option(help="Of a Ray cluster: auto, or HOST:PORT; else it starts here.")] = "",
     threads: Threads = 0,
     ranks: Ranks = 1,
@@ -127,6 +128,7 @@ def plan(
     suite: SuiteName,
     output: Output = Path("runs"),
     threads: Threads = 0,
+    jobs: Jobs = 0,
     ranks: Ranks = 1,
     device: Device = "auto",
     seeds: Seeds = "",
@@ -139,24 +141,26 @@ def plan(
 ) -> None:
     """Show which runs of a suite are done, which would be made, and what time, memory and disk they will take."""
     from bench import launch
+    from bench.forecast import of_suite
     from bench.progress import clock, size
 
     checked = launch.read(suite, override, seeds, limit, plugin)
-    settings = launch.settings(output, threads, device, data_root, offline, plugin, ranks=ranks)
+    settings = launch.settings(output, threads, device, data_root, offline, plugin, jobs, ranks=ranks)
     if not cost:
         for planned in launch.plan(checked, settings)[0]:
             print(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
         return
-    total, to_do = None, 0
+    costs = []
     for planned, needed in launch.forecast(checked, settings, _say):
         if planned.missing:
-            total, to_do = total + needed if total else needed, to_do + 1
+            costs.append(needed)
         took = clock(needed.seconds) if planned.missing else ""
         print(f"{'to do' if planned.missing else 'done '}  {planned.title:<44}  {took:>12}  {planned.directory.path}")
-    if total:
+    if costs:
+        total, how = of_suite(costs, jobs or 1), f"{jobs} at a time" if jobs > 1 else "one after the other"
         _say(
-            f"{to_do} runs to do, one after the other: about {clock(total.seconds)}, {size(total.memory)} of memory; "
-            f"{size(total.disk)} of disk stay, {size(total.passing)} more are needed while a run goes on"
+            f"{len(costs)} runs to do, {how}: about {clock(total.seconds)}, {size(total.memory)} of memory; "
+            f"{size(total.disk)} of disk stay, {size(total.passing)} more are needed while runs go on"
         )
 
 

@@ -6,6 +6,7 @@ until its speed shows, and everything else on two sizes of a part of the data, f
 
 import contextlib
 import dataclasses
+import heapq
 import json
 import resource
 import sys
@@ -22,11 +23,13 @@ from bench.suite import ProtocolSpec
 from encoders.base import Encoder, Features, Generative, ImageSet, Progress, Training, frozen, shown
 from encoders.training import SETTLE_BATCHES
 from protocols.base import FeatureSet
+from protocols.generative import CLASSIFIER_IMAGES, SIGMAS, GenerativeQuality, log_densities, train_classifier
 from results.record import Record
 from results.store import Contents
 
 TRIAL_SECONDS = 2.0  # that a training is watched
 SIZES = (1000, 4000)  # images of the two parts that everything else is tried on
+TRIED = 100  # images of either part that are tried on where their number is no matter
 PAIRS = frozenset({"knn", "retrieval"})  # protocols that compare every test row with every training row
 RECORD_BYTES = 5_000  # beside its predictions, about a byte an image
 PICTURED = 300  # images in the pictures of one run, at about a byte a pixel
@@ -34,16 +37,23 @@ PICTURED = 300  # images in the pictures of one run, at about a byte a pixel
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one run, or of several one after the other."""
+    """Of a run, or of several."""
 
     seconds: float
     memory: int  # bytes, at the highest
     disk: int  # bytes that stay
     passing: int  # bytes more while a run goes on: features, checkpoints
 
-    def __add__(self, more: "Cost") -> "Cost":
-        highest = max(self.memory, more.memory), max(self.passing, more.passing)
-        return Cost(self.seconds + more.seconds, highest[0], self.disk + more.disk, highest[1])
+
+def of_suite(costs: t.Sequence[Cost], jobs: int) -> Cost:
+    """Of runs in this order, so many at a time: each begins as soon as one has ended."""
+    busy = [0.0] * jobs
+    for cost in costs:
+        heapq.heapreplace(busy, busy[0] + cost.seconds)
+    memory, passing = (
+        sum(heapq.nlargest(jobs, amounts)) for amounts in ([c.memory for c in costs], [c.passing for c in costs])
+    )
+    return Cost(max(busy), memory, sum(cost.disk for cost in costs), passing)
 
 
 class Forecast:
@@ -187,6 +197,8 @@ class Forecast:
             if (record.tap, record.protocol, record.protocol_params) == (tap, protocol.name, protocol.params):
                 return record.seconds["score"]
         kind = resolve.protocols(self.settings.plugins)[protocol.name]
+        if issubclass(kind, GenerativeQuality):
+            return self._judge(kind.model_validate_json(json.dumps(protocol.params)), dataset)
         if not kind.features_only:  # judged in ways that no part of it foretells
             self.unknown[protocol.label] = None
             return 0.0
@@ -206,6 +218,30 @@ class Forecast:
                 return time.perf_counter() - started
 
             self.scores[place] = _whole(scored, len(dataset.train), pairs=protocol.name in PAIRS)
+        return self.scores[place]
+
+    def _judge(self, judge: GenerativeQuality, dataset: data.Dataset) -> float:
+        """Of samples; what of all this takes time is the classifier, and the distances from images to samples."""
+        place = (judge.model_dump_json(), dataset.fingerprint)
+        if place not in self.scores:
+            self.say(f"trying what judges samples on {dataset.name}")
+            train, test = (
+                _feature_set(part, torch.from_numpy(np.array(part.images[:TRIED])).flatten(1) / 255, TRIED)
+                for part in (dataset.train, dataset.test)
+            )
+
+            def trained(count: int) -> float:
+                started = time.perf_counter()
+                train_classifier(train, dataset.train.shape, count)
+                return time.perf_counter() - started
+
+            def compared(count: int) -> float:
+                started = time.perf_counter()
+                log_densities(test.features, torch.rand(count, test.features.shape[1]), SIGMAS)
+                return (time.perf_counter() - started) / len(test)
+
+            images = min(judge.validation, len(dataset.train)) + len(dataset.test) / 5  # these with one width of ten
+            self.scores[place] = _whole(trained, CLASSIFIER_IMAGES) + images * _whole(compared, judge.samples)
         return self.scores[place]
 
 

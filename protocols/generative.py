@@ -77,19 +77,24 @@ def _classifier(train: FeatureSet, shape: tuple[int, int, int]) -> nn.Module:
     digest.update(train.labels.numpy().tobytes())
     key = digest.hexdigest()
     if key not in _CLASSIFIERS:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # whatever the run's seed: distances compare between runs
-            network = _Classifier(shape, train.classes)
-            optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-            order = torch.cat([torch.randperm(len(train)) for _ in range(-(-CLASSIFIER_IMAGES // len(train)))])
-            for rows in torch.split(order[:CLASSIFIER_IMAGES], 128):
-                loss = F.cross_entropy(network(train.features[rows])[1], train.labels[rows])
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
         _CLASSIFIERS.clear()
-        _CLASSIFIERS[key] = network.eval().requires_grad_(False)
+        _CLASSIFIERS[key] = train_classifier(train, shape, CLASSIFIER_IMAGES)
     return _CLASSIFIERS[key]
+
+
+def train_classifier(train: FeatureSet, shape: tuple[int, int, int], images: int) -> nn.Module:
+    """A classifier that has seen so many images, some of them several times if there are fewer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # whatever the run's seed: distances compare between runs
+        network = _Classifier(shape, train.classes)
+        optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+        order = torch.cat([torch.randperm(len(train)) for _ in range(-(-images // len(train)))])
+        for rows in torch.split(order[:images], 128):
+            loss = F.cross_entropy(network(train.features[rows])[1], train.labels[rows])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return network.eval().requires_grad_(False)
 
 
 class _Classifier(nn.Module):

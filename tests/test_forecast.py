@@ -48,7 +48,13 @@ def make(seeds: str) -> None:
 
 
 def test_costs_add_up_as_runs_follow_each_other() -> None:
-    assert Cost(1.0, 5, 10, 7) + Cost(2.0, 4, 20, 9) == Cost(3.0, 5, 30, 9)
+    assert forecast.of_suite([Cost(1.0, 5, 10, 7), Cost(2.0, 4, 20, 9)], 1) == Cost(3.0, 5, 30, 9)
+
+
+def test_of_runs_beside_each_other_the_last_to_end_counts() -> None:
+    """3 s beside 1 s and 1 s, then 4 s from second 2 on; the two largest are in memory at once at the worst."""
+    runs = [Cost(3.0, 5, 1, 1), Cost(1.0, 6, 1, 2), Cost(1.0, 2, 1, 3), Cost(4.0, 3, 1, 4)]
+    assert forecast.of_suite(runs, 2) == Cost(6.0, 11, 4, 7)
 
 
 def test_what_grows_with_the_images_is_extrapolated() -> None:
@@ -102,6 +108,35 @@ def test_a_suite_holds_to_its_forecast(told: t.Callable[[], tuple[dict[str, Cost
     assert 1 / 1.5 < first.disk / on_disk < 1.5
     make("1")
     assert set(told()[0].values()) == {Cost(0.0, 0, 0, 0)}
+
+
+def test_what_judges_samples_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: t.Callable[[], tuple[dict[str, Cost], list[str]]]
+) -> None:
+    """60,000 images at 0.2 ms for the classifier; 10 us a distance, for 100 images and a fifth of the test set."""
+    judge = "protocols: [{name: generative, samples: 1000, validation: 100}]"
+    encoder = "encoders: [{name: vae, hidden: 16, epochs: 1}]"
+    datasets = SUITE.partition("seeds")[0]
+    (tmp_path / "small.yaml").write_text(f"{datasets}seeds: [0]\n{encoder}\n{judge}\nwandb: {{mode: off}}\n")
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    def train(_rows: object, _shape: object, images: int) -> None:
+        nonlocal now
+        now += images * 2e-4
+
+    def compare(images: t.Sized, samples: t.Sized, _sigmas: object) -> None:
+        nonlocal now
+        now += len(images) * len(samples) * 1e-5
+
+    monkeypatch.setattr(forecast, "train_classifier", train)
+    monkeypatch.setattr(forecast, "log_densities", compare)
+    monkeypatch.setattr(forecast.Forecast, "_fit", lambda *_: 0.0)
+    costs, said = told()
+    assert said == ["trying what judges samples on digits"]
+    [cost] = costs.values()
+    test = 359  # as many images, of 1,797
+    assert cost.seconds == pytest.approx(60_000 * 2e-4 + (100 + test / 5) * 1000 * 1e-5)
 
 
 @pytest.mark.slow

@@ -112,7 +112,7 @@ print(whole.train.images.nbytes, peak() - before)
         (npz, 3_500, 8, []),
         pytest.param(npz, 14_000, 1, [], marks=pytest.mark.slow),
         pytest.param(folder, 14_000, 1, [*PILLOW], marks=pytest.mark.slow),
-        pytest.param(parquet, 14_000, 1, [*PILLOW, "pyarrow.parquet"], marks=pytest.mark.slow),
+        pytest.param(parquet, 14_000, 1, [*PILLOW, "pyarrow.parquet", "pyarrow.compute"], marks=pytest.mark.slow),
         pytest.param(stl10, 6_000, 1, [], marks=pytest.mark.slow),
         pytest.param(mnist, 210_000, 1, [], marks=pytest.mark.slow),
     ],
