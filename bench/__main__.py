@@ -107,7 +107,12 @@ def run(
 ) -> None:
     """Do what is missing of a suite and print its leaderboard."""
     from bench import launch
+    from bench import ranks as processes
+    from bench.run import follow
 
+    if processes.torchrun().rank:
+        processes.follow(follow)
+        return
     checked = launch.read(suite, override, seeds, limit, plugin)
     settings = launch.settings(
         output, threads, device, data_root, offline, plugin, jobs, keep_features, checkpoint_every, resume, ranks
@@ -117,6 +122,8 @@ def run(
     except KeyboardInterrupt:
         _say(f"stopped; what was finished is kept. To go on: frostbench {shlex.join(sys.argv[1:])}")
         raise typer.Exit(INTERRUPTED) from None
+    finally:
+        processes.dismiss()
     _table(launched.board)
     _say(launched.summary)
     if launched.failed:

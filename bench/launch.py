@@ -12,6 +12,7 @@ from bench import cluster, executors, machine, run
 from bench.checkpoints import Resume
 from bench.forecast import Cost, Forecast
 from bench.progress import Display, clock
+from bench.ranks import local_world, torchrun
 from bench.run import PlannedRun, Settings
 from bench.stopping import Stopping
 from bench.strict_yaml import ConfigError, Problem
@@ -89,9 +90,15 @@ def settings(
 ) -> Settings:
     """Paths made absolute and the number of threads made definite, so that workers need no more than this.
 
-    0 threads are the cores shared out among the jobs and their ranks. Raises MachineError for many more threads than
-    there are cores.
+    0 threads are the cores shared out among the jobs and their ranks. The ranks are those of torchrun where it has
+    started this process. Raises MachineError for many more threads than there are cores, and for other ranks.
     """
+    world = torchrun().world
+    if world > 1 and (jobs > 1 or ranks not in (1, world)):
+        raise machine.MachineError(
+            f"torchrun has started {world} ranks for one run at a time; leave --ranks and --jobs"
+        )
+    ranks = max(ranks, world)
     if threads > 4 * machine.available_cores():
         raise machine.MachineError(f"--threads {threads} on {machine.available_cores()} cores; wanted 4 a core at most")
     return Settings(
@@ -99,7 +106,7 @@ def settings(
         data_root=data_root and data_root.absolute(),
         offline=offline,
         device=device,
-        threads=threads or max(1, machine.available_cores() // (jobs or 1) // ranks),
+        threads=threads or max(1, machine.available_cores() // (jobs or 1) // local_world(ranks)),
         ranks=ranks,
         plugins=tuple(plugin.absolute() for plugin in plugins),
         keep_features=keep_features,
@@ -152,6 +159,8 @@ def launch(
     KeyboardInterrupt on Ctrl-C or SIGTERM; what was finished until then is kept, and the state of a training.
     """
     started = time.monotonic()
+    if torchrun().world > 1 and executor != "serial":
+        raise machine.MachineError("torchrun has started the ranks of one run at a time; leave --executor")
     if executor != "ray":  # whose nodes may have what this machine has not
         machine.pick_device(settings.device)
     planned, contents = plan(suite, settings)

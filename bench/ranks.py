@@ -1,13 +1,22 @@
-"""The processes of a data-parallel training: started with it, on this machine, and gone when it has ended."""
+"""The processes of a data-parallel training.
+
+They are started with it on this machine, and gone when it has ended; or torchrun has started them, on one machine or
+several, and all but the first do their part of one training after the other.
+"""
 
 import contextlib
 import datetime
+import functools
+import itertools
+import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import sys
 import tempfile
 import threading
+import time
 import typing as t
 from pathlib import Path
 
@@ -23,13 +32,18 @@ PATIENCE = datetime.timedelta(minutes=10)  # of a rank for the others, such as w
 
 
 @contextlib.contextmanager
-def together(follow: t.Callable[..., None], arguments: tuple[t.Any, ...], world: int, kind: str) -> t.Iterator[Ranks]:
+def together(follow: t.Callable[..., None], arguments: tuple[str, ...], world: int, kind: str) -> t.Iterator[Ranks]:
     """Inside the block this process is rank 0, and the others call follow(*arguments, ranks).
 
-    kind: of the device, cpu or cuda. Everything listens on loopback. Raises EncoderError if another rank dies.
+    kind: of the device, cpu or cuda. Everything listens on loopback, unless torchrun does. Raises EncoderError if
+    another rank dies.
     """
     if world == 1:
         yield Ranks()
+        return
+    if torchrun().world > 1:
+        with _told(arguments, kind) as ranks:
+            yield ranks
         return
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="frostbench-") as directory:
@@ -41,7 +55,7 @@ def together(follow: t.Callable[..., None], arguments: tuple[t.Any, ...], world:
         try:
             for other in others:
                 start_deaf(other)
-            with _joined(meeting, Ranks(0, world), kind) as ranks:
+            with _joined(Ranks(0, world), kind, init_method=meeting.as_uri()) as ranks:  # a store on TCP is open to all
                 yield ranks
         except RuntimeError as error:
             ended = multiprocessing.connection.wait([other.sentinel for other in others], EXIT_SECONDS)
@@ -58,17 +72,19 @@ def together(follow: t.Callable[..., None], arguments: tuple[t.Any, ...], world:
 
 def _other(follow: t.Callable[..., None], arguments: tuple[t.Any, ...], meeting: Path, ranks: Ranks, kind: str) -> None:
     threading.Thread(target=stop_with_parent, daemon=True).start()
-    with _joined(meeting, ranks, kind):
+    with _joined(ranks, kind, init_method=meeting.as_uri()):
         follow(*arguments, ranks)
         threading.Event().wait()  # for the first, which may still read what this one sent, to end it
 
 
 @contextlib.contextmanager
-def _joined(meeting: Path, ranks: Ranks, kind: str) -> t.Iterator[Ranks]:
-    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
+def _joined(ranks: Ranks, kind: str, **meeting: t.Any) -> t.Iterator[Ranks]:
+    if local_world(ranks.world) == ranks.world:
+        loopback = "lo0" if sys.platform == "darwin" else "lo"
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
     torch.distributed.init_process_group(
         "nccl" if kind == "cuda" else "gloo",
-        init_method=meeting.as_uri(),  # torch's store on TCP would listen on all interfaces
+        **meeting,
         rank=ranks.rank,
         world_size=ranks.world,
         timeout=PATIENCE,
@@ -77,3 +93,82 @@ def _joined(meeting: Path, ranks: Ranks, kind: str) -> t.Iterator[Ranks]:
         yield ranks
     finally:
         torch.distributed.destroy_process_group()
+
+
+# --- started by torchrun ----------------------------------------------------------------------------------------------
+
+_NUMBERS = itertools.count()  # of the trainings of this process
+
+
+def torchrun() -> Ranks:
+    """This process among those that torchrun has started; alone if it has not."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Ranks()
+    return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+
+
+def local_world(world: int) -> int:
+    """How many of so many ranks are on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if torchrun().world > 1 else world
+
+
+def local_rank(ranks: Ranks) -> int:
+    """Which of the ranks on its machine this is."""
+    return int(os.environ["LOCAL_RANK"]) if torchrun().world > 1 else ranks.rank
+
+
+def follow(call: t.Callable[..., None]) -> None:
+    """What a process that torchrun has started beside the first one does: its part of each training, until `dismiss`.
+
+    In a training it hears no signal: the first rank does, and tells the others after which step to stop.
+    """
+    store, ranks = _store(), torchrun()
+    for number in itertools.count():
+        _wait(store, f"{number}")
+        told = json.loads(store.get(f"{number}"))
+        if not told:
+            return
+        kind, *arguments = told
+        heard = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with _joined(ranks, kind, store=torch.distributed.PrefixStore(f"{number}/", store)):
+                call(*arguments, ranks)
+                _wait(store, f"{number} over")  # the first may still read what this one sent
+        except Exception as error:  # the run fails, and says so where the first rank is
+            sys.stderr.write(f"rank {ranks.rank}: {error}\n")
+        except KeyboardInterrupt:  # told by the first rank
+            pass
+        for one, handler in heard.items():
+            signal.signal(one, handler)
+
+
+def dismiss() -> None:
+    """There will be no more trainings for those who `follow`."""
+    if torchrun().world > 1:
+        _store().set(f"{next(_NUMBERS)}", "[]")
+
+
+@contextlib.contextmanager
+def _told(arguments: tuple[str, ...], kind: str) -> t.Iterator[Ranks]:
+    """The first rank's part of what `follow` does."""
+    store, number = _store(), next(_NUMBERS)
+    store.set(f"{number}", json.dumps([kind, *arguments]))
+    try:
+        with _joined(torchrun(), kind, store=torch.distributed.PrefixStore(f"{number}/", store)) as ranks:
+            try:
+                yield ranks
+            finally:
+                store.set(f"{number} over", "")
+    except RuntimeError as error:
+        raise EncoderError(f"another of {torchrun().world} ranks has failed, and says why on stderr") from error
+
+
+@functools.cache
+def _store() -> torch.distributed.Store:
+    store, _, _ = next(iter(torch.distributed.rendezvous("env://")))
+    return store
+
+
+def _wait(store: torch.distributed.Store, key: str) -> None:
+    while not store.check([key]):
+        time.sleep(0.05)

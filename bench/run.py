@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from bench import corruptions, data, machine, resolve, samples, views
 from bench.checkpoints import Checkpoints, Resume, ResumeRefused
 from bench.diagnostics import diagnose
 from bench.extract import extract, features_on_disk
-from bench.ranks import together
+from bench.ranks import local_rank, local_world, together
 from bench.samples import SAMPLES
 from bench.stopping import Stopping
 from bench.suite import DatasetSpec, ProtocolSpec, RunSpec
@@ -144,8 +145,9 @@ def execute(
     it and does what it leaves; or raises store.Claimed if not told to wait.
     """
     device = machine.pick_device(settings.device)
-    if device.type == "cuda" and torch.cuda.device_count() < settings.ranks:
-        raise machine.MachineError(f"--ranks {settings.ranks} on {torch.cuda.device_count()} GPUs; wanted one for each")
+    ranks_here = local_world(settings.ranks)
+    if device.type == "cuda" and torch.cuda.device_count() < ranks_here:
+        raise machine.MachineError(f"{ranks_here} ranks on {torch.cuda.device_count()} GPUs; wanted one for each")
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that makes it")
@@ -200,8 +202,7 @@ def _execute(
     spec, directory = planned.spec, planned.directory
     watcher.stage("loading")
     dataset = load_data(spec, settings)
-    if dataset.fingerprint != planned.fingerprint:
-        raise data.DataError(f"{spec.dataset.name} is not what was planned with: it has changed, or differs here")
+    _check_planned(planned, dataset)
     encoder = recipe(spec, settings)
     fitted = _reload(planned, encoder, dataset.train) if directory.run_json.exists() else None
     if fitted is None:
@@ -214,7 +215,8 @@ def _execute(
             resume=settings.resume,
             stopping=stopping,
         )
-        with together(_follow, (planned, settings), settings.ranks, device.type) as ranks:
+        part = _PART.dump_json((planned, settings)).decode()
+        with together(follow, (part,), settings.ranks, device.type) as ranks:
             fitted = _fit(planned, encoder, dataset, watcher, keeper, device, made, ranks)
     module, generator, seconds, resumed_elsewhere = fitted
     made = made.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
@@ -279,6 +281,12 @@ def _execute(
             if not left:
                 _tidy(directory, settings)
             store.publish_record(directory.record(tap, protocol.file_name), record)
+
+
+def _check_planned(planned: PlannedRun, dataset: data.Dataset) -> None:
+    if dataset.fingerprint != planned.fingerprint:
+        name = planned.spec.dataset.name
+        raise data.DataError(f"{name} is not what was planned with: it has changed, or differs here")
 
 
 def _tidy(directory: RunDirectory, settings: Settings) -> None:
@@ -412,13 +420,20 @@ def _fit(
     return _Fitted(module, generator, seconds, not keeper.exact)
 
 
-def _follow(planned: PlannedRun, settings: Settings, ranks: Ranks) -> None:
+_PART = TypeAdapter(tuple[PlannedRun, Settings])
+
+
+def follow(part: str, ranks: Ranks) -> None:
     """Another rank's part of a fit; what it leaves behind is the first one's, too."""
+    planned, settings = _PART.validate_json(part)
     machine.prepare(settings.threads)
-    device = machine.pick_device(f"cuda:{ranks.rank}" if machine.pick_device(settings.device).type == "cuda" else "cpu")
+    on_gpu = machine.pick_device(settings.device).type == "cuda"
+    device = machine.pick_device(f"cuda:{local_rank(ranks)}" if on_gpu else "cpu")
     spec, encoder = planned.spec, recipe(planned.spec, settings)
     training = Training(spec.seed, device, planned.precision, ranks=ranks)
-    encoder.fit(shown(load_data(spec, settings).pretraining, encoder, spec.seed), training)
+    dataset = load_data(spec, settings)
+    _check_planned(planned, dataset)
+    encoder.fit(shown(dataset.pretraining, encoder, spec.seed), training)
 
 
 def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted | None:
