@@ -4,6 +4,7 @@ import abc
 import math
 import typing as t
 
+import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -25,13 +26,16 @@ class Descent(Protocol):
     order goes on where the last one's ended.
 
     Details: the chosen `learning_rate`; its training on all of train as `refit`, with the mean loss of its last epoch
-    (nats); every training of the selection as `path`.
+    (nats); every training of the selection as `path`. With `repeats` above 1 the training on all of train is done so
+    often, each time with other initial weights, orders and dropout: predictions and `top1` are of the first, and
+    `repeats` has the `top1` of each, which tells the probe's own randomness from that of pretraining.
     """
 
     learning_rates: LearningRates
     epochs: PositiveInt
     batch: PositiveInt = 256
     validation: t.Annotated[float, Field(gt=0, lt=1)] = 1 / 6  # of train, held out to choose; MNIST: 10,000 of 60,000
+    repeats: PositiveInt = 1  # of the training with the chosen learning rate
 
     @abc.abstractmethod
     def network(self, dimensions: int, classes: int) -> nn.Module:
@@ -55,12 +59,18 @@ class Descent(Protocol):
             loss = float(functional.cross_entropy(logits.double(), held.labels))
             path.append(trained.report() | {"validation_accuracy": accuracy, "validation_loss": loss})
         best = max(path, key=lambda tried: (tried["validation_accuracy"], -tried["validation_loss"]))["learning_rate"]
-        refit = self._train(train, torch.arange(len(train), device=train.labels.device), best, seed)
-        predictions = refit.logits(test.features).argmax(dim=1)
-        top1 = float((predictions == test.labels).double().mean())
-        details: dict[str, t.Any] = {"learning_rate": best, "validation_rows": size, "refit": refit.report()}
+        everything = torch.arange(len(train), device=train.labels.device)
+        others = [int(np.random.SeedSequence((seed, one)).generate_state(1)[0]) for one in range(1, self.repeats)]
+        refits = [self._train(train, everything, best, one) for one in (seed, *others)]
+        queries = test.features
+        answers = [refit.logits(queries).argmax(dim=1) for refit in refits]
+        truth = test.labels
+        top1 = [float((predictions == truth).double().mean()) for predictions in answers]
+        details: dict[str, t.Any] = {"learning_rate": best, "validation_rows": size, "refit": refits[0].report()}
         details["path"] = path
-        return Scores({"top1": top1}, predictions, details)
+        if self.repeats > 1:
+            details["repeats"] = [{"top1": one} for one in top1]
+        return Scores({"top1": top1[0]}, answers[0], details)
 
     def _train(self, train: FeatureSet, rows: Tensor, learning_rate: float, seed: int) -> "_Trained":
         """A network trained on these rows; the same for the same arguments, and no other random number is drawn."""

@@ -31,13 +31,13 @@ from results.leaderboard import (
 )
 from results.record import Json, Record
 from results.statistics import (
-    Components,
     Estimate,
-    components,
+    Split,
     hierarchical_bootstrap,
     holm,
     mcnemar,
     mcnemar_over_seeds,
+    split,
 )
 
 Format = t.Literal["table", "markdown", "json"]
@@ -75,7 +75,7 @@ class Comparison:
     over: str  # what may be new: "images", or "seeds and images"
     images_p: float  # of these trained models on new images: McNemar's over all pairs of seeds
     pairs: tuple[Pair, ...]
-    variances: tuple[Components, Components]
+    splits: tuple[Split, Split]
     seeds: tuple[int, int]
     right: Counts = field(repr=False, compare=False)  # (2, images): how many seeds of each got the image right
 
@@ -93,12 +93,6 @@ class Comparison:
     def lost(self) -> int:
         return int((self.net < 0).sum())
 
-    def deviations(self, side: int) -> tuple[float, float | None]:
-        """How an accuracy of the first or the second varies over test sets, and over seeds; None where it has one."""
-        variance, images = self.variances[side], self.right.shape[1]
-        over_seeds = math.sqrt(variance.seed + variance.answer / images) if self.seeds[side] > 1 else None
-        return math.sqrt((variance.image + variance.answer) / images), over_seeds
-
     def plain(self) -> dict[str, Json]:
         """As JSON has it."""
         return {
@@ -107,8 +101,11 @@ class Comparison:
             "difference": self.difference.mean, "low": self.difference.low, "high": self.difference.high,
             "p": self.difference.p, "over": self.over, "images_p": self.images_p, "won": self.won, "lost": self.lost,
             "pairs": [vars(pair) for pair in self.pairs],
-            "deviation_over_test_sets": [self.deviations(0)[0], self.deviations(1)[0]],
-            "deviation_over_seeds": [self.deviations(0)[1], self.deviations(1)[1]],
+            "deviation_over_test_sets": [one.test for one in self.splits],
+            "deviation_over_seeds": [one.seed for one in self.splits],
+            "deviation_of_pretraining": [one.pretraining for one in self.splits],
+            "deviation_of_the_probe": [one.probe for one in self.splits],
+            "deviation_of_the_subset": [one.subset for one in self.splits],
         }  # fmt: skip
 
 
@@ -137,10 +134,12 @@ def compare(
         raise Incomparable(f"{one.name} and {two.name} have nothing of {wanted} in common: {one.told}; {two.told}")
     shown = told_apart({column: (versioned(record), protocol_facts(record)) for column, record in shared.items()})
     names = (first, second) if one.name == two.name else (one.name, two.name)  # of two directories
-    compared = [
-        _compared(shown[column], record, names, one.answers(column), two.answers(column))
-        for column, record in chosen.items()
-    ]
+    compared = []
+    for column, record in chosen.items():
+        protocol = shown[column] + ", first draw" * ("top1" not in record.metrics)
+        answers = one.answers(column), two.answers(column)
+        splits = one.split(column, answers[0]), two.split(column, answers[1])
+        compared.append(_compared(protocol, record, names, answers, splits))
     return _corrected(compared)
 
 
@@ -161,6 +160,10 @@ class _Row:
         """Raises StoreError for predictions that are not what was scored."""
         return {seed: _correct(*made) for seed, made in sorted(self.columns[column].items())}
 
+    def split(self, column: Column, answers: Answers) -> Split:
+        (by, _), *_ = repeated = [_repeated(self.columns[column][seed][0]) for seed in answers]
+        return split(np.stack(list(answers.values())), [values for _, values in repeated], by)
+
     @property
     def told(self) -> str:
         judged = {f"{versioned(one)} on {dataset_name(one)}": None for one in map(self.example, self.columns)}
@@ -171,7 +174,7 @@ def _find(name: str, directory: Path) -> _Row:
     """The row of a name, in the directory that it begins with or else in this one."""
     place, rest = _split(name, directory)
     contents = store.read_store(place)
-    done = [record for record in contents.records if record.predictions and "top1" in record.metrics]
+    done = [record for record in contents.records if record.predictions and _share(record) is not None]
     if not done:
         raise Incomparable(f"{place} has no row with a prediction for every test image")
     encoders = told_apart({encoder_key(record): (record.label, encoder_facts(record)) for record in done})
@@ -209,6 +212,20 @@ def _split(name: str, directory: Path) -> tuple[Path, str]:
     return directory, name
 
 
+def _share(record: Record) -> float | None:
+    """How many images the predictions of a record tell right; of few labels they are of the first draw."""
+    return record.metrics.get("top1", next(iter(_repeated(record)[1]), None))
+
+
+def _repeated(record: Record) -> tuple[str | None, list[float]]:
+    """What a protocol repeated with one seed's encoder, and the top1 of each repetition."""
+    for by, name in (("subset", "draws"), ("probe", "repeats")):
+        made = record.details.get(name)
+        if isinstance(made, list) and all(isinstance(one, dict) and isinstance(one.get("top1"), float) for one in made):
+            return by, [one["top1"] for one in made]
+    return None, []
+
+
 def _correct(record: Record, run: Path) -> np.ndarray[t.Any, np.dtype[np.bool_]]:
     path = run / str(record.predictions)
     largest = 16 * record.test_images + 4096  # bytes of an array and its header
@@ -221,8 +238,9 @@ def _correct(record: Record, run: Path) -> np.ndarray[t.Any, np.dtype[np.bool_]]
             correct: np.ndarray[t.Any, np.dtype[np.bool_]] = np.asarray(kept["predicted"] == kept["label"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise store.StoreError(f"{path}: the predictions cannot be read: {error}") from error
-    if correct.shape != (record.test_images,) or not math.isclose(correct.mean(), record.metrics["top1"], abs_tol=1e-9):
-        share = f"{100 * record.metrics['top1']:.2f} % of {record.test_images:,} images"
+    told = _share(record) or 0.0
+    if correct.shape != (record.test_images,) or not math.isclose(correct.mean(), told, abs_tol=1e-9):
+        share = f"{100 * told:.2f} % of {record.test_images:,} images"
         raise store.StoreError(f"{path}: these are not the predictions of its record, which has {share} right")
     return correct
 
@@ -230,11 +248,14 @@ def _correct(record: Record, run: Path) -> np.ndarray[t.Any, np.dtype[np.bool_]]
 # ---- answers to numbers -----------------------------------------------------------------------------------------
 
 
-def _compared(protocol: str, record: Record, names: tuple[str, str], first: Answers, second: Answers) -> Comparison:
+def _compared(
+    protocol: str, record: Record, names: tuple[str, str], answers: tuple[Answers, Answers], splits: tuple[Split, Split]
+) -> Comparison:
     """A comparison whose p-values are not corrected yet.
 
     Seeds of the same number meet in McNemar's tests; of rows with none in common, in their order.
     """
+    first, second = answers
     common = [seed for seed in first if seed in second]
     meeting = list(zip(common, common)) or list(zip(first, second))
     correct, other = np.stack(list(first.values())), np.stack(list(second.values()))
@@ -251,7 +272,7 @@ def _compared(protocol: str, record: Record, names: tuple[str, str], first: Answ
         pairs.append(Pair(seed, other_seed, won, lost, mcnemar(won, lost)))
     return Comparison(
         dataset_name(record), record, protocol, *names, (float(correct.mean()), float(other.mean())),
-        estimate, over, images_p, tuple(pairs), (components(correct), components(other)),
+        estimate, over, images_p, tuple(pairs), splits,
         (len(correct), len(other)), np.stack([correct.sum(0), other.sum(0)]),
     )  # fmt: skip
 
@@ -276,7 +297,7 @@ def _corrected(compared: list[Comparison]) -> list[Comparison]:
 
 HEADER = ("dataset", "protocol", "first", "second", "difference", "95 % interval", "p", "won", "lost")
 PAIRS = ("dataset", "protocol", "seeds", "won", "lost", "p")
-SPREAD = ("dataset", "protocol", "row", "over test sets", "over seeds")
+SPREAD = ("dataset", "protocol", "row", "test sets", "seeds", "pretraining", "probe", "subset")
 WORDS = ("dataset", "protocol", "seeds", "row")
 
 
@@ -292,7 +313,7 @@ def render(
             one.dataset,
             one.protocol,
             name,
-            *("-" if part is None else f"{100 * part:.2f}" for part in one.deviations(side)),
+            *("-" if part is None else f"{100 * part:.2f}" for part in vars(one.splits[side]).values()),
         ]
         for one in comparisons
         for side, name in enumerate((one.first, one.second))
@@ -352,6 +373,9 @@ def _legend(comparisons: t.Sequence[Comparison]) -> str:
         legend += "; p: McNemar's exact test."
     legend += " p-values are corrected for the number of columns (Holm)." * (len(comparisons) > 1)
     legend += " Won and lost: images that more of the first's seeds got right, or fewer."
+    legend += " Standard deviations: over test sets, from the images of this one; over seeds on this one, and of that"
+    legend += " pretraining, the probe's own initial weights and orders (told by its repeats), and the draw of labels"
+    legend += " (told by the draws); - where the runs do not tell."
     return legend
 
 

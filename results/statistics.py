@@ -341,10 +341,8 @@ def components(correct: Correct) -> Components:
     """The split of the variance of (seeds, images) answers, by the mean squares of a two-way random layout.
 
     `image` / images is the variance of an accuracy over test sets, `seed` that over seeds, on infinitely many images.
-    A seed stands for all that follows from it: pretraining, and the split on which a probe chooses its strength. The
-    two can be told apart only by an encoder that no seed changes, whose `seed` is the probe's alone. The choice of a
-    subset is the same for every seed, so no record shows its part. One seed: `seed` and `answer` cannot be told, and
-    are 0. Source: Searle, Casella, McCulloch 1992, Variance components; negative estimates are 0.
+    A seed stands for all that follows from it, see `split`. One seed: `seed` and `answer` cannot be told, and are 0.
+    Source: Searle, Casella, McCulloch 1992, Variance components; negative estimates are 0.
     """
     seeds, images = correct.shape
     by_image, by_seed, mean = correct.mean(0), correct.mean(1), correct.mean()
@@ -356,6 +354,41 @@ def components(correct: Correct) -> Components:
     rest -= images_square * max(1, images - 1) + seeds_square * (seeds - 1)
     answer = max(0.0, rest) / ((seeds - 1) * max(1, images - 1))
     return Components(max(0.0, images_square - answer) / seeds, max(0.0, seeds_square - answer) / images, answer)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The standard deviations that make one accuracy; None where the design does not tell."""
+
+    test: float  # over test sets
+    seed: float | None  # over seeds on this test set: all that follows from a seed, the next three together
+    pretraining: float | None
+    probe: float | None  # its own initial weights and orders
+    subset: float | None  # the draw of the labels that it is fitted on
+
+
+def split(correct: Correct, repeated: t.Sequence[t.Sequence[float]] = (), by: str | None = None) -> Split:
+    """What makes the accuracies of (seeds, images) answers differ, as standard deviations in the unit of an accuracy.
+
+    `repeated`: for each seed the accuracies of several probes of its one encoder, by="probe" with other initial weights
+    and orders, by="subset" on other draws of labels; the answers are of the first. Over test sets: from the mean
+    squares of `components`. The probe or the subset: the mean variance within seeds. Pretraining: the variance of the
+    seeds' means less what a mean of so few leaves of that within, a one-way random layout (Searle, Casella, McCulloch
+    1992); a negative estimate is 0. A split of train on which a probe chooses follows the seed and counts as
+    pretraining. Without repetitions pretraining cannot be told from the probe, and with one seed not at all.
+    """
+    seeds, images = correct.shape
+    variance = components(correct)
+    test = math.sqrt((variance.image + variance.answer) / images)
+    if min(map(len, repeated), default=1) < 2:
+        return Split(test, deviation(correct.mean(1).tolist()) if seeds > 1 else None, None, None, None)
+    within = mean([deviation(values) ** 2 for values in repeated])
+    count = len(repeated) / sum(1 / len(values) for values in repeated)
+    parts = {by: math.sqrt(within)}
+    if seeds == 1:
+        return Split(test, None, None, parts.get("probe"), parts.get("subset"))
+    between = max(0.0, deviation([mean(values) for values in repeated]) ** 2 - within / count)
+    return Split(test, math.sqrt(between + within), math.sqrt(between), parts.get("probe"), parts.get("subset"))
 
 
 # ---- many data sets ----------------------------------------------------------------------------------------------

@@ -72,7 +72,9 @@ def test_what_is_won_and_lost_is_known(runs: Path) -> None:
     assert np.flatnonzero(found.net < 0).tolist() == [0, 1, 2, 3]
     assert found.right[:, 50].tolist() == [2, 1]
     assert found.over == "seeds and images"
-    assert found.deviations(0)[1] == 0
+    assert found.splits[0].seed == 0
+    over_seeds = found.splits[1].seed
+    assert over_seeds == pytest.approx(10 / IMAGES / 2**0.5)  # 40 and 50 errors
 
 
 def test_the_other_way_round_is_the_same_with_other_signs(runs: Path) -> None:
@@ -88,6 +90,26 @@ def test_one_seed_of_each_is_mcnemars_test_and_speaks_of_these_models(runs: Path
     assert found.over == "images"
     assert found.difference.p == pytest.approx(2 * sum([1, 12, 66, 220, 495]) / 2**12)  # 8 against 4 of 12
     assert "no difference can be told of these two models" in render([found], "table")
+
+
+def test_the_draws_of_few_labels_and_the_repeats_of_a_probe_split_the_spread_of_seeds(runs: Path) -> None:
+    draws = {"draws": [{"top1": 1 - 40 / IMAGES, "rows": 30}, {"top1": 1 - 60 / IMAGES, "rows": 30}]}
+    for label, tap in (("good", "code"), ("bad", "last")):
+        few = {"protocol": "fewshot", "protocol_label": "few", "metrics": {"mean_top1": 1 - 50 / IMAGES}}
+        put(runs, label, [answers(range(40))] * 2, tap=tap, details=draws, **few)
+        repeats = {"repeats": draws["draws"]}
+        put(runs, label, [answers(range(40))] * 2, tap=tap, protocol="mlp", protocol_label="mlp", details=repeats)
+    few, linear, mlp = compare("good", "bad", runs)
+    assert [few.protocol, linear.protocol, mlp.protocol] == ["few@1, first draw", "linear@1", "mlp@1"]
+    spread = 20 / IMAGES / 2**0.5  # of 40 and 60 errors; the means of the seeds are equal
+    for split in few.splits:
+        assert (split.pretraining, split.probe, split.subset) == (0, None, pytest.approx(spread))
+    for split in mlp.splits:
+        assert (split.pretraining, split.probe, split.subset) == (0, pytest.approx(spread), None)
+    assert (linear.splits[1].pretraining, linear.splits[1].probe, linear.splits[1].subset) == (None, None, None)
+    lines = render([few], "markdown").splitlines()
+    (line,) = [line for line in lines if line.startswith("| digits | few@1, first draw | bad/last |")]
+    assert [cell.strip() for cell in line.split("|")[5:9]] == ["3.93", "0.00", "-", "3.93"]
 
 
 def test_several_columns_are_corrected_together(runs: Path) -> None:

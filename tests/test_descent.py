@@ -88,6 +88,21 @@ def test_the_fewest_rows(probe: Descent, labels: list[int]) -> None:
     assert all(np.isfinite(step["loss"]) for step in scores.details["path"])
 
 
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: type(probe).__name__)
+def test_repeats_are_other_trainings_and_the_first_is_the_only_one_of_before(probe: Descent) -> None:
+    train, test = overlapping(300, 0), overlapping(200, 1, d=8)
+    short = probe.model_copy(update={"epochs": 1, "batch": 16})
+    alone = short.score(train, test, seed=0)
+    repeated = short.model_copy(update={"repeats": 3}).score(train, test, seed=0)
+    assert torch.equal(repeated.predictions, alone.predictions)
+    assert repeated.metrics == alone.metrics
+    assert repeated.details == alone.details | {"repeats": repeated.details["repeats"]}
+    top1 = [one["top1"] for one in repeated.details["repeats"]]
+    assert len(top1) == 3
+    assert top1[0] == alone.metrics["top1"]
+    assert len(set(top1)) > 1
+
+
 def test_the_seed_decides_and_nothing_else() -> None:
     train, test = overlapping(300, 0), overlapping(200, 1)
     losses: list[t.Any] = []

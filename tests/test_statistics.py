@@ -26,6 +26,7 @@ from results.statistics import (
     ranking,
     seeds_needed,
     smallest_difference,
+    split,
     wilson,
 )
 
@@ -440,6 +441,36 @@ def test_components_find_what_was_put_in() -> None:
     assert found.image == pytest.approx(0.01, rel=0.1)
     assert found.seed == pytest.approx(0.0025, rel=0.25)
     assert found.answer == pytest.approx(0.25 - 0.0125, rel=0.02)
+
+
+@pytest.mark.parametrize("by", ["probe", "subset"])
+def test_split_finds_what_was_put_in(by: str) -> None:
+    random, seeds, count, images = np.random.default_rng(0), 400, 5, 2000
+    pretraining, within = random.normal(0, 0.02, (seeds, 1)), random.normal(0, 0.01, (seeds, count))
+    chance = 0.7 + random.normal(0, 0.1, images)  # of an image
+    able = pretraining + within
+    first = random.random((seeds, images)) < chance + able[:, :1]
+    found = split(first, (0.7 + able).tolist(), by)
+    other = {"probe": found.subset, "subset": found.probe}[by]
+    assert found.test == pytest.approx(math.sqrt(0.7 * 0.3 / images), rel=0.05)
+    assert found.pretraining == pytest.approx(0.02, rel=0.1)
+    assert getattr(found, by) == pytest.approx(0.01, rel=0.1)
+    assert found.seed == pytest.approx(math.hypot(0.02, 0.01), rel=0.1)
+    assert other is None
+
+
+def test_split_tells_only_what_the_runs_tell() -> None:
+    correct = np.random.default_rng(0).random((3, 500)) < 0.8
+    alone, together = split(correct[:1]), split(correct)
+    assert (alone.seed, alone.pretraining, alone.probe, alone.subset) == (None,) * 4
+    assert together.seed == pytest.approx(correct.mean(1).std(ddof=1))
+    assert (together.pretraining, together.probe, together.subset) == (None,) * 3
+    once = split(correct, [[0.8], [0.7], [0.9]], "probe")  # one repetition tells nothing
+    assert (once.pretraining, once.probe) == (None, None)
+    one = split(correct[:1], [[0.8, 0.9]], "subset")
+    assert (one.seed, one.pretraining, one.subset) == (None, None, pytest.approx(0.1 / math.sqrt(2)))
+    same = split(correct, [[0.7, 0.9]] * 3, "probe")  # the seeds' means are equal
+    assert same.pretraining == 0
 
 
 # ---- many data sets ---------------------------------------------------------------------------------------------
