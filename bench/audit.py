@@ -16,11 +16,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from bench import data, resolve
+from bench import corruptions, data, resolve
 from bench.strict_yaml import ConfigError, Problem
 from bench.suite import DatasetSpec, read_suite
 from encoders.base import ImageSet, derive_seed
-from protocols.base import FeatureSet, Protocol, Scores
+from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Scores
 from protocols.knn import nearest
 from results.statistics import holm
 
@@ -137,21 +137,22 @@ def audits(
     else:
         wanted = {f"{name}@{one.version}": one() for name, one in known.items()}
         datasets = (DatasetSpec(name=dataset),)
-    judges = {label: one for label, one in wanted.items() if one.features_only}
+    judges = {label: one for label, one in wanted.items() if not isinstance(one, SampleProtocol)}
     for spec in datasets:
         whole = data.load(spec.name, limit=spec.limit, split=spec.split, root=data_root, offline=offline)
         limit = min(spec.limit or IMAGES, IMAGES)
         few = data.load(spec.name, limit=limit, split=spec.split, root=data_root, offline=offline)
-        verdicts, unmoved = judged(judges, _pixels(few.train), _pixels(few.test), seed)
+        verdicts, unmoved = judged(judges, _pixels(few.train), _pixels(few.test), seed, few.test)
         yield Audit(spec.label, verdicts, unmoved, duplicates(whole.train, whole.test, near))
 
 
 def judged(
-    protocols: t.Mapping[str, Protocol], train: FeatureSet, test: FeatureSet, seed: int
+    protocols: t.Mapping[str, Protocol], train: FeatureSet, test: FeatureSet, seed: int, images: ImageSet | None = None
 ) -> tuple[dict[str, Verdict], dict[str, bool]]:
     """The verdicts on protocols that classify, and whether the others' numbers are unmoved by the labels.
 
-    A protocol that reads a tap with a meaning of its own is given a row's products with the mean rows of the classes.
+    A protocol that reads a tap with a meaning of its own is given a row's products with the mean rows of the classes;
+    one that corrupts images those of the test rows, whose pixels the features are.
     """
     centres = torch.stack([train.features[train.labels == label].mean(dim=0) for label in range(train.classes)])
     centres = centres.nan_to_num()  # of a class that train lacks
@@ -163,7 +164,7 @@ def judged(
     for label, protocol in protocols.items():
         sets = [train, test] if protocol.reads is None else alike
         nothing = [FeatureSet(one.features, one.labels[rows], one.classes) for one, rows in zip(sets, permuted)]
-        blind, seeing = (protocol.score(*given, seed=seed) for given in (nothing, sets))
+        blind, seeing = (_scored(protocol, *given, images, seed) for given in (nothing, sets))
         if not (isinstance(blind, Scores) and isinstance(seeing, Scores)):
             unmoved[label] = blind.metrics == seeing.metrics
             continue
@@ -175,6 +176,20 @@ def judged(
     p_values, controls = (holm([getattr(one, name) for one in verdicts.values()]) for name in ("p", "control"))
     corrected = zip(verdicts.items(), p_values, controls)
     return {label: dataclasses.replace(one, p=p, control=control) for (label, one), p, control in corrected}, unmoved
+
+
+def _scored(
+    protocol: Protocol, train: FeatureSet, test: FeatureSet, images: ImageSet | None, seed: int
+) -> Scores | Quality:
+    if not isinstance(protocol, CorruptionProtocol):
+        return protocol.score(train, test, seed=seed)
+    assert images is not None
+    clean = torch.from_numpy(np.array(images.images))
+    damaged = ((kind, severity, corruptions.corrupt(clean, kind, severity, seed=0))
+               for kind in corruptions.KINDS for severity in corruptions.SEVERITIES)  # fmt: skip
+    corrupted = (Corrupted(kind, severity, FeatureSet(rows.flatten(1).float().div_(255), test.labels, test.classes))
+                 for kind, severity, rows in damaged)  # fmt: skip
+    return protocol.judge(train, test, corrupted, seed=seed)
 
 
 def _right(predictions: Tensor, test: FeatureSet) -> tuple[int, float]:

@@ -170,7 +170,7 @@ class Scores:
 def _squared_quantiles(confidence: float) -> Floats:
     """Of Student's t at inverse degrees of freedom 0, 1 / 1024, ..., 1: one a pair would take seconds."""
     freedom = 1 / np.linspace(1e-12, 1, _FREEDOMS + 1)  # an inverse is rounded up, which is cautious
-    squared: Floats = stdtrit(freedom, (1 + confidence) / 2) ** 2
+    squared: Floats = np.asarray(stdtrit(freedom, (1 + confidence) / 2), np.float64) ** 2
     return squared
 
 

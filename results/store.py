@@ -299,9 +299,10 @@ class Contents:
 def read_store(directory: Path) -> Contents:
     """Everything below a directory: of one run, a suite, several suites, or published records laid out like them.
 
-    The same scores found twice (a copied directory, a run that two suites share) count once. Where two finished records
-    claim different numbers for the same thing neither is used, and both are reported. Raises StoreError if there is no
-    such directory.
+    The same scores found twice (a copied directory, a run that two suites share) count once. Of a run that was made
+    twice where bits may differ (another device, number of threads or version of a library) the newest counts. Where two
+    finished records claim different numbers for the same thing made alike neither is used, and both are reported.
+    Raises StoreError if there is no such directory.
     """
     if not directory.is_dir():
         raise StoreError(f"no results in {directory}: there is no such directory")
@@ -325,7 +326,9 @@ def read_store(directory: Path) -> Contents:
     records: list[Record] = []
     for _, copies in itertools.groupby(found, key=lambda one: one[0]):
         (_, newest, record), *others = copies
-        differing = [path for _, path, other in others if not _same_numbers(record, other)]
+        differing = [
+            path for _, path, other in others if _made_alike(record, other) and not _same_numbers(record, other)
+        ]
         if record.status == "failed" or not differing:
             records.append(record)
             continue
@@ -560,6 +563,12 @@ def _identity(record: Record) -> tuple[str | int, ...]:
     run = (record.dataset, record.label, record.seed, record.key, record.status)
     judged = (record.tap or "", record.protocol_label or "", record.protocol_version or 0, record.protocol_code)
     return *run, *judged, json.dumps(record.protocol_params, sort_keys=True)
+
+
+def _made_alike(one: Record, other: Record) -> bool:
+    """Whether bits must be equal."""
+    made = {"device", "threads", "ranks", "precision", "versions", "resumed_elsewhere"}
+    return one.provenance.model_dump(include=made) == other.provenance.model_dump(include=made)
 
 
 def _same_numbers(one: Record, other: Record) -> bool:

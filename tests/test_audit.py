@@ -1,5 +1,6 @@
 """The audit: it clears what is honest, names what peeks, and finds the copies that were put there."""
 
+import dataclasses
 import typing as t
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from protocols.cluster import Cluster
 from protocols.geometry import Geometry
 from protocols.knn import KNN
 from protocols.retrieval import Retrieval
+from protocols.robustness import Robustness
 from protocols.svm import SVM
 
 
@@ -97,6 +99,21 @@ def test_a_protocol_without_classes_must_not_move_with_the_labels() -> None:
     assert (verdicts, unmoved) == ({}, {"geometry": True, "counts": False})
 
 
+def test_a_protocol_of_corrupted_images_that_peeks_is_named() -> None:
+    class Looks(Robustness):
+        def judge(self, train: FeatureSet, test: FeatureSet, corrupted: t.Any, *, seed: int) -> Scores:
+            honest = super().judge(train, test, corrupted, seed=seed)
+            predictions = honest.predictions.clone()
+            predictions[::3] = test.labels[::3]
+            return dataclasses.replace(honest, predictions=predictions)
+
+    labels = generator(3).permutation(np.arange(240) % 4)
+    pictures = images(np.where(np.arange(64) // 16 == labels[:, None], 250, 20).reshape(240, 1, 8, 8), labels.tolist())
+    rows = FeatureSet(torch.from_numpy(pictures.images).flatten(1) / 255, torch.from_numpy(labels), 4)
+    verdicts, _ = judged({"robustness": Robustness(), "looks": Looks()}, rows, rows, 0, pictures)
+    assert [name for name, verdict in verdicts.items() if verdict.faults] == ["looks"]
+
+
 def images(rows: np.ndarray, labels: list[int]) -> ImageSet:
     return ImageSet(rows.astype(np.uint8), np.array(labels), tuple("0123456789"), "0" * 16)
 
@@ -156,6 +173,7 @@ class Leaking(KNN):
     ("arguments", "protocol", "status"),
     [
         (["audit", "suite.yaml"], "geometry", 0),
+        (["audit", "suite.yaml"], "robustness", 0),
         (["audit", "suite.yaml", "--plugin", "leaking.py"], "leaking", 3),
         (["audit"], "svm", 2),
         (["audit", "suite.yaml", "--dataset", "digits"], "svm", 2),
@@ -173,5 +191,6 @@ def test_the_exit_code_tells_whether_all_holds(
     said = frostbench(*arguments)
     assert said.code == status, said.err
     assert ("knn@1" in said.out) == (status in (0, 3))
+    assert (f"{protocol}@" in said.out) == (status in (0, 3))
     if status == 3:
         assert "not at chance" in said.out

@@ -512,6 +512,17 @@ def test_a_copied_directory_counts_once_and_unequal_copies_not_at_all(tmp_path: 
     assert all("other numbers than" in why for _, why in contents.damaged)
 
 
+def test_of_a_run_made_again_where_bits_may_differ_the_newest_counts(tmp_path: Path) -> None:
+    for suite, day, threads, top1 in (("one", 1, 1, 0.5), ("two", 2, 2, 0.6)):
+        made = provenance(started=f"2025-01-0{day}T00:00:00Z", threads=threads)
+        path = a_run(tmp_path / suite).record("code", "knn@1-aa")
+        store.publish_record(path, record(suite=suite, metrics={"top1": top1}, provenance=made))
+    contents = store.read_store(tmp_path)
+    assert [found.metrics for found in contents.records] == [{"top1": 0.6}]
+    assert contents.damaged == []
+    assert len(contents.whole) == 2
+
+
 def test_other_settings_or_versions_of_a_protocol_are_other_records(tmp_path: Path) -> None:
     records = [record(), record(protocol_params={"k": 5}), record(protocol_version=2), record(protocol_label="one")]
     for place, one in enumerate(records):
