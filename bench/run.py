@@ -256,8 +256,8 @@ def _execute(
             predictions = predictions_sha256 = None
             if isinstance(scores, Scores):
                 predictions = directory.predictions(tap, protocol.file_name)
-                predictions_sha256 = predictions_digest(scores.predictions, queries.labels)
-                store.replace(predictions, predictions_npz(scores.predictions, queries))
+                predictions_sha256 = predictions_digest(scores.predictions, queries.labels, scores.others)
+                store.replace(predictions, predictions_npz(scores, queries))
             record = _record(
                 planned,
                 made,
@@ -488,17 +488,21 @@ def _feature_set(features: Features, tap: str, images: ImageSet) -> FeatureSet:
     return FeatureSet(features[tap], torch.from_numpy(np.array(images.labels)), len(images.classes))
 
 
-def predictions_digest(predicted: Tensor, labels: Tensor) -> str:
+def predictions_digest(predicted: Tensor, labels: Tensor, others: t.Mapping[str, Tensor]) -> str:
     """SHA-256 of the classes, predicted and true, whatever numbers they are stored as."""
-    return hashlib.sha256(torch.stack([predicted.cpu(), labels.cpu()]).long().numpy().astype("<i8").data).hexdigest()
+    digest = hashlib.sha256(torch.stack([predicted.cpu(), labels.cpu()]).long().numpy().astype("<i8").data)
+    for name in sorted(others):
+        digest.update(name.encode())
+        digest.update(others[name].cpu().long().numpy().astype("<i8").data)
+    return digest.hexdigest()
 
 
-def predictions_npz(predicted: Tensor, test: FeatureSet) -> bytes:
-    """A class for every test row, beside the true one, in the order of the rows."""
+def predictions_npz(scores: Scores, test: FeatureSet) -> bytes:
+    """A class for every test row, beside the true one, in the order of the rows; then whatever else was predicted."""
     small = np.min_scalar_type(test.classes)
     buffer = io.BytesIO()
-    predicted_classes, true_classes = (rows.cpu().numpy().astype(small) for rows in (predicted, test.labels))
-    np.savez_compressed(buffer, predicted=predicted_classes, label=true_classes)
+    named = {"predicted": scores.predictions, "label": test.labels, **scores.others}
+    np.savez_compressed(buffer, **{name: rows.cpu().numpy().astype(small) for name, rows in named.items()})
     return buffer.getvalue()
 
 

@@ -83,8 +83,8 @@ def score(
         predictions = digest = None
         if isinstance(scores, Scores):
             predictions = directory.predictions(TAP, protocol.file_name)
-            store.replace(predictions, run.predictions_npz(scores.predictions, test))
-            digest = run.predictions_digest(scores.predictions, test.labels)
+            store.replace(predictions, run.predictions_npz(scores, test))
+            digest = run.predictions_digest(scores.predictions, test.labels, scores.others)
         record = Record(
             suite=SUITE,
             key=key,

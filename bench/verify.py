@@ -23,9 +23,6 @@ from results.store import RunDirectory, StoreError
 from results.text import FORMATS
 
 Classes = np.ndarray[t.Any, np.dtype[np.int64]]  # (n,)
-NUMBERS: dict[str, t.Callable[[Classes, Classes], float]] = {  # of (predicted, true) classes, by the metric's name
-    name: lambda predicted, true: float((predicted == true).mean()) for name in ("top1", "clean_top1")
-}
 DESCRIBED = ("encoder", "params", "encoder_version", "weights_sha256")  # by run.json and encoder.json both
 TOLD = (
     *("key", "label", "encoder", "params", "encoder_version", "seed"),
@@ -134,7 +131,7 @@ def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Cla
         return None
     kept = run / record.predictions
     try:
-        predicted, true = read_predictions(kept)
+        predicted, true, others = read_all(kept)
     except StoreError as error:
         report.problems.append((kept, str(error)))
         return None
@@ -142,38 +139,75 @@ def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Cla
         report.problems.append((kept, f"holds {len(true):,} predictions; its record has {record.test_images:,} images"))
     if record.predictions_sha256 is None:
         report.unchecked["hashes of predictions, which older records have not"] += 1
-    elif predictions_digest(torch.from_numpy(predicted), torch.from_numpy(true)) != record.predictions_sha256:
-        report.problems.append((kept, "changed since it was written: its record has another sha256"))
-    for name, value in record.metrics.items():
-        if name not in NUMBERS:
-            report.unchecked[f"{name}, which predictions alone do not give"] += 1
+    else:
+        more = {name: torch.from_numpy(rows) for name, rows in others.items()}
+        if predictions_digest(torch.from_numpy(predicted), torch.from_numpy(true), more) != record.predictions_sha256:
+            report.problems.append((kept, "changed since it was written: its record has another sha256"))
+    again = _numbers(record, predicted, true, others)
+    for name, value in {**record.metrics, **_repeated(record)}.items():
+        if name not in again:
+            older = name in ("mean_top1", "corrupted_top1") or name not in record.metrics
+            why = "whose predictions older records have not" if older else "which takes features, not predictions"
+            report.unchecked[f"{name if name in record.metrics else 'repetitions'}, {why}"] += 1
             continue
         report.checked["numbers"] += 1
-        if abs((again := NUMBERS[name](predicted, true)) - value) > 1e-12:
-            report.problems.append((path, f"has {name} {value:.6f}; its predictions give {again:.6f}"))
+        if abs(again[name] - value) > 1e-12:
+            report.problems.append((path, f"has {name} {value:.6f}; its predictions give {again[name]:.6f}"))
     return true
+
+
+def _repeated(record: Record) -> dict[str, float]:
+    """What details tell of further predictions: the share told right, by the name that these are stored under."""
+    found = {}
+    for kind, name in (("draw", "draws"), ("repeat", "repeats")):
+        found |= {f"{kind}{place}": one["top1"] for place, one in enumerate(record.details.get(name) or []) if place}
+    for kind, one in (record.details.get("corruptions") or {}).items():
+        found |= {f"{kind}{severity}": share for severity, share in one["severities"].items()}
+    return found
+
+
+def _numbers(record: Record, predicted: Classes, true: Classes, others: dict[str, Classes]) -> dict[str, float]:
+    """All that predictions give, by the metric's name or by that of a further prediction."""
+    shares = {name: float((rows == true).mean()) for name, rows in others.items()}
+    top1 = float((predicted == true).mean())
+    found = shares | {"top1": top1, "clean_top1": top1}
+    if shares.keys() == _repeated(record).keys():
+        if record.protocol == "fewshot":
+            found["mean_top1"] = float(np.mean([top1, *shares.values()]))
+        if record.protocol == "robustness":  # of five severities of each kind
+            found["corrupted_top1"] = float(np.mean([*shares.values()]))
+    if record.protocol == "cluster":  # each cluster has a class of its own, so classes say what clusters would
+        from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # noqa: PLC0415 - slow to import
+
+        found["nmi"] = float(normalized_mutual_info_score(true, predicted))
+        found["ari"] = float(adjusted_rand_score(true, predicted))
+    return found
 
 
 def read_predictions(path: Path) -> tuple[Classes, Classes]:
     """(predicted, true), each (n,). Raises StoreError for a file that is not one of ours."""
+    return read_all(path)[:2]
+
+
+def read_all(path: Path) -> tuple[Classes, Classes, dict[str, Classes]]:
+    """(predicted, true), each (n,), and further predictions by name. Raises StoreError for a file that is not ours."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > LARGEST:
                 raise StoreError(f"larger than {LARGEST:,} bytes")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            predicted, true = arrays["predicted"], arrays["label"]
+            others = dict(arrays)
+            predicted, true = others.pop("predicted"), others.pop("label")
     except FileNotFoundError as error:
         raise StoreError("is gone") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise StoreError(f"cannot be read: {error}") from error
-    if (
-        predicted.ndim != 1
-        or predicted.shape != true.shape
-        or not {predicted.dtype.kind, true.dtype.kind} <= {"i", "u"}
-    ):
-        came = f"{predicted.dtype} {predicted.shape} and {true.dtype} {true.shape}"
-        raise StoreError(f"wanted two rows of classes, predicted and label; got {came}")
-    return predicted.astype(np.int64), true.astype(np.int64)
+    for rows in (predicted, *others.values()):
+        if true.ndim != 1 or rows.shape != true.shape or not {rows.dtype.kind, true.dtype.kind} <= {"i", "u"}:
+            came = f"{rows.dtype} {rows.shape} and {true.dtype} {true.shape}"
+            raise StoreError(f"wanted two rows of classes, predicted and label; got {came}")
+    more = {name: rows.astype(np.int64) for name, rows in others.items()}
+    return predicted.astype(np.int64), true.astype(np.int64), more
 
 
 def _check_encoder(directory: RunDirectory, record: Record | None, report: Report) -> None:

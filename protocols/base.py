@@ -54,6 +54,7 @@ class Scores:
     metrics: dict[str, float]  # the first one is the one tables show
     predictions: Tensor  # int64 (n_test,)
     details: dict[str, t.Any]  # plain JSON: the selection path, convergence, what a reader needs to trust the number
+    others: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # more int64 (n_test,) that metrics are made of
 
 
 @dataclasses.dataclass(frozen=True)

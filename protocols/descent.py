@@ -70,7 +70,8 @@ class Descent(Protocol):
         details["path"] = path
         if self.repeats > 1:
             details["repeats"] = [{"top1": one} for one in top1]
-        return Scores({"top1": top1[0]}, answers[0], details)
+        others = {f"repeat{one}": predictions for one, predictions in enumerate(answers) if one}
+        return Scores({"top1": top1[0]}, answers[0], details, others)
 
     def _train(self, train: FeatureSet, rows: Tensor, learning_rate: float, seed: int) -> "_Trained":
         """A network trained on these rows; the same for the same arguments, and no other random number is drawn."""

@@ -54,7 +54,8 @@ class FewShot(Protocol):
         top1 = [_accuracy(predictions, truth) for predictions in answers]
         draws = [{"top1": one, "rows": rows} | about for one, (rows, _, _, about) in zip(top1, fitted)]
         details: dict[str, t.Any] = {"spread": statistics.stdev(top1) if self.draws > 1 else 0.0, "draws": draws}
-        return Scores({"mean_top1": math.fsum(top1) / self.draws}, answers[0], details)
+        others = {f"draw{draw}": predictions for draw, predictions in enumerate(answers) if draw}
+        return Scores({"mean_top1": math.fsum(top1) / self.draws}, answers[0], details, others)
 
 
 def _accuracy(predictions: Tensor, labels: Tensor) -> float:

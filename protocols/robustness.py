@@ -35,11 +35,13 @@ class Robustness(CorruptionProtocol):
         predictions = classify(test.features)
         clean = _share(predictions, test.labels)
         found: dict[str, dict[str, float]] = collections.defaultdict(dict)
+        others = {}
         for kind, severity, rows in corrupted:
-            found[kind][str(severity)] = _share(classify(rows.features), rows.labels)
+            others[f"{kind}{severity}"] = classify(rows.features)
+            found[kind][str(severity)] = _share(others[f"{kind}{severity}"], rows.labels)
         kinds = {kind: {"top1": _mean(shares), "severities": shares} for kind, shares in found.items()}
         metrics = {"corrupted_top1": _mean({kind: _mean(shares) for kind, shares in found.items()})}
-        return Scores(metrics | {"clean_top1": clean}, predictions, {"corruptions": kinds, **details})
+        return Scores(metrics | {"clean_top1": clean}, predictions, {"corruptions": kinds, **details}, others)
 
     def _fitted(self, train: FeatureSet, seed: int) -> tuple[t.Callable[[Tensor], Tensor], dict[str, t.Any]]:
         """From features (n, d) to classes (n,); and what is to be told of the fit."""

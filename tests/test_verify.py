@@ -158,7 +158,7 @@ def other_true_classes_all_sealed_again(path: Path) -> None:
     with np.load(kept) as arrays:
         predicted = arrays["predicted"].astype(np.int64)
     rewrite(kept, label=predicted)  # every answer is right
-    digest = predictions_digest(torch.from_numpy(predicted), torch.from_numpy(predicted))
+    digest = predictions_digest(torch.from_numpy(predicted), torch.from_numpy(predicted), {})
     resealed(path, metrics={"top1": 1.0}, predictions_sha256=digest)
 
 
@@ -198,6 +198,70 @@ def test_what_was_not_touched_fits(runs: Path, frostbench: Frostbench) -> None:
     first, *rest = out.splitlines()
     assert first == "no problems; checked: 6 numbers, 8 records, 4 runs, 6 weights, 6 tables"
     assert rest == ["not to be checked here: numbers of protocols that give no class (12)"]
+
+
+MANY = """
+suite: small
+datasets: [{name: digits, limit: 120}]
+seeds: [0]
+encoders: [pixels]
+protocols:
+  - {name: fewshot, labels: 2, draws: 3}
+  - {name: cluster, restarts: 1}
+  - {name: mlp, epochs: 1, learning_rates: [0.01], repeats: 3}
+  - robustness
+  - retrieval
+wandb: {mode: off}
+"""
+
+
+@pytest.fixture
+def many(tmp_path: Path, frostbench: Frostbench) -> Path:
+    (tmp_path / "small.yaml").write_text(MANY)
+    status, _, err = frostbench("run", "small.yaml", "--threads", "1")
+    assert status == 0, err
+    return tmp_path / "runs"
+
+
+def test_every_metric_that_predictions_give_is_made_again(many: Path, frostbench: Frostbench) -> None:
+    status, out, _ = frostbench("verify", "runs")
+    assert status == 0, out
+    # fewshot 1 and 2 more draws; cluster 3; mlp 1 and 2 more trainings; robustness 2 and 25 kinds of damage
+    assert "no problems; checked: 36 numbers" in out
+    unchecked = [line for line in out.splitlines() if line.startswith("not to be checked here")]
+    assert unchecked == [
+        "not to be checked here: map, which takes features, not predictions (1)",
+        "not to be checked here: precision_at_10, which takes features, not predictions (1)",
+    ]
+    lies = {"fewshot": {"mean_top1": 0.99}, "cluster": {"nmi": 0.99}, "robustness": {"corrupted_top1": 0.99}}
+    for protocol, lie in lies.items():
+        path = one(many, f"pixels/*/seed0-*/scores/pixels/{protocol}@*.json")
+        resealed(path, metrics=json.loads(path.read_text())["metrics"] | lie)
+    mlp = one(many, "pixels/*/seed0-*/scores/pixels/mlp@*.json")
+    details = json.loads(mlp.read_text())["details"]
+    details["repeats"][2]["top1"] = 0.999
+    resealed(mlp, details=details)
+    status, out, _ = frostbench("verify", "runs")
+    assert status == 3
+    for name in ("mean_top1 0.99", "nmi 0.99", "corrupted_top1 0.99", "repeat2 0.999"):
+        assert f"has {name}" in out
+
+
+def test_draws_that_were_changed_are_found_and_older_files_lack_them(many: Path, frostbench: Frostbench) -> None:
+    path = one(many, "pixels/*/seed0-*/predictions/pixels/fewshot@*.npz")
+    with np.load(path) as arrays:
+        kept = dict(arrays)
+    rewrite(path, draw1=kept["draw2"])
+    status, out, _ = frostbench("verify", "runs")
+    assert status == 3
+    assert "its record has another sha256" in out
+    np.savez_compressed(path.with_suffix(""), predicted=kept["predicted"], label=kept["label"])
+    record = one(many, "pixels/*/seed0-*/scores/pixels/fewshot@*.json")
+    resealed(record, predictions_sha256=None)
+    status, out, _ = frostbench("verify", "runs")
+    assert status == 0, out
+    assert "not to be checked here: mean_top1, whose predictions older records have not (1)" in out
+    assert "not to be checked here: repetitions, whose predictions older records have not (2)" in out
 
 
 def test_weights_that_were_not_kept_are_said_to_be_unchecked(runs: Path, frostbench: Frostbench) -> None:
