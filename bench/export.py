@@ -46,6 +46,9 @@ def open_run(directory: Path, settings: Settings) -> Opened:
     Raises StoreError for a directory that is not a run's, ConfigError for an encoder that this frostbench does not
     know, EncoderError for one that is not there or was changed.
     """
+    if not (directory / "run.json").exists():
+        wanted = "wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY, of a run that did not fail"
+        raise store.StoreError(f"{directory} is no run's directory: {wanted}")
     about = store.read_run(directory / "run.json")
     known = resolve.encoders(settings.plugins)
     if about["encoder"] not in known:

@@ -180,9 +180,11 @@ COLUMNS = (  # as data: fractions in 0..1, but for METRICS
 )  # fmt: skip
 LEGEND = (
     "In percent but for log-densities (nats). Ours ± half the 95 % interval over seeds, or over test images if there "
-    "is one seed. Theirs as it is printed: what a paper means by its ± is not stated where it was read, so it is not "
-    "taken for an interval. They agree if each number lies in the other's interval, which is for theirs the sampling "
-    "of its test images; of a log-density that is not known."
+    "is one seed. They agree if each number lies in the other's interval, which is for theirs the sampling of its test "
+    "images; of a log-density that is not known."
+)
+UNEXPLAINED = (
+    " Theirs ± what is printed, whose meaning is not stated where it was read: it is not taken for an interval."
 )
 
 
@@ -196,7 +198,8 @@ def render(
     """The comparisons as text. Fractions in percent, differences in points; `agree`: each lies in the other's."""
     empty = "No record is about a published number: `frostbench run papers/bigan_table1` makes some."
     rows, plain = [_cells(one) for one in comparisons], [_plain(one) for one in comparisons]
-    tables = [text.Table("Ours beside published numbers", WORDS, HEADER, rows, LEGEND, plain)] if rows else []
+    legend = LEGEND + UNEXPLAINED * any(one.published.plus_minus is not None for one in comparisons)
+    tables = [text.Table("Ours beside published numbers", WORDS, HEADER, rows, legend, plain)] if rows else []
     return text.render(tables, format, columns=COLUMNS, empty=empty, width=width, colour=colour)
 
 

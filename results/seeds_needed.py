@@ -57,7 +57,7 @@ def render(rows: t.Sequence[Needed], delta: float, power: float, *, width: int |
     """The rows as text that ends with a newline."""
     cells = [
         [row.dataset, row.encoder, row.tap, row.protocol, str(row.seeds), f"{100 * row.deviation:.2f}",
-         _count(row.needed), _count(row.cautious), "-" if row.seen is None else f"{100 * row.seen:.2f}"]
+         *(("-", "-", "-") if _is_equal(row) else (_count(row.needed), _count(row.cautious), _points(row.seen)))]
         for row in rows
     ]  # fmt: skip
     several = len({row.dataset for row in rows}) > 1
@@ -68,6 +68,7 @@ def render(rows: t.Sequence[Needed], delta: float, power: float, *, width: int |
     legend += "of experiments (two-sided t test at 5 %), both spreading over seeds as this row does. A few seeds tell "
     legend += "their own spread badly: cautious takes the upper 80 % limit of it. Seen now: the smallest difference "
     legend += "that the seeds which are there would show. All of this is about new seeds on these test images."
+    legend += " Seeds that came out equal tell no spread (-)." * any(map(_is_equal, rows))
     title = "" if several else f"{rows[0].dataset}\n"
     return f"{title}{table}\n{textwrap.fill(legend, min(width or 100, 100), break_on_hyphens=False)}\n"
 
@@ -80,6 +81,14 @@ def sentence(delta: float, spread: float, power: float) -> str:
         f"{each} of each method show a difference of {100 * delta:g} points in {100 * power:g} % of experiments, "
         f"if seeds spread with a standard deviation of {100 * spread:g} points (two-sided t test at 5 %).\n"
     )
+
+
+def _is_equal(row: Needed) -> bool:
+    return row.deviation < 1e-12  # what rounding leaves of nothing
+
+
+def _points(difference: float | None) -> str:
+    return "-" if difference is None else f"{100 * difference:.2f}"
 
 
 def _count(seeds: int | None) -> str:

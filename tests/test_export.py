@@ -220,8 +220,8 @@ def test_a_loaded_encoder_refuses_what_are_no_images_of_its_own(suite: Path, wro
         ),
         (["extract", "pca", "--output", "f.npz"], 2, "say what pca learns from"),
         (["extract", "pcaa", "--dataset", "digits", "--output", "f.npz"], 2, "did you mean 'pca'?"),
-        (["extract", ".", "--output", "f.npz"], 2, "run.json"),
-        (["export", "absent", "out"], 2, "run.json"),
+        (["extract", ".", "--output", "f.npz"], 2, "is no run's directory"),
+        (["export", "absent", "out"], 2, "is no run's directory"),
         (["export", "BARE", "out"], 2, "holds no encoder.safetensors"),
     ],
 )

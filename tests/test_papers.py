@@ -108,7 +108,7 @@ def test_every_format_has_the_same_numbers() -> None:
     }
     for form, label in cells.items():
         said = render(found, form)
-        assert label in said and "96.00" in said and "-1.39" in said and "not stated" in said
+        assert label in said and "96.00" in said and "-1.39" in said and "They agree if" in said
     assert "<b>" not in render(found, "html")
     assert render([], "json") == "[]\n" and render([], "csv").startswith("paper,its_name,")
     assert all("No record is about" in render([], form) for form in ("markdown", "latex", "html"))

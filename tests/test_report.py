@@ -535,6 +535,12 @@ def test_ticks_are_round_and_inside() -> None:
     assert charts.Scale(1.0, 200.0, logarithmic=True).ticks() == [1, 2, 5, 10, 20, 50, 100, 200]
 
 
+def test_ticks_of_a_narrow_scale_are_told_apart() -> None:
+    assert charts.ticks_as_text([0.69312, 0.69314, 0.69316]) == ["0.69312", "0.69314", "0.69316"]
+    assert charts.ticks_as_text([0.1 * n for n in range(4)]) == ["0", "0.1", "0.2", "0.3"]
+    assert charts.ticks_as_text([500, 1000, 20000]) == ["500", "1,000", "20,000"]
+
+
 def test_a_scale_of_one_value_has_a_middle() -> None:
     assert charts.scale([0.5])(0.5) == pytest.approx(0.5)
     assert charts.scale([0.0])(0.0) == 0.5

@@ -36,6 +36,9 @@ def test_rows_have_the_seeds_that_their_spread_takes() -> None:
     text = render(list(rows.values()), 0.01, 0.8, width=100, colour=False)
     assert "a difference of 1 points in 80 % of experiments" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 100
+    (equal,) = [line for line in text.splitlines() if line.startswith("pixels")]
+    assert equal.split()[-4:] == ["0.00", "-", "-", "-"]  # two of a kind promise nothing of a third
+    assert "Seeds that came out equal tell no spread" in " ".join(text.split())
 
 
 def test_a_known_spread_is_a_sentence() -> None:

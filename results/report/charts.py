@@ -64,9 +64,15 @@ def scale(values: t.Iterable[float], margin: float = 0.06, logarithmic: bool = F
     return Scale(low - pad, high + pad)
 
 
-def number(value: float) -> str:
+def number(value: float, digits: int = 4) -> str:
     """Short, as an axis has it: 0.25, 40, 1,000, 1e+06."""
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.{digits}g}"
+
+
+def ticks_as_text(ticks: t.Sequence[float]) -> list[str]:
+    """With as many digits as tell where they are, which on a narrow scale are more than `number` has."""
+    digits = next(n for n in range(4, 18) if n == 17 or all(math.isclose(float(f"{x:.{n}g}"), x) for x in ticks))
+    return [number(tick, digits) for tick in ticks]
 
 
 # ---- means, intervals and seeds ---------------------------------------------------------------------------------
@@ -118,7 +124,8 @@ def lines(
     longest = max((len(name) for name in names), default=0)
     across = scale((x for line in drawn for x in line.x), 0.0, logarithmic)
     up = scale(y for line in drawn for y in line.y)
-    heights = [(tick, f"{100 * tick:.4g} %" if percent else number(tick)) for tick in up.ticks()]
+    shown = ticks_as_text([100 * tick if percent else tick for tick in up.ticks()])
+    heights = [(tick, f"{text} %" if percent else text) for tick, text in zip(up.ticks(), shown)]
     width, height, top, below = 340, 210, 8, 24
     left = 12 + 6.5 * max(len(text) for _, text in heights)
     right = min(140, 12 + 7 * longest)
@@ -149,10 +156,10 @@ def lines(
         if len(points) == 1 or logarithmic:
             parts += [f'<circle class="spot {style}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points]
         ends[line.name] = points[-1][1]
-    shown = sorted((name for name in names if name), key=lambda name: ends[name])
-    lowest = height - below - 13 * (len(shown) - 1) + 4
+    beside = sorted((name for name in names if name), key=lambda name: ends[name])
+    lowest = height - below - 13 * (len(beside) - 1) + 4
     y = -math.inf
-    for order, name in enumerate(shown):
+    for order, name in enumerate(beside):
         y = min(max(ends[name] + 4, y + 13), lowest + 13 * order)
         style = f"hue{names.index(name) % HUES}"
         parts.append(f'<text class="{style}" x="{width - right + 6:.0f}" y="{y:.1f}">{escape(_cut(name, 19))}</text>')
