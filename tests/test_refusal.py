@@ -1,0 +1,58 @@
+"""A training that is not gone on with here is no failure, whoever says so, and whatever failed before."""
+
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from bench import executors, launch, run
+from bench.checkpoints import ResumeRefused
+from bench.progress import Display
+from bench.stopping import Stopping
+
+SUITE = """
+suite: small
+datasets: [{name: digits, limit: 40}]
+seeds: [0]
+encoders: [pixels]
+protocols: [{name: knn, k: 1}]
+wandb: {mode: off}
+"""
+
+
+@pytest.fixture
+def failed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[run.PlannedRun, run.Settings]:
+    """A run with a failed.json of an earlier call, which is now refused."""
+    (tmp_path / "small.yaml").write_text(SUITE)
+    settings = launch.settings(tmp_path / "runs", 1, "cpu", None, True, [])
+    [planned], _ = launch.plan(launch.read(str(tmp_path / "small.yaml"), [], "", 0, []), settings)
+
+    def fails(*_: object) -> t.NoReturn:
+        raise ValueError("no luck")
+
+    monkeypatch.setattr(run, "_execute", fails)
+    assert executors.attempt(planned, settings, Stopping(), wait=True) == 0
+    assert "no luck" in str(executors.outcome(planned, 0))
+
+    def refuses(*_: object) -> t.NoReturn:
+        raise ResumeRefused("was stopped elsewhere")
+
+    monkeypatch.setattr(run, "_execute", refuses)
+    return planned, settings
+
+
+def test_a_worker_tells_the_refusal_and_no_older_failure(
+    failed_before: tuple[run.PlannedRun, run.Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned, settings = failed_before
+    status = executors.attempt(planned, settings, Stopping(), wait=True)
+    assert "was stopped elsewhere" in capsys.readouterr().err
+    assert "was stopped in another environment" in str(executors.outcome(planned, status))
+    assert planned.directory.failed.exists()
+
+
+def test_so_does_this_process(failed_before: tuple[run.PlannedRun, run.Settings]) -> None:
+    planned, settings = failed_before
+    with Display(1) as display:
+        [(_, _, error)] = executors.serial([planned], settings, display, Stopping())
+    assert error == "was stopped elsewhere"
