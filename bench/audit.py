@@ -164,7 +164,7 @@ def judged(
     for label, protocol in protocols.items():
         sets = [train, test] if protocol.reads is None else alike
         nothing = [FeatureSet(one.features, one.labels[rows], one.classes) for one, rows in zip(sets, permuted)]
-        blind, seeing = (_scored(protocol, *given, images, seed) for given in (nothing, sets))
+        blind, seeing = (_scored(protocol, given, images, seed) for given in (nothing, sets))
         if not (isinstance(blind, Scores) and isinstance(seeing, Scores)):
             unmoved[label] = blind.metrics == seeing.metrics
             continue
@@ -178,9 +178,8 @@ def judged(
     return {label: dataclasses.replace(one, p=p, control=control) for (label, one), p, control in corrected}, unmoved
 
 
-def _scored(
-    protocol: Protocol, train: FeatureSet, test: FeatureSet, images: ImageSet | None, seed: int
-) -> Scores | Quality:
+def _scored(protocol: Protocol, sets: list[FeatureSet], images: ImageSet | None, seed: int) -> Scores | Quality:
+    train, test = sets
     if not isinstance(protocol, CorruptionProtocol):
         return protocol.score(train, test, seed=seed)
     assert images is not None

@@ -502,7 +502,8 @@ def predictions_npz(scores: Scores, test: FeatureSet) -> bytes:
     small = np.min_scalar_type(test.classes)
     buffer = io.BytesIO()
     named = {"predicted": scores.predictions, "label": test.labels, **scores.others}
-    np.savez_compressed(buffer, **{name: rows.cpu().numpy().astype(small) for name, rows in named.items()})
+    classes: dict[str, t.Any] = {name: rows.cpu().numpy().astype(small) for name, rows in named.items()}
+    np.savez_compressed(buffer, **classes)
     return buffer.getvalue()
 
 

@@ -158,7 +158,7 @@ def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Cla
 
 def _repeated(record: Record) -> dict[str, float]:
     """What details tell of further predictions: the share told right, by the name that these are stored under."""
-    found = {}
+    found: dict[str, float] = {}
     for kind, name in (("draw", "draws"), ("repeat", "repeats")):
         found |= {f"{kind}{place}": one["top1"] for place, one in enumerate(record.details.get(name) or []) if place}
     for kind, one in (record.details.get("corruptions") or {}).items():

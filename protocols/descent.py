@@ -60,8 +60,8 @@ class Descent(Protocol):
             path.append(trained.report() | {"validation_accuracy": accuracy, "validation_loss": loss})
         best = max(path, key=lambda tried: (tried["validation_accuracy"], -tried["validation_loss"]))["learning_rate"]
         everything = torch.arange(len(train), device=train.labels.device)
-        others = [int(np.random.SeedSequence((seed, one)).generate_state(1)[0]) for one in range(1, self.repeats)]
-        refits = [self._train(train, everything, best, one) for one in (seed, *others)]
+        again = [int(np.random.SeedSequence((seed, one)).generate_state(1)[0]) for one in range(1, self.repeats)]
+        refits = [self._train(train, everything, best, one) for one in (seed, *again)]
         queries = test.features
         answers = [refit.logits(queries).argmax(dim=1) for refit in refits]
         truth = test.labels
