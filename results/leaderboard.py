@@ -11,7 +11,6 @@ leave out keeps its rank and its part in the correction, so choosing rows change
 import dataclasses
 import difflib
 import html
-import io
 import itertools
 import json
 import math
@@ -27,9 +26,6 @@ from results.metrics import GEOMETRY, METRICS, SAMPLES, is_beside, lowest
 from results.record import Json, Plan, Record
 from results.statistics import Scores, deviation, mean, ranking
 from results.text import Format
-
-if t.TYPE_CHECKING:
-    import rich.table
 
 EMPTY = "No results yet: `frostbench run SUITE.yaml` makes some."
 Key = t.TypeVar("Key")
@@ -708,40 +704,29 @@ def _html(tables: list[_Table], legend: str) -> str:
 
 
 def _terminal(tables: list[_Table], legend: str, width: int | None, colour: bool) -> str:
-    from rich.console import Console  # noqa: PLC0415 - slow to import
-
-    console = Console(
-        file=io.StringIO(),
-        width=10_000,  # the columns have widths of their own: nothing is left for rich to cut
-        force_terminal=colour,
-        color_system="standard" if colour else None,
-        legacy_windows=False,
-    )
+    lines: list[str] = []
 
     def prose(text: str, indent: str = "") -> None:
-        lines = textwrap.wrap(text, min(width or 100, 100), subsequent_indent=indent, break_on_hyphens=False)
-        console.print("\n".join(lines), markup=False, highlight=False, emoji=False)
+        lines.extend(textwrap.wrap(text, min(width or 100, 100), subsequent_indent=indent, break_on_hyphens=False))
 
     for table in tables:
         prose(table.caption)
-        for grid in _grids(table, width):
-            console.print(grid)
-            console.print()
+        for grid in _grids(table, width, colour):
+            lines += [*grid, ""]
         for line in table.lines:
             if line.failure:
                 prose(f"{line.encoder}: {line.failure}", indent="  ")
-        console.print()
+        lines.append("")
     prose(legend)
-    printed = t.cast(io.StringIO, console.file).getvalue()
-    return "\n".join(line.rstrip() for line in printed.splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _grids(table: _Table, width: int | None) -> "t.Iterator[rich.table.Table]":
-    """The table for a terminal; where it has more columns than fit, several with some of the protocols each."""
-    import rich.box  # noqa: PLC0415 - slow to import
-    import rich.table  # noqa: PLC0415
-    from rich.cells import cell_len  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+def _grids(table: _Table, width: int | None, colour: bool) -> t.Iterator[list[str]]:
+    """The lines of the table for a terminal; with more columns than fit, of several with some of the protocols each.
+
+    Not by rich, whose table of 5,000 rows takes two seconds.
+    """
+    from rich.cells import cell_len  # noqa: PLC0415 - slow to import
 
     def widest(header: str, cells: t.Iterable[str]) -> int:
         return max(map(cell_len, [*(header.split() if width else [header]), *cells]))
@@ -768,13 +753,41 @@ def _grids(table: _Table, width: int | None) -> "t.Iterator[rich.table.Table]":
         left = max(least, room - sum(scores[one] + gap for one in group))
         first = min(encoder, max(left // 2, left - tap))
         wide = [first, min(tap, left - first), *labels, *judged, seeds, seconds]
-        grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
         shown = [*range(before), *(cell for place in group for cell in cells[place]), len(wide) - 2, len(wide) - 1]
-        for place in shown:
-            name = Text(table.header[place], "bold")
-            grid.add_column(name, justify="right" if place > 1 else "left", width=wide[place], overflow="fold")
+        spans = [wide[place] for place in shown]
+        header = [_folded(table.header[place], wide[place]) for place in shown]
+        high = max(map(len, header))
+        lines = _laid([[""] * (high - len(name)) + name for name in header], spans, ["1"] * len(shown), colour)
+        lines.append("─" * (sum(spans) + gap * (len(spans) - 1)))
         for line, row in zip(done, rows):
             best = {cell[0] for cell, one in zip(cells, line.best) if one}
-            texts = (Text(row[place], "bold" if place in best else "") for place in shown)
-            grid.add_row(*texts, style="italic" if line.is_control else "")
-        yield grid
+            styles = ["1" * (place in best) + "3" * line.is_control for place in shown]
+            lines += _laid([_folded(row[place], wide[place]) for place in shown], spans, styles, colour)
+        yield lines
+
+
+def _folded(cell: str, width: int) -> list[str]:
+    """A cell in as many lines as it takes."""
+    from rich.cells import cell_len  # noqa: PLC0415 - slow to import
+
+    if cell_len(cell) <= width:
+        return [cell]
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    return [line.plain.rstrip() for line in Text(cell).wrap(Console(), width, overflow="fold")]
+
+
+def _laid(cells: list[list[str]], spans: list[int], styles: list[str], colour: bool) -> list[str]:
+    """A row of folded cells as lines: names stand left, scores right; styles are digits of ANSI's."""
+    from rich.cells import cell_len  # noqa: PLC0415 - slow to import
+
+    lines = []
+    for parts in itertools.zip_longest(*cells, fillvalue=""):
+        laid = []
+        for place, (part, span, style) in enumerate(zip(parts, spans, styles)):
+            space = " " * (span - cell_len(part))
+            shown = f"\x1b[{';'.join(style)}m{part}\x1b[0m" if colour and style and part else part
+            laid.append(space + shown if place > 1 else shown + space)
+        lines.append("  ".join(laid))
+    return lines
