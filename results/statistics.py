@@ -149,13 +149,15 @@ class Scores:
         reaches over images are added: unlike `joined` this errs on no side but the wide one at every confidence, as
         comparisons of thousands of pairs need it. Places go together as arrays do.
         """
-        variance, freedom = self.deviation**2 / self.seeds, np.maximum(self.seeds - 1, 1)
-        squares = variance**2 / freedom
-        total, shares = variance[first] + variance[second], squares[first] + squares[second]
-        inverse = np.divide(shares, total**2, out=np.ones_like(total), where=total > 0)  # of Welch's
         below, above = self._images(confidence)
-        seeds = _squared_quantiles(confidence)[np.ceil(inverse * _FREEDOMS).astype(np.int64)] * total
-        half: Floats = np.sqrt(seeds + below[first] ** 2 + above[second] ** 2)
+        squares = (below**2)[first] + (above**2)[second]
+        if self.deviation.any():
+            variance, freedom = self.deviation**2 / self.seeds, np.maximum(self.seeds - 1, 1)
+            fourth = variance**2 / freedom
+            total, shares = variance[first] + variance[second], fourth[first] + fourth[second]
+            inverse = np.divide(shares, total**2, out=np.ones_like(total), where=total > 0)  # of Welch's
+            squares += _squared_quantiles(confidence)[np.ceil(inverse * _FREEDOMS).astype(np.int64)] * total
+        half: Floats = np.sqrt(squares)
         return half
 
     def _images(self, confidence: float) -> tuple[Floats, Floats]:
