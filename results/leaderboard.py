@@ -439,9 +439,9 @@ def _sorted(rows: list[Row], by: str) -> list[Row]:
     for row in rows:
         lines[_section(row), row.encoder, row.tap or f"failed: {row.error}"].append(row)
     sections = list(dict.fromkeys(section for section, *_ in lines))
-    there = {
-        section: sorted({row.column for row in rows if row.column and _section(row) == section}) for section in sections
-    }
+    there: dict[tuple[str, bool, str], set[int]] = defaultdict(set)  # the columns of each
+    for row in rows:
+        there[_section(row)] |= {row.column} if row.column else set()
 
     def place(line: tuple[tuple[str, bool, str], str, str]) -> tuple[t.Any, ...]:
         cells = lines[line]
@@ -451,7 +451,7 @@ def _sorted(rows: list[Row], by: str) -> list[Row]:
             key = math.inf if cells[0].fit_seconds is None else cells[0].fit_seconds
         else:
             ranks = {row.column: _rank(row) for row in cells if not by or _is_called(row, by)}
-            key = [ranks.get(column, math.inf) for column in there[line[0]]]
+            key = [ranks.get(column, math.inf) for column in sorted(there[line[0]])]
         return sections.index(line[0]), cells[0].status == "failed", key
 
     return [row for line in sorted(lines, key=place) for row in lines[line]]
