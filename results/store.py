@@ -371,7 +371,9 @@ def _read_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate(_read_json(path))
     except ValidationError as error:
-        raise StoreError(f"{path}: not a suite: {error.errors()[0]['msg']}") from error
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise StoreError(f"{path}: not a suite: {place}: {first['msg']}") from error
 
 
 def read_bytes(path: Path, largest: int = -1) -> bytes:

@@ -91,6 +91,18 @@ def test_the_leaderboard_comes_in_every_format(frostbench: t.Callable[..., str])
     assert 0 <= row["mean"] <= 1
 
 
+def test_the_suite_says_which_protocol_orders_its_tables(frostbench: t.Callable[..., str]) -> None:
+    protocols = "protocols=[{name: knn, k: 1}, linear]"
+    frostbench(
+        "run", "smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", protocols, "--set", "wandb.mode=off"
+    )
+    for said in (frostbench("leaderboard"), Path("runs/smoke/leaderboard.txt").read_text()):
+        assert "ordered by knn@1" in " ".join(said.split())
+    frostbench("report")
+    assert "Placed by knn@1 top1." in Path("runs/report.html").read_text()
+    assert "ordered by linear@2" in " ".join(frostbench("leaderboard", "--sort", "linear").split())
+
+
 def test_check_vouches_for_an_encoder_of_ones_own(frostbench: t.Callable[..., str]) -> None:
     Path("mine.py").write_text("from encoders.pixels import Pixels\n\n\nclass MyPixels(Pixels):\n    '''Mine.'''\n")
     assert frostbench("check", "mine.py") == "encoder my_pixels keeps its promises\n"

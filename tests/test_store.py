@@ -549,3 +549,18 @@ def test_a_rand_index_below_chance_is_kept(tmp_path: Path) -> None:
     assert store.read_record(path).metrics["ari"] == -0.02
     with pytest.raises(store.StoreError, match=r"ari is -1\.5"):
         store.publish_record(tmp_path / "two.json", record(metrics={"top1": 0.1, "ari": -1.5}))
+
+
+def test_a_suite_is_read_for_its_order_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    protocols = [{"name": name, "label": name, "params": {}, "version": 1} for name in ("knn", "linear")]
+    whole = {"suite": "one", "protocols": protocols, "encoders": [], "wandb": {"mode": "off"}}
+    store.replace(tmp_path / "one" / "suite.json", store.canonical(whole))
+    store.replace(tmp_path / "two" / "suite.json", store.canonical({"suite": "two", "protocols": 5}))
+    store.replace(tmp_path / "three" / "suite.json", b"{")
+    contents = store.read_store(tmp_path)
+    assert [(plan.suite, [one.label for one in plan.protocols]) for plan in contents.plans] == [
+        ("one", ["knn", "linear"])
+    ]
+    (unread, why), (wrong, what) = contents.damaged
+    assert (unread, "not JSON" in why) == (tmp_path / "three" / "suite.json", True)
+    assert (wrong, "not a suite: protocols" in what) == (tmp_path / "two" / "suite.json", True)
