@@ -198,13 +198,15 @@ def leaderboard(
     board = board.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
     width, colour = _terminal()
     if against:
-        _print(papers.render(papers.compare(contents.records), format_, width=width, colour=colour))
+        found = papers.compare(contents.records)
+        found = papers.select(found, encoders=encoder, taps=tap, protocols=protocol, datasets=dataset)
+        _print(papers.render(found, format_, width=width, colour=colour))
     elif over_datasets:
-        found = overall.over_datasets(board)
-        _print(overall.render(found, format_, width=width, colour=colour))
-        if diagram and found:
-            store.replace(diagram, overall.diagram(found[0]).encode())
-            _say(f"{diagram} shows the ranks by {found[0].protocol}")
+        ranks = overall.over_datasets(board)
+        _print(overall.render(ranks, format_, width=width, colour=colour))
+        if diagram and ranks:
+            store.replace(diagram, overall.diagram(ranks[0]).encode())
+            _say(f"{diagram} shows the ranks by {ranks[0].protocol}")
     else:
         _print(board.render(format_, show=show, width=width, colour=colour))
     for path, problem in contents.damaged:

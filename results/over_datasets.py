@@ -29,9 +29,9 @@ class Overall:
 
 
 def over_datasets(board: Leaderboard) -> list[Overall]:
-    """Every protocol whose rows are complete on 5 data sets, at least 3 of them. Data sets are the sample, not seeds.
+    """Every protocol whose rows are complete on 5 data sets, at least 3 of them, in the order of the tables' columns.
 
-    Of several choices of data sets, the most rows that share at least five count; encoders that saw labels stand aside.
+    Data sets are the sample, not seeds. Of several choices of them, the most rows that share at least five count; encoders that saw labels stand aside.
     """
     scores: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     largest: dict[str, int] = {}  # a data set counts once, however many subsets of it were run
@@ -45,7 +45,8 @@ def over_datasets(board: Leaderboard) -> list[Overall]:
         if row.protocol and row.mean is not None and row.metric not in METRICS and row.labels == 0:
             scores[row.protocol][f"{row.encoder}/{row.tap}"][name] = row.mean
     found = []
-    for protocol, rows in sorted(scores.items()):
+    places = {row.protocol: row.column or 0 for row in reversed(board.rows)}  # of the first table that has it
+    for protocol, rows in sorted(scores.items(), key=lambda item: (places[item[0]], item[0])):
         datasets, complete = _complete(rows)
         if len(complete) < FEWEST_ROWS:
             continue

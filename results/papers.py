@@ -139,6 +139,26 @@ def compare(records: t.Iterable[Record]) -> list[Comparison]:
     return found
 
 
+def select(
+    comparisons: t.Iterable[Comparison],
+    *,
+    encoders: t.Collection[str] = (),
+    taps: t.Collection[str] = (),
+    protocols: t.Collection[str] = (),
+    datasets: t.Collection[str] = (),
+) -> list[Comparison]:
+    """Those with these names, as a leaderboard's rows go by them; no name of a kind keeps all of it."""
+    return [
+        one
+        for one in comparisons
+        for about in [one.published]
+        if (not encoders or {one.label, about.encoder} & set(encoders))
+        and (not taps or about.tap in taps)
+        and (not protocols or about.protocol in {name.partition("@")[0] for name in protocols})
+        and (not datasets or about.dataset in datasets)
+    ]
+
+
 def _is_about(record: Record, published: Published) -> bool:
     asked = (published.dataset, published.encoder, published.tap, published.protocol)
     return (

@@ -61,6 +61,12 @@ def test_rows_that_lack_a_data_set_saw_labels_or_are_no_fractions_stand_aside() 
     assert found == over_datasets(board())
 
 
+def test_protocols_stand_in_the_order_of_the_columns() -> None:
+    knn = [dataclasses.replace(one, column=2) for one in board().rows]
+    linear = [dataclasses.replace(one, protocol="linear@2", column=1) for one in board().rows]
+    assert [one.protocol for one in over_datasets(Leaderboard([*knn, *linear]))] == ["linear@2", "knn@1"]
+
+
 def test_subsets_of_one_data_set_count_once() -> None:
     rows = [dataclasses.replace(one, train_images=1000) for one in board().rows]
     small = [dataclasses.replace(one, dataset=f"{one.dataset} (limit 100)", train_images=100, mean=0.5) for one in rows]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bench import resolve, suite
-from results.papers import BIGAN, PUBLISHED, compare, render
+from results.papers import BIGAN, PUBLISHED, compare, render, select
 from results.record import Provenance, Record
 
 MADE = Provenance(
@@ -91,6 +91,15 @@ def test_a_plus_minus_that_no_one_explains_is_shown_and_not_used() -> None:
     (one,) = compare([record(0.3965, **made, params={"body": "conv", "latent": 64})])  # theirs: 39.59 ± .01
     assert one.agrees  # .06 points off, where 10,000 images give .96
     assert "39.59 ± 0.01" in render([one]) and one.remark.endswith("meaning of its ± not stated")
+
+
+@pytest.mark.parametrize("kind", ["encoders", "taps", "protocols", "datasets"])
+def test_only_what_is_asked_for_is_compared(kind: str) -> None:
+    ours = compare([record(0.97), record(0.98, encoder="autoencoder", label="ae", params=PAPERS_OWN | {"loss": "l2"})])
+    names = {"encoders": ["ae"], "taps": ["penultimate"], "protocols": ["knn@1"], "datasets": ["mnist"]}
+    kept = select(ours, **{kind: names[kind]})
+    assert [one.label for one in kept] == (["ae"] if kind == "encoders" else ["bigan", "ae"])
+    assert select(ours, **{kind: ["other"]}) == []
 
 
 def test_every_format_has_the_same_numbers() -> None:
