@@ -31,7 +31,8 @@ class Overall:
 def over_datasets(board: Leaderboard) -> list[Overall]:
     """Every protocol whose rows are complete on 5 data sets, at least 3 of them, in the order of the tables' columns.
 
-    Data sets are the sample, not seeds. Of several choices of them, the most rows that share at least five count; encoders that saw labels stand aside.
+    Data sets are the sample, not seeds. Of several choices of them, the most rows that share at least five count;
+    encoders that saw labels stand aside.
     """
     scores: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     largest: dict[str, int] = {}  # a data set counts once, however many subsets of it were run
