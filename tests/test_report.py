@@ -144,7 +144,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 class Outline(html.parser.HTMLParser):
     """Every element with its attributes; fails where one is not closed."""
 
-    EMPTY = frozenset(("meta", "br", "img", "input"))
+    EMPTY = frozenset(("meta", "br", "wbr", "img", "input"))
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -387,6 +387,15 @@ def test_arrays_that_do_not_fit_leave_their_part_out(suite: Path) -> None:
 
 def test_the_same_files_give_the_same_page(suite: Path) -> None:
     assert page(suite) == page(suite)
+
+
+def test_long_names_fold_behind_their_underscores(tmp_path: Path) -> None:
+    publish(tmp_path, record("latent_regressor", "code", 0, 0.9))
+    publish(tmp_path, record("other<_x", "code", 0, 0.8))
+    text = page(tmp_path)
+    assert '<span class="label">latent_<wbr>regressor</span>' in text
+    assert '<span class="label">other&lt;_<wbr>x</span>' in text
+    assert 'data-name="latent_regressor · code"' in text
 
 
 def test_nothing_yet_says_what_to_do(tmp_path: Path) -> None:

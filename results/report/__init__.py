@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup, escape
 
 from results import store
 from results.leaderboard import leaderboard
@@ -73,6 +74,7 @@ def page(directory: Path) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"score": boards.score, "swatch": charts.swatch, "counted": boards.count}
+    environment.filters["folding"] = _folding
     return environment.from_string(files.joinpath("page.html").read_text()).render(
         title=" + ".join(sorted({record.suite for record in contents.records})) or "nothing yet",
         chapters=chapters,
@@ -88,6 +90,11 @@ def page(directory: Path) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _folding(name: str | None) -> Markup:
+    """A name that a narrow screen breaks behind its underscores."""
+    return escape(name).replace("_", Markup("_<wbr>"))
 
 
 def _chapter(dataset: str, sections: list[Section], runs: dict[str, RunDirectory]) -> Chapter:
