@@ -2,9 +2,10 @@
 
 Source: Makhzani et al. 2015, arXiv:1511.05644, sections 5 and 6: the network that its semi-supervised and its
 clustering recipe share. The category is a softmax that should look one-hot, the style should look Gaussian.
-Two additions that the paper does not have, both off unless a recipe asks, after IMSAT (Hu et al. 2017,
-arXiv:1702.08720): `consistency`, that a jittered copy of an image has its category, and `balance`, that a batch takes
-all categories equally often, which a discriminator that sees one image at a time asks for but weakly.
+Three additions that the paper does not have, off unless a recipe asks, after IMSAT (Hu et al. 2017, arXiv:1702.08720):
+`consistency`, that a jittered copy of an image has its category; `smoothness`, that the least change that matters most
+leaves it the same; and `balance`, that a batch takes all categories equally often, which a discriminator that sees one
+image at a time asks for but weakly.
 
 Differs: batch-norm in the encoder, on the logits of the category too. Without it all images of a batch share a category
 at first and the discriminator sends them from one to the next; with it every category is taken from the first epoch.
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import objectives
-from encoders.augmentation import jittered
+from encoders.augmentation import jittered, worst_shift
 from encoders.base import Features, ImageShape
 from encoders.networks import CodeDiscriminator, unit
 from encoders.priors import Categorical, Gaussian
@@ -82,6 +83,7 @@ def adversarial_game(
     judge_noise: float,
     decoder_noise: float,
     consistency: float,
+    smoothness: float,
     balance: float,
     reconstruction: Adam,
     adversarial: Adam,
@@ -90,8 +92,8 @@ def adversarial_game(
 
     The three noises are standard deviations of Gaussian noise on the images that the encoder reads, and on the category
     and the style that the discriminators and the decoder read. The decoder's keeps a soft category from being used as
-    more style. `consistency` and `balance` weigh the two additions beside the encoder's adversarial loss. The weights
-    are drawn here, from torch's global generator.
+    more style. `consistency`, `smoothness` and `balance` weigh the additions beside the encoder's adversarial loss. The
+    weights are drawn here, from torch's global generator.
     """
     category_judge = CodeDiscriminator(taps.categories, hidden)
     style_judge = CodeDiscriminator(taps.latent, hidden)
@@ -123,9 +125,14 @@ def adversarial_game(
         x, category, style = encode(images)
         seen = category_judge(blurred(category, judge_noise)), style_judge(blurred(style, judge_noise))
         loss = objectives.non_saturating(seen[0]) + objectives.non_saturating(seen[1])
+
+        def changed(copies: Tensor) -> Tensor:
+            return inconsistency(category, taps.heads(copies)[0])
+
         if consistency:
-            logits, _ = taps.heads(blurred(jittered(x), pixel_noise))
-            loss = loss + consistency * inconsistency(category, logits)
+            loss = loss + consistency * changed(blurred(jittered(x), pixel_noise))
+        if smoothness:
+            loss = loss + smoothness * changed(x + worst_shift(x, changed))
         if balance:
             loss = loss + balance * imbalance(category)
         return {"encoder": loss}

@@ -3,7 +3,7 @@
 Source: Makhzani et al. 2015, arXiv:1511.05644, section 6, with 16 and with 30 clusters. Differs: Adam in place of SGD
 with momentum, 500 units a layer, 100 epochs, Gaussian noise instead of dropout on the pixels, and Gaussian noise where
 the discriminators (after musyoku's implementation) and the decoder read; encoders/category_and_style.py says what else,
-and what `consistency` and `balance` add.
+and what `consistency`, `smoothness` and `balance` add.
 """
 
 import typing as t
@@ -32,6 +32,7 @@ class ClusteringAAE(Generative):
     noise: NonNegativeFloat = 0.5  # standard deviation of what is added to pixels
     code_noise: NonNegativeFloat = 0.3  # and to the cluster and the style that discriminators and decoder read
     consistency: NonNegativeFloat = 0.0  # weight of KL between the clusters of an image and of a jittered copy
+    smoothness: NonNegativeFloat = 0.0  # weight of KL between the clusters of an image and of its worst neighbour
     balance: NonNegativeFloat = 0.0  # weight of KL between a batch's mean cluster and the uniform distribution
     epochs: NonNegativeInt = 100
     batch_size: PositiveInt = 100
@@ -68,6 +69,7 @@ class ClusteringAAE(Generative):
                 judge_noise=self.code_noise,
                 decoder_noise=self.code_noise,
                 consistency=self.consistency,
+                smoothness=self.smoothness,
                 balance=self.balance,
                 reconstruction=Adam(self.learning_rate, self.beta1),
                 adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),

@@ -80,6 +80,7 @@ class SemiSupervisedAAE(Generative):
                 judge_noise=self.noise,
                 decoder_noise=0,
                 consistency=self.consistency,
+                smoothness=0,
                 balance=0,
                 reconstruction=optimizer,
                 adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),

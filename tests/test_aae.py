@@ -231,7 +231,7 @@ def test_balance_is_zero_for_even_clusters_and_ln_k_for_one() -> None:
 
 def test_consistent_and_balanced_clusters_follow_digits_more_closely(digits: ImageSet) -> None:
     paper = ClusteringAAE(hidden=64, epochs=25)
-    added = ClusteringAAE(hidden=64, epochs=25, noise=0, consistency=1, balance=0.8)
+    added = ClusteringAAE(hidden=64, epochs=25, noise=0, consistency=1, smoothness=1, balance=0.8)
     assert top1(added, "cluster", Assignment(), digits) > top1(paper, "cluster", Assignment(), digits) + 0.05
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from encoders import augmentation
-from encoders.augmentation import jittered
+from encoders.augmentation import REACH, jittered, worst_shift
 
 
 @pytest.fixture
@@ -63,3 +63,17 @@ def test_half_precision_around_it_moves_no_pixel() -> None:
     torch.manual_seed(1)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(jittered(spot(10, 12)), wanted)
+
+
+def test_the_worst_shift_goes_up_the_gradient_as_far_as_allowed() -> None:
+    torch.manual_seed(0)
+    x, slope = torch.rand(5, 1, 28, 28), torch.randn(5, 1, 28, 28)
+    shift = worst_shift(x, lambda seen: (slope * (seen - x)).sum())
+    assert torch.allclose(shift.flatten(1).norm(dim=1), torch.tensor(REACH * 28))  # 1.5 of an image of MNIST
+    cosine = torch.nn.functional.cosine_similarity(shift.flatten(1), slope.flatten(1))
+    assert torch.allclose(cosine, torch.ones(5))
+
+
+def test_where_nothing_changes_no_shift_is_worst() -> None:
+    x = torch.rand(2, 3, 32, 32)
+    assert not worst_shift(x, lambda seen: 0 * seen.sum()).any()
