@@ -22,6 +22,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from bench.stopping import start_deaf, stop_with_parent
 from encoders.base import EncoderError
@@ -131,7 +133,7 @@ def follow(call: t.Callable[..., None]) -> None:
         kind, *arguments = told
         heard = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with _joined(ranks, kind, store=torch.distributed.PrefixStore(f"{number}/", store)):
+            with _joined(ranks, kind, store=PrefixStore(f"{number}/", store)):
                 call(*arguments, ranks)
                 _wait(store, f"{number} over")  # the first may still read what this one sent
         except Exception as error:  # the run fails, and says so where the first rank is
@@ -154,7 +156,7 @@ def _told(arguments: tuple[str, ...], kind: str) -> t.Iterator[Ranks]:
     store, number = _store(), next(_NUMBERS)
     store.set(f"{number}", json.dumps([kind, *arguments]))
     try:
-        with _joined(torchrun(), kind, store=torch.distributed.PrefixStore(f"{number}/", store)) as ranks:
+        with _joined(torchrun(), kind, store=PrefixStore(f"{number}/", store)) as ranks:
             try:
                 yield ranks
             finally:
@@ -164,11 +166,11 @@ def _told(arguments: tuple[str, ...], kind: str) -> t.Iterator[Ranks]:
 
 
 @functools.cache
-def _store() -> torch.distributed.Store:
-    store, _, _ = next(iter(torch.distributed.rendezvous("env://")))
+def _store() -> Store:
+    store, _, _ = next(iter(rendezvous("env://")))
     return store
 
 
-def _wait(store: torch.distributed.Store, key: str) -> None:
+def _wait(store: Store, key: str) -> None:
     while not store.check([key]):
         time.sleep(0.05)

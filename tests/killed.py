@@ -74,7 +74,7 @@ class Moments:
             written: int = write(content)
             return written
 
-        file.write = watched
+        file.write = watched  # type: ignore[method-assign]
         return file
 
 

@@ -101,6 +101,7 @@ def test_torchrun_counts_its_ranks_itself(monkeypatch: pytest.MonkeyPatch) -> No
     }
     assert launch.settings(**options).ranks == 4
     assert launch.settings(**options, ranks=4).ranks == 4
-    for wrong in ({"ranks": 2}, {"jobs": 2}):
+    wrongs: list[dict[str, t.Any]] = [{"ranks": 2}, {"jobs": 2}]
+    for wrong in wrongs:
         with pytest.raises(MachineError, match="torchrun has started 4 ranks"):
             launch.settings(**options, **wrong)
