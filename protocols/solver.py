@@ -82,13 +82,17 @@ class Problem:
         self.size = max(256, 2**20 // d)  # of a slice: 4 MiB, which stays in cache
         self.present, self.labels = torch.unique(labels[self.rows], return_inverse=True)
         self.shares = self.labels.bincount().double() / n
-        total = torch.stack([x.sum(0, dtype=torch.float64) for x in self.raw()]).sum(0)
-        low = torch.stack([x.amin(0) for x in self.raw()]).amin(0)
-        varies = low < torch.stack([x.amax(0) for x in self.raw()]).amax(0)  # the mean of equal numbers may differ
+        total = torch.zeros(d, dtype=torch.float64, device=features.device)
+        low = high = features[self.rows[0]]
+        for x in self.raw():
+            total += x.sum(0, dtype=torch.float64)
+            low, high = torch.minimum(low, x.amin(0)), torch.maximum(high, x.amax(0))
         self.mean = (total / n).float()
-        squares = [x.sub(self.mean).square_().sum(0, dtype=torch.float64) for x in self.raw()]
-        variance = torch.stack(squares).sum(0) / n
-        self.factor = torch.where(varies, variance, torch.inf).rsqrt().float()
+        squares = torch.zeros_like(total)  # added up at once: lists of small results keep large slices' memory apart
+        for x in self.raw():
+            squares += x.sub(self.mean).square_().sum(0, dtype=torch.float64)
+        # The mean of equal numbers may differ from them.
+        self.factor = torch.where(low < high, squares / n, torch.inf).rsqrt().float()
         self.kept: Tensor | None = None
         if n * d <= _KEPT:
             self.kept = features.new_empty(n, d)
@@ -114,7 +118,9 @@ class Problem:
         """The standardised rows that stand for all in the spectrum, float32."""
         n = len(self.rows)
         some = torch.linspace(0, n - 1, min(n, _SKETCHED), device=self.rows.device).long()
-        return self.standardised(self.features[self.rows[some]]) if self.kept is None else self.kept[some]
+        if self.kept is not None:
+            return self.kept[some]
+        return self.features[self.rows[some]].sub_(self.mean).mul_(self.factor)
 
     def logits(self, fit: Fit, features: Tensor) -> Tensor:
         parts = [self.standardised(x).double() @ fit.weights.T + fit.biases for x in torch.split(features, self.size)]
@@ -254,7 +260,7 @@ class _Spectrum(t.NamedTuple):
         if d <= _EXACT:
             values, directions = torch.linalg.eigh(x.T @ x / n)
             return cls(values.clamp(min=0), directions, 0.0)
-        trace = float(x.square().sum(dtype=torch.float64)) / n
+        trace = sum(float(part.square().sum(dtype=torch.float64)) for part in torch.split(x, 1024)) / n
         if not trace:  # nothing varies
             return cls(x.new_zeros(0), x.new_zeros(d, 0), 0.0)
         test = torch.randn(d, _RANK, generator=torch.Generator().manual_seed(0)).to(x)
