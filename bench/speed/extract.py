@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.extract import features_on_disk
 from bench.speed.images import digits
 from bench.speed.plain import BATCH, Transformed
-from bench.speed.race import Case, Effort, Memory, Rates, Row, race, seconds_of
+from bench.speed.race import Case, Effort, Rates, Row, noted, race, seconds_of
 from encoders.base import Encoder, frozen, seeded
 from encoders.bigan import BiGAN
 from encoders.dcgan import DCGAN
@@ -30,15 +30,13 @@ def _extract_rows(recipe: Encoder, count: int, at: Rates, effort: Effort) -> lis
     with seeded(0, "init"):
         module = frozen(recipe.build(train.shape)).to(at.device)
     loader = DataLoader(Transformed(train), BATCH)
-    memory: list[int | None] = []
+    memory: dict[str, int | None] = {}
 
     def ours() -> float:
-        with tempfile.TemporaryDirectory() as place, Memory(at.device) as used:
+        with tempfile.TemporaryDirectory() as place, noted(memory, "ours", at.device):
             parts = {"train": train}
             arguments = (Path(place) / "features", "frozen", module, parts, recipe.taps, at.device)
-            seconds = seconds_of(functools.partial(features_on_disk, *arguments), at.device)
-        memory.append(used.added)
-        return seconds
+            return seconds_of(functools.partial(features_on_disk, *arguments), at.device)
 
     @torch.no_grad()
     def plain() -> None:
@@ -60,6 +58,6 @@ def _extract_rows(recipe: Encoder, count: int, at: Rates, effort: Effort) -> lis
             alternative="plain loop over a DataLoader",
             theirs=seconds["theirs"],
             limit=at.limit(len(train) * counter.get_total_flops(), traffic),
-            added_bytes=memory[0],
+            added_bytes=memory["ours"],
         )
     ]

@@ -1,7 +1,6 @@
 """The probes beside scikit-learn and FAISS."""
 
 import functools
-import time
 import typing as t
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.speed.images import digits, features_of
-from bench.speed.race import Case, Effort, Memory, Rates, Row, race, seconds_of
+from bench.speed.race import Case, Effort, Rates, Row, noted, race, seconds_of
 from encoders.base import frozen, seeded
 from encoders.bigan import BiGAN
 from protocols.base import FeatureSet, Scores
@@ -68,14 +67,12 @@ def _linear_rows(kind: t.Literal["pixels", "random"], at: Rates, effort: Effort)
     memory: dict[str, int | None] = {}
 
     def path() -> None:
-        with Memory(at.device) as used:
+        with noted(memory, "path", at.device):
             scores[:] = [Linear().score(*given, seed=0)]
-        memory["path"] = used.added
 
     def single() -> None:
-        with Memory(at.device) as used:
+        with noted(memory, "single", at.device):
             fits[:] = [fit(given[0].features, given[0].labels, STRENGTH)]
-        memory["single"] = used.added
 
     seconds = race(
         {
@@ -169,21 +166,17 @@ def _knn_rows(kind: t.Literal["pixels", "random"], k: int, asked: int, at: Rates
     gallery, queries = train.features.numpy(), test.features.numpy()
     on_device = train.features.to(at.device), test.features.to(at.device)
     found: dict[str, Tensor] = {}
-    memory: list[int | None] = []
+    memory: dict[str, int | None] = {}
 
-    def ours() -> float:
-        with Memory(at.device) as used:
-            started = time.perf_counter()
+    def ours() -> None:
+        with noted(memory, "ours", at.device):
             found["ours"] = nearest(on_device[1], on_device[0], k, "euclidean").rows.cpu()
-            seconds = time.perf_counter() - started
-        memory.append(used.added)
-        return seconds
 
     def brute() -> None:
         search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(gallery)
         found["scikit-learn brute"] = torch.from_numpy(search.kneighbors(queries, return_distance=False))
 
-    contestants: dict[str, t.Callable[[], None]] = {"scikit-learn brute": brute}
+    alternatives: dict[str, t.Callable[[], None]] = {"scikit-learn brute": brute}
     try:
         import faiss  # type: ignore[import-not-found, import-untyped, unused-ignore] # noqa: PLC0415 - an extra
     except ImportError:
@@ -196,9 +189,11 @@ def _knn_rows(kind: t.Literal["pixels", "random"], k: int, asked: int, at: Rates
             index.add(gallery)
             found["FAISS IndexFlatL2"] = torch.from_numpy(index.search(queries, k)[1])
 
-        contestants["FAISS IndexFlatL2"] = flat
+        alternatives["FAISS IndexFlatL2"] = flat
     cpu = torch.device("cpu")
-    seconds = race({"ours": ours} | {n: functools.partial(seconds_of, c, cpu) for n, c in contestants.items()}, effort)
+    contestants = {"ours": functools.partial(seconds_of, ours, at.device)}
+    contestants |= {who: functools.partial(seconds_of, search, cpu) for who, search in alternatives.items()}
+    seconds = race(contestants, effort)
     n, d, m = *gallery.shape, len(queries)
 
     def accuracy(rows: Tensor) -> float:
@@ -214,7 +209,7 @@ def _knn_rows(kind: t.Literal["pixels", "random"], k: int, asked: int, at: Rates
 
     nearest_possible = distances(found["ours"])
     rows = []
-    for alternative in contestants:
+    for alternative in alternatives:
         agree = distances(found[alternative]) <= nearest_possible * (1 + 1e-12)  # copies are as near
         rows.append(
             Row(
@@ -227,7 +222,7 @@ def _knn_rows(kind: t.Literal["pixels", "random"], k: int, asked: int, at: Rates
                 limit=at.limit(2 * m * n * d, 4 * (m + n) * d),
                 our_accuracy=accuracy(found["ours"]),
                 their_accuracy=accuracy(found[alternative]),
-                added_bytes=memory[0],
+                added_bytes=memory["ours"],
                 remark=f"{float(agree.double().mean()):.2%} of its neighbours are as near as ours",
             )
         )

@@ -140,6 +140,17 @@ class Memory:
             self.peak = max(self.peak, _anonymous_memory())
 
 
+@contextlib.contextmanager
+def noted(memory: dict[str, int | None], name: str, device: torch.device) -> t.Iterator[None]:
+    """Notes the peak of memory under `name` in the first lap; watching takes time, so later ones go without."""
+    if name in memory:
+        yield
+    else:
+        with Memory(device) as used:
+            yield
+        memory[name] = used.added
+
+
 def _return_free_memory() -> None:
     """What the allocator holds back from earlier work would hide what is asked for now."""
     with contextlib.suppress(AttributeError, OSError):  # of glibc only

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.speed.images import colour_or_padded, digits, features_of
 from bench.speed.plain import BATCH, Plain, plain_aae, plain_bigan, plain_dcgan, plain_epoch
-from bench.speed.race import Case, Effort, Memory, Precision, Rates, Row, race
+from bench.speed.race import Case, Effort, Precision, Rates, Row, noted, race
 from encoders.aae import AAE
 from encoders.base import Encoder, ImageSet, ImageShape, Training, frozen, seeded
 from encoders.bigan import BiGAN
@@ -39,9 +39,8 @@ def _train_rows(method: str, at: Rates, effort: Effort) -> list[Row]:
 
     def ours(precision: Precision) -> float:
         run = Training(0, at.device, precision)
-        with Memory(at.device) as used:
+        with noted(memory, precision, at.device):
             kept[precision] = recipe(epochs=1).fit(train.without_labels(), run)  # type: ignore[call-arg]
-        memory.setdefault(precision, used.added)
         return run.history[0]["seconds"]
 
     def theirs() -> float:
