@@ -10,14 +10,17 @@ import heapq
 import json
 import resource
 import sys
+import tempfile
 import time
 import typing as t
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench import data, extract, machine, resolve, run, views
+from bench.diagnostics import diagnose
 from bench.run import PlannedRun, Settings
 from bench.suite import ProtocolSpec
 from encoders.base import Encoder, Features, Generative, ImageSet, Progress, Training, frozen, shown
@@ -25,7 +28,7 @@ from encoders.training import SETTLE_BATCHES
 from protocols.base import FeatureSet
 from protocols.generative import CLASSIFIER_IMAGES, SIGMAS, GenerativeQuality, log_densities, train_classifier
 from results.record import Record
-from results.store import Contents
+from results.store import Contents, RunDirectory
 
 TRIAL_SECONDS = 2.0  # that a training is watched
 SIZES = (1000, 4000)  # images of the two parts that everything else is tried on
@@ -68,6 +71,7 @@ class Forecast:
         self.scores: dict[tuple[t.Any, ...], float] = {}
         self.modules: dict[tuple[str, ...], tuple[nn.Module, nn.Module | None]] = {}
         self.extracted: dict[tuple[str, ...], float] = {}
+        self.once = 0.0  # seconds that are taken once, and count with the run at hand
         self.unknown: dict[str, None] = {}  # protocols that are not counted, as they were never run here
         machine.prepare(settings.threads)
 
@@ -95,6 +99,10 @@ class Forecast:
         features = _features(module, dataset, SIZES[1], self.device)
         for tap, protocol in planned.missing:
             seconds += self._score(planned, dataset, tap, protocol, features)
+        for tap in features[0]:
+            if not planned.directory.neighbours(tap).exists():
+                seconds += self._look(planned, dataset, tap, features)
+        seconds, self.once = seconds + self.once, 0.0
         widths = {tap: part.shape[1] for tap, part in features[0].items()}
         wide = 4 * rows * sum(widths.values())
         weights = sum(tensor.nbytes for tensor in module.state_dict().values())
@@ -145,6 +153,9 @@ class Forecast:
         self, name: tuple[str, ...], planned: PlannedRun, recipe: Encoder, dataset: data.Dataset, module: nn.Module
     ) -> float:
         self.say(f"trying {planned.spec.encoder.label} on {planned.spec.dataset.label}")
+        started = time.perf_counter()
+        torch.optim.Adam([nn.Parameter(torch.zeros(1))])  # the first optimizer of a process imports torch's compiler
+        self.once += time.perf_counter() - started
         images = shown(dataset.pretraining, recipe, planned.spec.seed)
 
         def fit(count: int, seconds: float) -> "_Trial":
@@ -168,7 +179,7 @@ class Forecast:
             seconds += self._extract(name, "", recipe, dataset, module) * settled / (len(images) + len(dataset.test))
         return seconds
 
-    # ---- extracting and scoring ----
+    # ---- extracting, looking, scoring ----
 
     def _extract(
         self, name: tuple[str, ...], label: str, recipe: Encoder, dataset: data.Dataset, module: nn.Module
@@ -184,6 +195,19 @@ class Forecast:
             whole = _whole(extracted, len(dataset.train))
             self.extracted[name] = whole * (1 + len(dataset.test) / len(dataset.train))
         return self.extracted[name]
+
+    def _look(self, planned: PlannedRun, dataset: data.Dataset, tap: str, features: tuple[Features, Features]) -> float:
+        """At a tap's features: their views and their alarms, which read no more rows than the part that is tried."""
+        place = (views.keep, features[0][tap].shape[1], planned.fingerprint)
+        if place not in self.scores:
+            parts = {"train": dataset.train, "test": dataset.test}
+            sets = {part: _feature_set(parts[part], some[tap], len(some[tap])) for part, some in zip(parts, features)}
+            started = time.perf_counter()
+            with tempfile.TemporaryDirectory() as place_of_views:
+                views.keep(RunDirectory(Path(place_of_views)), tap, sets, parts)
+            diagnose(sets["train"].features)
+            self.scores[place] = time.perf_counter() - started
+        return self.scores[place]
 
     def _score(
         self,

@@ -90,6 +90,28 @@ def test_a_trial_ends_soon_and_leaves_no_trace() -> None:
     assert trial.seen[-1][1] < 1
 
 
+def test_views_and_alarms_are_counted_for_taps_that_have_none(
+    monkeypatch: pytest.MonkeyPatch, told: t.Callable[[], tuple[dict[str, Cost], list[str]]]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    def pass_by(seconds: float) -> t.Callable[..., None]:
+        def call(*_: object) -> None:
+            nonlocal now
+            now += seconds
+
+        return call
+
+    monkeypatch.setattr(forecast.views, "keep", pass_by(3.0))
+    monkeypatch.setattr(forecast, "diagnose", pass_by(0.5))
+    for what in ("_fit", "_extract", "_score"):
+        monkeypatch.setattr(forecast.Forecast, what, lambda *_: 0.0)
+    costs, _ = told()
+    assert costs["pixels, digits (limit 900), seed 0"].seconds == 3.5
+    assert costs["bigan, digits (limit 900), seed 1"].seconds == 7.0  # two taps
+
+
 def test_a_suite_holds_to_its_forecast(told: t.Callable[[], tuple[dict[str, Cost], list[str]]]) -> None:
     before, said = told()
     assert not Path("runs").exists()
@@ -132,6 +154,7 @@ def test_what_judges_samples_is_counted(
     monkeypatch.setattr(forecast, "train_classifier", train)
     monkeypatch.setattr(forecast, "log_densities", compare)
     monkeypatch.setattr(forecast.Forecast, "_fit", lambda *_: 0.0)
+    monkeypatch.setattr(forecast.Forecast, "_look", lambda *_: 0.0)
     costs, said = told()
     assert said == ["trying what judges samples on digits"]
     [cost] = costs.values()
