@@ -186,10 +186,10 @@ def launch(
                     break
         contents = store.read_store(directory)
     board = _tables(directory, contents)
+    seconds = time.monotonic() - started
     mirrored = wandb_mirror.mirror(directory, _target(suite.wandb))
     problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
     problems += [mirrored.problem] if mirrored.problem else []
-    seconds = time.monotonic() - started
     return Launched(directory, len(planned), made, failed, seconds, board, tuple(problems))
 
 
