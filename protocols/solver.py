@@ -80,6 +80,7 @@ class Problem:
         self.whole = rows is None
         n, d = len(self.rows), features.shape[1]
         self.size = max(256, 2**20 // d)  # of a slice: 4 MiB, which stays in cache
+        self.unit: Tensor | None = None
         self.present, self.labels = torch.unique(labels[self.rows], return_inverse=True)
         self.shares = self.labels.bincount().double() / n
         total = torch.zeros(d, dtype=torch.float64, device=features.device)
@@ -87,7 +88,8 @@ class Problem:
         for x in self.raw():
             total += x.sum(0, dtype=torch.float64)
             low, high = torch.minimum(low, x.amin(0)), torch.maximum(high, x.amax(0))
-        self.mean = (total / n).float()
+        self.unit = self._unit(torch.maximum(low.abs(), high.abs()))
+        self.mean = (total / n if self.unit is None else total / n * self.unit).float()
         squares = torch.zeros_like(total)  # added up at once: lists of small results keep large slices' memory apart
         for x in self.raw():
             squares += x.sub(self.mean).square_().sum(0, dtype=torch.float64)
@@ -100,19 +102,33 @@ class Problem:
                 torch.sub(raw, self.mean, out=x).mul_(self.factor)
         self.spectrum = _Spectrum.of(self.sample()) if spectrum is None else spectrum
 
+    @staticmethod
+    def _unit(largest: Tensor) -> Tensor | None:
+        """Powers of two that bring columns near 1 whose squares float32 does not hold; None if it holds them all.
+
+        A softmax that never takes a class has such a column. The numbers of other columns keep their bits.
+        """
+        exponent = torch.frexp(largest).exponent.clamp(-126, 126)
+        far = (largest > 0) & (exponent.abs() > 30)
+        return torch.where(far, torch.exp2(-exponent.double()), 1.0).float() if bool(far.any()) else None
+
     def raw(self) -> t.Iterable[Tensor]:
+        """The rows before their mean is taken off, in their units."""
         if self.whole:  # nothing is copied
-            return torch.split(self.features, self.size)
-        return (self.features[rows] for rows in torch.split(self.rows, self.size))
+            slices: t.Iterable[Tensor] = torch.split(self.features, self.size)
+        else:
+            slices = (self.features[rows] for rows in torch.split(self.rows, self.size))
+        return slices if self.unit is None else (x * self.unit for x in slices)
 
     def standardised(self, features: Tensor) -> Tensor:
+        features = features if self.unit is None else features * self.unit
         return features.sub(self.mean).mul_(self.factor)  # in float64 it takes six times as long
 
     def slices(self) -> t.Iterable[Tensor]:
         """The standardised rows, float32."""
         if self.kept is not None:
             return torch.split(self.kept, self.size)
-        return (self.standardised(x) for x in self.raw())
+        return (x.sub(self.mean).mul_(self.factor) for x in self.raw())
 
     def sample(self) -> Tensor:
         """The standardised rows that stand for all in the spectrum, float32."""
@@ -120,7 +136,7 @@ class Problem:
         some = torch.linspace(0, n - 1, min(n, _SKETCHED), device=self.rows.device).long()
         if self.kept is not None:
             return self.kept[some]
-        return self.features[self.rows[some]].sub_(self.mean).mul_(self.factor)
+        return self.standardised(self.features[self.rows[some]])
 
     def logits(self, fit: Fit, features: Tensor) -> Tensor:
         parts = [self.standardised(x).double() @ fit.weights.T + fit.biases for x in torch.split(features, self.size)]

@@ -141,6 +141,21 @@ def test_scale_and_offset_of_a_feature_change_nothing() -> None:
     assert torch.equal(one(0.01, tolerance=1e-8).score(*moved, seed=0).predictions, expected)
 
 
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-23, 1e20, 1e30])
+@pytest.mark.parametrize("kept", [0, 2**29])
+def test_numbers_whose_squares_float32_cannot_hold_are_no_less_told(
+    size: float, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(solver, "_KEPT", kept)
+    train, test = normal(300, 4, seed=3), normal(300, 4, seed=4)
+    scale = np.array([size, 1, 1, 1])
+    scaled = [features(part.features.double().numpy() * scale, part.labels.numpy(), 2) for part in (train, test)]
+    plain = one(0.1).score(train, test, seed=0)
+    found = one(0.1).score(*scaled, seed=0)
+    assert found.metrics["top1"] == pytest.approx(plain.metrics["top1"], abs=0.01)
+    assert found.details["refit"]["objective"] == pytest.approx(plain.details["refit"]["objective"], abs=1e-4)
+
+
 def test_the_order_of_the_train_rows_changes_no_prediction_at_a_given_strength() -> None:
     train, test = normal(300, 4, 3), normal(200, 4, 4)
     turned = train.rows(torch.from_numpy(generator(5).permutation(300)))
