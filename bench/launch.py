@@ -170,7 +170,9 @@ def launch(
     store.sweep(directory)
     if missing:
         store.check_writable(directory)
-        store.replace(directory / "suite.json", store.canonical(suite.model_dump(mode="json")))
+    if _keep(suite, directory):
+        contents = store.read_store(directory)
+    if missing:
         stopping = Stopping()
         with Display(len(missing)) as display, stopping.on_signals(), contextlib.closing(
             cluster.ray_tasks(missing, settings, jobs, address)
@@ -191,6 +193,16 @@ def launch(
     problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
     problems += [mirrored.problem] if mirrored.problem else []
     return Launched(directory, len(planned), made, failed, seconds, board, tuple(problems))
+
+
+def _keep(suite: Suite, directory: Path) -> bool:
+    """Write suite.json, from which tables take their order and their recipes, unless it says so already."""
+    path, content = directory / "suite.json", store.canonical(suite.model_dump(mode="json"))
+    with contextlib.suppress(OSError):
+        if path.read_bytes() == content:
+            return False
+    store.replace(path, content)
+    return True
 
 
 def merge(into: Path, others: t.Iterable[Path]) -> tuple[Merged, int]:

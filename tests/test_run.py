@@ -161,6 +161,17 @@ def test_a_second_run_does_nothing_and_says_so(frostbench: t.Callable[..., Done]
     assert times(Path("runs")) == before
 
 
+def test_a_suite_that_names_another_protocol_first_orders_its_table_by_that(frostbench: t.Callable[..., Done]) -> None:
+    Path("small.yaml").write_text(SUITE.replace("  - {name: bigan, hidden: 32, latent: 8, epochs: 2}\n", ""))
+    assert "ordered by linear" in frostbench("run", "small.yaml").out
+    turned = Path("small.yaml").read_text().replace("[linear, {name: knn, k: 1}]", "[{name: knn, k: 1}, linear]")
+    Path("small.yaml").write_text(turned)
+    done = frostbench("run", "small.yaml")
+    assert "nothing to do" in done.err
+    assert "ordered by knn" in done.out
+    assert done.out.strip() == frostbench("leaderboard", "runs").out.strip()
+
+
 def test_order_jobs_and_protocols_change_no_number(frostbench: t.Callable[..., Done]) -> None:
     frostbench("run", "small.yaml")
     expected, predicted = numbers(Path("runs")), predictions(Path("runs"))
