@@ -57,15 +57,16 @@ def together(follow: t.Callable[..., None], arguments: tuple[str, ...], world: i
         try:
             for other in others:
                 start_deaf(other)
-            with _joined(Ranks(0, world), kind, init_method=meeting.as_uri()) as ranks:  # a store on TCP is open to all
-                yield ranks
-        except RuntimeError as error:
-            ended = multiprocessing.connection.wait([other.sentinel for other in others], EXIT_SECONDS)
-            for rank, other in enumerate(others, 1):
-                if other.sentinel in ended:
-                    other.join()
-                    raise EncoderError(f"rank {rank} of {world} ended with status {other.exitcode}") from error
-            raise
+            with contextlib.ExitStack() as until:
+                try:  # a store on TCP would be open to all
+                    yield until.enter_context(_joined(Ranks(0, world), kind, init_method=meeting.as_uri()))
+                except RuntimeError as error:  # before the others are let go, who would then end, too
+                    ended = multiprocessing.connection.wait([other.sentinel for other in others], EXIT_SECONDS)
+                    for rank, other in enumerate(others, 1):
+                        if other.sentinel in ended:
+                            other.join()
+                            raise EncoderError(f"rank {rank} of {world} ended with status {other.exitcode}") from error
+                    raise
         finally:
             for other in others:
                 other.kill()
@@ -134,7 +135,11 @@ def follow(call: t.Callable[..., None]) -> None:
         heard = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
         try:
             with _joined(ranks, kind, store=PrefixStore(f"{number}/", store)):
-                call(*arguments, ranks)
+                try:
+                    call(*arguments, ranks)
+                except Exception as error:  # told before the first rank finds this one gone
+                    store.set(f"{number} failed", f"{ranks.rank} of {ranks.world}: {error}")
+                    raise
                 _wait(store, f"{number} over")  # the first may still read what this one sent
         except Exception as error:  # the run fails, and says so where the first rank is
             sys.stderr.write(f"rank {ranks.rank}: {error}\n")
@@ -155,14 +160,15 @@ def _told(arguments: tuple[str, ...], kind: str) -> t.Iterator[Ranks]:
     """The first rank's part of what `follow` does."""
     store, number = _store(), next(_NUMBERS)
     store.set(f"{number}", json.dumps([kind, *arguments]))
-    try:
-        with _joined(torchrun(), kind, store=PrefixStore(f"{number}/", store)) as ranks:
-            try:
-                yield ranks
-            finally:
-                store.set(f"{number} over", "")
-    except RuntimeError as error:
-        raise EncoderError(f"another of {torchrun().world} ranks has failed, and says why on stderr") from error
+    with contextlib.ExitStack() as until:
+        try:
+            yield until.enter_context(_joined(torchrun(), kind, store=PrefixStore(f"{number}/", store)))
+        except RuntimeError as error:  # before the others are let go, who would then fail, too
+            if not store.check([f"{number} failed"]):
+                raise
+            raise EncoderError(f"rank {store.get(f'{number} failed').decode()}") from error
+        finally:
+            store.set(f"{number} over", "")
 
 
 @functools.cache

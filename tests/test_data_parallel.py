@@ -138,6 +138,15 @@ def test_a_rank_that_dies_is_named() -> None:
         ranks.mean([torch.zeros(3)])
 
 
+def means(ranks: Ranks) -> None:
+    ranks.mean([torch.zeros(3)])
+
+
+def test_an_error_of_the_first_rank_is_no_other_ranks() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="none is left"), together(means, (), 2, "cpu"):
+        raise torch.OutOfMemoryError("none is left")
+
+
 SUITE = """
 suite: small
 datasets: [{name: digits, limit: 60}]
