@@ -170,7 +170,10 @@ def launch(
     store.sweep(directory)
     if missing:
         store.check_writable(directory)
-    if _keep(suite, directory):
+    settled = [one.directory.failed for one in planned if not one.missing and one.directory.failed.exists()]
+    for failed_json in settled:  # of a protocol that the suite has no more: all that it asks for is there
+        failed_json.unlink(missing_ok=True)
+    if _keep(suite, directory) or settled:
         contents = store.read_store(directory)
     if missing:
         stopping = Stopping()

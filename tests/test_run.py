@@ -172,6 +172,19 @@ def test_a_suite_that_names_another_protocol_first_orders_its_table_by_that(fros
     assert done.out.strip() == frostbench("leaderboard", "runs").out.strip()
 
 
+def test_a_failure_of_a_protocol_that_the_suite_has_no_more_is_none(frostbench: t.Callable[..., Done]) -> None:
+    Path("late.py").write_text(LATE)
+    plain = SUITE.replace("  - {name: bigan, hidden: 32, latent: 8, epochs: 2}\n", "").replace("linear, ", "")
+    Path("small.yaml").write_text(plain.replace("k: 1}]", "k: 1}, first]"))
+    assert frostbench("run", "small.yaml", "--plugin", "late.py").code == 3
+    assert "no luck" in frostbench("leaderboard", "runs").out
+    Path("small.yaml").write_text(plain)
+    done = frostbench("run", "small.yaml")
+    assert done.code == 0
+    assert "no luck" not in done.out
+    assert not list(Path("runs").rglob("failed.json"))
+
+
 def test_order_jobs_and_protocols_change_no_number(frostbench: t.Callable[..., Done]) -> None:
     frostbench("run", "small.yaml")
     expected, predicted = numbers(Path("runs")), predictions(Path("runs"))
