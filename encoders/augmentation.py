@@ -34,8 +34,8 @@ def jittered(x: Tensor) -> Tensor:
 def worst_shift(x: Tensor, changed: t.Callable[[Tensor], Tensor]) -> Tensor:
     """The shift of each image (b, c, h, w) by `REACH` that changes the answer most, as far as one gradient tells.
 
-    `changed` gives a scalar, 0 for x itself. Virtual adversarial training's power iteration, once (Miyato, Maeda,
-    Koyama, Nakae, Ishii 2016, arXiv:1507.00677).
+    `changed` gives a scalar, the least for x itself. Virtual adversarial training's power iteration, once (Miyato,
+    Maeda, Koyama, Nakae, Ishii 2016, arXiv:1507.00677).
     """
     with torch.enable_grad():
         direction = _of_length(torch.randn_like(x), PROBE).requires_grad_()

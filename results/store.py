@@ -325,15 +325,14 @@ def read_store(directory: Path) -> Contents:
     found.sort(key=lambda one: one[0])
     records: list[Record] = []
     for _, copies in itertools.groupby(found, key=lambda one: one[0]):
-        (_, newest, record), *others = copies
-        differing = [
-            path for _, path, other in others if _made_alike(record, other) and not _same_numbers(record, other)
+        same = [(path, record) for _, path, record in copies]  # the newest first
+        rivals = {} if same[0][1].status == "failed" else {path: _rival(record, same) for path, record in same}
+        damaged += [
+            (path, f"has other numbers than {rival} for the same thing; neither is used: keep one")
+            for path, rival in rivals.items()
+            if rival
         ]
-        if record.status == "failed" or not differing:
-            records.append(record)
-            continue
-        for path, against in [(newest, differing[0]), *((path, newest) for path in differing)]:
-            damaged.append((path, f"has other numbers than {against} for the same thing; neither is used: keep one"))
+        records += [record for path, record in same if not rivals.get(path)][:1]
     return Contents(records, runs, sorted(damaged), frozenset(path for _, path, _ in found), plans)
 
 
@@ -565,6 +564,12 @@ def _identity(record: Record) -> tuple[str | int, ...]:
     run = (record.dataset, record.label, record.seed, record.key, record.status)
     judged = (record.tap or "", record.protocol_label or "", record.protocol_version or 0, record.protocol_code)
     return *run, *judged, json.dumps(record.protocol_params, sort_keys=True)
+
+
+def _rival(record: Record, same: t.Iterable[tuple[Path, Record]]) -> Path | None:
+    """Where a record of the same thing lies that was made alike and has other numbers: the newest such."""
+    alike = (path for path, other in same if _made_alike(record, other) and not _same_numbers(record, other))
+    return next(alike, None)
 
 
 def _made_alike(one: Record, other: Record) -> bool:

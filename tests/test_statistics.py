@@ -347,7 +347,7 @@ def test_the_bootstrap_covers_about_95_percent(seeds: int, spread: float) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.03, 0.1, 0.3])
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
-def test_the_bootstrap_covers_93_to_97_percent(seeds: int, spread: float) -> None:
+def test_the_bootstrap_covers_92_to_98_percent(seeds: int, spread: float) -> None:
     if seeds == 1 and spread:
         pytest.skip("one seed tells nothing of others")
     for held in coverage(seeds, spread, 2000):

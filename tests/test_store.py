@@ -523,6 +523,16 @@ def test_of_a_run_made_again_where_bits_may_differ_the_newest_counts(tmp_path: P
     assert len(contents.whole) == 2
 
 
+def test_a_newer_run_made_elsewhere_hides_no_contradiction_between_older_ones(tmp_path: Path) -> None:
+    for suite, day, threads, top1 in (("one", 1, 1, 0.5), ("two", 2, 1, 0.6), ("three", 3, 2, 0.7)):
+        made = provenance(started=f"2025-01-0{day}T00:00:00Z", threads=threads)
+        path = a_run(tmp_path / suite).record("code", "knn@1-aa")
+        store.publish_record(path, record(suite=suite, metrics={"top1": top1}, provenance=made))
+    contents = store.read_store(tmp_path)
+    assert [found.metrics for found in contents.records] == [{"top1": 0.7}]
+    assert [path.relative_to(tmp_path).parts[0] for path, _ in contents.damaged] == ["one", "two"]
+
+
 def test_other_settings_or_versions_of_a_protocol_are_other_records(tmp_path: Path) -> None:
     records = [record(), record(protocol_params={"k": 5}), record(protocol_version=2), record(protocol_label="one")]
     for place, one in enumerate(records):
