@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import extract as extraction
-from bench import launch
+from bench import launch, run
 from bench.extract import NotFrozen, features_on_disk, weights_hash
 from encoders.base import EncoderError, Features, ImageSet, frozen
 from protocols.base import FeatureSet
@@ -300,7 +300,7 @@ def test_a_run_that_was_stopped_goes_on_with_its_features(tmp_path: Path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "publish_record", stop)
+        patch.setattr(run, "predictions_npz", stop)
         with pytest.raises(KeyboardInterrupt):
             run_small(tmp_path)
     monkeypatch.setattr(extraction, "extract", lambda *_: pytest.fail("extracted again"))
