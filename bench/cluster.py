@@ -8,6 +8,7 @@ Whoever reaches Ray's ports may run code. Without an address everything listens 
 lasts as long as the call; a cluster is secured by whoever starts it (docs/cluster.md).
 """
 
+import _thread
 import collections
 import contextlib
 import dataclasses
@@ -20,6 +21,7 @@ import platform
 import secrets
 import signal
 import sys
+import threading
 import time
 import typing as t
 from pathlib import Path
@@ -36,6 +38,7 @@ from results import store
 
 REFUSED = 78  # a task's status on a node that is not set up like the machine that planned it (sysexits' EX_CONFIG)
 TOUCH_SECONDS = 600.0  # a token must not look a day old to another machine that sweeps
+LOOK_SECONDS = 1.0  # between two looks at the token, whose end ends the runs
 PRUDENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(ATTEMPTS - 1)}  # else without end
 LOCAL = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # only then everything listens on loopback
@@ -91,8 +94,7 @@ def ray_tasks(
                     else:
                         yield run, told["seconds"], outcome(run, told["status"])
         finally:
-            for one in working:
-                ray.cancel(one, force=False)  # as Ctrl-C does: a training keeps its state
+            token.unlink(missing_ok=True)  # ray.cancel can end this process, of a task that ends in the same moment
             if working:
                 ray.wait(list(working), num_returns=len(working), timeout=STOP_SECONDS)
 
@@ -132,11 +134,32 @@ def _work(planned_by: str, token: str, job: str) -> str:
         return json.dumps({"status": REFUSED, "problem": problem})
     started, wanted, stopping = time.monotonic(), _JOB.validate_json(job), Stopping()
     try:
-        with stopping.on_signals():
+        with stopping.on_signals(), _stopped_without(Path(token)):
             status = attempt(wanted.run, wanted.settings, stopping, wait=wanted.wait)
     except KeyboardInterrupt:
         status = STOPPED
     return json.dumps({"status": status, "seconds": time.monotonic() - started})
+
+
+@contextlib.contextmanager
+def _stopped_without(token: Path) -> t.Iterator[None]:
+    """In the block this process is interrupted, as by Ctrl-C, once the token is gone; a training keeps its state."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(LOOK_SECONDS):
+            with contextlib.suppress(OSError):  # of a shared disk that does not answer: not known to be gone
+                if not token.exists():
+                    _thread.interrupt_main()  # a real signal was not heard in a worker of Ray
+                    return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _refusal(planned_by: str, token: Path, plugins: t.Iterable[Path]) -> str:

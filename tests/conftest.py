@@ -1,5 +1,6 @@
 """What several test files need; the files beside this one are loaded by path, as tests/ is not a package."""
 
+import contextlib
 import importlib.util
 import multiprocessing
 import multiprocessing.context
@@ -51,7 +52,8 @@ class InBackground:
         self.pid = t.cast(int, process.pid)
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(self.pid, number)
 
     def running(self) -> bool:
         return self.process.is_alive()
@@ -83,6 +85,7 @@ def in_background(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[t.Call
 
         def start(directory: Path, *arguments: str) -> InBackground:
             stderr = tmp_path_factory.mktemp("background") / "stderr.txt"
+            stderr.touch()  # it may be killed before it says a thing
             process = context.Process(target=command_line, args=(directory, stderr, arguments))
             process.start()
             started.append(InBackground(process, stderr))

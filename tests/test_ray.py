@@ -64,7 +64,7 @@ TRAINED = """
 suite: trained
 datasets: [{name: digits, limit: 500}]
 seeds: [0]
-encoders: [{name: denoising_autoencoder, hidden: 64, epochs: 300}]
+encoders: [{name: denoising_autoencoder, hidden: 64, epochs: 1500}]
 protocols: [{name: knn, k: 1}]
 wandb: {mode: off}
 """

@@ -330,19 +330,20 @@ def wait_for(found: t.Callable[[], object], process: t.Any) -> None:
         time.sleep(0.01)
 
 
-def kills(where: Path, start: Start, count: int, seed: int) -> None:
-    """Start the suite and kill it at a random moment, so many times, or until it is through."""
-    draw = random.Random(seed)
+def kills(where: Path, start: Start, count: int, seed: int) -> int:
+    """Start the suite and kill it at a random moment, so many times; how often it was not through before."""
+    draw, killed = random.Random(seed), 0
     for _ in range(count):
         process = start(where, "--checkpoint-every", "0.02")
         wait_for(lambda: list(where.rglob("encoder.json")) or list(where.rglob("checkpoint/step*")), process)
-        time.sleep(draw.uniform(0, 1.0))
+        time.sleep(draw.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
-        process.end()
+        killed += process.end()[0] == -signal.SIGKILL
+    return killed
 
 
 def test_killed_suites_come_to_the_same_bits(tmp_path: Path, undisturbed: dict[str, t.Any], start: Start) -> None:
-    kills(tmp_path, start, 3, seed=1)
+    assert kills(tmp_path, start, 3, seed=1) > 0
     code, said = start(tmp_path).end()
     assert code == 0, said
     assert told(tmp_path) == undisturbed
@@ -352,16 +353,16 @@ def test_killed_suites_come_to_the_same_bits(tmp_path: Path, undisturbed: dict[s
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_hundred_kills(tmp_path: Path, undisturbed: dict[str, t.Any], start: Start) -> None:
-    done = 0
+    killed = 0
     for round_ in range(100):
         where = tmp_path / str(round_)
         where.mkdir()
-        kills(where, start, 5, seed=round_)
-        done += 5
+        killed += kills(where, start, 5, seed=round_)
         assert start(where).end()[0] == 0
         assert told(where) == undisturbed, round_
-        if done >= 100:
-            break
+        if killed >= 100:
+            return
+    pytest.fail(f"only {killed} kills came before the suite was through")
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
