@@ -150,7 +150,7 @@ def _stopped_without(token: Path) -> t.Iterator[None]:
         while not done.wait(LOOK_SECONDS):
             with contextlib.suppress(OSError):  # of a shared disk that does not answer: not known to be gone
                 if not token.exists():
-                    _thread.interrupt_main()  # a real signal was not heard in a worker of Ray
+                    _thread.interrupt_main()  # what ray.cancel would have called
                     return
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -240,6 +240,17 @@ def test_a_consistent_classifier_needs_fewer_labels(digits: ImageSet) -> None:
     assert top1(added, "label", Argmax(), digits) > top1(paper, "label", Argmax(), digits) + 0.03
 
 
+@pytest.mark.parametrize("addition", ["consistency", "smoothness", "balance"])
+def test_each_addition_changes_what_is_learned(addition: str, digits: ImageSet) -> None:
+    def weights(strength: float) -> torch.Tensor:
+        recipe = ClusteringAAE.model_validate({"hidden": 16, "epochs": 1, addition: strength})
+        return recipe.fit(part(digits, slice(0, 200)).without_labels(), Training(seed=0)).state_dict()[
+            "category.0.weight"
+        ]
+
+    assert not torch.equal(weights(0.0), weights(1.0))
+
+
 def test_categories_are_probabilities(digits: ImageSet) -> None:
     module = ClusteringAAE(clusters=7, hidden=16, epochs=0).fit(digits.without_labels(), Training(seed=0))
     cluster = module(torch.from_numpy(digits.images))["cluster"]
