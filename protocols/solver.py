@@ -100,7 +100,7 @@ class Problem:
             self.kept = features.new_empty(n, d)
             for x, raw in zip(torch.split(self.kept, self.size), self.raw()):
                 torch.sub(raw, self.mean, out=x).mul_(self.factor)
-        self.spectrum = _Spectrum.of(self.sample()) if spectrum is None else spectrum
+        self.spectrum = _Spectrum.of(self.sample(), n) if spectrum is None else spectrum
 
     @staticmethod
     def _unit(largest: Tensor) -> Tensor | None:
@@ -263,8 +263,8 @@ class _Spectrum(t.NamedTuple):
     rest: float
 
     @classmethod
-    def of(cls, x: Tensor) -> "_Spectrum":
-        """Of standardised rows; exact for few features, else Nystrom's approximation from a random sketch.
+    def of(cls, x: Tensor, rows: int) -> "_Spectrum":
+        """Of standardised rows, or of these of so many; exact for few features, else Nystrom's from a random sketch.
 
         Source: Frangella, Tropp, Udell 2023, arXiv:2110.02820, algorithm 2.1.
         """
@@ -274,7 +274,10 @@ class _Spectrum(t.NamedTuple):
             values, left = values[values > 1e-6 * values[-1]], left[:, values > 1e-6 * values[-1]]
             return cls(values.float(), (x.T.double() @ left * (n * values).rsqrt()).float(), 0.0)
         if d <= _EXACT:
-            values, directions = torch.linalg.eigh(x.T @ x / n)
+            moments = x.T @ x / n
+            if n < rows:  # a pixel that is seldom inked may be blank in these, though it varies by 1 as every column
+                moments.diagonal().clamp_(min=1)
+            values, directions = torch.linalg.eigh(moments)
             return cls(values.clamp(min=0), directions, 0.0)
         trace = sum(float(part.square().sum(dtype=torch.float64)) for part in torch.split(x, 1024)) / n
         if not trace:  # nothing varies
