@@ -17,7 +17,7 @@ from scipy import stats
 from torch import Tensor
 
 from bench import corruptions, data, resolve
-from bench.strict_yaml import ConfigError, Problem
+from bench.strict_yaml import wrong
 from bench.suite import DatasetSpec, read_suite
 from encoders.base import ImageSet, derive_seed
 from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Scores
@@ -127,7 +127,7 @@ def audits(
     Raises ConfigError unless exactly one of the two is named, and what `data.load` raises.
     """
     if bool(suite) == bool(dataset):
-        raise ConfigError([Problem("audit", None, None, (), "wanted a suite, or --dataset NAME, and not both")])
+        raise wrong("audit", "wanted a suite, or --dataset NAME, and not both")
     known = resolve.protocols(plugins)
     if suite:
         checked = read_suite(suite, plugins=plugins)

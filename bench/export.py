@@ -15,7 +15,7 @@ from bench import features, machine, resolve, run
 from bench.data import Dataset
 from bench.extract import extract
 from bench.run import Settings
-from bench.strict_yaml import ConfigError, Problem
+from bench.strict_yaml import wrong
 from bench.suite import DatasetSpec, read_encoder
 from encoders import load
 from encoders.base import Encoder, EncoderError, Features, ImageSet, ImageShape, Training, shown
@@ -52,9 +52,7 @@ def open_run(directory: Path, settings: Settings) -> Opened:
     about = store.read_run(directory / "run.json")
     known = resolve.encoders(settings.plugins)
     if about["encoder"] not in known:
-        raise _usage(
-            "--plugin", f"{directory} is of the encoder {about['encoder']!r}, which is not ours: name its file"
-        )
+        raise wrong("--plugin", f"{directory} is of the encoder {about['encoder']!r}, which is not ours: name its file")
     if not (directory / WEIGHTS).exists():
         raise EncoderError(f"{directory} holds no {WEIGHTS}: `frostbench reproduce {directory}` trains it again")
     _, recipe, shape, sha256 = describe(directory, known[about["encoder"]])
@@ -82,12 +80,13 @@ def write_features(
     if Path(source).is_dir():
         opened = open_run(Path(source), settings)
         images = _images(opened, source, dataset, settings)
+        dataset = dataset or opened.dataset
         recipe, module = opened.recipe, opened.module
         tap = _tap(recipe, tap)
     else:
         spec, _ = read_encoder(source, "RUN or ENCODER", settings.plugins)
         if dataset is None:
-            raise _usage("--dataset", f"say what {spec.label} learns from, such as --dataset mnist5k")
+            raise wrong("--dataset", f"say what {spec.label} learns from, such as --dataset mnist5k")
         recipe = resolve.encoders(settings.plugins)[spec.name].model_validate_json(json.dumps(spec.params))
         tap = _tap(recipe, tap)
         images = run.load_images(dataset, settings)
@@ -95,16 +94,16 @@ def write_features(
     module.to(device)
     train, test = (_features(source, module, part, recipe, tap, device) for part in (images.train, images.test))
     features.write(path, train, test)
-    size = f"{len(train):,} + {len(test):,} images of {images.name}"
+    size = f"{len(train):,} + {len(test):,} images of {dataset.label}"
     return f"{path}: {train.features.shape[1]} features ({tap}) of {size}"
 
 
 def _images(opened: Opened, source: str, dataset: DatasetSpec | None, settings: Settings) -> Dataset:
     images = run.load_images(dataset or opened.dataset, settings)
     if dataset is None and images.fingerprint != opened.about["fingerprint"]:
-        raise _usage("--dataset", f"{opened.dataset.label} is here not what {source} learned from; name what to read")
+        raise wrong("--dataset", f"{opened.dataset.label} is here not what {source} learned from; name what to read")
     if images.train.shape != opened.shape:
-        raise _usage(
+        raise wrong(
             "--dataset", f"{source} reads images {opened.shape}; those of {images.name} are {images.train.shape}"
         )
     return images
@@ -114,7 +113,7 @@ def _tap(recipe: Encoder, tap: str) -> str:
     if tap in recipe.taps:
         return tap
     if tap or len(recipe.taps) > 1:
-        raise _usage("--tap", f"wanted one of {', '.join(recipe.taps)}" + (f", got {tap!r}" if tap else ""))
+        raise wrong("--tap", f"wanted one of {', '.join(recipe.taps)}" + (f", got {tap!r}" if tap else ""))
     return recipe.taps[0]
 
 
@@ -206,7 +205,3 @@ def _exported(opened: Opened) -> torch.export.ExportedProgram:
     """The module as a program that takes any number of images."""
     example = torch.zeros(2, *opened.shape, dtype=torch.uint8)
     return torch.export.export(opened.module, (example,), dynamic_shapes=({0: torch.export.Dim("images")},))
-
-
-def _usage(option: str, problem: str) -> ConfigError:
-    return ConfigError([Problem(option, None, None, (), problem)])

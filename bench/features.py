@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from bench.formats import Array, DataError, must_not_explode, read_columns
+from bench.strict_yaml import wrong
 from protocols.base import FeatureSet, ProtocolError
 from results import store
 
@@ -25,7 +26,10 @@ SPLIT_ARRAYS = ("features", "labels", "split")
 
 
 def read(path: Path) -> tuple[FeatureSet, FeatureSet]:
-    """Train and test. Raises DataError for a file that is not there, not of this layout, or not to be judged."""
+    """Train and test.
+
+    Raises DataError for a file that is not there, not of this layout, or not to be judged, ConfigError for its name.
+    """
     check_name(path)
     if not path.is_file():
         raise DataError(f"{path}: not a regular file" if path.exists() else f"{path}: no such file")
@@ -60,7 +64,7 @@ def read(path: Path) -> tuple[FeatureSet, FeatureSet]:
 def write(path: Path, train: FeatureSet, test: FeatureSet) -> None:
     """The same rows in the same order, in the first layout of the format that the name asks for.
 
-    Raises DataError for another suffix, store.Unwritable where it cannot be written.
+    Raises ConfigError for another suffix, store.Unwritable where it cannot be written.
     """
     check_name(path)
     buffer = io.BytesIO()
@@ -83,9 +87,9 @@ def write(path: Path, train: FeatureSet, test: FeatureSet) -> None:
 
 
 def check_name(path: Path) -> None:
-    """Raise DataError for a name that says neither format."""
+    """Raise ConfigError for a name that says neither format."""
     if path.suffix not in (".npz", ".parquet"):
-        raise DataError(f"{path}: wanted a file of features that ends in .npz or .parquet")
+        raise wrong(str(path), "wanted a file of features that ends in .npz or .parquet")
 
 
 def _set(where: str, features: Array, labels: Array, classes: int) -> FeatureSet:

@@ -15,7 +15,7 @@ from bench.progress import Display, clock
 from bench.ranks import local_world, torchrun
 from bench.run import PlannedRun, Settings
 from bench.stopping import Stopping
-from bench.strict_yaml import ConfigError, Problem
+from bench.strict_yaml import wrong
 from bench.suite import MOST_SEEDS, DatasetSpec, Suite, WandbSpec, read_suite
 from results import store, wandb_mirror
 from results.leaderboard import Leaderboard, leaderboard
@@ -70,7 +70,7 @@ def _seeds(text: str) -> tuple[int, ...]:
         first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
         if not first <= last < first + MOST_SEEDS:
             problem = f"wanted seeds such as 0-2 or 0,3,5, got {text!r}"
-            raise ConfigError([Problem("--seeds", None, None, (), problem)])
+            raise wrong("--seeds", problem)
         seeds |= dict.fromkeys(range(first, last + 1))
     return tuple(seeds)
 

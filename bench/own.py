@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from bench import data, resolve
 from bench.extract import extract
-from bench.strict_yaml import ConfigError, Problem
+from bench.strict_yaml import wrong
 from encoders.base import EncoderError, Training, shown
 from encoders.check import check_encoder
 from protocols.base import ProtocolError
@@ -26,7 +26,7 @@ def check(path: Path) -> t.Iterator[str]:
     protocols = {name: one for name, one in resolve.protocols([path]).items() if name not in resolve.protocols()}
     if not encoders and not protocols:
         problem = "wanted a file that defines a subclass of encoders.base.Encoder or of protocols.base.Protocol"
-        raise ConfigError([Problem(str(path), None, None, (), problem)])
+        raise wrong(str(path), problem)
     images = data.load("digits", limit=300).train
     for name, encoder in encoders.items():
         with _named(name):

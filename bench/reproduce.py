@@ -19,7 +19,7 @@ from bench import resolve, run
 from bench.progress import Display
 from bench.run import Settings
 from bench.stopping import Stopping
-from bench.strict_yaml import ConfigError, Problem
+from bench.strict_yaml import wrong
 from bench.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
 from bench.verify import read_predictions
 from encoders.base import Encoder
@@ -73,7 +73,7 @@ def _reproduce(path: Path, settings: Settings, display: Display, stopping: Stopp
     spec = _spec(path, before, judges, settings)
     fingerprint = run.load_data(spec, settings).fingerprint
     if fingerprint != before["fingerprint"]:
-        raise _unlike(path, f"its data is not here: {spec.dataset.label} has other images or labels than it had")
+        raise wrong(str(path), f"its data is not here: {spec.dataset.label} has other images or labels than it had")
     threads = settings.threads or before["provenance"]["threads"]
     with tempfile.TemporaryDirectory() as temporary:
         ranks = before["provenance"].get("ranks", 1)
@@ -101,7 +101,8 @@ def _spec(path: Path, before: dict[str, Json], judges: t.Sequence[ProtocolSpec],
     try:
         encoder = recipe.model_validate_json(json.dumps(before["params"]))
     except ValidationError as error:
-        raise _unlike(path, f"{before['encoder']} takes other parameters here: {error.errors()[0]['msg']}") from error
+        problem = f"{before['encoder']} takes other parameters here: {error.errors()[0]['msg']}"
+        raise wrong(str(path), problem) from error
     params = encoder.model_dump(mode="json")
     return RunSpec(
         suite="reproduced",
@@ -120,7 +121,7 @@ def _protocol(path: Path, record: Record, settings: Settings) -> ProtocolSpec:
     try:
         params = judge.model_validate_json(json.dumps(record.protocol_params)).model_dump(mode="json")
     except ValidationError as error:
-        raise _unlike(path, f"{record.protocol} takes other settings here: {error.errors()[0]['msg']}") from error
+        raise wrong(str(path), f"{record.protocol} takes other settings here: {error.errors()[0]['msg']}") from error
     return ProtocolSpec(
         name=str(record.protocol),
         label=str(record.protocol_label),
@@ -132,12 +133,8 @@ def _protocol(path: Path, record: Record, settings: Settings) -> ProtocolSpec:
 
 def _known(path: Path, name: str, known: dict[str, type[Recipe]]) -> type[Recipe]:
     if name not in known:
-        raise _unlike(path, f"there is no {name!r} here; a file of yours is named by --plugin")
+        raise wrong(str(path), f"there is no {name!r} here; a file of yours is named by --plugin")
     return known[name]
-
-
-def _unlike(path: Path, problem: str) -> ConfigError:
-    return ConfigError([Problem(str(path), None, None, (), problem)])
 
 
 def _same_predictions(path: Path, record: Record, new_path: Path, new: Record) -> bool | None:

@@ -19,7 +19,7 @@ import typing as t
 import warnings
 from pathlib import Path
 
-from bench.strict_yaml import ConfigError, Problem
+from bench.strict_yaml import ConfigError, Problem, wrong
 from encoders.base import Encoder
 from protocols.base import Protocol
 
@@ -86,7 +86,7 @@ def _found(base: type[Base], package: str, plugins: t.Sequence[Path]) -> dict[st
             try:
                 _add(found, _snake_case(recipe.__name__), recipe)
             except ValueError as error:
-                raise ConfigError([Problem(str(path), None, None, (), str(error))]) from error
+                raise wrong(str(path), str(error)) from error
     return dict(sorted(found.items()))
 
 
@@ -118,7 +118,7 @@ def _plugin(path: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
     if spec is None or spec.loader is None:
         came = "a file of another kind" if path.is_file() else "a directory" if path.is_dir() else "no such file"
-        raise ConfigError([Problem(str(path), None, None, (), f"wanted a Python file (.py), got {came}")])
+        raise wrong(str(path), f"wanted a Python file (.py), got {came}")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where pydantic and pickle look it up
     try:
         spec.loader.exec_module(module)
@@ -131,7 +131,7 @@ def _plugin(path: Path) -> types.ModuleType:
     if not any(_own(module, base) for base in (Encoder, Protocol)):
         del sys.modules[name]
         message = "wanted a subclass of encoders.base.Encoder or protocols.base.Protocol, found none"
-        raise ConfigError([Problem(str(path), None, None, (), message)])
+        raise wrong(str(path), message)
     return module
 
 

@@ -18,7 +18,7 @@ from bench import data, features, machine, resolve, run
 from bench.diagnostics import diagnose
 from bench.formats import DataError
 from bench.run import Settings
-from bench.strict_yaml import ConfigError, Problem
+from bench.strict_yaml import wrong
 from bench.suite import DatasetSpec, read_protocols
 from protocols.base import FeatureSet, Scores
 from results import store
@@ -49,18 +49,18 @@ def score(
     """
     label = name or path.stem.lower()
     if not re.fullmatch(resolve.NAME, label):
-        raise _usage("--name", f"wanted a name such as my-model ({resolve.NAME}), got {label!r}")
+        raise wrong("--name", f"wanted a name such as my-model ({resolve.NAME}), got {label!r}")
     if not re.fullmatch("all|[0-9]{1,9}", labels):
-        raise _usage("--labels", f"wanted a number or all, got {labels!r}")
+        raise wrong("--labels", f"wanted a number or all, got {labels!r}")
     known = resolve.protocols(settings.plugins)
     judges = read_protocols(protocols, settings.plugins)
     for protocol in judges:
         if taps := known[protocol.name].reads:
             problem = f"{protocol.name!r} reads {', '.join(taps)} of encoders of ours, not features of any model"
-            raise _usage("--protocol", problem)
+            raise wrong("--protocol", problem)
         if not known[protocol.name].features_only:
             problem = f"{protocol.name!r} needs the encoder beside its features; name it in a suite's `protocols`"
-            raise _usage("--protocol", problem)
+            raise wrong("--protocol", problem)
     device = torch.device("cpu")  # where protocols compute is where features lie
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, "float32")
@@ -154,12 +154,8 @@ def named(dataset: str, limit: int, split: t.Literal["test", "validation"]) -> D
     if dataset:
         return DatasetSpec(name=dataset, limit=limit or None, split=split)
     if limit or split == "validation":
-        raise _usage("--limit, --split", "say which images of a dataset; name one by --dataset")
+        raise wrong("--limit, --split", "say which images of a dataset; name one by --dataset")
     return None
-
-
-def _usage(option: str, problem: str) -> ConfigError:
-    return ConfigError([Problem(option, None, None, (), problem)])
 
 
 def _digest(*rows: torch.Tensor, saw: str = "") -> str:

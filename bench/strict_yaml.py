@@ -55,6 +55,11 @@ class ConfigError(Exception):
         return "\n".join([*map(str, self.problems[:50])] + [f"... and {more} more problems"] * (more > 0))
 
 
+def wrong(place: str, problem: str) -> ConfigError:
+    """What is wrong with a file as a whole, or with an option of the command line."""
+    return ConfigError([Problem(place, None, None, (), problem)])
+
+
 @dataclasses.dataclass(frozen=True)
 class Document:
     """What a text says, and where it says it."""

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from bench import resolve, strict_yaml
 from bench.data import DATASETS
 from bench.resolve import nearest
-from bench.strict_yaml import ConfigError, Json, KeyPath, Problem, key_path, shown
+from bench.strict_yaml import ConfigError, Json, KeyPath, Problem, key_path, shown, wrong
 from encoders.base import Encoder
 from protocols.base import Protocol
 
@@ -189,6 +189,7 @@ def _recipes(
     """The entries of one section, each with all its parameters. Raises ConfigError with every problem."""
     draft = _Draft(strict_yaml.compose(f"{section}: []", origin))
     draft.put((section,), [strict_yaml.read(entry, origin).value for entry in entries], origin)
+    draft.origins |= {(section, place): f"{origin} {shown(entry)}" for place, entry in enumerate(entries)}
     recipes = [draft.recipe((section, place), entry, known) for place, entry in enumerate(draft.entries(section))]
     for place, recipe in enumerate(recipes):
         if not (isinstance(recipe["label"], str) and re.fullmatch(resolve.NAME, recipe["label"])):
@@ -325,7 +326,7 @@ class _Draft:
                 self.origins[path[: depth + 1]] = origin
             here = here[part] if isinstance(here, dict) or isinstance(part, int) else None
         if not isinstance(here, dict):
-            raise ConfigError([Problem(origin, None, None, (), f"{key_path(path[:-1])} takes no keys")])
+            raise wrong(origin, f"{key_path(path[:-1])} takes no keys")
         here[path[-1]] = value
         self.origins[path] = origin
         self.spell_out()

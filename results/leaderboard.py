@@ -559,13 +559,16 @@ def _line(cells: list[Row], columns: list[tuple[str, str]], ranked: t.Container[
 
 
 def _score(row: Row, seeds: int, show: Show) -> str:
-    """'96.84 ± 0.31' or '-0.52 ± 0.80'; '(n=1)' behind it where it has fewer seeds than its neighbours."""
-    value, low, high, sign = row.mean or 0.0, row.low, row.high, ""
-    if show == "differences" and row.difference:  # the best keeps its score
-        value, low, high, sign = row.difference, row.difference_low, row.difference_high, "+"
-    half = max(value - low, high - value) if low is not None and high is not None else None  # one side can be clipped
+    """'96.84 ± 0.31' or '-0.52 (-1.40 to 0.28)'; '(n=1)' behind it where it has fewer seeds than its neighbours."""
     times, digits = (1, METRICS[row.metric].digits) if row.metric in METRICS else (100, 2)
-    text = f"{times * value:{sign}.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
+    if show == "differences" and row.difference:  # the best keeps its score
+        ends = [end for end in (row.difference_low, row.difference_high) if end is not None]
+        text = f"{times * row.difference:+.{digits}f}"
+        text += f" ({' to '.join(f'{times * end:.{digits}f}' for end in ends)})" if ends else ""
+    else:
+        value, low, high = row.mean or 0.0, row.low, row.high
+        half = max(value - low, high - value) if low is not None and high is not None else None  # one can be clipped
+        text = f"{times * value:.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
     return text if row.seeds == seeds else f"{text} (n={row.seeds})"
 
 
@@ -621,7 +624,7 @@ def _legend(rows: list[Row], show: Show) -> str:
         titles = sorted(METRICS[one].title if one in METRICS else one for one in alone)
         legend += f" Of {', '.join(titles)}: over new seeds only."
     if show == "differences":
-        legend += " Below the best are differences to it, ± half an interval that holds for all of a column at once."
+        legend += " Below the best are differences to it, in intervals that hold for all of a column at once."
     legend += " Rank: where a row may stand, every pair of a column compared (Bonferroni, 5 %);"
     legend += " bold: perhaps the first."
     legend += " `frostbench compare` sees smaller differences. Seconds: mean over seeds."

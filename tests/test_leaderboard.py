@@ -635,7 +635,9 @@ def test_rows_have_rank_intervals_tie_groups_and_differences_to_the_best() -> No
     assert (lacks.difference_low or 0) < -0.17 < (lacks.difference_high or 0) < 0
     assert (rows["twin"].difference_high or 0) > 0
     text = leaderboard(SEEDS).render("markdown", show="differences")
-    assert "| **97.00 ±" in text and "| **-0.10 ±" in text and "| -17.00 ±" in text
+    assert "| **97.00 ±" in text
+    assert "| **-0.10 (-0.69 to 0.49)**" in text
+    assert f"| -17.00 ({100 * (lacks.difference_low or 0):.2f} to " in text
 
 
 def test_where_less_is_better_the_least_is_first() -> None:

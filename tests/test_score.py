@@ -201,9 +201,14 @@ def test_files_that_are_no_features_are_named(frostbench: Frostbench) -> None:
     with zipfile.ZipFile("strange.npz", "w") as archive:
         for name in GOOD:
             archive.writestr(f"{name}.npy", "no array")
-    for name in ("half.npz", "single.npz", "text.npz", "text.parquet", "strange.npz", "absent.npz", "own.csv"):
+    for name in ("half.npz", "single.npz", "text.npz", "text.parquet", "strange.npz", "absent.npz"):
         status, _, err = frostbench("score", name)
         assert (status, name in err) == (4, True), err
+    assert frostbench("score", "own.csv")[::2] == (
+        2,
+        "own.csv: wanted a file of features that ends in .npz or .parquet\n",
+    )
+    assert "--protocol 'nonsense': no protocol" in frostbench("score", "half.npz", "--protocol", "nonsense")[2]
 
 
 def test_files_that_would_unpack_to_very_much_are_refused(frostbench: Frostbench) -> None:

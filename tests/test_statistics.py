@@ -347,11 +347,11 @@ def test_the_bootstrap_covers_about_95_percent(seeds: int, spread: float) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.03, 0.1, 0.3])
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
-def test_the_bootstrap_covers_92_to_98_percent(seeds: int, spread: float) -> None:
+def test_the_bootstrap_covers_93_to_97_percent(seeds: int, spread: float) -> None:
     if seeds == 1 and spread:
         pytest.skip("one seed tells nothing of others")
     for held in coverage(seeds, spread, 2000):
-        assert 0.92 <= held <= 0.98  # with three times the simulation's own error, which is 0.4 of a point
+        assert 0.922 <= held <= 0.978  # with twice the simulation's own error, which is 0.4 of a point
 
 
 @pytest.mark.parametrize("ratio", [0.1, 1.0, 10.0])  # of the variance of seeds to that of images
@@ -372,7 +372,7 @@ def test_the_interval_of_a_leaderboards_cell_covers_93_to_97_percent(seeds: int,
 @pytest.mark.parametrize(
     ("first", "second", "least", "most"),
     [(1, None, 0.94, 0.966), (2, None, 0.947, 0.959), (4, None, 0.946, 0.951), (9, None, 0.947, 0.951),
-     (1, 1, 0.928, 0.975), (1, 2, 0.926, 0.971), (1, 4, 0.933, 0.971), (2, 2, 0.938, 0.965), (4, 4, 0.938, 0.954)],
+     (1, 1, 0.93, 0.969), (1, 2, 0.93, 0.969), (1, 4, 0.934, 0.97), (2, 2, 0.937, 0.959), (4, 4, 0.938, 0.951)],
 )  # fmt: skip
 def test_joined_intervals_cover_what_their_table_says(
     first: int, second: int | None, least: float, most: float
