@@ -1,13 +1,11 @@
-"""What Ray costs, beside runs in this process: at the start, between two runs, and in a run.
+"""What Ray costs, beside runs in this process: in all, at the start, between two runs, and in a run.
 
-A run's own time is that of a fixed number of digests in one thread, so nothing but the executor can change it. Both
-executors are measured in one call, as a machine's speed drifts. On 2 cores of an AMD EPYC, three runs:
+A run's own time is that of a fixed number of digests in one thread, about a minute, so nothing but the executor can
+change it. Both executors are measured in one call, as a machine's speed drifts. Three runs, on 2 cores of an AMD EPYC:
 
-            start   between two   a fit's wall   its processor
-    serial  2.4 s        0.07 s         7.92 s          7.89 s
-    ray     7.4 s        0.09 s         7.91 s          7.91 s
+TABLE
 
-    pytest -m ray tests/test_ray_overhead.py -s     # a minute on a machine that does nothing else
+    pytest -m ray tests/test_ray_overhead.py -s     # 7 minutes on a machine that does nothing else
 """
 
 import statistics
@@ -54,7 +52,7 @@ SUITE = """
 suite: burning
 datasets: [{name: digits, limit: 60}]
 seeds: [0, 1, 2]
-encoders: [{name: burn, digests: 7000}]
+encoders: [{name: burn, digests: 53000}]
 protocols: [{name: knn, k: 1}]
 wandb: {mode: off}
 """
@@ -63,6 +61,7 @@ wandb: {mode: off}
 class Took(t.NamedTuple):
     """Seconds of a suite of three runs."""
 
+    whole: float
     start: float  # until the first fit begins
     between: float  # the end of a fit and the beginning of the next
     wall: float  # of a fit
@@ -76,9 +75,11 @@ def took(where: Path, executor: str) -> Took:
     command = [sys.executable, "-m", "bench", "run", "burning.yaml", "--plugin", "mine.py", "--threads", "1"]
     started = time.monotonic()
     subprocess.run([*command, "--jobs", "1", "--executor", executor], cwd=where, check=True, capture_output=True)
+    whole = time.monotonic() - started
     fits = [[float(stamp) for stamp in line.split()] for line in (where / "stamps").read_text().splitlines()]
     assert len(fits) == 3
     return Took(
+        whole,
         fits[0][0] - started,
         statistics.mean(later[0] - earlier[2] for earlier, later in zip(fits, fits[1:])),
         statistics.mean(fit[2] - fit[0] for fit in fits),
@@ -88,12 +89,11 @@ def took(where: Path, executor: str) -> Took:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_ray_adds_less_than_five_percent_to_runs_of_a_minute(tmp_path: Path) -> None:
     found = {executor: took(tmp_path / executor, executor) for executor in ("serial", "ray")}
     for executor, seconds in found.items():
         print(executor, *(f"{name} {value:.2f} s" for name, value in seconds._asdict().items()))
     serial, ray = found["serial"], found["ray"]
-    overhead = (ray.between - serial.between) / 60 + ray.processor / serial.processor - 1
-    print(f"overhead of a run of a minute: {overhead:.1%}; once: {ray.start - serial.start:.1f} s")
-    assert overhead < 0.05
+    print(f"overhead: {ray.whole / serial.whole - 1:.1%}, of which the start {ray.start - serial.start:.1f} s")
+    assert ray.whole < 1.05 * serial.whole
