@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import sys
+import time
 import traceback
 import typing as t
 from pathlib import Path
@@ -134,6 +135,7 @@ def run(
 def plan(
     suite: SuiteName,
     output: Output = Path("runs"),
+    executor: t.Annotated[Executor, typer.Option(help="With others than serial, each run has a process.")] = "serial",
     threads: Threads = 0,
     jobs: Jobs = 0,
     ranks: Ranks = 1,
@@ -158,7 +160,8 @@ def plan(
             print(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
         return
     costs = []
-    for planned, needed in launch.forecast(checked, settings, _say):
+    start, apart = time.process_time(), executor != "serial" or jobs > 1
+    for planned, needed in launch.forecast(checked, settings, _say, start=start, apart=apart):
         if planned.missing:
             costs.append(needed)
         took = clock(needed.seconds) if planned.missing else ""

@@ -19,14 +19,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench import data, extract, machine, resolve, run, views
+from bench import corruptions, data, extract, machine, resolve, run, views
 from bench.diagnostics import diagnose
 from bench.run import PlannedRun, Settings
+from bench.samples import SAMPLES
 from bench.suite import ProtocolSpec
 from encoders.base import Encoder, Features, Generative, ImageSet, Progress, Training, frozen, shown
 from encoders.training import SETTLE_BATCHES
-from protocols.base import FeatureSet
-from protocols.generative import CLASSIFIER_IMAGES, SIGMAS, GenerativeQuality, log_densities, train_classifier
+from protocols.base import Corrupted, CorruptionProtocol, FeatureSet
+from protocols.generative import (
+    BLOCK,
+    CLASSIFIER_IMAGES,
+    SIGMAS,
+    GenerativeQuality,
+    log_densities,
+    train_classifier,
+)  # fmt: skip
 from results.record import Record
 from results.store import Contents, RunDirectory
 
@@ -62,18 +70,24 @@ def of_suite(costs: t.Sequence[Cost], jobs: int) -> Cost:
 class Forecast:
     """Costs of runs; what was once measured is used again."""
 
-    def __init__(self, settings: Settings, contents: Contents, say: t.Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, contents: Contents, say: t.Callable[[str], None], command: float, worker: float
+    ) -> None:
+        """command: seconds that it takes beside its runs. worker: until a process of a run is ready; 0 without such."""
         self.settings, self.say = settings, say
         self.device = machine.pick_device(settings.device)
         self.here = machine.provenance(self.device, settings.threads, "").device
         self.records = [one for one in contents.records if one.status == "done" and self._made_here(one)]
         self.fits: dict[tuple[str, ...], float] = {}
         self.scores: dict[tuple[t.Any, ...], float] = {}
-        self.modules: dict[tuple[str, ...], tuple[nn.Module, nn.Module | None]] = {}
+        self.modules: dict[tuple[str, ...], tuple[nn.Module, nn.Module | None]] = {}  # the newest
         self.extracted: dict[tuple[str, ...], float] = {}
-        self.once = 0.0  # seconds that are taken once, and count with the run at hand
+        self.features: dict[tuple[str, ...], tuple[Features, Features]] = {}  # of parts of train and test: the newest
+        self.command, self.apart = command, worker > 0
+        self.once = worker  # seconds that a process takes once, and count with its first run
         self.unknown: dict[str, None] = {}  # protocols that are not counted, as they were never run here
         machine.prepare(settings.threads)
+        self.resident = _resident()  # before any trial
 
     def cost(self, planned: PlannedRun) -> Cost:
         """Of what is missing of a run. Measures where nothing is known; raises what the run would raise at once."""
@@ -89,29 +103,36 @@ class Forecast:
             with torch.random.fork_rng():
                 module = frozen(recipe.build(dataset.train.shape)).to(self.device)
                 generator = recipe.build_generator(dataset.train.shape) if isinstance(recipe, Generative) else None
-            self.modules[name] = module, generator
+            self.modules = {name: (module, generator)}
         module, generator = self.modules[name]
         rows = len(dataset.train) + len(dataset.test)
         seconds = 0.0
         if not planned.directory.run_json.exists():
             seconds += self._fit(name, planned, recipe, dataset, module)
         seconds += self._extract(name, spec.encoder.label, recipe, dataset, module)
-        features = _features(module, dataset, SIZES[1], self.device)
+        some = _features(module, _images(dataset.train, 2), self.device)
+        widths = {tap: rows.shape[1] for tap, rows in some.items()}
         for tap, protocol in planned.missing:
-            seconds += self._score(planned, dataset, tap, protocol, features)
-        for tap in features[0]:
+            seconds += self._score(name, planned, dataset, tap, protocol, widths.get(tap, 0))
+        for tap, width in widths.items():
             if not planned.directory.neighbours(tap).exists():
-                seconds += self._look(planned, dataset, tap, features)
-        seconds, self.once = seconds + self.once, 0.0
-        widths = {tap: part.shape[1] for tap, part in features[0].items()}
+                seconds += self._look(name, planned, dataset, tap, width)
+        seconds += self.command + self.once
+        self.command = 0.0  # counts with the first run
+        if not self.apart:
+            self.once = 0.0
         wide = 4 * rows * sum(widths.values())
         weights = sum(tensor.nbytes for tensor in module.state_dict().values())
         weights += sum(tensor.nbytes for tensor in generator.state_dict().values()) if generator else 0
         pixels = dataset.train.images.nbytes + dataset.test.images.nbytes
         judged = max((widths.get(tap, 0) for tap, _ in planned.missing), default=0)
+        copies = min(2 * 4 * judged * len(dataset.train), 2**32)  # of features, that a probe makes
+        for samples in (protocol.params["samples"] for tap, protocol in planned.missing if tap == SAMPLES):
+            floats = 5 * pixels + 2 * 8 * samples * dataset.test.images[0].nbytes  # of images and of samples
+            copies = max(copies, floats + 4 * 8 * BLOCK * samples)  # and the distances between some of them
         return Cost(
             seconds,
-            memory=_resident() + 2 * pixels + wide + min(2 * 4 * judged * len(dataset.train), 2**32) + 6 * weights,
+            memory=max(_resident(), self.resident + 2 * pixels + wide + copies + 6 * weights),
             disk=weights
             + (RECORD_BYTES + len(dataset.test)) * len(planned.missing)
             + (PICTURED * dataset.test.images[0].nbytes if generator else 0)
@@ -171,8 +192,9 @@ class Forecast:
             trial.end()
             return trial
 
-        if not fit(min(SIZES[0], len(images)), 0.0).is_training:
-            return _whole(lambda count: fit(count, 0.0).seconds, len(images))
+        tried = [fit(min(SIZES[0], len(images)), 0.0)]
+        if not tried[0].is_training:
+            return self._whole(lambda count: (tried.pop() if tried else fit(count, 0.0)).seconds, len(images))
         seconds = fit(len(images), TRIAL_SECONDS).whole
         if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
             settled = min(len(images), 128 * SETTLE_BATCHES)
@@ -192,16 +214,19 @@ class Forecast:
             return time.perf_counter() - started
 
         if name not in self.extracted:
-            whole = _whole(extracted, len(dataset.train))
-            self.extracted[name] = whole * (1 + len(dataset.test) / len(dataset.train))
+            place = (str(module), *(tuple(x.shape) for x in module.state_dict().values()), dataset.fingerprint)
+            if place not in self.scores:  # many methods share an architecture
+                whole = self._whole(extracted, len(dataset.train))
+                self.scores[place] = whole * (1 + len(dataset.test) / len(dataset.train))
+            self.extracted[name] = self.scores[place]
         return self.extracted[name]
 
-    def _look(self, planned: PlannedRun, dataset: data.Dataset, tap: str, features: tuple[Features, Features]) -> float:
+    def _look(self, name: tuple[str, ...], planned: PlannedRun, dataset: data.Dataset, tap: str, width: int) -> float:
         """At a tap's features: their views and their alarms, which read no more rows than the part that is tried."""
-        place = (views.keep, features[0][tap].shape[1], planned.fingerprint)
+        place = (views.keep, width, planned.fingerprint)
         if place not in self.scores:
             parts = {"train": dataset.train, "test": dataset.test}
-            sets = {part: _feature_set(parts[part], some[tap], len(some[tap])) for part, some in zip(parts, features)}
+            sets = dict(zip(parts, self._parts(name, dataset, tap, SIZES[1])))
             started = time.perf_counter()
             with tempfile.TemporaryDirectory() as place_of_views:
                 views.keep(RunDirectory(Path(place_of_views)), tap, sets, parts)
@@ -211,47 +236,105 @@ class Forecast:
 
     def _score(
         self,
+        name: tuple[str, ...],
         planned: PlannedRun,
         dataset: data.Dataset,
         tap: str,
         protocol: ProtocolSpec,
-        features: tuple[Features, Features],
+        width: int,
     ) -> float:
         for record in self._known(planned):
             if (record.tap, record.protocol, record.protocol_params) == (tap, protocol.name, protocol.params):
                 return record.seconds["score"]
-        kind = resolve.protocols(self.settings.plugins)[protocol.name]
-        if issubclass(kind, GenerativeQuality):
-            return self._judge(kind.model_validate_json(json.dumps(protocol.params)), dataset)
-        if not kind.features_only:  # judged in ways that no part of it foretells
+        judge = resolve.protocols(self.settings.plugins)[protocol.name].model_validate_json(json.dumps(protocol.params))
+        if isinstance(judge, GenerativeQuality):
+            return self._judge(judge, dataset)
+        withstands = isinstance(judge, CorruptionProtocol)
+        if not judge.features_only and not withstands:  # judged in ways that no part of it foretells
             self.unknown[protocol.label] = None
             return 0.0
-        width = features[0][tap].shape[1]
-        place = (protocol.name, json.dumps(protocol.params, sort_keys=True), width, planned.fingerprint)
+        place = (judge.model_dump_json(), protocol.name, (name, tap) if withstands else width, planned.fingerprint)
         if place not in self.scores:
             self.say(f"trying {protocol.label} on {width} features")
-            judge = kind.model_validate_json(json.dumps(protocol.params))
 
             def scored(count: int) -> float:
-                train, test = (
-                    _feature_set(part, rows[tap], max(count * len(part) // len(dataset.train), 2))
-                    for part, rows in zip((dataset.train, dataset.test), features)
-                )
+                train, test = self._parts(name, dataset, tap, count)
                 started = time.perf_counter()
                 judge.score(train, test, seed=planned.spec.seed)
                 return time.perf_counter() - started
 
-            self.scores[place] = _whole(scored, len(dataset.train), pairs=protocol.name in PAIRS)
+            pairs = bool(PAIRS & {protocol.name, protocol.params.get("probe")})
+            trial: t.Callable[[int], float] = scored
+            more = 0.0
+            if isinstance(judge, CorruptionProtocol):
+                trial, more = self._withstood(judge, name, dataset, tap)
+            self.scores[place] = self._whole(trial, len(dataset.train), pairs=pairs) + more
         return self.scores[place]
 
+    def _withstood(
+        self, judge: CorruptionProtocol, name: tuple[str, ...], dataset: data.Dataset, tap: str
+    ) -> tuple[t.Callable[[int], float], float]:
+        """Seconds of a fit on so many images and of the classes of damaged ones; those until all have features.
+
+        What every kind of damage takes is tried at the middle one of its severities.
+        """
+        times = len(corruptions.SEVERITIES)
+        severity = corruptions.SEVERITIES[times // 2]
+        test = self._parts(name, dataset, tap, SIZES[1])[1]
+        clean = _images(dataset.test, len(test))
+        started = time.perf_counter()
+        damaged = {kind: corruptions.corrupt(clean, kind, severity, seed=0) for kind in corruptions.KINDS}
+        damage = (time.perf_counter() - started) * times * len(dataset.test) / len(test)
+        rows = {kind: _features(self.modules[name][0], images, self.device)[tap] for kind, images in damaged.items()}
+
+        def withstood(count: int) -> float:
+            train, test = self._parts(name, dataset, tap, count)
+            fitted = 0.0
+
+            def corrupted() -> t.Iterator[Corrupted]:
+                nonlocal fitted
+                fitted = time.perf_counter()
+                for kind, some in rows.items():
+                    yield Corrupted(kind, severity, _feature_set(dataset.test, some, len(test)))
+
+            started = time.perf_counter()
+            judge.judge(train, test, corrupted(), seed=0)
+            return fitted - started + times * (time.perf_counter() - fitted)
+
+        share = len(dataset.test) / (len(dataset.train) + len(dataset.test))
+        return withstood, damage + times * len(damaged) * share * self.extracted[name]
+
+    def _parts(
+        self, name: tuple[str, ...], dataset: data.Dataset, tap: str, count: int
+    ) -> tuple[FeatureSet, FeatureSet]:
+        """Features of the first training images, at most SIZES[1], and of the same share of the test images."""
+        parts = dataset.train, dataset.test
+        if name not in self.features:
+            first, second = (_images(part, _share(part, dataset.train, SIZES[1])) for part in parts)
+            module = self.modules[name][0]
+            self.features = {name: (_features(module, first, self.device), _features(module, second, self.device))}
+        train, test = (
+            _feature_set(part, rows[tap], _share(part, dataset.train, count))
+            for part, rows in zip(parts, self.features[name])
+        )
+        return train, test
+
+    def _whole(self, seconds_of: t.Callable[[int], float], count: int, *, pairs: bool = False) -> float:
+        whole, once = _whole(seconds_of, count, pairs=pairs)
+        self.once += once
+        return whole
+
     def _judge(self, judge: GenerativeQuality, dataset: data.Dataset) -> float:
-        """Of samples; what of all this takes time is the classifier, and the distances from images to samples."""
+        """Of samples; what of all this takes time is the classifier, and the distances from images to samples.
+
+        What the classifier looks at takes it forwards only: a third of a step of its training.
+        """
         place = (judge.model_dump_json(), dataset.fingerprint)
         if place not in self.scores:
             self.say(f"trying what judges samples on {dataset.name}")
             train, test = (
-                _feature_set(part, torch.from_numpy(np.array(part.images[:TRIED])).flatten(1) / 255, TRIED)
-                for part in (dataset.train, dataset.test)
+                _feature_set(part, _images(part, rows).flatten(1) / 255, rows)
+                for part, rows in ((dataset.train, TRIED), (dataset.test, BLOCK))
             )
 
             def trained(count: int) -> float:
@@ -259,13 +342,18 @@ class Forecast:
                 train_classifier(train, dataset.train.shape, count)
                 return time.perf_counter() - started
 
-            def compared(count: int) -> float:
+            def compared(count: int, widths: t.Sequence[float]) -> float:
                 started = time.perf_counter()
-                log_densities(test.features, torch.rand(count, test.features.shape[1]), SIGMAS)
+                log_densities(test.features, torch.rand(count, test.features.shape[1]), widths)
                 return (time.perf_counter() - started) / len(test)
 
-            images = min(judge.validation, len(dataset.train)) + len(dataset.test) / 5  # these with one width of ten
-            self.scores[place] = _whole(trained, CLASSIFIER_IMAGES) + images * _whole(compared, judge.samples)
+            classifier = self._whole(trained, CLASSIFIER_IMAGES)
+            self.once += classifier  # the same for all generators
+            self.scores[place] = (
+                classifier / CLASSIFIER_IMAGES / 3 * (judge.samples + len(dataset.test))
+                + min(judge.validation, len(dataset.train)) * self._whole(lambda n: compared(n, SIGMAS), judge.samples)
+                + len(dataset.test) * self._whole(lambda n: compared(n, SIGMAS[:1]), judge.samples)
+            )
         return self.scores[place]
 
 
@@ -323,31 +411,36 @@ class _Trial:
         return first + (last - first) / (done - before) * (1 - before)
 
 
-def _whole(seconds_of: t.Callable[[int], float], count: int, *, pairs: bool = False) -> float:
+def _whole(seconds_of: t.Callable[[int], float], count: int, *, pairs: bool = False) -> tuple[float, float]:
     """Seconds for so many images, from those for two parts of them; measured where there are no more than that.
 
-    They grow with the images, or with their square, above what any part takes.
+    They grow with the images, or with their square, above what any part takes. The second number is how much longer
+    the first call of all took, such as to import what it needs; not looked for where that is little beside the rest.
     """
     small, large = (min(size, count) for size in SIZES)
-    first = seconds_of(small)
+    cold = seconds_of(small)
+    first = min(cold, seconds_of(small)) if cold < TRIAL_SECONDS else cold
+    once = cold - first
     if large == small:
-        return first
-    first = min(first, seconds_of(small))  # the first call of all warms up
+        return first, once
     second = seconds_of(large)
     work = [float(size) ** (2 if pairs else 1) for size in (small, large, count)]
-    return second + max(second - first, 0.0) / (work[1] - work[0]) * (work[2] - work[1])
+    return second + max(second - first, 0.0) / (work[1] - work[0]) * (work[2] - work[1]), once
 
 
-def _features(module: nn.Module, dataset: data.Dataset, count: int, device: torch.device) -> tuple[Features, Features]:
-    """Of so many training images, and of the same share of the test images."""
-    share = min(count / len(dataset.train), 1.0)
-    found = []
-    for part in (dataset.train, dataset.test):
-        some = np.array(part.images[: max(int(share * len(part)), 2)])
-        with torch.no_grad():
-            batches = [module(images.to(device)) for images in torch.split(torch.from_numpy(some), 256)]
-        found.append({tap: torch.cat([batch[tap].float().cpu() for batch in batches]) for tap in batches[0]})
-    return found[0], found[1]
+def _share(part: ImageSet, train: ImageSet, count: int) -> int:
+    """How many images of a part of the data stand beside so many of train."""
+    return max(min(count, len(train)) * len(part) // len(train), 2)
+
+
+def _images(part: ImageSet, count: int) -> Tensor:
+    return torch.from_numpy(np.array(part.images[:count]))
+
+
+@torch.no_grad()
+def _features(module: nn.Module, images: Tensor, device: torch.device) -> Features:
+    batches = [module(some.to(device)) for some in torch.split(images, 64)]
+    return {tap: torch.cat([batch[tap].float().cpu() for batch in batches]) for tap in batches[0]}
 
 
 def _feature_set(images: ImageSet, rows: Tensor, count: int) -> FeatureSet:
@@ -356,6 +449,6 @@ def _feature_set(images: ImageSet, rows: Tensor, count: int) -> FeatureSet:
 
 
 def _resident() -> int:
-    """Bytes that this process has taken at most: what libraries and a trial need is among them."""
+    """Bytes that this process has taken at most: what libraries need is among them, and what trials did."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

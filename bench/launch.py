@@ -131,10 +131,18 @@ def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
     return planned, contents
 
 
-def forecast(suite: Suite, settings: Settings, say: t.Callable[[str], None]) -> t.Iterator[tuple[PlannedRun, Cost]]:
-    """Every run of a suite with what it will cost here; a done one costs nothing. Raises what `plan` raises."""
+def forecast(
+    suite: Suite, settings: Settings, say: t.Callable[[str], None], *, start: float = 0.0, apart: bool = False
+) -> t.Iterator[tuple[PlannedRun, Cost]]:
+    """Every run of a suite with what it will cost here; a done one costs nothing. Raises what `plan` raises.
+
+    start: seconds until a process is ready to read the suite's data. apart: whether each run has a process of its own.
+    """
+    started = time.perf_counter()
     planned, contents = plan(suite, settings)
-    known = Forecast(settings, contents, say)
+    start += time.perf_counter() - started
+    mirror = 0.0 if suite.wandb.mode == "off" else start  # a process more, and libraries about as large
+    known = Forecast(settings, contents, say, command=start + mirror, worker=start if apart else 0.0)
     for one in planned:
         yield one, known.cost(one) if one.missing else Cost(0.0, 0, 0, 0)
     for protocol in known.unknown:

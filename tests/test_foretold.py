@@ -1,0 +1,87 @@
+"""Every shipped suite, cut down, takes the time, memory and disk that `frostbench plan` foretold, within a factor 1.5.
+
+Of seed 0, one epoch of each training, and as many images of train and of test as LIMITS says; quickstart and smoke are
+as they are shipped.
+
+    pytest -m slow tests/test_foretold.py -s     # half an hour on a machine that does nothing else
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from bench.suite import read_suite, shipped
+
+LIMITS = {
+    "cifar10": 1000,
+    "methods": 1500,
+    "mnist": 5000,
+    "papers/aae_clustering": 6000,
+    "papers/aae_likelihood": 6000,
+    "papers/aae_semisupervised": 6000,
+    "papers/bigan_table1": 6000,
+    "papers/dcgan_features": 1000,
+    "papers/dim_table3": 1000,
+    "papers/fgan_mnist": 6000,
+}
+WHOLE = ("quickstart", "smoke")
+UNITS = {"s": 1, "min": 60, "h": 3600, "MB": 1e6, "GB": 1e9}
+
+
+class Took(t.NamedTuple):
+    seconds: float
+    memory: float  # bytes, of its largest process
+    disk: float  # bytes
+
+
+def test_every_shipped_suite_is_tried() -> None:
+    assert {*LIMITS, *WHOLE} == {*shipped()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("suite", sorted({*LIMITS, *WHOLE}))
+def test_a_suite_takes_what_was_foretold(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [suite, "--threads", "1", "--device", "cpu", "--offline", *(cut(suite) if suite in LIMITS else [])]
+    said, planning = command_line("plan", *arguments)
+    foretold = Took(*read(said.splitlines()[-1]))
+    said, real = command_line("run", *arguments)
+    real = real._replace(disk=sum(path.lstat().st_blocks * 512 for path in Path("runs").rglob("*")))
+    ratios = [one / other for one, other in zip(foretold, real)]
+    sizes = "   ".join(f"{a / 1e6:6.0f} {b / 1e6:6.0f} {a / b:5.2f}" for a, b in [*zip(foretold, real)][1:])
+    print(f"\n    {suite:<27}{foretold[0]:6.0f} {real[0]:6.0f} {ratios[0]:5.2f}   {sizes}   {planning.seconds:6.0f}")
+    assert all(1 / 1.5 < ratio < 1.5 for ratio in ratios), said
+
+
+def cut(suite: str) -> list[str]:
+    short = [f"{one.label}.epochs=1" for one in read_suite(suite).encoders if one.params.get("epochs", 1) != 1]
+    return ["--seeds", "0", "--limit", str(LIMITS[suite]), *(word for one in short for word in ("--set", one))]
+
+
+def command_line(*arguments: str) -> tuple[str, Took]:
+    """What it says on stderr, and what it takes; it must succeed, or lack its data."""
+    started = time.monotonic()
+    with Path("said").open("w") as said:
+        process = subprocess.Popen([sys.executable, "-m", "bench", *arguments], stdout=subprocess.DEVNULL, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds, text = time.monotonic() - started, Path("said").read_text()
+    code = process.returncode = os.waitstatus_to_exitcode(status)
+    if code == 4:
+        pytest.skip(text)
+    assert code in (0, 3), text  # 3: a method may diverge
+    return text, Took(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), 0.0)
+
+
+def read(line: str) -> t.Iterator[float]:
+    """Seconds, bytes of memory, and bytes of disk of the last line that `plan` says."""
+    found = re.search(r"about (.+?), (.+?) of memory; (.+?) of disk", line)
+    assert found, line
+    for quantity in found.groups():
+        yield sum(float(number) * UNITS[unit] for number, unit in re.findall(r"([\d.]+) (\w+)", quantity))
