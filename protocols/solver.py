@@ -277,7 +277,7 @@ class _Spectrum(t.NamedTuple):
             moments = x.T @ x / n
             if n < rows:  # a pixel that is seldom inked may be blank in these, though it varies by 1 as every column
                 moments.diagonal().clamp_(min=1)
-            values, directions = torch.linalg.eigh(moments)
+            values, directions = _eigh(moments)
             return cls(values.clamp(min=0), directions, 0.0)
         trace = sum(float(part.square().sum(dtype=torch.float64)) for part in torch.split(x, 1024)) / n
         if not trace:  # nothing varies
@@ -289,7 +289,7 @@ class _Spectrum(t.NamedTuple):
         sketch += shift * test
         factor = torch.linalg.cholesky((test.T @ sketch).double())
         left = torch.linalg.solve_triangular(factor, sketch.double().T, upper=False).float()  # (r, d)
-        squares, turn = torch.linalg.eigh(left @ left.T)
+        squares, turn = _eigh(left @ left.T)
         directions = (left.T @ turn) * squares.clamp(min=1e-20).rsqrt()
         values = (squares - shift).clamp(min=0)
         return cls(values, directions, max(0.0, trace - float(values.sum())) / (d - _RANK))
@@ -313,6 +313,15 @@ class _Spectrum(t.NamedTuple):
         move, change = newest
         scale = dot(move, change) / dot(change, plain(change))
         return lambda gradient: scale * plain(gradient)
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors; in float64 where float32 fails, as on what a collapsed encoder gives."""
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:
+        values, vectors = torch.linalg.eigh(matrix.double())
+    return values.to(matrix), vectors.to(matrix)
 
 
 def _two_loops(

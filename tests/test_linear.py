@@ -255,6 +255,22 @@ def test_scores_on_a_gpu_are_those_of_the_cpu() -> None:
     assert abs(one(1e-2, tolerance=1e-6).score(*moved, seed=0).metrics["top1"] - expected.metrics["top1"]) <= 0.001
 
 
+def test_eigenvectors_that_float32_does_not_find_are_found_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = digits("relu")
+    whole = one(0.1, tolerance=1e-6).score(train, test, seed=0)
+    found = torch.linalg.eigh
+
+    def failing(matrix: torch.Tensor) -> t.Any:
+        if matrix.dtype == torch.float32:  # as LAPACK's did on the last layer of a collapsed critic, 1,500 x 512
+            raise torch.linalg.LinAlgError("the algorithm failed to converge")
+        return found(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", failing)
+    again = one(0.1, tolerance=1e-6).score(train, test, seed=0)
+    assert again.details["refit"]["converged"]
+    assert again.details["refit"]["objective"] == pytest.approx(whole.details["refit"]["objective"], abs=1e-6)
+
+
 def test_wide_features_that_never_vary_say_nothing() -> None:
     labels = torch.arange(60) % 3
     constant = FeatureSet(torch.full((60, 2000), 0.5), labels, 3)
