@@ -515,6 +515,8 @@ def report(
     from results.report import NAME, page
 
     output = output or directory / NAME
+    if not store.read_store(directory).records:
+        _say(f"{directory} holds no results yet, and so does the page")
     store.replace(output, page(directory).encode())
     print(output)
 

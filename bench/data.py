@@ -29,6 +29,7 @@ import platformdirs
 
 from bench import formats
 from bench.formats import DataError, Part, Rows, Stored
+from bench.strict_yaml import wrong
 from encoders.base import ImageSet, derive_seed
 from protocols.base import stratified_split
 
@@ -169,7 +170,8 @@ def load(
     limit: at most so many rows of train and so many of test, each class in proportion.
     root: looked in before $FROSTBENCH_DATA. cache: instead of $FROSTBENCH_CACHE and the user's cache directory.
 
-    Raises DataMissing if it is not found and not to be had, DataError if it is wrong.
+    Raises ConfigError for a name that is none, DataMissing if it is not found and not to be had, DataError if it is
+    wrong.
     """
     _checked_name(name)
     cache = _absolute(cache or os.environ.get("FROSTBENCH_CACHE") or platformdirs.user_cache_dir("frostbench"))
@@ -230,7 +232,7 @@ def _checked_name(name: str) -> None:
         return
     close = difflib.get_close_matches(form.lower(), [*PUBLISHED, *PACKAGED, *PATHS], 1)
     hint = f" (did you mean '{close[0]}{':PATH' if close[0] in PATHS else ''}'?)" if close else ""
-    raise DataError(f"no dataset '{name}'{hint}; frostbench list datasets shows all")
+    raise wrong("--dataset", f"no dataset '{name}'{hint}; frostbench list datasets shows all")
 
 
 def _absolute(path: str | Path) -> Path:

@@ -140,6 +140,8 @@ def forecast(
     """
     started = time.perf_counter()
     planned, contents = plan(suite, settings)
+    for path, problem in contents.damaged:
+        say(f"damaged, and not used: {path}: {problem}")
     start += time.perf_counter() - started
     mirror = 0.0 if suite.wandb.mode == "off" else start  # a process more, and libraries about as large
     known = Forecast(settings, contents, say, command=start + mirror, worker=start if apart else 0.0)
@@ -172,6 +174,7 @@ def launch(
     if executor != "ray":  # whose nodes may have what this machine has not
         machine.pick_device(settings.device)
     planned, contents = plan(suite, settings)
+    damaged = contents.damaged
     missing = [one for one in planned if one.missing]
     directory = settings.output / suite.suite
     made = failed = 0
@@ -202,6 +205,8 @@ def launch(
     seconds = time.monotonic() - started
     mirrored = wandb_mirror.mirror(directory, _target(suite.wandb))
     problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
+    aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
+    problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
     problems += [mirrored.problem] if mirrored.problem else []
     return Launched(directory, len(planned), made, failed, seconds, board, tuple(problems))
 

@@ -298,9 +298,11 @@ def hierarchical_bootstrap(
     Images are resampled, with all seeds' answers for both methods, from an urn that holds one more of either extreme:
     no difference seen is not no difference possible (Bonett and Price 2012). Seeds are too few to resample (of two,
     half of the samples have no spread at all), so their mean has Student's quantiles, and `joined` says how both come
-    together and what that covers: 93 to 97 %. What images and seeds share, the noise of one answer, is counted once: a
-    mean over images and one over seeds both hold it (Owen 2007, The pigeonhole bootstrap). p is 1 less the confidence
-    of the interval that ends at 0, and at least 1 / (1 + draws). The same arguments give the same bits.
+    together and what that covers: 93 to 97 %, and up to 98 at accuracies of 99 % and more. What images and seeds share,
+    the noise of one answer, is counted once: a mean over images and one over seeds both hold it (Owen 2007, The
+    pigeonhole bootstrap). Where two seeds happen to err equally often nothing would be left, so half of what images say
+    with that noise is the least. p is 1 less the confidence of the interval that ends at 0, and at least
+    1 / (1 + draws). The same arguments give the same bits.
     """
     random = np.random.Generator(np.random.Philox(seed))
     methods = [correct] if other is None else [correct, other]
@@ -309,10 +311,10 @@ def hierarchical_bootstrap(
     images = len(by_image)
     value, often = np.unique(np.append(by_image, [lowest, 1]), return_counts=True)
     share = often / often.sum()
-    resampled = random.multinomial(images, share, draws) @ value / images - share @ value
+    resampled = np.sort(random.multinomial(images, share, draws) @ value / images - share @ value)
     spread = float(by_image.var(ddof=1)) if images > 1 else 0.0
     noise = sum(components(method).answer / len(method) for method in methods)
-    deviations = np.sort(resampled * math.sqrt(max(0.0, 1 - noise / spread) if spread else 1.0))
+    quiet = math.sqrt(max(0.0, 1 - noise / spread) if spread else 1.0)  # what is left of a deviation without noise
     seeds = [(deviation(method.mean(1).tolist()) / math.sqrt(len(method)), float(len(method) - 1) or math.inf)
              for method in methods]  # fmt: skip
     first, second = [*seeds, (0.0, math.inf)][:2]
@@ -320,8 +322,8 @@ def hierarchical_bootstrap(
 
     def reach(confidence: float, side: int) -> float:
         """How far below (-1) or above (1) the mean the truth may lie."""
-        far = side * float(deviations[round((draws - 1) * (1 + side * confidence) / 2)])
-        return float(joined(max(0.0, far), first, second, confidence))
+        far = max(0.0, side * float(resampled[round((draws - 1) * (1 + side * confidence) / 2)]))
+        return max(far / 2, float(joined(quiet * far, first, second, confidence)))
 
     least, most = 1 / (1 + draws), 1.0  # p lies between them
     while mean and most > 1.001 * least:

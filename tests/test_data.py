@@ -25,6 +25,7 @@ from PIL import Image
 
 from bench import data, formats
 from bench.data import DataError, DataMissing, load, slug
+from bench.strict_yaml import ConfigError
 
 REAL = os.environ.get("FROSTBENCH_DATA")
 needs_real = pytest.mark.skipif(not REAL, reason="FROSTBENCH_DATA names no folder of real data")
@@ -736,7 +737,7 @@ def test_missing_data_offline_says_where_it_looked_and_how_to_get_it(
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(DataError, match=f"no dataset '{name}' .did you mean {nearest}"):
+    with pytest.raises(ConfigError, match=f"no dataset '{name}' .did you mean {nearest}"):
         load(name)
 
 
@@ -756,7 +757,7 @@ def test_slugs_are_safe_and_tell_datasets_apart(tmp_path: Path) -> None:
     assert one != other
     assert one.startswith("folder-my_flowers-")
     assert len(one) == len("folder-my_flowers-") + 8
-    with pytest.raises(DataError):
+    with pytest.raises(ConfigError):
         slug("../etc")
 
 

@@ -291,7 +291,9 @@ def test_a_record_that_is_damaged_is_made_again(frostbench: t.Callable[..., Done
     expected = numbers(Path("runs"))
     (path,) = Path("runs").rglob("bigan/**/code/knn@*.json")
     path.write_text(path.read_text().replace('"top1": 0', '"top1": 1'))
-    assert frostbench("run", "small.yaml").code == 0
+    again = frostbench("run", "small.yaml")
+    assert again.code == 0
+    assert f"damaged, and made again: {path.resolve()}" in again.err
     assert numbers(Path("runs")) == expected
     assert store.read_store(Path("runs")).damaged == []
 

@@ -416,6 +416,17 @@ def test_the_bootstrap_gives_the_same_bits_for_the_same_seed_and_about_the_same_
         assert same == pytest.approx(once.high - once.low, rel=0.1)
 
 
+def test_seeds_that_err_equally_often_by_chance_do_not_make_an_interval_of_no_width() -> None:
+    wrong = np.arange(42)  # of 1,000 images: 10 under each seed of one, 11 under each of the other, all different
+    correct, other = np.ones((2, 1000), bool), np.ones((2, 1000), bool)
+    correct[0, wrong[:10]] = correct[1, wrong[10:20]] = False
+    other[0, wrong[20:31]] = other[1, wrong[31:]] = False
+    alone, paired = hierarchical_bootstrap(correct), hierarchical_bootstrap(correct, other)
+    assert alone.low < 0.988 and alone.high > 0.991
+    assert paired.low < -0.001 and paired.high > 0.003
+    assert paired.p > 0.2
+
+
 def test_no_difference_seen_is_not_no_difference_possible() -> None:
     correct = np.ones((1, 100), bool)
     found = hierarchical_bootstrap(correct, correct)
