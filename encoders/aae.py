@@ -27,6 +27,7 @@ class AAE(Generative):
     in one more channel. Features are never drawn: they are the Gaussian's mean, and the function of noise that is zero.
     """
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
 
     body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images

@@ -27,6 +27,7 @@ SLOPE = 0.1  # of the leaky units
 class ALI(Generative):
     """Encoder, which samples its codes, and generator together fool a discriminator of (image, code) pairs."""
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Dumoulin et al. 2017, arXiv:1606.00704"
 
     body: t.Literal["conv", "mlp"] = "conv"  # the paper's, or BiGAN's perceptrons
@@ -151,7 +152,7 @@ class _Generator(nn.Module):
         self.bias.data = torch.logit(mean.clamp(1e-7, 1 - 1e-7))
 
     def forward(self, z: Tensor) -> Tensor:
-        return torch.sigmoid(self.grow(z[:, :, None, None]) + self.bias)
+        return torch.sigmoid(self.grow(z[:, :, None, None]).float() + self.bias)
 
 
 class _Discriminator(nn.Module):

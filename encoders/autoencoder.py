@@ -19,6 +19,7 @@ from encoders.training import Adam, Player, Turn, constant_then_decay, encoded, 
 class Autoencoder(Generative):
     """Image -> code -> the same image, by absolute (l1) or squared (l2) error of the pixels."""
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782, table 1"
 
     loss: t.Literal["l1", "l2"] = "l2"

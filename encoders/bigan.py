@@ -25,6 +25,7 @@ Pairs = t.Callable[[Tensor], tuple[Pair, Pair]]  # from bytes to the real pairs 
 class BiGAN(Generative):
     """Encoder and generator together fool a discriminator that sees an image and its code."""
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782"
 
     body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images

@@ -24,6 +24,7 @@ class ClusteringAAE(Generative):
     The tap `cluster` has the probabilities of the clusters; the protocol `assignment` names and judges them.
     """
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644, section 6"
 
     clusters: PositiveInt = 16

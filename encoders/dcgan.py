@@ -20,6 +20,7 @@ from encoders.training import Adam, Player, Turn, settle, settle_generator, trai
 class DCGAN(Generative):
     """Generator against discriminator, both convolutional, one step each in turn."""
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Radford et al. 2015, arXiv:1511.06434"
 
     latent: PositiveInt = 100  # dimensions of the noise, uniform on (-1, 1)

@@ -15,13 +15,14 @@ from torch.nn import functional as F
 
 from encoders import objectives
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
-from encoders.networks import unit
+from encoders.networks import Sigmoid, unit
 from encoders.training import SGD, Adam, Player, Turn, settle, settle_generator, train
 
 
 class GAN(Generative):
     """Generator against maxout discriminator, both perceptrons; the discriminator's hidden layers are the taps."""
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Goodfellow et al. 2014, arXiv:1406.2661"
 
     latent: PositiveInt = 100  # dimensions of the Gaussian noise
@@ -162,6 +163,7 @@ class _Generator(nn.Module):
         self.shape = shape
         self.first, self.second = nn.Linear(latent, hidden), nn.Linear(hidden, hidden)
         self.last = nn.Linear(hidden, math.prod(shape))
+        self.squash = Sigmoid()
         for layer in (self.first, self.second, self.last):
             _uniform(layer, 0.05)
 
@@ -173,7 +175,7 @@ class _Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         h = F.relu(self.second(F.relu(self.first(z))))
-        return torch.sigmoid(self.last(h)).view(-1, *self.shape)
+        return self.squash(self.last(h)).view(-1, *self.shape)
 
 
 def _uniform(layer: nn.Linear, width: float) -> None:

@@ -25,6 +25,7 @@ class LabelInformedAAE(Generative):
     image without a label should lie anywhere in the prior, which the discriminator is told as one more class.
     """
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
     uses_labels: t.ClassVar[bool] = True
 

@@ -23,6 +23,7 @@ from encoders.training import Adam, Player, Turn, constant_then_decay, settle, s
 class LatentRegressor(Generative):
     """A GAN, and an encoder from its images back to their noise, by sigmoid cross-entropy."""
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782"
 
     body: t.Literal["mlp", "conv"] = "mlp"  # BiGAN's perceptrons, or strided convolutions for colour images

@@ -31,6 +31,20 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
     return nn.Linear(inputs, outputs, bias=False)
 
 
+class Sigmoid(nn.Sigmoid):
+    """In float32 always: bfloat16 rounds what is above 0.998 to 1, where the slope is 0 and nothing is learned."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return super().forward(logits.float())
+
+
+class Tanh(nn.Tanh):
+    """In float32 always, as `Sigmoid`."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return super().forward(logits.float())
+
+
 # -- Donahue et al. 2017: multilayer perceptrons for MNIST ------------------------------------------------------------
 
 
@@ -62,12 +76,13 @@ class BiGANGenerator(nn.Module):
         self.first, self.first_norm = _linear(latent, hidden), plain_norm(hidden)
         self.second, self.skip, self.second_norm = _linear(hidden, hidden), _linear(latent, hidden), plain_norm(hidden)
         self.last = _linear(hidden, math.prod(shape))
+        self.squash = Sigmoid()
         self.apply(normal_weights)
 
     def forward(self, z: Tensor) -> Tensor:
         h = F.relu(self.first_norm(self.first(z)))
         h = F.relu(self.second_norm(self.second(h) + self.skip(z)))
-        return torch.sigmoid(self.last(h)).view(-1, *self.shape)
+        return self.squash(self.last(h)).view(-1, *self.shape)
 
 
 class BiGANDiscriminator(nn.Module):
@@ -162,7 +177,7 @@ class ConvGenerator(nn.Module):
             layers.append(double(widths[stage], widths[stage - 1], 4, sizes[stage], sizes[stage - 1]))
             if stage > 1:
                 layers += [plain_norm(widths[stage - 1], 2), nn.ReLU()]
-        self.grow = nn.Sequential(*layers, nn.Sigmoid())
+        self.grow = nn.Sequential(*layers, Sigmoid())
         self.apply(normal_weights)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -241,7 +256,7 @@ class MLPDecoder(nn.Module):
         self.shape = shape
         self.body = nn.Sequential(
             nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-            nn.Linear(hidden, math.prod(shape)), nn.Sigmoid(),
+            nn.Linear(hidden, math.prod(shape)), Sigmoid(),
         )  # fmt: skip
 
     def forward(self, z: Tensor) -> Tensor:
@@ -321,7 +336,7 @@ class DCGANGenerator(nn.Module):
             grow.append(double(widths[layer], widths[layer - 1], KERNEL, sizes[layer], sizes[layer - 1]))
             if layer > 1:
                 grow += [nn.BatchNorm2d(widths[layer - 1]), nn.ReLU()]
-        self.grow = nn.Sequential(*grow, nn.Tanh())
+        self.grow = nn.Sequential(*grow, Tanh())
         _dcgan_weights(self)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -373,7 +388,7 @@ class MLPGenerator(nn.Module):
         self.shape = shape
         self.body = nn.Sequential(
             nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-            nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, math.prod(shape)), nn.Tanh(),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, math.prod(shape)), Tanh(),
         )  # fmt: skip
 
     def forward(self, z: Tensor) -> Tensor:
@@ -406,7 +421,7 @@ class Squash(nn.Module):
     """2 sigmoid(logits) - 1: codes in (-1, 1), as uniform noise has them."""
 
     def forward(self, logits: Tensor) -> Tensor:
-        return torch.tanh(logits / 2)
+        return torch.tanh(logits.float() / 2)
 
 
 def unit(images: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class SemiSupervisedAAE(Generative):
     The tap `label` has the probabilities of the classes; the protocol `argmax` reads its answer from them.
     """
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644, section 5"
     uses_labels: t.ClassVar[bool] = True
 

@@ -21,6 +21,7 @@ from encoders.training import Adam, Player, Turn, constant_then_decay, settle, s
 class SupervisedAAE(Generative):
     """Reconstruct from code and label, then tell codes from the prior, then hide them in it: three turns a batch."""
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
     uses_labels: t.ClassVar[bool] = True
 

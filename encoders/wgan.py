@@ -21,6 +21,7 @@ from encoders.training import Player, Turn, settle, settle_generator, train
 class WGAN(Generative):
     """Several steps of a critic with clipped weights for each of the generator; the critic's layers are the taps."""
 
+    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Arjovsky et al. 2017, arXiv:1701.07875"
 
     body: t.Literal["conv", "mlp"] = "conv"  # DCGAN's convolutions, or the authors' perceptrons

@@ -17,7 +17,7 @@ from encoders import networks, training
 from encoders.aae import AAE
 from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
-from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training, derive_seed, frozen, seeded
+from encoders.base import Encoder, EncoderError, Generative, ImageSet, ImageShape, Training, derive_seed, frozen, seeded
 from encoders.bigan import BiGAN
 from encoders.check import check_encoder
 from encoders.clustering_aae import ClusteringAAE
@@ -330,6 +330,35 @@ def test_adversaries_train_in_bfloat16_at_the_sizes_of_mnist_and_cifar10(recipe:
     features = recipe.fit(images, Training(0, precision="bfloat16"))(torch.from_numpy(pixels))
     assert tuple(features) == recipe.taps
     assert all(rows.dtype == torch.float32 and bool(torch.isfinite(rows).all()) for rows in features.values())
+
+
+@pytest.mark.parametrize("squash", [networks.Sigmoid(), networks.Tanh(), networks.Squash()])
+def test_what_saturates_keeps_its_slope_in_bfloat16(squash: nn.Module) -> None:
+    logits = torch.full((1,), 9.0, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        squash(logits.to(torch.bfloat16)).sum().backward()
+    assert logits.grad is not None and logits.grad.item() > 0  # bfloat16 has 1 for sigmoid(9), and a slope of 0 there
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        GAN(), DCGAN(width=4), WGAN(body="mlp"), WGAN(width=4), BiGAN(hidden=16), BiGAN(body="conv", hidden=16),
+        ALI(latent=50), ALI(body="mlp", latent=50), AAE(hidden=16), Autoencoder(hidden=16),
+    ],
+    ids=lambda recipe: repr(recipe)[:40],
+)  # fmt: skip
+def test_generated_pixels_are_float32_in_bfloat16(recipe: Generative) -> None:
+    generator = recipe.build_generator((3, 32, 32))
+    with torch.autocast("cpu", torch.bfloat16):
+        made = generator(torch.rand(2, recipe.latent))  # type: ignore[attr-defined]
+    assert made.dtype == torch.float32
+
+
+def test_categories_are_float32_in_bfloat16() -> None:
+    taps = ClusteringAAE(hidden=16).build((1, 28, 28))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert taps(torch.zeros(2, 1, 28, 28, dtype=torch.uint8))["cluster"].dtype == torch.float32
 
 
 def test_dcgan_gives_each_layer_on_request() -> None:
