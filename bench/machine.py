@@ -97,8 +97,7 @@ def numeric_environment(device: torch.device, threads: int) -> dict[str, str]:
 
 def processor_name() -> str:
     """The processor's own name, or its architecture where the system does not tell, and how many cores are ours."""
-    cores = available_cores()
-    return f"{_processor()}, {cores} core{'s' * (cores != 1)}"
+    return f"{_processor()}, {available_cores()} cores"
 
 
 @functools.cache

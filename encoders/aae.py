@@ -81,7 +81,7 @@ class AAE(Generative):
             """Codes from what the body gives."""
             if self.posterior != "gaussian":
                 return outputs
-            mean, log_variance = outputs.chunk(2, dim=1)
+            mean, log_variance = outputs.float().chunk(2, dim=1)
             return mean + (log_variance / 2).exp() * torch.randn_like(mean)
 
         def reconstruct(images: Tensor) -> dict[str, Tensor]:

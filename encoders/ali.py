@@ -152,7 +152,7 @@ class _Generator(nn.Module):
         self.bias.data = torch.logit(mean.clamp(1e-7, 1 - 1e-7))
 
     def forward(self, z: Tensor) -> Tensor:
-        return torch.sigmoid(self.grow(z[:, :, None, None]).float() + self.bias)
+        return torch.sigmoid(self.grow(z[:, :, None, None]) + self.bias)  # the bias makes it float32
 
 
 class _Discriminator(nn.Module):

@@ -49,7 +49,12 @@ class CategoryAndStyle(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         h = self.body(unit(images))
-        return {"penultimate": h, "code": self.style(h), self.name: self.category(h).float().softmax(dim=1)}
+        return {"penultimate": h, "code": self.style(h), self.name: probabilities(self.category(h))}
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax of the rows (b, k), in float32 always: bfloat16 rounds a sure category to 1, where the slope is 0."""
+    return logits.float().softmax(dim=1)
 
 
 def blurred(values: Tensor, std: float) -> Tensor:
@@ -102,7 +107,7 @@ def adversarial_game(
     def encode(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = unit(images)
         logits, style = taps.heads(blurred(x, pixel_noise))
-        return x, logits.float().softmax(dim=1), style  # bfloat16 would round a sure category to 1, without a slope
+        return x, probabilities(logits), style
 
     def loss(judge: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         return objectives.cross_entropy(judge(blurred(real, judge_noise)), judge(blurred(fake, judge_noise)))

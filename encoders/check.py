@@ -12,13 +12,14 @@ from torch import nn
 from encoders.base import Encoder, EncoderError, Features, Generative, ImageSet, Training, shown
 
 
-def check_encoder(recipe: Encoder, train: ImageSet) -> None:
+def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float32", "bfloat16"] = "float32") -> None:
     """Fit the recipe twice on `train` (some hundred images are plenty); raise EncoderError at a broken promise.
 
     The recipe survives JSON; fitting needs no labels beyond its budget, leaves the images and
     torch's random state alone and gives the same bits for the same seed, also if it is stopped after its second step
     and goes on from the state that was kept; the module is frozen, gives the promised taps
-    as finite float32 rows, and its weights alone, loaded into a fresh `build`, give the same features. A `Generative`
+    as finite float32 rows, each that of its image alone, and its weights alone, loaded into a fresh `build`, give the
+    same features. A `Generative`
     recipe leaves a frozen generator behind whose images are in 0..1 and follow from its weights alone.
     """
     name = type(recipe).__name__
@@ -28,7 +29,7 @@ def check_encoder(recipe: Encoder, train: ImageSet) -> None:
     given = shown(train, recipe, seed=0)
     pixels = np.array(given.images)
     random_state = torch.get_rng_state()
-    run = Training(seed=0)
+    run = Training(seed=0, precision=precision)
     module = recipe.fit(given, run)
     _require(torch.equal(random_state, torch.get_rng_state()), name, "leaves torch's global random state changed")
     _require(np.array_equal(pixels, given.images), name, "changes the images it is given")
@@ -40,9 +41,12 @@ def check_encoder(recipe: Encoder, train: ImageSet) -> None:
         well = rows.ndim == 2 and len(rows) == len(given) and rows.dtype == torch.float32 and rows.shape[1] > 0
         _require(well, name, f"gives {rows.dtype} {tuple(rows.shape)} at tap {tap!r}, not float32 (n, d)")
         _require(bool(torch.isfinite(rows).all()), name, f"gives NaN or infinity at tap {tap!r}")
-    repeated = _features(recipe.fit(given, Training(seed=0)), given)
+        alone = _features(module, dataclasses.replace(given, images=given.images[:1], labels=None))[tap][0]
+        rounding = 1e-5 * float(rows.abs().max())
+        _require(torch.allclose(alone, rows[0], 1e-4, rounding), name, f"mixes the images of a batch at tap {tap!r}")
+    repeated = _features(recipe.fit(given, Training(seed=0, precision=precision)), given)
     _require(all(torch.equal(features[tap], repeated[tap]) for tap in features), name, "differs for the same seed")
-    stopped = _features(fit_with_a_stop(recipe, given, Training(seed=0), after=2), given)
+    stopped = _features(fit_with_a_stop(recipe, given, Training(seed=0, precision=precision), after=2), given)
     _require(all(torch.equal(features[tap], stopped[tap]) for tap in features), name, "differs once it was stopped")
     with torch.random.fork_rng():
         fresh = recipe.build(given.shape).eval()

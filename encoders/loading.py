@@ -66,7 +66,8 @@ def describe(directory: Path, recipe: type[Encoder] | None = None) -> Descriptio
         raise EncoderError(f"{path}: sizes of images must lie in 1..{LARGEST_SIDE}; got {shape}")
     if version != encoder.revision:
         raise EncoderError(
-            f"{path} is of version {version} of {name!r}; this frostbench has version {encoder.revision}"
+            f"{path} is of version {version} of {name!r}; this frostbench has version {encoder.revision}: "
+            "train it again, or load it with the frostbench that run.json names"
         )
     return described
 

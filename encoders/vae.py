@@ -32,7 +32,7 @@ def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
 
 def gaussian(logits: Tensor, x: Tensor) -> Tensor:
     """The log-density of images x about sigmoid(logits), of the variance that makes it largest: batch mean, nats."""
-    variance = F.mse_loss(torch.sigmoid(logits.float()), x)
+    variance = F.mse_loss(torch.sigmoid(logits), x)
     return -x[0].numel() / 2 * (math.log(2 * math.pi) + variance.log() + 1)
 
 
@@ -42,7 +42,6 @@ class VAE(Generative):
     Its history has both terms and the bound (`elbo`), in nats an image. The features are those of the posterior's mean.
     """
 
-    version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Kingma and Welling 2013, arXiv:1312.6114"
 
     likelihood: t.Literal["bernoulli", "gaussian"] = "bernoulli"

@@ -86,7 +86,7 @@ PUBLISHED = (
     ),
     Published(
         "Goodfellow et al. 2014, quoted by the eVAE paper, Table 2", "GAN", 225, 2,
-        "gan", "samples", "generative", {"objective": "gan"}, {}, {"samples": 10_000}, "parzen",
+        "gan", "samples", "generative", {"objective": "gan"}, {"optimizer": "sgd"}, {"samples": 10_000}, "parzen",
     ),
     _machine("VAE, conv", "vae", "conv", 0.5383, 0.0062),
     _machine("VAE, fc", "vae", "penultimate", 0.4214, 0.0369),

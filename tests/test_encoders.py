@@ -19,6 +19,7 @@ from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
 from encoders.base import Encoder, EncoderError, Generative, ImageSet, ImageShape, Training, derive_seed, frozen, seeded
 from encoders.bigan import BiGAN
+from encoders.category_and_style import probabilities
 from encoders.check import check_encoder
 from encoders.clustering_aae import ClusteringAAE
 from encoders.dcgan import DCGAN
@@ -99,6 +100,19 @@ def test_keeps_its_promises(recipe: Encoder, digits: ImageSet) -> None:
     check_encoder(recipe, digits)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=str)
+@pytest.mark.parametrize("recipe", SMALL, ids=lambda recipe: repr(recipe)[:60])
+def test_keeps_its_promises_at_full_size_in_both_precisions(
+    recipe: Encoder, shape: ImageShape, precision: t.Literal["float32", "bfloat16"]
+) -> None:
+    rng = np.random.Generator(np.random.Philox(0))
+    coarse = rng.integers(0, 256, (60, shape[0], 4, 4), np.uint8)
+    images = coarse.repeat(shape[1] // 4, axis=2).repeat(shape[2] // 4, axis=3)
+    check_encoder(recipe, ImageSet(images, np.arange(60) % 10, tuple("0123456789"), "patches"), precision)
+
+
 def test_every_encoder_is_checked_here() -> None:
     assert {type(recipe) for recipe in SMALL} == set(resolve.encoders().values())
 
@@ -115,6 +129,8 @@ class Broken(Encoder):
         module: nn.Module = _NaN() if self.mistake == "nan" else Pixels().build(shape)
         if self.mistake == "unsaved":
             module = _Unsaved()
+        if self.mistake == "batch":
+            module = _Mixed()
         return module
 
     def fit(self, train: ImageSet, run: Training) -> nn.Module:
@@ -136,6 +152,12 @@ class _NaN(nn.Module):
         return {"pixels": images.flatten(1).float() / 0}
 
 
+class _Mixed(nn.Module):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        rows = images.flatten(1).float()
+        return {"pixels": rows - rows.mean(dim=0)}
+
+
 class _Unsaved(nn.Module):
     scale = 1.0
 
@@ -153,6 +175,7 @@ class _Unsaved(nn.Module):
         ("training", "training mode"),
         ("unsaved", "saved and loaded"),
         ("seed", "differs for the same seed"),
+        ("batch", "mixes the images"),
     ],
 )
 def test_check_encoder_finds_a_broken_promise(mistake: str, words: str, digits: ImageSet) -> None:
@@ -332,12 +355,12 @@ def test_adversaries_train_in_bfloat16_at_the_sizes_of_mnist_and_cifar10(recipe:
     assert all(rows.dtype == torch.float32 and bool(torch.isfinite(rows).all()) for rows in features.values())
 
 
-@pytest.mark.parametrize("squash", [networks.Sigmoid(), networks.Tanh(), networks.Squash()])
-def test_what_saturates_keeps_its_slope_in_bfloat16(squash: nn.Module) -> None:
-    logits = torch.full((1,), 9.0, requires_grad=True)
+@pytest.mark.parametrize("squash", [networks.Sigmoid(), networks.Tanh(), networks.Squash(), probabilities])
+def test_what_saturates_keeps_its_slope_in_bfloat16(squash: t.Callable[[Tensor], Tensor]) -> None:
+    logits = torch.tensor([[9.0, 0.0]], requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        squash(logits.to(torch.bfloat16)).sum().backward()
-    assert logits.grad is not None and logits.grad.item() > 0  # bfloat16 has 1 for sigmoid(9), and a slope of 0 there
+        squash(logits.to(torch.bfloat16))[0, 0].backward()
+    assert logits.grad is not None and logits.grad[0, 0] > 0  # bfloat16 has 1 for sigmoid(9), and a slope of 0 there
 
 
 @pytest.mark.parametrize(
