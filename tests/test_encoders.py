@@ -108,9 +108,9 @@ def test_keeps_its_promises_at_full_size_in_both_precisions(
     recipe: Encoder, shape: ImageShape, precision: t.Literal["float32", "bfloat16"]
 ) -> None:
     rng = np.random.Generator(np.random.Philox(0))
-    coarse = rng.integers(0, 256, (60, shape[0], 4, 4), np.uint8)
+    coarse = rng.integers(0, 256, (100, shape[0], 4, 4), np.uint8)
     images = coarse.repeat(shape[1] // 4, axis=2).repeat(shape[2] // 4, axis=3)
-    check_encoder(recipe, ImageSet(images, np.arange(60) % 10, tuple("0123456789"), "patches"), precision)
+    check_encoder(recipe, ImageSet(images, np.arange(100) % 10, tuple("0123456789"), "patches"), precision)
 
 
 def test_every_encoder_is_checked_here() -> None:
