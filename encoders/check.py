@@ -15,12 +15,11 @@ from encoders.base import Encoder, EncoderError, Features, Generative, ImageSet,
 def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float32", "bfloat16"] = "float32") -> None:
     """Fit the recipe twice on `train` (some hundred images are plenty); raise EncoderError at a broken promise.
 
-    The recipe survives JSON; fitting needs no labels beyond its budget, leaves the images and
-    torch's random state alone and gives the same bits for the same seed, also if it is stopped after its second step
-    and goes on from the state that was kept; the module is frozen, gives the promised taps
-    as finite float32 rows, each that of its image alone, and its weights alone, loaded into a fresh `build`, give the
-    same features. A `Generative`
-    recipe leaves a frozen generator behind whose images are in 0..1 and follow from its weights alone.
+    The recipe survives JSON; fitting needs no labels beyond its budget, leaves the images and torch's random state
+    alone and gives the same bits for the same seed, also if it is stopped after its second step and goes on from the
+    state that was kept; the module is frozen, gives the promised taps as finite float32 rows, each that of its image
+    alone, and its weights alone, loaded into a fresh `build`, give the same features. A `Generative` recipe leaves a
+    frozen generator behind whose images are in 0..1 and follow from its weights alone.
     """
     name = type(recipe).__name__
     parsed = type(recipe).model_validate_json(recipe.model_dump_json())
@@ -43,7 +42,8 @@ def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float3
         _require(bool(torch.isfinite(rows).all()), name, f"gives NaN or infinity at tap {tap!r}")
         alone = _features(module, dataclasses.replace(given, images=given.images[:1], labels=None))[tap][0]
         rounding = 1e-5 * float(rows.abs().max())
-        _require(torch.allclose(alone, rows[0], 1e-4, rounding), name, f"mixes the images of a batch at tap {tap!r}")
+        same = torch.allclose(alone, rows[0], 1e-4, rounding)
+        _require(same, name, f"gives features of an image at tap {tap!r} that depend on the other images of its batch")
     repeated = _features(recipe.fit(given, Training(seed=0, precision=precision)), given)
     _require(all(torch.equal(features[tap], repeated[tap]) for tap in features), name, "differs for the same seed")
     stopped = _features(fit_with_a_stop(recipe, given, Training(seed=0, precision=precision), after=2), given)
