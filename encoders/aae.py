@@ -27,7 +27,7 @@ class AAE(Generative):
     in one more channel. Features are never drawn: they are the Gaussian's mean, and the function of noise that is zero.
     """
 
-    version: t.ClassVar[int] = 2
+    version: t.ClassVar[int] = 3
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
 
     body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images
@@ -94,7 +94,7 @@ class AAE(Generative):
             judged[:] = [taps.body(unit(images))[1]]
             code = drawn(judged[0].detach())
             real = self.draw(len(code), code.device)
-            return {"discriminator": objectives.cross_entropy(discriminator(real), discriminator(code))}
+            return {"discriminator": objectives.cross_entropy(*discriminator(torch.cat([real, code])).chunk(2))}
 
         def hide(images: Tensor) -> dict[str, Tensor]:
             noisy = self.posterior == "universal"  # the noise that enters the body is new in each turn

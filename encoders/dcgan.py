@@ -18,9 +18,9 @@ from encoders.training import Adam, Player, Turn, settle, settle_generator, trai
 
 
 class DCGAN(Generative):
-    """Generator against discriminator, both convolutional, one step each in turn."""
+    """Generator against discriminator, both convolutional, one step each in turn, from the same generated images."""
 
-    version: t.ClassVar[int] = 2
+    version: t.ClassVar[int] = 3
     source: t.ClassVar[str] = "Radford et al. 2015, arXiv:1511.06434"
 
     latent: PositiveInt = 100  # dimensions of the noise, uniform on (-1, 1)
@@ -42,10 +42,12 @@ class DCGAN(Generative):
         return (*below, "last", "all")
 
     def build(self, shape: ImageShape) -> DCGANDiscriminator:
-        return DCGANDiscriminator(shape, self.width, self.layers, layer_taps=self.layer_taps)
+        network = DCGANDiscriminator(shape, self.width, self.layers, layer_taps=self.layer_taps)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return DCGANGenerator(shape, self.latent, self.width, self.layers)
+        network = DCGANGenerator(shape, self.latent, self.width, self.layers)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         return torch.rand(count, self.latent, device=device) * 2 - 1
@@ -60,18 +62,15 @@ class DCGAN(Generative):
 
         divergence = objectives.divergence(self.objective, self.pi, self.alpha)
 
-        def sample(count: int, device: torch.device) -> Tensor:
-            return generator(self.draw(count, device))
+        generated: list[Tensor] = []  # the last batch: the generator stands still until it has fooled the judge
 
         def judge(images: Tensor) -> dict[str, Tensor]:
-            with torch.no_grad():
-                fake = sample(len(images), images.device)
-            loss = divergence.discriminator_loss(taps.logits(signed(images)), taps.logits(fake))
+            generated[:] = [generator(self.draw(len(images), images.device))]
+            loss = divergence.discriminator_loss(taps.logits(signed(images)), taps.logits(generated[0].detach()))
             return {"discriminator": loss, divergence.observed: divergence.estimate(loss)}
 
-        def fool(images: Tensor) -> dict[str, Tensor]:
-            fake = taps.logits(sample(len(images), images.device))
-            return {"generator": divergence.generator_loss(fake, self.generator_loss)}
+        def fool(images: Tensor) -> dict[str, Tensor]:  # noqa: ARG001 - the generated ones alone
+            return {"generator": divergence.generator_loss(taps.logits(generated[0]), self.generator_loss)}
 
         adam = Adam(self.learning_rate, self.beta1)
         players = [Player("discriminator", [taps], adam), Player("generator", [generator], adam)]

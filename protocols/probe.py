@@ -23,7 +23,8 @@ class Probe(Protocol):
 
     Details: the chosen `strength`; its fit on all of train as `refit`; every fit of the selection as `path`. Each fit
     has its mean `loss`, its `objective`, its `gap` (the objective is at most this far above the minimum, up to float32
-    rounding), its `passes` over the features, and whether the gap met the tolerance (`converged`).
+    rounding), its `passes` over the features, how many of these read them rounded to bfloat16 (`rounded_passes`: the
+    first, where that is native; never the last), and whether the gap met the tolerance (`converged`).
     """
 
     strengths: Strengths

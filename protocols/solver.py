@@ -1,7 +1,8 @@
 """The solver of the linear probes: a convex loss of linear maps of standardised features, minimised to a certificate.
 
 Full-batch L-BFGS (Liu and Nocedal 1989), preconditioned by the features' covariance, which is factorised once for all
-strengths. Every pass reads the features once; products are float32, sums float64.
+strengths. Every pass reads the features once; products are float32, sums float64. Where bfloat16 is native, the way
+starts on features rounded to it, whose passes take half as long; it ends, and is certified, on the features themselves.
 """
 
 import abc
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from protocols.base import FeatureSet
+from protocols.base import FeatureSet, multiplies_bfloat16
 
 _EXACT = 1536  # features up to which the covariance is factorised whole; beyond, as many directions as _RANK
 _RANK = 1024
 _SKETCHED = 16384  # rows that stand for all in the covariance; 60,000 save one pass of fifty and cost a second
 _KEPT = 2**29  # numbers (2 GiB) up to which the standardised features are kept; beyond, each pass standardises again
+_ROUNDED = range(2**22, 2**31)  # numbers of features kept in bfloat16 too (to 4 GiB); fewer stay in cache as float32
+_ROUNDED_SLICE = 2**16  # rows of these; larger slices are faster
 
 
 _Dot = t.Callable[[Tensor, Tensor], Tensor]
@@ -54,7 +57,8 @@ class Fit(t.NamedTuple):
     loss: float  # mean over rows
     objective: float
     gap: float
-    passes: int
+    passes: int  # over the features
+    rounded_passes: int  # of these, over the features rounded to bfloat16
     converged: bool
 
     def report(self) -> dict[str, t.Any]:
@@ -100,6 +104,11 @@ class Problem:
             self.kept = features.new_empty(n, d)
             for x, raw in zip(torch.split(self.kept, self.size), self.raw()):
                 torch.sub(raw, self.mean, out=x).mul_(self.factor)
+        self.rounded: Tensor | None = None
+        if n * d in _ROUNDED and multiplies_bfloat16(features.device):
+            self.rounded = features.new_empty(n, d, dtype=torch.bfloat16)
+            for part, x in zip(torch.split(self.rounded, self.size), self.slices()):
+                part.copy_(x)
         self.spectrum = _Spectrum.of(self.sample(), n) if spectrum is None else spectrum
 
     @staticmethod
@@ -164,11 +173,23 @@ class Problem:
         classes, d = len(self.present), self.features.shape[1]
         weights = torch.zeros(classes, d).to(self.shares) if start is None else start.weights
         biases = self.loss.first_biases(self.shares) if start is None else start.biases
-        at = self.evaluate(torch.cat([weights, biases[:, None]], dim=1), strength)
+        rounded = self.rounded  # for as long as it shows the way; then None
+        at = self.evaluate(torch.cat([weights, biases[:, None]], dim=1), strength, rounded)
         steps: collections.deque[tuple[Tensor, Tensor]] = collections.deque(maxlen=10)
-        passes, stuck, certified = 1, False, False
-        while passes < max_passes and not stuck:
-            if at.gap <= tolerance:
+        passes, rounded_passes, stuck, certified = 1, 0, False, False
+        lowest, lowest_at = at.gap, passes
+        while passes < max_passes:
+            if at.gap < lowest:
+                lowest, lowest_at = at.gap, passes
+            if rounded is not None and (stuck or at.gap <= tolerance or passes > lowest_at + 10):
+                if stuck:
+                    steps.clear()
+                rounded, rounded_passes, stuck = None, passes, False
+                at = self.evaluate(at.variables, strength)
+                passes += 1
+            if stuck:
+                break
+            if rounded is None and at.gap <= tolerance:
                 variables, settled = self.with_best_biases(at.variables)
                 at = self.evaluate(variables, strength)
                 passes += 2
@@ -178,54 +199,74 @@ class Problem:
             precondition = self.spectrum.preconditioner(at.curvature, strength, steps[-1] if steps else None, self.dot)
             direction = -_two_loops(at.gradient, steps, precondition, self.dot)
             downhill = float((direction * at.gradient).sum())
-            low, low_slope, high, high_slope, step = 0.0, downhill, 0.0, 0.0, 1.0
-            for _ in range(20):  # the slope along a line grows on a convex function: close in on where it is near 0
-                new = self.evaluate(at.variables + step * direction, strength)
-                passes += 1
-                slope = float((direction * new.gradient).sum())
-                worse = new.objective > at.objective * (1 + 1e-6)  # by more than float32 rounding
-                if (not worse and abs(slope) <= 0.9 * -downhill) or passes >= max_passes:
-                    break
-                if slope < 0 and not worse:
-                    low, low_slope = step, slope
-                else:
-                    high, high_slope = step, abs(slope)
-                share = low_slope / (low_slope - high_slope)
-                step = low + (high - low) * min(max(share, 0.1), 0.9) if high else 4 * step
-            else:
-                stuck = True  # float32 has no more digits to go downhill by
-            if worse:
-                break
+            if downhill >= 0:  # rounding has spoiled what the last steps tell of the curvature
+                stuck = rounded is not None or not steps
+                steps.clear()
+                continue
+            found = self._search(at, direction, downhill, strength, rounded, max_passes - passes)
+            passes += found.passes
+            stuck = found.worse or found.endless  # there are no more digits to go downhill by
+            if found.worse:
+                continue
+            new = found.point
             move, change = new.variables - at.variables, new.gradient - at.gradient
             if bool((self.dot(move, change) > 0).all()):
                 steps.append((move, change))
             at = new
+        if rounded is not None:
+            rounded_passes = passes
         if not certified:  # the gap of whatever was reached
             at = self.evaluate(self.with_best_biases(at.variables)[0], strength)
             passes += 2
         weights, biases = at.variables[:, :-1], at.variables[:, -1]
-        return Fit(strength, weights, biases, at.loss, at.objective, at.gap, passes, certified)
+        return Fit(strength, weights, biases, at.loss, at.objective, at.gap, passes, rounded_passes, certified)
+
+    def _search(
+        self, at: "_Point", direction: Tensor, downhill: float, strength: float, rounded: Tensor | None, most: int
+    ) -> "_Found":
+        """The slope along a line grows on a convex function: close in on where it is near 0, in so many passes."""
+        low, low_slope, high, high_slope, step = 0.0, downhill, 0.0, 0.0, 1.0
+        rounding = 1e-6 if rounded is None else 1e-4
+        for passes in range(1, 21):
+            new = self.evaluate(at.variables + step * direction, strength, rounded)
+            slope = float((direction * new.gradient).sum())
+            worse = new.objective > at.objective * (1 + rounding)
+            if (not worse and abs(slope) <= 0.9 * -downhill) or passes >= most:
+                return _Found(new, passes, worse, endless=False)
+            if slope < 0 and not worse:
+                low, low_slope = step, slope
+            else:
+                high, high_slope = step, abs(slope)
+            share = low_slope / (low_slope - high_slope)
+            step = low + (high - low) * min(max(share, 0.1), 0.9) if high else 4 * step
+        return _Found(new, passes, worse, endless=True)
 
     def dot(self, one: Tensor, other: Tensor) -> Tensor:
         """The product of two steps (classes, d + 1): (), or where classes do not meet in the loss (classes, 1)."""
         products = one * other
         return products.sum() if self.loss.couples_classes else products.sum(dim=1, keepdim=True)
 
-    def evaluate(self, variables: Tensor, strength: float) -> "_Point":
+    def evaluate(self, variables: Tensor, strength: float, rounded: Tensor | None = None) -> "_Point":
         """One read of the features: products in float32, sums in float64. `variables`: weights and biases, (c, d + 1).
 
-        The gap is as good as the biases are.
+        The gap is as good as the biases are. With `rounded` it is that of those features in place of the exact ones;
+        weights and slopes are sums of two bfloat16 numbers each, so it is the problem that is rounded, not the way.
         """
         n, weights = len(self.rows), variables[:, :-1]
         columns, biases = _columns(weights), variables[:, -1].float()
+        slices, size = self.slices(), self.size
+        if rounded is not None:
+            columns, slices, size = _halves(columns), torch.split(rounded, _ROUNDED_SLICE), _ROUNDED_SLICE
         gradient = torch.zeros_like(variables)
         loss = curvature = torch.zeros((), dtype=torch.float64, device=variables.device)
-        for x, labels in zip(self.slices(), torch.split(self.labels, self.size)):
-            losses = self.loss((x @ columns)[:, : len(weights)] + biases, labels)
+        for x, labels in zip(slices, torch.split(self.labels, size)):
+            logits = x @ columns if rounded is None else _joined(x @ columns)
+            losses = self.loss(logits[:, : len(weights)] + biases, labels)
             loss = loss + losses.values.sum(dtype=torch.float64)
             curvature = curvature + losses.curvature
-            gradient[:, :-1] += losses.slopes.T @ x
-            gradient[:, -1] += losses.slopes.sum(dim=0)
+            slopes = losses.slopes
+            gradient[:, :-1] += slopes.T @ x if rounded is None else _joined((_halves(slopes).T @ x).T).T
+            gradient[:, -1] += slopes.sum(dim=0)
         gradient /= n
         gradient[:, :-1] += strength * weights
         data_loss = float(loss) / n
@@ -246,6 +287,17 @@ def _columns(weights: Tensor) -> Tensor:
     return functional.pad(weights.float(), (0, 0, 0, -len(weights) % 16)).T.contiguous()
 
 
+def _halves(x: Tensor) -> Tensor:
+    """Float32 (n, c) as the sum of two bfloat16 numbers, side by side: (n, 2 c)."""
+    first = x.bfloat16()
+    return torch.cat([first, (x - first).bfloat16()], dim=1)
+
+
+def _joined(halves: Tensor) -> Tensor:
+    first, second = halves.float().chunk(2, dim=1)
+    return first + second
+
+
 class _Point(t.NamedTuple):
     variables: Tensor  # float64 (classes, d + 1): weights, and in the last column biases
     gradient: Tensor  # of the objective, float64 (classes, d + 1)
@@ -253,6 +305,15 @@ class _Point(t.NamedTuple):
     objective: float
     gap: float
     curvature: float  # of the loss by a logit: the mean of its second derivatives
+
+
+class _Found(t.NamedTuple):
+    """Where a search along a line ended."""
+
+    point: _Point
+    passes: int
+    worse: bool  # than where it began, by more than rounding
+    endless: bool  # it was given up
 
 
 class _Spectrum(t.NamedTuple):
@@ -299,7 +360,9 @@ class _Spectrum(t.NamedTuple):
     ) -> t.Callable[[Tensor], Tensor]:
         """The inverse of the Hessian if all logits were curved alike, as long as the newest step says it is."""
         curvature = max(curvature, 1e-12)
-        rest = 1 / (curvature * self.rest + strength)
+        d, known = self.directions.shape
+        # Nothing is left over by all directions; to add its share and take it off again would cost float32's digits.
+        rest = 0.0 if known == d else 1 / (curvature * self.rest + strength)
         own = 1 / (curvature * self.values.double() + strength) - rest
 
         def plain(gradient: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from protocols import solver
 from protocols.base import FeatureSet
 from protocols.linear import CrossEntropy, Linear
+from protocols.svm import SquaredHinge
 
 Array = np.ndarray[t.Any, np.dtype[t.Any]]
 
@@ -93,6 +94,77 @@ def test_the_order_of_the_strengths_changes_nothing() -> None:
     train, test = normal(200, 4, 0), normal(100, 4, 1)
     scores = [Linear(strengths=strengths).score(train, test, seed=0) for strengths in ((1.0, 0.01), (0.01, 1.0))]
     assert scores[0].details == scores[1].details
+
+
+@pytest.fixture
+def rounding(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Has features rounded to bfloat16 however few they are; the list tells of each pass whether it read these."""
+    monkeypatch.setattr(solver, "_ROUNDED", range(2**31))
+    monkeypatch.setattr(solver, "multiplies_bfloat16", lambda _: True)
+    read: list[bool] = []
+    evaluate = solver.Problem.evaluate
+
+    def noted(self: t.Any, variables: torch.Tensor, strength: float, rounded: torch.Tensor | None = None) -> t.Any:
+        read.append(rounded is not None)
+        return evaluate(self, variables, strength, rounded)
+
+    monkeypatch.setattr(solver.Problem, "evaluate", noted)
+    return read
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), SquaredHinge()])
+@pytest.mark.parametrize("kind", ["pixels", "relu"])
+@pytest.mark.parametrize("strength", [0.1, 1e-3, 1e-4])
+def test_rounded_features_show_the_way_and_exact_ones_certify_its_end(
+    kind: str, strength: float, loss: solver.Loss, rounding: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, _ = digits(kind)
+    fit = solver.Problem(train.features, train.labels, loss).solve(strength, 1e-3, 1000, None)
+    changes = [at for at, (one, next_) in enumerate(zip(rounding, rounding[1:]), 1) if one != next_]
+    assert changes == [fit.rounded_passes]  # rounded first, exact after it
+    assert rounding[0]
+    assert fit.converged
+    assert fit.gap <= 1e-3
+    monkeypatch.setattr(solver, "multiplies_bfloat16", lambda _: False)
+    problem = solver.Problem(train.features, train.labels, loss)
+    exact = problem.solve(strength, 1e-5, 3000, None)
+    assert exact.converged
+    assert exact.rounded_passes == 0
+    assert exact.objective - 1e-6 <= fit.objective + exact.gap  # neither is below the minimum ..
+    assert fit.objective - exact.objective <= fit.gap + 1e-6  # .. and the certificate is true
+
+
+def test_what_rounding_cannot_tell_is_left_to_the_exact_features(rounding: list[bool]) -> None:
+    train, _ = digits("relu")
+    problem = solver.Problem(train.features, train.labels, CrossEntropy())
+    fit = problem.solve(1e-3, 1e-7, 1000, None)
+    assert fit.converged
+    assert 0 < fit.rounded_passes < fit.passes
+    few = problem.solve(1e-3, 1e-7, 3, None)
+    assert (few.passes, few.rounded_passes, few.converged) == (3 + 2, 3, False)
+    assert few.gap > 1e-4  # the exact one: its pass was the last
+    assert not rounding[-1]
+
+
+def test_many_features_only_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "multiplies_bfloat16", lambda _: True)
+    rows = torch.randn(2**12, 2**10)
+    labels = torch.arange(2**12) % 2
+    assert solver.Problem(rows[:-1], labels[:-1], CrossEntropy()).rounded is None
+    assert solver.Problem(rows, labels, CrossEntropy()).rounded is not None
+
+
+def test_the_preconditioner_keeps_its_digits_at_weak_strengths() -> None:
+    train, _ = digits("relu")
+    spectrum = solver.Problem(train.features, train.labels, CrossEntropy()).spectrum
+    gradient = torch.from_numpy(generator(3).normal(size=(10, 129)))
+    gradient[:, :-1] = (
+        gradient[:, :-1] @ (spectrum.directions * spectrum.values).double() @ spectrum.directions.T.double()
+    )
+    moved = spectrum.preconditioner(1.0, 1e-9, None, lambda one, other: (one * other).sum())(gradient)
+    directions, values = spectrum.directions.double(), spectrum.values.double()
+    expected = gradient[:, :-1] @ directions / (values + 1e-9) @ directions.T
+    assert float((moved[:, :-1] - expected).norm() / expected.norm()) < 1e-3
 
 
 def test_few_passes_are_told_apart_from_convergence() -> None:

@@ -72,7 +72,7 @@ def test_a_row_stands_in_the_leaderboard_under_its_name(frostbench: Frostbench) 
     rows = json.loads(frostbench("leaderboard", "--format", "json")[1])
     assert {(row["encoder"], row["protocol"], row["mean"]) for row in rows} == {
         ("my-model", "knn@1", 1.0),
-        ("my-model", "linear@4", 1.0),
+        ("my-model", "linear@5", 1.0),
     }
     assert {(row["train_images"], row["test_images"]) for row in rows} == {(60, 30)}
 

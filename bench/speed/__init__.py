@@ -1,4 +1,4 @@
-"""`frostbench speed`: what this harness does beside what people use instead, measured in turn in one process.
+"""`frostbench speed`: what this harness does beside what people use instead, measured in turn in one call.
 
 Times are medians over rounds of each contestant in turn. The limit of a job is the least time this machine could take:
 the job's matrix products at the rate measured for large products in that precision, plus its unavoidable traffic at the
