@@ -1,6 +1,7 @@
 """`frostbench speed`: that it measures what it says, not how fast anything is."""
 
 import json
+import multiprocessing
 import time
 import typing as t
 from pathlib import Path
@@ -9,11 +10,24 @@ import pytest
 import torch
 
 from bench import speed
+from bench.speed import train
 from bench.speed.race import Effort, Memory, Rates, Row, race
 
 CPU = torch.device("cpu")
 AT = Rates(CPU, 1, {"float32": 1e11}, 1e10)
 TINY = Effort(rounds=1, seconds=0, train_images=256, gallery=600, queries=200, records=1, thorough=False)
+
+
+def test_the_plain_loop_has_a_process_of_its_own_whose_end_is_told() -> None:
+    with train._apart("BiGAN", 256, AT) as lap:
+        seconds, accuracy = lap()
+        assert seconds > 0
+        assert 0.1 < accuracy <= 1
+        (child,) = multiprocessing.active_children()
+        child.kill()
+        with pytest.raises(RuntimeError, match="the plain loop's process ended with exit code -9"):
+            lap()
+    assert not multiprocessing.active_children()
 
 
 def test_the_contestants_run_in_turn_and_the_median_counts() -> None:

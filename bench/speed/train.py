@@ -4,10 +4,13 @@ The plain loop has a process of its own, as it would have from its author: what 
 such as how malloc keeps freed memory, would speed it up too.
 """
 
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
+import signal
 import typing as t
+from multiprocessing.connection import Connection
 
 import torch
 from torch import nn
@@ -48,10 +51,10 @@ def _train_rows(method: str, at: Rates, effort: Effort) -> list[Row]:
             kept[precision] = recipe(epochs=1).fit(train.without_labels(), run)  # type: ignore[call-arg]
         return run.history[0]["seconds"]
 
-    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (at.threads,)) as apart:
+    with _apart(method, count, at) as plain_lap:
 
         def theirs() -> float:
-            seconds, top1["plain"] = apart.apply(_plain_lap, (method, count, at.device))
+            seconds, top1["plain"] = plain_lap()
             return seconds
 
         seconds = race({"plain": theirs} | {p: functools.partial(ours, p) for p in at.products}, effort)
@@ -86,14 +89,47 @@ def _images(method: str, count: int) -> tuple[str, ImageSet, ImageSet]:
     return colour_or_padded(count) if METHODS[method][0] is DCGAN else digits(count, 1_000)
 
 
-def _plain_lap(method: str, count: int, device: torch.device) -> tuple[float, float]:
-    """Seconds of an epoch of the plain loop, and the accuracy of what it learned."""
+@contextlib.contextmanager
+def _apart(method: str, count: int, at: Rates) -> t.Iterator[t.Callable[[], tuple[float, float]]]:
+    """A process that takes a lap of the plain loop when called: its seconds, and the accuracy of what it learned."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_plain_laps, args=(there, method, count, at.device, at.threads), daemon=True)
+    process.start()
+    there.close()
+
+    def told() -> t.Any:
+        try:
+            return here.recv()
+        except (EOFError, ConnectionResetError):
+            process.join()
+            raise RuntimeError(f"the plain loop's process ended with exit code {process.exitcode}") from None
+
+    def lap() -> tuple[float, float]:
+        with contextlib.suppress(BrokenPipeError):
+            here.send("go")
+        return told()
+
+    try:
+        assert told() == "ready"  # its start takes seconds that are no part of the race
+        yield lap
+    finally:
+        process.kill()
+        process.join()
+
+
+def _plain_laps(orders: Connection, method: str, count: int, device: torch.device, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
+    torch.set_num_threads(threads)
     recipe, plain_of, tap = METHODS[method]
     _, train, test = _images(method, count)
-    with seeded(0, "init"):
-        plain = plain_of(train.shape, device)
-    seconds = plain_epoch(plain, train, device, signed=recipe is DCGAN)
-    return seconds, _nearest_accuracy(frozen(plain.taps), tap, train, test, device)
+    with contextlib.suppress(EOFError, BrokenPipeError):  # nobody asks any more
+        orders.send("ready")
+        while orders.recv():
+            with seeded(0, "init"):
+                plain = plain_of(train.shape, device)
+            seconds = plain_epoch(plain, train, device, signed=recipe is DCGAN)
+            orders.send((seconds, _nearest_accuracy(frozen(plain.taps), tap, train, test, device)))
 
 
 def _recipe(row: Row, precision: Precision, times: float) -> Row:
