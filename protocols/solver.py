@@ -7,6 +7,7 @@ starts on features rounded to it, whose passes take half as long; it ends, and i
 
 import abc
 import collections
+import functools
 import typing as t
 
 import torch
@@ -20,7 +21,7 @@ _RANK = 1024
 _SKETCHED = 16384  # rows that stand for all in the covariance; 60,000 save one pass of fifty and cost a second
 _KEPT = 2**29  # numbers (2 GiB) up to which the standardised features are kept; beyond, each pass standardises again
 _ROUNDED = range(2**22, 2**31)  # numbers of features kept in bfloat16 too (to 4 GiB); fewer stay in cache as float32
-_ROUNDED_SLICE = 2**16  # rows of these; larger slices are faster
+_ROUNDED_TOLERANCE = 1e-4  # of gaps, down to which these show the way; what comes below is hidden by the rounding
 
 
 _Dot = t.Callable[[Tensor, Tensor], Tensor]
@@ -104,11 +105,6 @@ class Problem:
             self.kept = features.new_empty(n, d)
             for x, raw in zip(torch.split(self.kept, self.size), self.raw()):
                 torch.sub(raw, self.mean, out=x).mul_(self.factor)
-        self.rounded: Tensor | None = None
-        if n * d in _ROUNDED and multiplies_bfloat16(features.device):
-            self.rounded = features.new_empty(n, d, dtype=torch.bfloat16)
-            for part, x in zip(torch.split(self.rounded, self.size), self.slices()):
-                part.copy_(x)
         self.spectrum = _Spectrum.of(self.sample(), n) if spectrum is None else spectrum
 
     @staticmethod
@@ -147,6 +143,17 @@ class Problem:
             return self.kept[some]
         return self.standardised(self.features[self.rows[some]])
 
+    @functools.cached_property
+    def rounded(self) -> Tensor | None:
+        """The standardised rows in bfloat16, where they are many and the device multiplies such."""
+        n, d = len(self.rows), self.features.shape[1]
+        if n * d not in _ROUNDED or not multiplies_bfloat16(self.features.device):
+            return None
+        rounded = self.features.new_empty(n, d, dtype=torch.bfloat16)
+        for part, x in zip(torch.split(rounded, self.size), self.slices()):
+            part.copy_(x)
+        return rounded
+
     def logits(self, fit: Fit, features: Tensor) -> Tensor:
         parts = [self.standardised(x).double() @ fit.weights.T + fit.biases for x in torch.split(features, self.size)]
         return torch.cat(parts)  # float64 (n, classes present)
@@ -173,7 +180,7 @@ class Problem:
         classes, d = len(self.present), self.features.shape[1]
         weights = torch.zeros(classes, d).to(self.shares) if start is None else start.weights
         biases = self.loss.first_biases(self.shares) if start is None else start.biases
-        rounded = self.rounded  # for as long as it shows the way; then None
+        rounded = self.rounded if tolerance >= _ROUNDED_TOLERANCE else None  # for as long as it shows the way
         at = self.evaluate(torch.cat([weights, biases[:, None]], dim=1), strength, rounded)
         steps: collections.deque[tuple[Tensor, Tensor]] = collections.deque(maxlen=10)
         passes, rounded_passes, stuck, certified = 1, 0, False, False
@@ -249,14 +256,15 @@ class Problem:
     def evaluate(self, variables: Tensor, strength: float, rounded: Tensor | None = None) -> "_Point":
         """One read of the features: products in float32, sums in float64. `variables`: weights and biases, (c, d + 1).
 
-        The gap is as good as the biases are. With `rounded` it is that of those features in place of the exact ones;
-        weights and slopes are sums of two bfloat16 numbers each, so it is the problem that is rounded, not the way.
+        The gap is as good as the biases are. With `rounded` it is that of those features in place of the exact ones.
+        Weights and slopes are sums of two bfloat16 numbers each then; their products with the features are rounded.
         """
         n, weights = len(self.rows), variables[:, :-1]
         columns, biases = _columns(weights), variables[:, -1].float()
         slices, size = self.slices(), self.size
         if rounded is not None:
-            columns, slices, size = _halves(columns), torch.split(rounded, _ROUNDED_SLICE), _ROUNDED_SLICE
+            size = min(2**16, max(1024, 2**22 // columns.shape[1]))  # large slices are faster, if the logits are few
+            columns, slices = _halves(columns), torch.split(rounded, size)
         gradient = torch.zeros_like(variables)
         loss = curvature = torch.zeros((), dtype=torch.float64, device=variables.device)
         for x, labels in zip(slices, torch.split(self.labels, size)):

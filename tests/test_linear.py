@@ -130,17 +130,24 @@ def test_rounded_features_show_the_way_and_exact_ones_certify_its_end(
     exact = problem.solve(strength, 1e-5, 3000, None)
     assert exact.converged
     assert exact.rounded_passes == 0
-    assert exact.objective - 1e-6 <= fit.objective + exact.gap  # neither is below the minimum ..
-    assert fit.objective - exact.objective <= fit.gap + 1e-6  # .. and the certificate is true
+    assert fit.objective - exact.objective <= fit.gap + 1e-6  # the certificate is true
 
 
-def test_what_rounding_cannot_tell_is_left_to_the_exact_features(rounding: list[bool]) -> None:
+def test_what_rounding_cannot_tell_is_left_to_the_exact_features(
+    rounding: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     train, _ = digits("relu")
     problem = solver.Problem(train.features, train.labels, CrossEntropy())
-    fit = problem.solve(1e-3, 1e-7, 1000, None)
-    assert fit.converged
-    assert 0 < fit.rounded_passes < fit.passes
-    few = problem.solve(1e-3, 1e-7, 3, None)
+    tight = problem.solve(1e-3, 1e-6, 1000, None)
+    assert (tight.rounded_passes, tight.converged) == (0, True)
+    loose = problem.solve(1e-3, 1e-3, 1000, None)
+    assert loose.passes < tight.passes
+    assert loose.rounded_passes > 0.6 * loose.passes
+    monkeypatch.setattr(solver, "_ROUNDED_TOLERANCE", 0.0)
+    stalled = problem.solve(1e-3, 1e-6, 1000, None)  # rounded features cannot get there: they are given up
+    assert stalled.converged
+    assert 0 < stalled.rounded_passes < stalled.passes < 3 * tight.passes
+    few = problem.solve(1e-3, 1e-3, 3, None)
     assert (few.passes, few.rounded_passes, few.converged) == (3 + 2, 3, False)
     assert few.gap > 1e-4  # the exact one: its pass was the last
     assert not rounding[-1]
@@ -152,6 +159,11 @@ def test_many_features_only_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None
     labels = torch.arange(2**12) % 2
     assert solver.Problem(rows[:-1], labels[:-1], CrossEntropy()).rounded is None
     assert solver.Problem(rows, labels, CrossEntropy()).rounded is not None
+
+
+def test_two_halves_keep_sixteen_bits() -> None:
+    x = torch.from_numpy(generator(5).normal(size=(50, 3)).astype(np.float32))
+    assert float(((solver._joined(solver._halves(x)) - x) / x).abs().max()) < 2.0**-15
 
 
 def test_the_preconditioner_keeps_its_digits_at_weak_strengths() -> None:

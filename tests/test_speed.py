@@ -90,7 +90,7 @@ print(_anonymous_memory() - before)
 )
 def test_training_is_near_the_machines_limit_and_ahead_of_a_plain_loop(method: str, ratios: dict[str, float]) -> None:
     at = rates(torch.device("cpu"), machine.available_cores())
-    images = 640 if method.startswith("DCGAN") else 2560
+    images = 1920 if method.startswith("DCGAN") else 2560  # a third of them for DCGAN
     effort = Effort(rounds=5, seconds=120, train_images=images, gallery=0, queries=0, records=0, thorough=False)
     rows = dict(zip(at.products, dict(train.cases(at, effort))[method]()))
     for precision, row in rows.items():

@@ -99,15 +99,17 @@ Case = tuple[str, t.Callable[[], list[Row]]]
 
 
 def race(contestants: t.Mapping[str, t.Callable[[], float]], effort: Effort) -> dict[str, float]:
-    """Median seconds of each, in turn. The first lap warms up, and counts only if there is time for no other."""
+    """Median seconds of each, in turn. The first lap warms up and does not count."""
+    for run in contestants.values():
+        run()
     laps: dict[str, list[float]] = {name: [] for name in contestants}
     started = time.perf_counter()
-    for _ in range(effort.rounds + 1):
+    for _ in range(effort.rounds):
         for name, run in contestants.items():
             laps[name].append(run())
         if time.perf_counter() - started > effort.seconds:
             break
-    return {name: statistics.median(lap[1:] or lap) for name, lap in laps.items()}
+    return {name: statistics.median(lap) for name, lap in laps.items()}
 
 
 class Memory:

@@ -39,7 +39,7 @@ def cases(at: Rates, effort: Effort) -> list[Case]:
 def _train_rows(method: str, at: Rates, effort: Effort) -> list[Row]:
     """One epoch in each native precision, in turn with the plain loop; all start from fresh weights each time."""
     recipe, plain_of, tap = METHODS[method]
-    count = 50_000 if at.device.type == "cuda" else effort.train_images
+    count = 50_000 if at.device.type == "cuda" else effort.train_images // (3 if recipe is DCGAN else 1)
     name, train, test = _images(method, count)
     kept: dict[str, nn.Module] = {}
     top1: dict[str, float] = {}
