@@ -73,7 +73,7 @@ def prepare(threads: int) -> None:
 def _keep_freed_memory() -> None:
     """Let glibc's malloc keep some 256 MiB of what is freed, in place of giving it back and asking for it again.
 
-    The tensors of a training step come and go by the thousand, and each page that comes anew is zeroed first: a
+    The tensors of a training step come and go by the hundred, and each page that comes anew is zeroed first: a
     twentieth of the time of small steps.
     """
     trim_threshold, mmap_threshold = -1, -3  # malloc.h's names for them

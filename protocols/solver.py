@@ -1,8 +1,9 @@
 """The solver of the linear probes: a convex loss of linear maps of standardised features, minimised to a certificate.
 
 Full-batch L-BFGS (Liu and Nocedal 1989), preconditioned by the features' covariance, which is factorised once for all
-strengths. Every pass reads the features once; products are float32, sums float64. Where bfloat16 is native, the way
-starts on features rounded to it, whose passes take half as long; it ends, and is certified, on the features themselves.
+strengths. Every pass reads the features once; products are float32, sums float64. Where bfloat16 is native and the
+tolerance is not tight, the way starts on many features rounded to it, whose passes take half to two thirds as long; it
+ends, and is certified, on the features themselves.
 """
 
 import abc

@@ -153,6 +153,16 @@ def test_what_rounding_cannot_tell_is_left_to_the_exact_features(
     assert not rounding[-1]
 
 
+def test_a_history_that_leads_uphill_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoiled(gradient: torch.Tensor, steps: t.Sized, precondition: t.Any, _: t.Any) -> torch.Tensor:
+        direction: torch.Tensor = precondition(gradient)
+        return -direction if len(steps) else direction
+
+    monkeypatch.setattr(solver, "_two_loops", spoiled)
+    train, _ = digits("relu")
+    assert solver.Problem(train.features, train.labels, CrossEntropy()).solve(0.1, 1e-3, 1000, None).converged
+
+
 def test_many_features_only_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver, "multiplies_bfloat16", lambda _: True)
     rows = torch.randn(2**12, 2**10)

@@ -43,6 +43,11 @@ def test_the_contestants_run_in_turn_and_the_median_counts() -> None:
     assert order == ["ours", "theirs"] * 4
 
 
+def test_a_lap_that_warms_up_never_counts_however_little_time_there_is() -> None:
+    laps = iter([100.0, 1.0])
+    assert race({"ours": lambda: next(laps)}, Effort(3, 0, 0, 0, 0, 0, thorough=False)) == {"ours": 1.0}
+
+
 def test_memory_is_what_was_added_at_the_peak() -> None:
     with Memory(CPU) as used:
         held = torch.ones(2**24)
