@@ -56,6 +56,7 @@ OF_PROTOCOL = "Its name, or '{name: knn, k: 20}'."
 ExportFormat = t.Literal["safetensors", "torch.export", "onnx"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
 Show = t.Literal["scores", "differences"]
+Variance = t.Literal["borrowed", "own"]
 Compared = t.Literal["table", "markdown", "json"]
 
 
@@ -187,6 +188,9 @@ def leaderboard(
         str, typer.Option(help="By a protocol, a metric, encoder or training; else by a table's first column.")
     ] = "",
     show: t.Annotated[Show, typer.Option(help="Differences are to the best.")] = "scores",
+    variance: t.Annotated[
+        Variance, typer.Option(help="Over seeds: moderated by the column's other rows, or each row's own, unpaired.")
+    ] = "borrowed",
     over_datasets: t.Annotated[
         bool, typer.Option("--over-datasets", help="Mean ranks over data sets instead.")
     ] = False,
@@ -197,7 +201,7 @@ def leaderboard(
     from results import over_datasets as overall
 
     contents = store.read_store(directory)
-    board = leaderboard.leaderboard(contents.records, contents.plans)
+    board = leaderboard.of(contents, variance)
     board = board.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
     width, colour = _terminal()
     if against:
@@ -256,7 +260,7 @@ def seeds_needed(
         _print(seeds_needed.sentence(delta / 100, sd / 100, power))
         return
     contents = store.read_store(directory)
-    rows = seeds_needed.needed(leaderboard.leaderboard(contents.records, contents.plans), delta / 100, power)
+    rows = seeds_needed.needed(leaderboard.of(contents), delta / 100, power)
     if not rows:
         raise leaderboard.Unknown(f"{directory} has no row of two seeds or more; give their spread by --sd POINTS")
     width, colour = _terminal()

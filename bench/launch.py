@@ -17,8 +17,8 @@ from bench.run import PlannedRun, Settings
 from bench.stopping import Stopping
 from bench.strict_yaml import wrong
 from bench.suite import MOST_SEEDS, DatasetSpec, Suite, WandbSpec, read_suite
-from results import store, wandb_mirror
-from results.leaderboard import Leaderboard, leaderboard
+from results import leaderboard, store, wandb_mirror
+from results.leaderboard import Leaderboard
 from results.merge import Merged
 from results.merge import merge as merge_stores
 from results.store import Contents
@@ -231,7 +231,7 @@ def merge(into: Path, others: t.Iterable[Path]) -> tuple[Merged, int]:
 
 
 def _tables(directory: Path, contents: Contents) -> Leaderboard:
-    board = leaderboard(contents.records, contents.plans)
+    board = leaderboard.of(contents)
     for form, suffix in FORMATS.items():
         store.replace(directory / f"leaderboard.{suffix}", board.render(form).encode())
     return board

@@ -5,6 +5,7 @@ judged on the same images. Other features stand in a table of their own, with wh
 order.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -21,8 +22,8 @@ from bench.run import Settings
 from bench.strict_yaml import wrong
 from bench.suite import DatasetSpec, read_protocols
 from protocols.base import FeatureSet, Scores
-from results import store
-from results.leaderboard import Leaderboard, leaderboard
+from results import leaderboard, store
+from results.leaderboard import Leaderboard
 from results.record import Record
 
 SUITE = "features"  # the directory of what was scored
@@ -120,7 +121,7 @@ def score(
     table = dataset.name, dataset.limit, dataset.split, fingerprint
     contents = store.read_store(settings.output)
     beside = [one for one in contents.records if (one.dataset, one.limit, one.split, one.fingerprint) == table]
-    return leaderboard(beside, contents.plans)
+    return leaderboard.of(dataclasses.replace(contents, records=beside))
 
 
 def _of_dataset(

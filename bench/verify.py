@@ -15,8 +15,7 @@ import torch
 from bench import resolve
 from bench.run import predictions_digest
 from bench.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
-from results import store
-from results.leaderboard import leaderboard
+from results import leaderboard, store
 from results.metrics import METRICS
 from results.record import Json, Record
 from results.store import RunDirectory, StoreError
@@ -250,7 +249,7 @@ def _check_weights(directory: RunDirectory, run: dict[str, Json], report: Report
 def _check_tables(directory: Path, report: Report) -> None:
     """The tables of a suite against its records."""
     contents = store.read_store(directory)
-    board = leaderboard(contents.records, contents.plans)
+    board = leaderboard.of(contents)
     for form, suffix in FORMATS.items():
         path = directory / f"leaderboard.{suffix}"
         if path.exists() and path.read_bytes() != board.render(form).encode():

@@ -7,19 +7,16 @@ the same version and settings of a protocol is compared.
 
 import dataclasses
 import difflib
-import io
 import json
-import math
 import textwrap
 import typing as t
-import zipfile
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from results import store, text
+from results import predictions, store, text
 from results.leaderboard import (
     dataset_name,
     encoder_facts,
@@ -158,10 +155,10 @@ class _Row:
 
     def answers(self, column: Column) -> Answers:
         """Raises StoreError for predictions that are not what was scored."""
-        return {seed: _correct(*made) for seed, made in sorted(self.columns[column].items())}
+        return {seed: predictions.correct(*made) for seed, made in sorted(self.columns[column].items())}
 
     def split(self, column: Column, answers: Answers) -> Split:
-        (by, _), *_ = repeated = [_repeated(self.columns[column][seed][0]) for seed in answers]
+        (by, _), *_ = repeated = [predictions.repeated(self.columns[column][seed][0]) for seed in answers]
         return split(np.stack(list(answers.values())), [values for _, values in repeated], by)
 
     @property
@@ -174,7 +171,7 @@ def _find(name: str, directory: Path) -> _Row:
     """The row of a name, in the directory that it begins with or else in this one."""
     place, rest = _split(name, directory)
     contents = store.read_store(place)
-    done = [record for record in contents.records if record.predictions and _share(record) is not None]
+    done = [record for record in contents.records if record.predictions and predictions.share(record) is not None]
     if not done:
         raise Incomparable(f"{place} has no row with a prediction for every test image")
     encoders = told_apart({encoder_key(record): (record.label, encoder_facts(record)) for record in done})
@@ -210,39 +207,6 @@ def _split(name: str, directory: Path) -> tuple[Path, str]:
         if beginning.strip("/") and Path(beginning).is_dir() and next(Path(beginning).rglob("scores/*/*.json"), None):
             return Path(beginning), "/".join(parts[end:])
     return directory, name
-
-
-def _share(record: Record) -> float | None:
-    """How many images the predictions of a record tell right; of few labels they are of the first draw."""
-    return record.metrics.get("top1", next(iter(_repeated(record)[1]), None))
-
-
-def _repeated(record: Record) -> tuple[str | None, list[float]]:
-    """What a protocol repeated with one seed's encoder, and the top1 of each repetition."""
-    for by, name in (("subset", "draws"), ("probe", "repeats")):
-        made = record.details.get(name)
-        if isinstance(made, list) and all(isinstance(one, dict) and isinstance(one.get("top1"), float) for one in made):
-            return by, [one["top1"] for one in made]
-    return None, []
-
-
-def _correct(record: Record, run: Path) -> np.ndarray[t.Any, np.dtype[np.bool_]]:
-    path = run / str(record.predictions)
-    largest = 16 * record.test_images + 4096  # bytes of an array and its header
-    content = store.read_bytes(path, 64 * largest)  # predictions of other draws, or of corrupted images, may be in it
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if max(member.file_size for member in archive.infolist()) > largest:
-                raise ValueError(f"they unpack to more than {largest:,} bytes")
-        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-            correct: np.ndarray[t.Any, np.dtype[np.bool_]] = np.asarray(kept["predicted"] == kept["label"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise store.StoreError(f"{path}: the predictions cannot be read: {error}") from error
-    told = _share(record) or 0.0
-    if correct.shape != (record.test_images,) or not math.isclose(correct.mean(), told, abs_tol=1e-9):
-        share = f"{100 * told:.2f} % of {record.test_images:,} images"
-        raise store.StoreError(f"{path}: these are not the predictions of its record, which has {share} right")
-    return correct
 
 
 # ---- answers to numbers -----------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ What cannot be compared never shares a table (other data, another limit or split
 section of their own), a column (another version or other settings of a protocol) or a row (other parameters of an
 encoder, even under the same label).
 
-Ranks are those of a whole column, from the records alone: seeds' scores and the number of test images. What filters
-leave out keeps its rank and its part in the correction, so choosing rows changes no number; controls always stay in.
+Ranks are those of a whole column, from the scores of its seeds and the answers to its test images. What filters leave
+out keeps its rank and its part in every number, so choosing rows changes none; controls always stay in.
 """
 
 import dataclasses
@@ -21,20 +21,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from results import text
+from results import predictions, text
 from results.metrics import GEOMETRY, METRICS, SAMPLES, is_beside, lowest
 from results.record import Json, Plan, Record
-from results.statistics import Scores, deviation, mean, ranking
+from results.statistics import Answers, Correct, Scores, contrasts, deviation, mean, ranking
+from results.store import Contents
 from results.text import Format
 
 EMPTY = "No results yet: `frostbench run SUITE.yaml` makes some."
 Key = t.TypeVar("Key")
 Cell = tuple[str, str, str, str]  # encoder, tap, protocol, metric
 Show = t.Literal["scores", "differences"]
+Variance = t.Literal["borrowed", "own"]
+Read = t.Callable[[Record], Correct | None]  # the answers of a record, see `predictions.answers`
 # Means over the test images of what lies in 0..1, which tell of other images too; other metrics tell of seeds only.
 # No such mean varies more than a share does, so its interval is wide enough.
 SHARES = ("top1", "mean_top1", "corrupted_top1", "clean_top1", "map")
 ALARM = " (!)"  # stands behind a tap whose features look collapsed
+OVER, RANK = "over untrained", "rank"  # titles of what stands beside a score
 SEVERAL = "several"  # stands where the runs behind a row or a table disagree
 
 
@@ -59,6 +63,13 @@ class Row:
     difference: float | None  # of the mean to the best one; better is positive only where lower is better
     difference_low: float | None  # its interval, which holds together with all others of its column in 95 %
     difference_high: float | None
+    may_be_best: bool | None  # no row of its column is significantly better
+    untrained: str | None  # the encoder that is its own network before training
+    over_untrained: float | None  # its mean less that of the same tap there; better is positive as for `difference`
+    over_untrained_low: float | None  # the interval of that; it leaves out 0 exactly if p is at most 0.05
+    over_untrained_high: float | None
+    over_untrained_p: float | None  # corrected for all such differences of the column (Holm)
+    borrowed_from: int  # rows whose variances over seeds moderate its own; 0: none
     seeds: int
     of_seeds: int  # that its table has
     values: tuple[float, ...]  # one a seed, in the order of the seeds
@@ -165,12 +176,26 @@ class Leaderboard:
 MAIN = ("linear", "knn", "svm", "sgd_linear", "mlp", "fewshot", "argmax")  # protocols that judge for their own sake
 
 
-def leaderboard(records: t.Iterable[Record], plans: t.Sequence[Plan] = ()) -> Leaderboard:
+def of(contents: Contents, variance: Variance = "borrowed") -> Leaderboard:
+    """The leaderboard of all that a store holds, with the answers that lie beside its records."""
+    return leaderboard(contents.records, contents.plans, predictions.answers(contents), variance)
+
+
+def leaderboard(
+    records: t.Iterable[Record],
+    plans: t.Sequence[Plan] = (),
+    answers: Read = lambda _: None,
+    variance: Variance = "borrowed",
+) -> Leaderboard:
     """Rank by the mean of a table's first protocol, where equal or missing by the second, and so on.
 
     Protocols stand as the suites have them, those that no suite has as in MAIN and then the alphabet. A seed counts
     once in a cell: if several runs claim it, the newest does. A failure is shown until its recipe succeeds with its
     seed, or its suite gives its label another recipe; of a label that no suite has, until the label succeeds.
+
+    Rows with at most two seeds stand for these trained models, others for new seeds too. Where `answers` are there,
+    differences are paired by test image, and a variance over seeds is moderated by those of its column. `variance`
+    "own" does neither, and takes two seeds for a sample.
     """
     asked = dict.fromkeys(protocol.label for plan in plans for protocol in plan.protocols)
     order = {label: place for place, label in enumerate(asked)}
@@ -191,10 +216,19 @@ def leaderboard(records: t.Iterable[Record], plans: t.Sequence[Plan] = ()) -> Le
         for labelled in (False, True)
         for subject in ("", SAMPLES, GEOMETRY)
     ]
-    return Leaderboard([row for dataset, members in sections for row in _ranked(dataset, members, order, by_suite)])
+    return Leaderboard(
+        [row for dataset, members in sections for row in _ranked(dataset, members, order, by_suite, answers, variance)]
+    )
 
 
-def _ranked(dataset: str, records: list[Record], order: dict[str, int], by_suite: t.Mapping[str, Plan]) -> list[Row]:
+def _ranked(
+    dataset: str,
+    records: list[Record],
+    order: dict[str, int],
+    by_suite: t.Mapping[str, Plan],
+    answers: Read,
+    variance: Variance,
+) -> list[Row]:
     """The rows of one section of a table."""
     encoded = [(encoder_key(record), record) for record in records]
     encoders = told_apart({key: (record.label, encoder_facts(record)) for key, record in encoded})
@@ -216,6 +250,7 @@ def _ranked(dataset: str, records: list[Record], order: dict[str, int], by_suite
                 failures[encoders[key], one.error or ""].append(one)
 
     of_seeds = len({record.seed for record in records})
+    controls = {encoders[key]: own for key, own in _controls(encoded, encoders, by_suite).items()}
     scored = {cell: _row(dataset, cell[0], *cell[2:], of_seeds, members) for cell, members in cells.items()}
     main = {name: place for place, name in enumerate(MAIN)}
     places = {
@@ -224,7 +259,8 @@ def _ranked(dataset: str, records: list[Record], order: dict[str, int], by_suite
     }
     columns = sorted({cell[2:] for cell in cells}, key=lambda column: (places[column[0]], _column_order(column)))
     for place, column in enumerate(columns, 1):
-        compared = _compared({cell: row for cell, row in scored.items() if cell[2:] == column})
+        rows = {cell: row for cell, row in scored.items() if cell[2:] == column}
+        compared = _compared(rows, {cell: by_seed(cells[cell]) for cell in rows}, answers, variance, controls)
         scored |= {cell: dataclasses.replace(row, column=place) for cell, row in compared.items()}
     lines = {cell[:2]: [scored.get((*cell[:2], *column)) for column in columns] for cell in cells}
     best_first = sorted(lines, key=lambda line: ([_rank(row) for row in lines[line]], line))
@@ -234,42 +270,111 @@ def _ranked(dataset: str, records: list[Record], order: dict[str, int], by_suite
     return [row for line in best_first for row in lines[line] if row] + failed
 
 
-def _compared(column: dict[Cell, Row]) -> dict[Cell, Row]:
-    """The rows of a table under one protocol, each with its interval, its ranks and what it lacks to the best."""
+def _controls(
+    encoded: list[tuple[tuple[str, str], Record]], encoders: dict[tuple[str, str], str], by_suite: t.Mapping[str, Plan]
+) -> dict[tuple[str, str], str]:
+    """{encoder: the one that is its own untrained network}: as its suite has it, or with its parameters but epochs."""
+
+    def body(architecture: Json, params: Json, record: Record) -> tuple[str, str, str]:
+        built = {name: value for name, value in params.items() if name != "epochs"}
+        return str(architecture), _json(built), record.provenance.precision
+
+    by_label: dict[tuple[str, str], str] = {}
+    by_body: dict[tuple[str, str, str], str] = {}
+    for key, record in encoded:
+        if record.is_control:
+            by_label[record.label, record.provenance.precision] = encoders[key]
+            if isinstance(record.params.get("parameters"), dict):
+                by_body[body(record.params.get("architecture"), record.params["parameters"], record)] = encoders[key]
+    found = {}
+    for key, record in encoded:
+        label = by_suite[record.suite].controls.get(record.label) if record.suite in by_suite else None
+        own = by_label.get((label or "", record.provenance.precision))
+        own = own or by_body.get(body(record.encoder, record.params, record))
+        if own and not record.is_control:
+            found[key] = own
+    return found
+
+
+def _compared(
+    column: dict[Cell, Row],
+    members: t.Mapping[Cell, list[Record]],
+    answers: Read,
+    variance: Variance,
+    controls: t.Mapping[str, str],
+) -> dict[Cell, Row]:
+    """The rows of a table under one protocol, each with its interval, its ranks and how it differs from others."""
     rows = list(column.values())
     one = rows[0]
     better = -1 if one.metric in METRICS and not METRICS[one.metric].higher_is_better else 1
     images = one.test_images if one.metric in SHARES else None
+    sampled = [row.seeds > (1 if images is None or variance == "own" else 2) for row in rows]
     scores = Scores(
         better * np.array([row.mean for row in rows], np.float64),
-        np.array([deviation(row.values) for row in rows]),
-        np.array([row.seeds for row in rows]),
+        np.array([deviation(row.values) if many else 0.0 for row, many in zip(rows, sampled)]),
+        np.array([row.seeds if many else 1 for row, many in zip(rows, sampled)]),
         images,
+        _answers(members.values(), images, answers) if one.metric == "top1" and variance == "borrowed" else None,
     )
     found, (below, above) = ranking(scores), scores.reach(0.95)
     least, highest = (-math.inf, math.inf) if one.metric in METRICS else (lowest(one.metric or ""), 1.0)
     # of geometry nothing is best, and what stands beside a protocol's first metric is not what rows are ranked by
     ranked = METRICS[one.metric].of != GEOMETRY if one.metric in METRICS else not is_beside(one.metric or "")
     widest = highest - least
+    over = {cell: (controls[cell[0]], *cell[1:]) for cell in column if controls.get(cell[0])}
+    over = {cell: own for cell, own in over.items() if own in column} if ranked else {}
+    places = {cell: place for place, cell in enumerate(column)}
+    first, second = (np.array([places[cell] for cell in cells], np.int64) for cells in (over, over.values()))
+    contrast = contrasts(scores, first, second)
     compared = {}
     for place, (cell, row) in enumerate(column.items()):
-        over = [name for name, known in (("seeds", row.seeds > 1), ("images", images is not None)) if known]
+        about = [name for name, known in (("seeds", scores.seeds[place] > 1), ("images", images is not None)) if known]
         middle, reach = row.mean or 0.0, sorted((-better * float(below[place]), better * float(above[place])))
         apart = sorted(better * float(ends[place]) for ends in (found.difference_low, found.difference_high))
         apart = [min(max(end, -widest), widest) for end in apart]
         compared[cell] = dataclasses.replace(
             row,
-            low=max(least, middle + reach[0]) if over else None,
-            high=min(highest, middle + reach[1]) if over else None,
-            interval_over=" and ".join(over) or None,
-            rank_low=int(found.low[place]) if over and ranked else None,
-            rank_high=int(found.high[place]) if over and ranked else None,
-            tie=int(found.tie[place]) if over and ranked else None,
+            low=max(least, middle + reach[0]) if about else None,
+            high=min(highest, middle + reach[1]) if about else None,
+            interval_over=" and ".join(about) or None,
+            rank_low=int(found.low[place]) if about and ranked else None,
+            rank_high=int(found.high[place]) if about and ranked else None,
+            tie=int(found.tie[place]) if about and ranked else None,
             difference=better * float(found.difference[place]) if ranked else None,
             difference_low=apart[0] if ranked and math.isfinite(apart[0]) else None,
             difference_high=apart[1] if ranked and math.isfinite(apart[1]) else None,
+            may_be_best=bool(found.may_be_best[place]) if about and ranked else None,
+            untrained=controls.get(cell[0]),
+            borrowed_from=scores.prior.rows if scores.seeds[place] > 1 else 0,
+        )
+    for place, cell in enumerate(over):
+        middle, half = better * float(contrast.difference[place]), float(contrast.half[place])
+        known = math.isfinite(half)
+        compared[cell] = dataclasses.replace(
+            compared[cell],
+            over_untrained=middle,
+            over_untrained_low=max(middle - half, -widest) if known else None,
+            over_untrained_high=min(middle + half, widest) if known else None,
+            over_untrained_p=float(contrast.p[place]) if known else None,
         )
     return compared
+
+
+def _answers(rows: t.Iterable[list[Record]], images: int | None, answers: Read) -> Answers | None:
+    """The answers of rows whose every seed has them; None if there are none."""
+    assert images is not None
+    correct: list[Correct | None] = []
+    for records in rows:
+        made = [answers(record) for record in records]
+        whole = [one for one in made if one is not None and len(one) == images]
+        correct.append(np.stack(whole) if len(whole) == len(records) else None)
+    return Answers.of(correct, images) if any(one is not None for one in correct) else None
+
+
+def by_seed(records: t.Iterable[Record]) -> list[Record]:
+    """The newest record of each seed, in the order of the seeds; records come oldest first."""
+    newest = {record.seed: record for record in records}
+    return [newest[seed] for seed in sorted(newest)]
 
 
 def _about(record: Record) -> str:
@@ -300,8 +405,7 @@ def _row(
 
     Its interval and its ranks are those of its column.
     """
-    by_seed = {record.seed: record for record in records}  # the newest of each seed
-    members = [by_seed[seed] for seed in sorted(by_seed)]
+    members = by_seed(records)
     one, made = members[0], [record.provenance for record in members]
     values = [record.metrics[metric] for record in members] if metric else []
     fits = [record.seconds["fit"] for record in members if "fit" in record.seconds]
@@ -323,6 +427,13 @@ def _row(
         difference=None,
         difference_low=None,
         difference_high=None,
+        may_be_best=None,
+        untrained=None,
+        over_untrained=None,
+        over_untrained_low=None,
+        over_untrained_high=None,
+        over_untrained_p=None,
+        borrowed_from=0,
         seeds=len(members),
         of_seeds=of_seeds,
         values=tuple(values),
@@ -472,8 +583,8 @@ class _Line:
     is_control: bool
     tap: str = ""
     labels: str = ""  # that it saw
-    scores: tuple[tuple[str, ...], ...] = ()  # of each column a score, and a rank where the column tells ranks
-    best: tuple[bool, ...] = ()  # no row of the column is told to be better
+    scores: tuple[tuple[str, ...], ...] = ()  # of each column a score, the difference over the control, and a rank
+    best: tuple[bool, ...] = ()  # no row of the column is significantly better
     seeds: str = ""
     fit_seconds: str = ""
     failure: str = ""
@@ -497,7 +608,7 @@ class _Line:
 @dataclass(frozen=True)
 class _Table:
     caption: str
-    columns: list[tuple[str, ...]]  # a protocol or a metric, and "rank" where it tells ranks
+    columns: list[tuple[str, ...]]  # a protocol or a metric, with "over untrained" and "rank" where it tells them
     lines: list[_Line]
     labelled: bool  # a section of encoders that saw labels
 
@@ -509,7 +620,10 @@ class _Table:
 
 def _table(rows: list[Row], show: Show, sort: str) -> _Table:
     metrics = {row.metric for row in rows if row.metric}
-    ranked = {(row.protocol or "", row.metric or "") for row in rows if row.rank_low}
+    beside = {
+        OVER: {(row.protocol or "", row.metric or "") for row in rows if row.over_untrained is not None},
+        RANK: {(row.protocol or "", row.metric or "") for row in rows if row.rank_low},
+    }
     places = {(row.protocol or "", row.metric or ""): row.column or 0 for row in rows if row.status == "done"}
     columns = sorted(places, key=lambda column: (places[column], column))
     lines: dict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -527,13 +641,18 @@ def _table(rows: list[Row], show: Show, sort: str) -> _Table:
     )
     return _Table(
         ", ".join([_caption(rows), *(f"ordered by {_clean(name)}" for name in ordered)]),
-        [(_clean(name), "rank") if column in ranked else (_clean(name),) for name, column in zip(header, columns)],
-        [_line(cells, columns, ranked, show) for cells in lines.values()],
+        [
+            (_clean(name), *(extra for extra, told in beside.items() if column in told))
+            for name, column in zip(header, columns)
+        ],
+        [_line(cells, columns, beside, show) for cells in lines.values()],
         labelled=rows[0].labels != 0,
     )
 
 
-def _line(cells: list[Row], columns: list[tuple[str, str]], ranked: t.Container[tuple[str, str]], show: Show) -> _Line:
+def _line(
+    cells: list[Row], columns: list[tuple[str, str]], beside: dict[str, set[tuple[str, str]]], show: Show
+) -> _Line:
     one = max(cells, key=lambda row: row.seeds)
     encoder = _clean(one.encoder)
     if one.status == "failed":
@@ -549,10 +668,14 @@ def _line(cells: list[Row], columns: list[tuple[str, str]], ranked: t.Container[
         tap=_clean(one.tap or "") + (ALARM if any(row.alarms for row in cells) else ""),
         labels=_labels(one) if one.labels != 0 else "",
         scores=tuple(
-            (_score(row, one.seeds, show) if row else "-", *([_ranks(row)] if column in ranked else []))
+            (
+                _score(row, one.seeds, show) if row else "-",
+                *([over_untrained(row)] if column in beside[OVER] else []),
+                *([_ranks(row)] if column in beside[RANK] else []),
+            )
             for row, column in zip(judged, columns)
         ),
-        best=tuple(row is not None and row.tie == 1 for row in judged),
+        best=tuple(row is not None and bool(row.may_be_best) for row in judged),
         seeds=str(one.seeds) if one.seeds == one.of_seeds else f"{one.seeds} of {one.of_seeds}",
         fit_seconds="-" if one.fit_seconds is None else f"{one.fit_seconds:.1f}",
     )
@@ -560,7 +683,7 @@ def _line(cells: list[Row], columns: list[tuple[str, str]], ranked: t.Container[
 
 def _score(row: Row, seeds: int, show: Show) -> str:
     """'96.84 ± 0.31' or '-0.52 (-1.40 to 0.28)'; '(n=1)' behind it where it has fewer seeds than its neighbours."""
-    times, digits = (1, METRICS[row.metric].digits) if row.metric in METRICS else (100, 2)
+    times, digits = _printed(row.metric)
     if show == "differences" and row.difference:  # the best keeps its score
         ends = [end for end in (row.difference_low, row.difference_high) if end is not None]
         text = f"{times * row.difference:+.{digits}f}"
@@ -570,6 +693,23 @@ def _score(row: Row, seeds: int, show: Show) -> str:
         half = max(value - low, high - value) if low is not None and high is not None else None  # one can be clipped
         text = f"{times * value:.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
     return text if row.seeds == seeds else f"{text} (n={row.seeds})"
+
+
+def over_untrained(row: Row | None) -> str:
+    """'+3.92 ± 0.45', in points; '-' without a control of its own."""
+    if row is None or row.over_untrained is None:
+        return "-"
+    times, digits = _printed(row.metric)
+    text = f"{times * row.over_untrained:+.{digits}f}"
+    if row.over_untrained_low is None or row.over_untrained_high is None:
+        return text
+    half = max(row.over_untrained_high - row.over_untrained, row.over_untrained - row.over_untrained_low)
+    return f"{text} ± {times * half:.{digits}f}"
+
+
+def _printed(metric: str | None) -> tuple[int, int]:
+    """What a metric is multiplied with to be printed, and its digits behind the point."""
+    return (1, METRICS[metric].digits) if metric in METRICS else (100, 2)
 
 
 def _ranks(row: Row | None) -> str:
@@ -609,27 +749,33 @@ def _count(number: int, thing: str) -> str:
 
 def _legend(rows: list[Row], show: Show) -> str:
     metrics = sorted({row.metric for row in rows if row.metric and row.metric not in METRICS})
-    legend = f"Scores: {_clean(', '.join(metrics))} in percent, the" if metrics else "The"
-    legend += " mean over seeds ± half its 95 % interval, "
+    legend = f"Scores: {_clean(', '.join(metrics))} in percent, mean over seeds" if metrics else "Mean over seeds"
+    legend += " ± half of its 95 % interval."
     over = {row.interval_over for row in rows if row.interval_over}
-    if over == {"images"}:
-        legend += "which is of these trained models on new test images: one seed tells nothing of others."
-    elif "seeds and images" in over:
-        legend += "over new seeds and new test images" + "; of one seed over new images only." * ("images" in over)
-        legend += "." * ("images" not in over)
-    else:
-        legend += "over new seeds (wide for 2, none for 1)."
+    few = {row.seeds for row in rows if row.interval_over == "images"}
+    if "seeds and images" in over:
+        legend += " Intervals cover new seeds and new test images"
+        legend += f"; those of rows with {_listed(few)} cover new test images for these trained models." if few else "."
+    elif few:
+        legend += f" With {_listed(few)}, all intervals and ranks are about these trained models on new test images,"
+        legend += " not about training again."
     alone = {row.metric or "" for row in rows if row.interval_over == "seeds"}
-    if over - {"seeds"} and alone:
+    if alone:
         titles = sorted(METRICS[one].title if one in METRICS else one for one in alone)
-        legend += f" Of {', '.join(titles)}: over new seeds only."
+        legend += f" Intervals of {', '.join(titles)} cover new seeds only."
+    borrowed = sorted({row.borrowed_from for row in rows if row.borrowed_from})
+    if borrowed:
+        count = str(borrowed[0]) if len(borrowed) == 1 else f"{borrowed[0]} to {borrowed[-1]}"
+        legend += f" Variances over seeds are moderated across the {count} rows of a column (empirical Bayes)."
+    if any(row.over_untrained is not None for row in rows):
+        legend += " Over untrained: the score minus that of the same network before training, on the same test images,"
+        legend += " with its 95 % interval (Holm)."
     if show == "differences":
-        legend += " Below the best are differences to it, in intervals that hold for all of a column at once."
-    legend += " Rank: where a row may stand, every pair of a column compared (Bonferroni, 5 %);"
-    legend += " bold: perhaps the first."
-    legend += " `frostbench compare` sees smaller differences. Seconds: mean over seeds."
+        legend += " Below the best row are differences to it, with simultaneous 95 % intervals."
+    legend += " Rank: simultaneous 95 % rank interval (Bonferroni over all pairs). Bold: not significantly worse than"
+    legend += " the best (5 %, each row compared with every other one). Seconds: mean over seeds."
     if any(row.is_control for row in rows):
-        legend += " (control) marks what a learned encoder has to beat."
+        legend += " (control): a baseline that a learned encoder has to beat."
     if any(row.labels != 0 for row in rows):
         legend += " Encoders that saw labels of the training images stand apart, with the number of these labels."
     made = {row.metric for row in rows}
@@ -639,6 +785,11 @@ def _legend(rows: list[Row], show: Show) -> str:
     if any(row.alarms for row in rows):
         legend += " (!) marks what looks collapsed, whatever it scores: why is in the csv and the json."
     return legend
+
+
+def _listed(seeds: t.Collection[int]) -> str:
+    """'1 seed', '1 or 2 seeds'."""
+    return " or ".join(map(str, sorted(seeds))) + (" seed" if set(seeds) == {1} else " seeds")
 
 
 def _clean(text: str) -> str:

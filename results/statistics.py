@@ -11,7 +11,7 @@ import typing as t
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import chdtri, ndtr, ndtri, stdtrit
+from scipy.special import chdtri, digamma, ndtr, ndtri, polygamma, stdtrit
 
 Floats = np.ndarray[t.Any, np.dtype[np.float64]]
 Integers = np.ndarray[t.Any, np.dtype[np.int64]]
@@ -123,50 +123,197 @@ def joined(images: t.Any, first: tuple[t.Any, t.Any], second: tuple[t.Any, t.Any
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What the rows of a column answered about the same test images, a mean over each row's seeds."""
+
+    share: np.ndarray[t.Any, np.dtype[np.float32]]  # (rows, images): of a row's seeds that are right; 0 if not known
+    noise: Floats  # the variance of one seed's score that answers alone make, if seeds err independently; 0 of one seed
+    known: Correct  # (rows,)
+
+    @classmethod
+    def of(cls, correct: t.Sequence["Correct | None"], images: int) -> "Answers":
+        """From each row's (seeds, images) answers, None where they are not known."""
+        share, noise = np.zeros((len(correct), images), np.float32), np.zeros(len(correct))
+        for row, one in enumerate(correct):
+            if one is not None:
+                share[row] = one.mean(0, dtype=np.float32)
+                spread = float((share[row] * (1 - share[row])).mean(dtype=np.float64))
+                noise[row] = spread * len(one) / max(1, len(one) - 1) / images
+        return cls(share, noise, np.array([one is not None for one in correct], np.bool_))
+
+    def variance(self, first: Integers, second: Integers) -> Floats:
+        """Over new images, of the difference of two rows' means for these trained models; places go together.
+
+        One image more of either extreme is counted, as no difference seen is not no difference possible. Source:
+        Bonett and Price 2012, Adjusted Wald confidence interval for a difference of binomial proportions, paired data.
+        """
+        images = self.share.shape[1]
+        ones, one = np.unique(first, return_inverse=True)
+        others, other = np.unique(second, return_inverse=True)
+        mean, square = self.share.mean(1, dtype=np.float64), np.square(self.share).sum(1, dtype=np.float64)
+        both = (self.share[ones] @ self.share[others].T)[one.reshape(first.shape), other.reshape(second.shape)]
+        lead = images * (mean[first] - mean[second]) / (images + 2)
+        return ((square[first] + square[second] - 2.0 * both + 2) / (images + 2) - lead**2) / (images + 2)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the rows of a column say together of the variance over seeds, in units of each row's `Answers.noise`."""
+
+    ratio: float  # the variance that a row is expected to have
+    freedom: float  # for how many degrees of freedom that counts; 0: nothing is borrowed
+    rows: int  # that it comes from
+
+    @classmethod
+    def fit(cls, ratios: Floats, freedom: Floats) -> "Prior":
+        """From ratios, each a variance with its degrees of freedom: the scaled inverse chi-squared they come from.
+
+        Source: Smyth 2004, Linear models and empirical Bayes methods for assessing differential expression, 6.2.
+        """
+        logs = np.log(ratios) - digamma(freedom / 2) + np.log(freedom / 2)
+        excess = float(logs.var(ddof=1) - polygamma(1, freedom / 2).mean())
+        prior = 2 * _inverse_trigamma(excess) if excess > 0 else np.inf
+        shift = digamma(prior / 2) - math.log(prior / 2) if excess > 0 else 0.0
+        return cls(float(np.exp(logs.mean() + shift)), float(prior), len(ratios))
+
+
+def _inverse_trigamma(value: float) -> float:
+    """Newton's steps on 1 / trigamma, which is nearly linear (Smyth 2004, appendix)."""
+    root = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(polygamma(1, root))
+        step = trigamma * (1 - trigamma / value) / float(polygamma(2, root))
+        root += step
+        if abs(step) < 1e-10 * root:
+            break
+    return root
+
+
+LEAST_ROWS = 8  # that a prior is fitted on
+MOST_FREEDOM = 4.0  # that is borrowed: seeds that collapse are rarer than a few rows can show
+
+
+@dataclass(frozen=True)
 class Scores:
     """The scores of a leaderboard's column, an entry a row. Greater is better."""
 
     mean: Floats  # over the row's seeds
     deviation: Floats  # of its seeds; 0 where there is one
-    seeds: Integers
+    seeds: Integers  # 1 stands for these trained models: nothing is said of other seeds
     images: int | None  # that were told right or wrong; None: the score is no share of images
+    answers: Answers | None = None  # with them differences are paired by image, and variances over seeds borrowed
+
+    @functools.cached_property
+    def prior(self) -> Prior:
+        """What the column's rows with a variance over seeds say of it together; of fewer than 8 rows nothing.
+
+        Rows whose seeds all answer alike have no randomness and are left out. The freedom is halved and at most 4.
+        """
+        fitted = self._random
+        if self.answers is None or self.images is None or fitted.sum() < LEAST_ROWS:
+            return Prior(1.0, 0.0, 0)
+        rounding = 1 / (12 * self.images**2)  # the variance of what is counted in whole images
+        ratios = np.maximum(self.deviation[fitted] ** 2, rounding) / self.answers.noise[fitted]
+        found = Prior.fit(ratios, self.seeds[fitted] - 1.0)
+        return Prior(found.ratio, min(found.freedom / 2, MOST_FREEDOM), found.rows)
+
+    @property
+    def _random(self) -> t.Any:
+        """The rows whose seeds answer differently, as far as answers are known."""
+        noise = np.zeros(len(self.mean)) if self.answers is None else self.answers.noise
+        return (self.seeds > 1) & (noise > 0)
+
+    @functools.cached_property
+    def _over_seeds(self) -> tuple[Floats, Floats]:
+        """(variance of a row's mean over new seeds, its degrees of freedom).
+
+        With answers the variance is moderated towards the column's prior (limma's squeezeVar), but is never less than
+        the row's own, nor than what the noise of its answers alone makes.
+        """
+        own, freedom = self.deviation**2, np.maximum(self.seeds - 1.0, 1.0)
+        if self.answers is None:
+            return own / self.seeds, freedom
+        prior, noise = self.prior, self.answers.noise
+        borrowed = (prior.freedom * prior.ratio * noise + freedom * own) / (prior.freedom + freedom)
+        moderated = np.maximum(np.maximum(borrowed, own), noise)
+        total = float(freedom[self._random].sum())
+        more = np.where(self._random, np.minimum(freedom + prior.freedom, np.maximum(total, freedom)), freedom)
+        return np.where(self._random, moderated, own) / self.seeds, more
 
     def reach(self, confidence: float) -> tuple[Floats, Floats]:
         """How far below and above its mean each row's truth may lie, on new images and, from two seeds, with new seeds.
 
-        Student's half-width over seeds and Wilson's reach over images, see `joined`: covers 93 to 97 % where all seeds
-        err on the same images, as far as a share of so many images can. Without predictions nobody knows whether they
-        do; seeds that err on different images average these out, and the interval then covers more. Infinite where one
-        seed is all that is known.
+        Student's half-width over seeds and Wilson's reach over images, see `joined`: covers 93 to 98 % as far as a
+        share of so many images can. With answers known, images count for what they add beside the noise of the answers,
+        which is in the variance over seeds; else all seeds are taken to err on the same images, and the interval covers
+        more where they do not. Infinite where one seed is all that is known.
         """
-        seeds = self.deviation / np.sqrt(self.seeds), np.maximum(self.seeds - 1, 1)
-        below, above = (joined(side, seeds, (0.0, np.inf), confidence) for side in self._images(confidence))
+        variance, freedom = self._over_seeds
+        below, above = (
+            joined(side, (np.sqrt(variance), freedom), (0.0, np.inf), confidence)
+            for side in self._images(slice(None), confidence)
+        )
         return below, above
 
-    def below(self, first: Integers, second: Integers, confidence: float) -> Floats:
+    def below(self, first: Integers, second: Integers, *confidences: t.Any) -> list[Floats]:
         """How far below the difference of two rows' means, each given by its place, the truth of it may lie.
 
-        The squares of Student's half-width over the seeds of both, with Welch's degrees of freedom, and of Wilson's
-        reaches over images are added: unlike `joined` this errs on no side but the wide one at every confidence, as
-        comparisons of thousands of pairs need it. Places go together as arrays do.
+        The squares of Student's half-width over the seeds of both, with Welch's degrees of freedom, and of the
+        half-width over images are added: unlike `joined` this errs on no side but the wide one at every confidence, as
+        comparisons of thousands of pairs need it. Over images it is that of the paired answers, where both are known;
+        else Wilson's reach of either. Places go together as arrays do, and with levels of confidence; an array a level.
         """
-        below, above = self._images(confidence)
-        squares = (below**2)[first] + (above**2)[second]
-        if self.deviation.any():
-            variance, freedom = self.deviation**2 / self.seeds, np.maximum(self.seeds - 1, 1)
-            fourth = variance**2 / freedom
-            total, shares = variance[first] + variance[second], fourth[first] + fourth[second]
-            inverse = np.divide(shares, total**2, out=np.ones_like(total), where=total > 0)  # of Welch's
-            squares += _squared_quantiles(confidence)[np.ceil(inverse * _FREEDOMS).astype(np.int64)] * total
-        half: Floats = np.sqrt(squares)
-        return half
+        variance, freedom = self._over_seeds
+        fourth = variance**2 / freedom
+        total, shares = variance[first] + variance[second], fourth[first] + fourth[second]
+        inverse = np.divide(shares, total**2, out=np.ones_like(total), where=total > 0)  # of Welch's
+        apart = paired = None
+        if self.answers is not None:
+            paired = self._paired(first, second)
+            apart = ~(self.answers.known[first] & self.answers.known[second])
+        halves = []
+        for confidence in confidences:
+            at = (1 + np.asarray(confidence)) / 2
+            squares = 0.0 if paired is None else paired * ndtri(at) ** 2
+            if apart is None or apart.any():
+                wilsons = self._images(first, confidence)[0] ** 2 + self._images(second, confidence)[1] ** 2
+                squares = wilsons if apart is None else np.where(apart, wilsons, squares)
+            if variance.any() and at.ndim:
+                squares = squares + stdtrit(1 / np.maximum(inverse, 1e-12), at) ** 2 * total
+            elif variance.any():
+                squares = (
+                    squares + _squared_quantiles(confidence)[np.ceil(inverse * _FREEDOMS).astype(np.int64)] * total
+                )
+            halves.append(np.sqrt(squares))
+        return halves
 
-    def _images(self, confidence: float) -> tuple[Floats, Floats]:
+    def _paired(self, first: Integers, second: Integers) -> Floats:
+        """The variance of a difference over new images, without the noise of answers that seeds' variances hold."""
+        assert self.answers is not None
+        noise = np.where(self.seeds > 1, self.answers.noise / self.seeds, 0.0)
+        return np.maximum(0.0, self.answers.variance(first, second) - noise[first] - noise[second])
+
+    def _images(self, rows: t.Any, confidence: t.Any) -> tuple[Floats, Floats]:
+        """How far below and above their means the truth of some rows may lie on new images, by Wilson."""
+        mean = self.mean[rows]
         if self.images is None:
-            unknown = np.where(self.seeds > 1, 0.0, np.inf)
+            unknown = np.where(self.seeds[rows] > 1, 0.0, np.inf)
             return unknown, unknown
-        low, high = wilson(self.mean, self.images, confidence)
-        return self.mean - low, high - self.mean
+        low, high = wilson(mean, self._independent[rows], confidence)
+        return mean - low, high - mean
+
+    @functools.cached_property
+    def _independent(self) -> Floats:
+        """How many images, answered by one model, a row's mean over seeds is worth."""
+        assert self.images is not None
+        images = np.full(len(self.mean), float(self.images))
+        if self.answers is not None:
+            spread = self.mean * (1 - self.mean)
+            noise = np.where(self.seeds > 1, self.answers.noise / self.seeds, 0.0)
+            left = self.answers.share.var(1, dtype=np.float64) / self.images - noise
+            some = self.answers.known & (spread > 0)
+            images[some] = np.maximum(images[some], spread[some] / np.maximum(left[some], 1e-9 * spread[some]))
+        return images
 
 
 @functools.lru_cache(maxsize=8)
@@ -175,6 +322,36 @@ def _squared_quantiles(confidence: float) -> Floats:
     freedom = 1 / np.linspace(1e-12, 1, _FREEDOMS + 1)  # an inverse is rounded up, which is cautious
     squared: Floats = np.asarray(stdtrit(freedom, (1 + confidence) / 2), np.float64) ** 2
     return squared
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """Differences of two rows each. The interval of one leaves out 0 exactly if its p is at most 1 - confidence."""
+
+    difference: Floats
+    half: Floats  # of the interval
+    p: Floats  # two-sided, corrected for the number of these differences (Holm)
+
+
+def contrasts(scores: Scores, first: Integers, second: Integers, confidence: float = 0.95) -> Contrasts:
+    """The first row of each pair less the second, such as trained encoders less their own untrained networks.
+
+    Any difference of rows that are equally good is found with a probability of at most 1 - confidence. Each interval
+    has the level at which Holm's steps decide on it, so that it agrees with its p and covers at least as often.
+    """
+    difference = scores.mean[first] - scores.mean[second]
+    least, most = np.full(len(first), 1e-15), np.ones(len(first))  # p lies between them
+    for _ in range(60):
+        middle = np.sqrt(least * most)
+        open_ = scores.below(first, second, 1 - middle)[0] >= np.abs(difference)
+        least, most = np.where(open_, middle, least), np.where(open_, most, middle)
+    p = np.where(difference == 0, 1.0, most)
+    corrected = np.array(holm(p.tolist()))
+    order, found = np.argsort(p, kind="stable"), int((corrected <= 1 - confidence).sum())
+    steps = np.empty(len(p))
+    steps[order] = np.minimum(np.arange(len(p)), found)  # how many are decided before it
+    (half,) = scores.below(first, second, 1 - (1 - confidence) / (len(p) - np.minimum(steps, len(p) - 1)))
+    return Contrasts(difference, half, corrected)
 
 
 @dataclass(frozen=True)
@@ -187,6 +364,7 @@ class Ranking:
     difference: Floats  # to the best mean, at most 0
     difference_low: Floats  # so far below the row with the best mean it may be
     difference_high: Floats  # so far it is below whichever row is told to be the most ahead; from 0 up in tie 1 only
+    may_be_best: Correct  # no row is better, at the level of comparisons with the best alone
 
 
 def ranking(scores: Scores, confidence: float = 0.95) -> Ranking:
@@ -197,35 +375,40 @@ def ranking(scores: Scores, confidence: float = 0.95) -> Ranking:
     however few the seeds are and however they spread (in simulations 6 % at worst, of two rows of two seeds). A row's
     rank lies between one more than the number of rows that are better and the number of rows that are not worse; all
     these intervals hold together (Mogstad, Romano, Shaikh, Wilhelm 2024, Inference for ranks). Differences have the
-    same intervals, so one that leaves out 0 is never of a row that may be the first, and every other one is. (Holm's
-    steps would tell a few more pairs apart, of which no interval could say so.)
+    same intervals. Whether a row may be the best is a question of its own: each row is compared with every other one,
+    so the best row is missed with a probability of at most 1 - confidence (Hsu 1984, Constrained simultaneous
+    confidence intervals for multiple comparisons with the best). So a row whose rank may be 1 need not be one of these.
 
-    It assumes scores that spread normally over seeds, and methods that err on the same images no less often than by
-    chance: then two rows differ no more by their images than independent ones. A paired test sees more, but needs the
-    predictions. Rows of one seed stand for that one trained model.
+    It assumes scores that spread normally over seeds. Without answers it also assumes methods that err on the same
+    images no less often than by chance. Rows of one seed stand for that one trained model.
     """
     count = len(scores.mean)
     order = np.argsort(-scores.mean, kind="stable")
     level = 1 - (1 - confidence) / max(1, math.comb(count, 2))
+    with_best = 1 - min(1.0, 2 * (1 - confidence) / max(1, count - 1))  # one-sided
     better, worse, tie = (np.zeros(count, np.int64) for _ in range(3))  # by place: the rows ahead, those behind
-    high = np.full(count, np.inf)
+    high, may_be_best = np.full(count, np.inf), np.ones(count, np.bool_)
     for start in range(0, count, _ROWS):
         rows = order[start : start + _ROWS, None]
         ahead = order[: start + len(rows)]
-        leads = scores.mean[ahead] - scores.mean[rows] - scores.below(ahead, rows, level)  # at the least; (rows, ahead)
-        leads[:, start:][np.triu_indices(len(rows))] = -np.inf  # a row leads neither itself nor what is before it
+        lead = scores.mean[ahead] - scores.mean[rows]  # (rows, ahead)
+        lead[:, start:][np.triu_indices(len(rows))] = -np.inf  # a row leads neither itself nor what is before it
+        leads, leads_once = (lead - below for below in scores.below(ahead, rows, level, with_best))  # at the least
         told = leads > 0
         better[start : len(ahead)] = told.sum(1)
         worse[: len(ahead)] += told.sum(0)
         high[start : len(ahead)] = -leads.max(1)
+        may_be_best[start : len(ahead)] = ~(leads_once > 0).any(1)
         for place, its in enumerate(told, start):
             tie[place] = 1 + (its * tie[: len(ahead)]).max()
     places = np.argsort(order, kind="stable")
     best, everyone = order[:1], np.arange(count)
     to_best = scores.mean - scores.mean[best]
-    low = to_best - scores.below(everyone, best, level)
+    low = to_best - scores.below(everyone, best, level)[0]
     low[best] = high[:1] = 0.0
-    return Ranking(1 + better[places], count - worse[places], tie[places], to_best, low, high[places])
+    return Ranking(
+        1 + better[places], count - worse[places], tie[places], to_best, low, high[places], may_be_best[places]
+    )
 
 
 def holm(p_values: t.Sequence[float]) -> list[float]:

@@ -294,6 +294,7 @@ class Contents:
     damaged: list[tuple[Path, str]]
     whole: frozenset[Path] = field(default=frozenset(), compare=False)  # the files of every record that could be read
     plans: list[Plan] = field(default_factory=list)  # of each suite.json, in the order of their paths
+    paths: dict[tuple[str | int, ...], Path] = field(default_factory=dict, compare=False)  # of records, by `identity`
 
 
 def read_store(directory: Path) -> Contents:
@@ -318,13 +319,14 @@ def read_store(directory: Path) -> Contents:
                 plans.append(_read_plan(path))
             else:
                 record = read_record(path)
-                found.append((_identity(record), path, record))
+                found.append((identity(record), path, record))
         except StoreError as error:
             damaged.append((path, str(error).removeprefix(f"{path}: ")))
     found.sort(key=lambda one: one[2].provenance.started, reverse=True)
     found.sort(key=lambda one: one[0])
     records: list[Record] = []
-    for _, copies in itertools.groupby(found, key=lambda one: one[0]):
+    paths: dict[tuple[str | int, ...], Path] = {}
+    for one, copies in itertools.groupby(found, key=lambda one: one[0]):
         same = [(path, record) for _, path, record in copies]  # the newest first
         rivals = {} if same[0][1].status == "failed" else {path: _rival(record, same) for path, record in same}
         damaged += [
@@ -332,8 +334,10 @@ def read_store(directory: Path) -> Contents:
             for path, rival in rivals.items()
             if rival
         ]
-        records += [record for path, record in same if not rivals.get(path)][:1]
-    return Contents(records, runs, sorted(damaged), frozenset(path for _, path, _ in found), plans)
+        for path, record in [(path, record) for path, record in same if not rivals.get(path)][:1]:
+            records.append(record)
+            paths[one] = path
+    return Contents(records, runs, sorted(damaged), frozenset(path for _, path, _ in found), plans, paths)
 
 
 def read_record(path: Path) -> Record:
@@ -559,7 +563,7 @@ def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]
                 damaged.append((Path(parent, name), problem))
 
 
-def _identity(record: Record) -> tuple[str | int, ...]:
+def identity(record: Record) -> tuple[str | int, ...]:
     """What a record is about. Its numbers should follow from this, so it is also the order of a store's records."""
     run = (record.dataset, record.label, record.seed, record.key, record.status)
     judged = (record.tap or "", record.protocol_label or "", record.protocol_version or 0, record.protocol_code)

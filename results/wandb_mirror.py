@@ -39,6 +39,7 @@ DESCRIBES_RUN = (  # what a run.json and the records of a run have in common
 )
 COLUMNS = (  # of the leaderboard's rows: text, or numbers that wandb can sort by
     *("dataset", "encoder", "tap", "protocol", "metric", "mean", "low", "high", "rank_low", "rank_high", "tie"),
+    *("untrained", "over_untrained", "over_untrained_low", "over_untrained_high", "over_untrained_p"),
     *("difference", "difference_low", "difference_high", "seeds", "of_seeds", "control"),
     *("labels", "dimensions", "fit_seconds", "device", "precision", "commit", "status", "error"),
 )
@@ -157,7 +158,7 @@ def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record],
 
 
 def _leaderboard(contents: store.Contents, target: WandbTarget) -> WandbRun:
-    from results.leaderboard import leaderboard  # noqa: PLC0415  # it brings scipy, which the sending process can spare
+    from results import leaderboard  # noqa: PLC0415  # it brings scipy, which the sending process can spare
 
     records = contents.records
     suites = "-".join(sorted({record.suite for record in records}))
@@ -168,10 +169,7 @@ def _leaderboard(contents: store.Contents, target: WandbTarget) -> WandbRun:
         job_type="leaderboard",
         config={"suite": suites},
         summary={"records": len(records)},
-        table=[
-            {name: row[name] for name in COLUMNS}
-            for row in (row.plain() for row in leaderboard(records, contents.plans).rows)
-        ],
+        table=[{name: row[name] for name in COLUMNS} for row in (row.plain() for row in leaderboard.of(contents).rows)],
         records=[record.model_dump(mode="json") for record in records],
     )
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from results import store
-from results.leaderboard import leaderboard
+from results import leaderboard, store
 from results.metrics import METRICS
 from results.record import Record
 from results.report import boards, charts, figures
@@ -62,7 +61,7 @@ def page(directory: Path) -> str:
     Raises StoreError if there is no such directory.
     """
     contents = store.read_store(directory)
-    board = leaderboard(contents.records, contents.plans)
+    board = leaderboard.of(contents)
     runs = {run.path.name.rpartition("-")[2]: run for run in store.runs_below(directory)}
     chapters = [
         _chapter(dataset, sections, runs) for dataset, sections in boards.sections(board.rows, contents.records).items()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from results.leaderboard import SEVERAL, Row, protocol_facts, versioned
+from results.leaderboard import OVER, SEVERAL, Row, over_untrained, protocol_facts, versioned
 from results.metrics import METRICS
 from results.record import Record
 from results.report import charts
@@ -187,6 +187,8 @@ def fields(section: Section) -> list[Field]:
     for column in section.columns:
         by_best = higher_is_better(column[1])
         scores.append(Field(title(section, column), _scored(column), descending_first=by_best))
+        if any(judged.row.over_untrained is not None for judged in section.ranked(column)):
+            scores.append(Field(OVER, _over_untrained(column)))
         if section.of_fractions and any(judged.row.rank_low for judged in section.ranked(column)):
             scores.append(Field("rank", _ranks(column), descending_first=False))
     return [
@@ -214,7 +216,20 @@ def _scored(column: Column) -> t.Callable[[Line], Cell]:
         half, row = half_width(judged.row), judged.row
         behind = "" if half is None else f"± {score(half, column[1])}"
         fewer = "" if row.seeds == line.one.seeds else f" (n={row.seeds})"
-        return Cell(score(judged.mean, column[1]), behind + fewer, judged.mean, row.tie == 1)
+        return Cell(score(judged.mean, column[1]), behind + fewer, judged.mean, bool(row.may_be_best))
+
+    return cell
+
+
+def _over_untrained(column: Column) -> t.Callable[[Line], Cell]:
+    """By how much it beats its own network before training, in points."""
+
+    def cell(line: Line) -> Cell:
+        judged = line.judged.get(column)
+        if judged is None or judged.row.over_untrained is None:
+            return Cell("-")
+        value, _, half = over_untrained(judged.row).partition(" ")
+        return Cell(value, half, judged.row.over_untrained)
 
     return cell
 
@@ -263,7 +278,7 @@ def verdicts(section: Section) -> list[Verdict]:
         follows = next((judged for judged in others if judged.row.encoder != first.row.encoder), None)
         rival = next((judged for judged in others if judged.row.is_control != first.row.is_control), None)
         kind = "learned encoder" if first.row.is_control else "control"
-        tied = sum(judged.row.tie == 1 for judged in ranked)
+        tied = sum(bool(judged.row.may_be_best) for judged in ranked)
         sentences = [f"{tied} of {count(len(ranked), 'row')} may be the best."] if tied > 1 else []
         if follows:
             also = f", the best {kind}," if follows is rival else ", the next encoder,"

@@ -1,0 +1,66 @@
+"""Predictions beside a record: which test images a run got right. Read here only."""
+
+import io
+import math
+import typing as t
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from results import store
+from results.record import Record
+from results.statistics import Correct
+from results.store import Contents, StoreError
+
+
+def share(record: Record) -> float | None:
+    """The top1 that the predictions of a record give; of few labels they are of the first draw."""
+    return record.metrics.get("top1", next(iter(repeated(record)[1]), None))
+
+
+def repeated(record: Record) -> tuple[str | None, list[float]]:
+    """What a protocol repeated with one seed's encoder, and the top1 of each repetition."""
+    for by, name in (("subset", "draws"), ("probe", "repeats")):
+        made = record.details.get(name)
+        if isinstance(made, list) and all(isinstance(one, dict) and isinstance(one.get("top1"), float) for one in made):
+            return by, [one["top1"] for one in made]
+    return None, []
+
+
+def correct(record: Record, run: Path) -> Correct:
+    """(images,): whether each test image was classified correctly.
+
+    Raises StoreError for files that cannot be read, and for predictions that do not give the record's top1.
+    """
+    path = run / str(record.predictions)
+    largest = 16 * record.test_images + 4096  # bytes of an array and its header
+    content = store.read_bytes(path, 64 * largest)  # predictions of other draws, or of corrupted images, may be in it
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if max(member.file_size for member in archive.infolist()) > largest:
+                raise ValueError(f"they unpack to more than {largest:,} bytes")
+        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+            right: Correct = np.asarray(kept["predicted"] == kept["label"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise StoreError(f"{path}: the predictions cannot be read: {error}") from error
+    told = share(record) or 0.0
+    if right.shape != (record.test_images,) or not math.isclose(right.mean(), told, abs_tol=1e-9):
+        percent = f"{100 * told:.2f} % of {record.test_images:,} images"
+        raise StoreError(f"{path}: these are not the predictions of its record, which has {percent} right")
+    return right
+
+
+def answers(contents: Contents) -> t.Callable[[Record], Correct | None]:
+    """What `correct` gives for a record of these contents; None where it has no predictions, or damaged ones."""
+
+    def read(record: Record) -> Correct | None:
+        path = contents.paths.get(store.identity(record))
+        if path is None or record.predictions is None or "top1" not in record.metrics:
+            return None
+        try:
+            return correct(record, path.parents[2])
+        except StoreError:
+            return None
+
+    return read
