@@ -8,6 +8,7 @@ import re
 import time
 import typing as t
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -342,7 +343,8 @@ def test_markdown_has_the_table() -> None:
     assert f"**{ORDERED}**" in text
     assert text.endswith("\n")
     assert "top1 in percent" in text.splitlines()[-1]
-    assert "over new seeds and new test images; of one seed over new images only" in text.splitlines()[-1]
+    legend = text.splitlines()[-1]
+    assert "new seeds and new test images; those of rows with 1 or 2 seeds cover new test images for these" in legend
 
 
 def test_an_alarm_of_any_seed_marks_its_tap_in_every_format_and_no_other() -> None:
@@ -415,7 +417,7 @@ def test_latex_has_the_table_in_booktabs() -> None:
     assert rows == [HEADER, [r"\emph{pixels} (control)", *pixels[1:]], *others, ["aae", failure]]
     for wanted in (r"\begin{tabular}{llrrrrrr}", r"\toprule", r"\midrule", r"\bottomrule", rf"\caption{{{ORDERED}}}"):
         assert wanted in text
-    assert r"in percent, the mean over seeds $\pm$ half its 95 \% interval" in text
+    assert r"in percent, mean over seeds $\pm$ half of its 95 \% interval" in text
 
 
 def test_the_terminal_table_is_whole_and_plain_in_a_pipe() -> None:
@@ -470,7 +472,7 @@ def test_several_metrics_are_named_in_the_header() -> None:
 
 
 def test_the_side_of_an_interval_that_is_not_clipped_is_shown() -> None:
-    text = leaderboard([record(score=0.98), record(score=1.0, seed=1)]).render("markdown")
+    text = leaderboard([record(score=0.98), record(score=1.0, seed=1)], variance="own").render("markdown")
     # t(0.975, 1 degree) = 12.7062, times 0.01 less a tenth of the deviation of images, 0.83 points (Wilson) / 1.96
     assert "99.00 ± 12.17" in text
 
@@ -651,6 +653,110 @@ def test_where_less_is_better_the_least_is_first() -> None:
     assert (alone.rank_low, alone.tie, alone.low, alone.interval_over) == (None, None, None, None)
 
 
+# ---- answers and controls ---------------------------------------------------------------------------------------
+
+
+def answered(**scores: t.Sequence[float]) -> tuple[list[Record], t.Callable[[Record], t.Any]]:
+    """Records of 10,000 images, a score a seed, and their answers: whoever scores more is right about more of them."""
+    made = [
+        record(label, score, seed, test_images=10_000)
+        for label, values in scores.items()
+        for seed, score in enumerate(values)
+    ]
+    return made, lambda one: np.arange(10_000) < round(10_000 * one.metrics["top1"])
+
+
+def test_answers_to_the_same_images_show_differences_that_scores_alone_do_not() -> None:
+    made, read = answered(good=[0.970], less=[0.968])
+    ranks = {row.encoder: (row.rank_low, row.rank_high) for row in leaderboard(made).rows}
+    assert ranks == {"good": (1, 2), "less": (1, 2)}
+    rows = {row.encoder: row for row in leaderboard(made, answers=read).rows}  # 20 images won, none lost
+    assert {name: (row.rank_low, row.rank_high) for name, row in rows.items()} == {"good": (1, 1), "less": (2, 2)}
+    assert (rows["good"].may_be_best, rows["less"].may_be_best) == (True, False)
+    half = 1.959964 * ((22 / 10_002 - (20 / 10_002) ** 2) / 10_002) ** 0.5  # Bonett and Price 2012
+    assert rows["less"].difference_high == pytest.approx(-0.002 + half, abs=1e-9)
+
+
+def test_two_seeds_are_these_trained_models_and_three_a_sample() -> None:
+    made, read = answered(two=[0.97, 0.93], three=[0.97, 0.95, 0.93])
+    rows = {row.encoder: row for row in leaderboard(made, answers=read).rows}
+    assert (rows["two"].interval_over, rows["three"].interval_over) == ("images", "seeds and images")
+    assert (
+        (rows["two"].high or 0) - (rows["two"].low or 0) < 0.02 < (rows["three"].high or 0) - (rows["three"].low or 0)
+    )
+    legend = leaderboard([one for one in made if one.label == "two"]).render("markdown").splitlines()[-1]
+    assert "With 2 seeds, all intervals and ranks are about these trained models on new test images" in legend
+    own = {row.encoder: row for row in leaderboard(made, answers=read, variance="own").rows}
+    assert {row.interval_over for row in own.values()} == {"seeds and images"}
+    assert own["two"].high == 1.0
+
+
+def test_variances_are_borrowed_from_eight_rows_on_and_the_legend_says_from_how_many() -> None:
+    random = np.random.default_rng(0)
+    spread = {f"e{place}": (0.95 + random.normal(0, 0.002, 3)).tolist() for place in range(8)}
+    noise = {one: random.random(10_000) for one in [*spread, "few"]}
+
+    def board(names: t.Iterable[str]) -> Leaderboard:
+        made, _ = answered(**{name: spread[name] for name in names})
+        exact = [one.model_copy(update={"metrics": {"top1": float(read(one).mean())}}) for one in made]
+        return leaderboard(exact, answers=read)
+
+    def read(one: Record) -> t.Any:
+        own = np.random.default_rng([one.seed, int(one.label[1:])]).random(10_000)
+        return 0.7 * noise[one.label] + 0.3 * own < one.metrics["top1"] * 0.8
+
+    rows = board(spread).rows
+    assert {row.borrowed_from for row in rows} == {8}
+    assert "moderated across the 8 rows of a column" in board(spread).render("markdown")
+    assert {row.borrowed_from for row in board(list(spread)[:7]).rows} == {0}
+    chosen = board(spread).select(encoders=["e1"]).rows
+    assert [row for row in rows if row.encoder == "e1"] == chosen
+
+
+CONTROLLED = [
+    *(record("bigan", score, seed, test_images=10_000) for seed, score in enumerate((0.97, 0.97, 0.97))),
+    *(
+        record("untrained", score, seed, test_images=10_000,
+               params={"architecture": "bigan", "parameters": {"epochs": 400}})
+        for seed, score in enumerate((0.96, 0.96, 0.96))
+    ),
+    *(record("aae", 0.955, seed, test_images=10_000, params={"hidden": 7}) for seed in range(3)),
+    *(record("aae-untrained", 0.94, seed, test_images=10_000, encoder="untrained", is_control=True,
+             params={"architecture": "aae", "parameters": {"hidden": 8}}) for seed in range(3)),
+]  # fmt: skip
+
+
+def right(one: Record) -> t.Any:
+    return np.arange(10_000) < round(10_000 * one.metrics["top1"])
+
+
+def test_an_encoder_is_compared_with_its_own_network_before_training() -> None:
+    suite = Plan(suite="s", controls={"aae": "aae-untrained"})
+    rows = {row.encoder: row for row in leaderboard(CONTROLLED, [suite], right).rows}
+    bigan, aae = rows["bigan"], rows["aae"]
+    assert (bigan.untrained, aae.untrained) == ("untrained", "aae-untrained")  # by its parameters; by its suite
+    assert (rows["untrained"].untrained, rows["aae-untrained"].over_untrained) == (None, None)
+    assert bigan.over_untrained == pytest.approx(0.01)
+    assert aae.over_untrained == pytest.approx(0.015)
+    assert 0 < (bigan.over_untrained_low or 0) < 0.01 < (bigan.over_untrained_high or 0)
+    assert (bigan.over_untrained_p or 1) < 1e-6
+    without = {row.encoder: row for row in leaderboard(CONTROLLED, answers=right).rows}
+    assert (without["aae"].untrained, without["aae"].over_untrained) == (None, None)  # another number of units
+    won, images = 100, 10_002  # images won and none lost; two differences: Holm's first step has level 0.025
+    half = 2.241403 * (((won + 2) / images - (won / images) ** 2) / images) ** 0.5
+    assert bigan.over_untrained_high == pytest.approx(0.01 + half, rel=1e-3)
+
+
+@pytest.mark.parametrize("format", ["table", "markdown", "latex", "html"])
+def test_the_difference_over_the_untrained_network_stands_beside_each_score(format: t.Any) -> None:
+    text = leaderboard(CONTROLLED, answers=right).render(format)
+    assert "over untrained" in text
+    line = next(line for line in text.splitlines() if "+1.00" in line)
+    assert re.search(r"97\.00 .*\+1\.00.*0\.20", line.replace("$\\pm$", "±"))
+    assert "Over untrained: the score minus that of the same network before training" in " ".join(text.split())
+    assert "over untrained" not in leaderboard(BOARD).render(format)
+
+
 # ---- choosing ---------------------------------------------------------------------------------------------------
 
 
@@ -749,7 +855,7 @@ def test_what_has_no_best_value_has_no_rank() -> None:
 def test_a_mean_over_images_tells_of_other_images_whatever_it_is_called() -> None:
     means = {"a": 0.4505, "b": 0.4504}
     made = [record(label, seed=seed, metrics={"map": mean}) for label, mean in means.items() for seed in (0, 1)]
-    told = [(row.interval_over, row.rank_low, row.rank_high) for row in leaderboard(made).rows]
+    told = [(row.interval_over, row.rank_low, row.rank_high) for row in leaderboard(made, variance="own").rows]
     assert told == [("seeds and images", 1, 2)] * 2
 
 
