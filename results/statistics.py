@@ -263,29 +263,33 @@ class Scores:
         comparisons of thousands of pairs need it. Over images it is that of the paired answers, where both are known;
         else Wilson's reach of either. Places go together as arrays do, and with levels of confidence; an array a level.
         """
+        parts = self._parts(first, second)
+        return [self._below(parts, confidence) for confidence in confidences]
+
+    def _parts(self, first: Integers, second: Integers) -> "_Parts":
         variance, freedom = self._over_seeds
         fourth = variance**2 / freedom
         total, shares = variance[first] + variance[second], fourth[first] + fourth[second]
-        inverse = np.divide(shares, total**2, out=np.ones_like(total), where=total > 0)  # of Welch's
-        apart = paired = None
-        if self.answers is not None:
-            paired = self._paired(first, second)
-            apart = ~(self.answers.known[first] & self.answers.known[second])
-        halves = []
-        for confidence in confidences:
-            at = (1 + np.asarray(confidence)) / 2
-            squares = 0.0 if paired is None else paired * ndtri(at) ** 2
-            if apart is None or apart.any():
-                wilsons = self._images(first, confidence)[0] ** 2 + self._images(second, confidence)[1] ** 2
-                squares = wilsons if apart is None else np.where(apart, wilsons, squares)
-            if variance.any() and at.ndim:
-                squares = squares + stdtrit(1 / np.maximum(inverse, 1e-12), at) ** 2 * total
-            elif variance.any():
-                squares = (
-                    squares + _squared_quantiles(confidence)[np.ceil(inverse * _FREEDOMS).astype(np.int64)] * total
-                )
-            halves.append(np.sqrt(squares))
-        return halves
+        inverse = np.divide(shares, total**2, out=np.ones_like(total), where=total > 0)
+        if self.answers is None:
+            return _Parts(first, second, total, inverse, None, None)
+        apart = ~(self.answers.known[first] & self.answers.known[second])
+        return _Parts(first, second, total, inverse, self._paired(first, second), apart)
+
+    def _below(self, parts: "_Parts", confidence: t.Any) -> Floats:
+        at = (1 + np.asarray(confidence)) / 2
+        squares = 0.0 if parts.paired is None else parts.paired * ndtri(at) ** 2
+        if parts.apart is None or parts.apart.any():
+            below, above = self._images(parts.first, confidence)[0], self._images(parts.second, confidence)[1]
+            wilsons = below**2 + above**2
+            squares = wilsons if parts.apart is None else np.where(parts.apart, wilsons, squares)
+        if at.ndim:
+            squares = squares + stdtrit(1 / np.maximum(parts.inverse, 1e-12), at) ** 2 * parts.seeds
+        elif self.deviation.any():
+            steps = np.ceil(parts.inverse * _FREEDOMS).astype(np.int64)
+            squares = squares + _squared_quantiles(confidence)[steps] * parts.seeds
+        half: Floats = np.sqrt(squares)
+        return half
 
     def _paired(self, first: Integers, second: Integers) -> Floats:
         """The variance of a difference over new images, without the noise of answers that seeds' variances hold."""
@@ -316,6 +320,17 @@ class Scores:
         return images
 
 
+class _Parts(t.NamedTuple):
+    """What makes the differences of pairs of rows uncertain, whatever the confidence."""
+
+    first: Integers
+    second: Integers
+    seeds: Floats  # the variance over new seeds
+    inverse: Floats  # of its degrees of freedom, Welch's
+    paired: Floats | None  # the variance over new images, from paired answers
+    apart: Correct | None  # pairs that lack answers
+
+
 @functools.lru_cache(maxsize=8)
 def _squared_quantiles(confidence: float) -> Floats:
     """Of Student's t at inverse degrees of freedom 0, 1 / 1024, ..., 1: one a pair would take seconds."""
@@ -341,16 +356,17 @@ def contrasts(scores: Scores, first: Integers, second: Integers, confidence: flo
     """
     difference = scores.mean[first] - scores.mean[second]
     least, most = np.full(len(first), 1e-15), np.ones(len(first))  # p lies between them
-    for _ in range(60):
+    parts = scores._parts(first, second)
+    for _ in range(24):  # to six digits
         middle = np.sqrt(least * most)
-        open_ = scores.below(first, second, 1 - middle)[0] >= np.abs(difference)
+        open_ = scores._below(parts, 1 - middle) >= np.abs(difference)
         least, most = np.where(open_, middle, least), np.where(open_, most, middle)
     p = np.where(difference == 0, 1.0, most)
     corrected = np.array(holm(p.tolist()))
     order, found = np.argsort(p, kind="stable"), int((corrected <= 1 - confidence).sum())
     steps = np.empty(len(p))
     steps[order] = np.minimum(np.arange(len(p)), found)  # how many are decided before it
-    (half,) = scores.below(first, second, 1 - (1 - confidence) / (len(p) - np.minimum(steps, len(p) - 1)))
+    half = scores._below(parts, 1 - (1 - confidence) / (len(p) - np.minimum(steps, len(p) - 1)))
     return Contrasts(difference, half, corrected)
 
 

@@ -12,9 +12,12 @@ from statsmodels.stats import contingency_tables, multitest, proportion
 from statsmodels.stats import power as reference
 
 from results.statistics import (
+    Answers,
     Interval,
+    Prior,
     Scores,
     components,
+    contrasts,
     friedman,
     hierarchical_bootstrap,
     holm,
@@ -261,6 +264,210 @@ def test_the_true_ranks_lie_in_all_rank_intervals_in_95_percent() -> None:
         held += bool(((found.low <= np.arange(1, 7)) & (np.arange(1, 7) <= found.high)).all())
     assert held / 400 > 0.95 - 3 * math.sqrt(0.05 * 0.95 / 400)
     assert found.low[5] == found.high[5] == 6  # and they say something
+
+
+# ---- paired answers, borrowed variances -------------------------------------------------------------------------
+
+
+def of(correct: np.ndarray[t.Any, t.Any]) -> Scores:
+    """Scores of (rows, seeds, images) answers."""
+    rows, seeds, images = correct.shape
+    values = correct.mean(2)
+    spread = values.std(1, ddof=1) if seeds > 1 else np.zeros(rows)
+    return Scores(values.mean(1), spread, np.full(rows, seeds), images, Answers.of(list(correct), images))
+
+
+def test_a_paired_variance_is_that_of_bonett_and_price() -> None:
+    first, second = np.arange(1000) < 950, np.arange(1000) % 25 > 0  # 912 both, 38 the first alone, 48 the second
+    won, lost = int((first & ~second).sum()), int((second & ~first).sum())
+    wanted = ((won + lost + 2) / 1002 - ((won - lost) / 1002) ** 2) / 1002
+    found = Answers.of([first[None], second[None]], 1000)
+    assert found.variance(np.array([0]), np.array([1])) == pytest.approx([wanted], rel=1e-5)
+    (half,) = of(np.stack([first, second])[:, None]).below(np.array([0]), np.array([1]), 0.95)
+    assert half == pytest.approx([1.959964 * math.sqrt(wanted)], rel=1e-5)
+    unknown = Answers.of([first[None], None], 1000)
+    assert unknown.known.tolist() == [True, False]
+
+
+def test_the_noise_of_answers_is_the_variance_of_a_score_whose_seeds_err_independently() -> None:
+    random = np.random.default_rng(0)
+    chance = random.beta(5, 1, 2000)
+    correct = random.random((1, 4000, 2000)) < chance  # so many seeds of one row
+    noise = Answers.of(list(correct), 2000).noise[0]
+    assert noise == pytest.approx((chance * (1 - chance)).mean() / 2000, rel=0.02)
+    assert correct.mean(2).var() == pytest.approx(noise, rel=0.1)
+
+
+LIMMA = np.array([0.2, 1.3, 0.7, 3.1, 0.05, 0.9, 2.2, 0.4, 6.0, 0.6, 1.1, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("variances", "freedom", "prior_freedom", "prior"),
+    [  # df_prior and var_prior of limma's squeezeVar, as pylimma 0.2.0 has it
+        (LIMMA, 2.0, 88.5015262056346, 1.301421442303293),
+        (LIMMA[:8] * [0.1, 9, 1, 4, 20, 0.03, 1, 1], 4.0, 0.9657804412435408, 0.23905596037648666),
+    ],
+)
+def test_a_prior_is_that_of_limma(variances: t.Any, freedom: float, prior_freedom: float, prior: float) -> None:
+    found = Prior.fit(variances, np.full(len(variances), freedom))
+    assert (found.freedom, found.ratio) == pytest.approx((prior_freedom, prior), rel=1e-9)
+
+
+def test_variances_that_spread_less_than_by_chance_come_from_one() -> None:
+    assert Prior.fit(np.full(9, 0.5), np.full(9, 2.0)).freedom == np.inf
+
+
+def probit(
+    random: np.random.Generator, accuracy: t.Any, points: t.Any, seeds: int, images: int
+) -> np.ndarray[t.Any, t.Any]:
+    """(rows, seeds, images) answers of rows with these accuracies, whose seeds deviate by so many percentage points.
+
+    Half of what decides on an answer is common to all rows (hard images), a quarter to the seeds of a row and a quarter
+    is an answer's own: over images the rows of results/published/mnist correlate by .28 to .79 (here .5), and an
+    answer's own noise is .15 to .6 of its variance (here .4).
+    """
+    accuracy, points = np.broadcast_arrays(np.asarray(accuracy, float), np.asarray(points, float))
+    at = stats.norm.ppf(accuracy)
+    deviation = (points / 100 / stats.norm.pdf(at))[:, None, None]
+    shape = (len(accuracy), seeds, images)
+    drawn = [random.standard_normal(one, np.float32) for one in ((images,), (shape[0], 1, images), shape)]
+    noise = np.float32(0.5**0.5) * drawn[0] + np.float32(0.5) * drawn[1] + np.float32(0.5) * drawn[2]
+    level = at[:, None, None] * np.sqrt(1 + deviation**2) + deviation * random.standard_normal((*shape[:2], 1))
+    right: np.ndarray[t.Any, t.Any] = level.astype(np.float32) + noise > 0
+    return right
+
+
+SPREADS: dict[str, t.Callable[[np.random.Generator, int], t.Any]] = {  # points over seeds, of so many rows
+    "equal": lambda random, rows: np.full(rows, 0.3),
+    "log-normal": lambda random, rows: 0.2 * np.exp(0.6 * random.standard_normal(rows)),
+    "half and half": lambda random, rows: np.where(np.arange(rows) % 2, 0.05, 1.0),
+    "one of 20 times": lambda random, rows: np.where(np.arange(rows) == 0, 2.0, 0.1),
+}
+
+
+def null(spread: str, rows: int, seeds: int, images: int, runs: int) -> dict[str, float]:
+    """How often equally good rows are told apart, and how often intervals hold the truth; row 0 is the control."""
+    random, found = np.random.default_rng(rows), []
+    control, others = np.zeros(rows - 1, np.int64), np.arange(1, rows)
+    for _ in range(runs):
+        scores = of(probit(random, np.full(rows, 0.95), SPREADS[spread](random, rows), seeds, images))
+        ranks, over = ranking(scores), contrasts(scores, others, control)
+        below, above = scores.reach(0.95)
+        found.append((
+            (ranks.high < rows).any(), not ranks.may_be_best[0], (over.p <= 0.05).any(),
+            ((scores.mean - below <= 0.95) & (scores.mean + above >= 0.95)).mean(),
+            (np.abs(over.difference) <= scores.below(others, control, 0.95)[0]).mean(),
+        ))  # fmt: skip
+    names = ("pairs", "best", "controls", "cell", "difference")
+    return dict(zip(names, np.mean(found, axis=0).tolist()))
+
+
+def check_null(found: dict[str, float], spread: str, runs: int) -> None:
+    chance = 2 * math.sqrt(0.05 * 0.95 / runs)  # of a simulation: two of its standard errors
+    assert found["pairs"] <= (0.07 if spread == "one of 20 times" else 0.065) + chance
+    assert found["best"] <= 0.05 + chance
+    assert found["controls"] <= 0.065 + chance
+    assert 0.93 - chance <= found["cell"] <= 0.98 + chance
+    assert 0.93 - chance <= found["difference"] <= 0.99 + chance
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize(("rows", "seeds", "images"), [(12, 3, 1000), (8, 5, 1000)])
+def test_rows_that_are_equally_good_are_rarely_told_apart_by_borrowed_variances(
+    spread: str, rows: int, seeds: int, images: int
+) -> None:
+    check_null(null(spread, rows, seeds, images, 200), spread, 200)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("images", [1000, 10_000])
+@pytest.mark.parametrize("rows", [8, 12, 40])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_rows_that_are_equally_good_are_rarely_told_apart_in_every_design(
+    spread: str, rows: int, seeds: int, images: int
+) -> None:
+    runs = 2000 if rows * images <= 120_000 else 600
+    found = null(spread, rows, seeds, images, runs)
+    print(spread, rows, seeds, images, runs, {name: round(100 * value, 1) for name, value in found.items()})
+    check_null(found, spread, runs)
+
+
+def told(runs: int) -> dict[str, float]:
+    """Of 12 rows with 3 seeds and 10,000 images: how many pairs and differences to the control are rightly told."""
+    random, sums = np.random.default_rng(7), np.zeros(4)
+    first, control = np.arange(1, 12), np.zeros(11, np.int64)
+    for _ in range(runs):
+        truth = 0.95 + 0.0062 * random.standard_normal(12)
+        scores = of(probit(random, truth, SPREADS["log-normal"](random, 12), 3, 10_000))
+        alone = Scores(scores.mean, scores.deviation, scores.seeds, scores.images)
+        one, other = np.triu_indices(12, 1)
+        for place, some in enumerate((scores, alone)):
+            lead = some.mean[one] - some.mean[other]
+            found = np.abs(lead) > some.below(one, other, 1 - 0.05 / 66)[0]
+            sums[place] += (found & (np.sign(lead) == np.sign(truth[one] - truth[other]))).sum()
+        over = contrasts(scores, first, control)
+        sums[2] += ((over.p <= 0.05) & (np.sign(over.difference) == np.sign(truth[1:] - truth[0]))).sum()
+        half = alone.below(first, control, 1 - 0.05 / 66)[0]  # what tables told of controls before
+        sums[3] += (np.abs(alone.mean[1:] - alone.mean[0]) > half).sum()
+    return dict(zip(("pairs", "pairs before", "controls", "controls before"), (sums / runs).tolist()))
+
+
+def test_pairing_and_borrowing_tell_many_more_rows_apart() -> None:
+    found = told(40)
+    assert found["pairs"] >= 8
+    assert found["pairs before"] <= 3
+    assert found["controls"] >= 3
+    assert found["controls before"] <= 0.5
+
+
+def test_a_variance_is_never_less_than_the_rows_own_nor_borrowed_from_few_rows() -> None:
+    random = np.random.default_rng(1)
+    scores = of(probit(random, np.full(9, 0.95), np.geomspace(0.01, 3, 9), 3, 2000))
+    assert (scores.prior.rows, 0 < scores.prior.freedom <= 4) == (9, True)
+    own, _ = Scores(scores.mean, scores.deviation, scores.seeds, 2000)._over_seeds
+    moderated, freedom = scores._over_seeds
+    assert (moderated >= own).all()
+    assert (moderated > own).any()
+    assert freedom == pytest.approx(np.full(9, 2 + scores.prior.freedom))
+    few = of(probit(random, np.full(7, 0.95), np.full(7, 0.2), 3, 2000))
+    assert (few.prior.rows, few.prior.freedom) == (0, 0.0)
+
+
+def test_rows_without_randomness_lend_nothing_and_borrow_nothing() -> None:
+    random = np.random.default_rng(2)
+    correct = probit(random, np.full(10, 0.95), np.full(10, 0.3), 3, 2000)
+    correct[9] = correct[9, :1]  # pixels: each seed gives the same answers
+    scores = of(correct)
+    variance, _ = scores._over_seeds
+    assert scores.prior.rows == 9
+    assert variance[9] == 0
+    assert scores.prior == of(correct[:9]).prior
+
+
+def test_differences_to_controls_have_holms_p_and_intervals_that_agree_with_it() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(20):
+        scores = of(probit(random, 0.95 + 0.01 * random.standard_normal(9), np.full(9, 0.2), 3, 1000))
+        found = contrasts(scores, np.arange(1, 9), np.zeros(8, np.int64))
+        assert ((np.abs(found.difference) > found.half) == (found.p <= 0.05)).all()
+    one = contrasts(scores, np.array([1]), np.array([0]))
+    assert one.half == pytest.approx(scores.below(np.array([1]), np.array([0]), 0.95)[0], rel=1e-3)
+    assert len(contrasts(scores, np.zeros(0, np.int64), np.zeros(0, np.int64)).p) == 0
+
+
+def test_who_may_be_best_is_told_by_comparisons_with_the_best_alone() -> None:
+    scores = column([[0.93], [0.91], [0.5]], 1000)
+    one, other = np.array([0]), np.array([1])
+    assert scores.below(one, other, 1 - 2 * 0.05 / 2)[0] > 0.02 > scores.below(one, other, 0.8)[0]
+    assert ranking(scores).may_be_best.tolist() == [True, True, False]
+    assert ranking(scores, 0.8).may_be_best.tolist() == [
+        True,
+        False,
+        False,
+    ]  # level 0.2: 0.1 for each of two, one-sided
+    assert ranking(scores, 0.8).low.tolist() == [1, 1, 3]  # while all ranks together leave it open
 
 
 @pytest.mark.parametrize("p_values", [[0.01, 0.04, 0.03, 0.005], [0.5], [0.9, 0.9, 1.0], [0.02] * 5, []])
