@@ -46,6 +46,11 @@ class BiGAN(Generative):
     penalty: PositiveFloat = 10.0  # of wasserstein_gp, on the slope towards image and code together
 
     @property
+    def revision(self) -> int:
+        """One more for the convolutional critic, whose weights were moved by each other's gradients before."""
+        return self.version + (self.body == "conv" and self.objective == "wasserstein_gp")
+
+    @property
     def taps(self) -> tuple[str, ...]:
         return (*self._bodies[0].taps, "code")
 

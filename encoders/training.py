@@ -43,7 +43,9 @@ class Adam:
 
     def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         betas = (self.beta1, self.beta2)
-        return torch.optim.Adam(parameters, self.learning_rate, betas, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.Adam(
+            parameters, self.learning_rate, betas, weight_decay=self.weight_decay, fused=_dense(parameters)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,12 @@ class SGD:
     momentum: float = 0.0
 
     def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, self.learning_rate, self.momentum, fused=True)
+        return torch.optim.SGD(parameters, self.learning_rate, self.momentum, fused=_dense(parameters))
+
+
+def _dense(parameters: list[nn.Parameter]) -> bool:
+    """Whether none is a part of a larger tensor: fused optimisers would go through the memory of the whole."""
+    return all(torch.empty_like(parameter).stride() == parameter.stride() for parameter in parameters)
 
 
 def constant(fraction: float) -> float:  # noqa: ARG001 - a schedule is a function of the fraction done
@@ -220,7 +227,7 @@ def _take(turn: Turn, shown: tuple[Tensor, ...], state: State, run: Training, wa
         parameters = state.players[name].parameters()
         gradients = torch.autograd.grad(loss, parameters, retain_graph=index < last)
         for parameter, gradient in zip(parameters, run.ranks.mean(gradients)):
-            parameter.grad = gradient
+            parameter.grad = checkpoint.in_layout_of(parameter, gradient)
     for name in given:  # only now: every gradient was taken at the same parameters
         state.optimizers[name].step()
         after = state.players[name].after

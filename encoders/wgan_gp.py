@@ -21,7 +21,7 @@ from encoders.training import Adam, Player, Turn, settle, settle_generator, trai
 class WGANGP(Generative):
     """Several steps of a critic under a gradient penalty for each of the generator; its layers are the taps."""
 
-    version: t.ClassVar[int] = 2
+    version: t.ClassVar[int] = 3
     source: t.ClassVar[str] = "Gulrajani et al. 2017, arXiv:1704.00028"
 
     body: t.Literal["conv", "mlp"] = "conv"  # the authors' convolutions, or WGAN's perceptrons

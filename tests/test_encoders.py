@@ -1,6 +1,7 @@
 """Every encoder keeps the promises of `check_encoder`; then a fact of its own."""
 
 import dataclasses
+import functools
 import math
 import sys
 import typing as t
@@ -17,10 +18,21 @@ from encoders import networks, training
 from encoders.aae import AAE
 from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
-from encoders.base import Encoder, EncoderError, Generative, ImageSet, ImageShape, Training, derive_seed, frozen, seeded
+from encoders.base import (
+    Encoder,
+    EncoderError,
+    Generative,
+    ImageSet,
+    ImageShape,
+    Training,
+    derive_seed,
+    frozen,
+    seeded,
+    shown,
+)
 from encoders.bigan import BiGAN
 from encoders.category_and_style import probabilities
-from encoders.check import check_encoder
+from encoders.check import Stopper, check_encoder
 from encoders.clustering_aae import ClusteringAAE
 from encoders.dcgan import DCGAN
 from encoders.denoising_autoencoder import DenoisingAutoencoder
@@ -80,11 +92,12 @@ SMALL: list[Encoder] = [
     WGAN(epochs=2, width=4, critic_steps_at_first=3),
     WGAN(epochs=2, body="mlp", hidden=16, critic_steps_at_first=3),
     WGAN(epochs=2, width=4, critic_steps_at_first=3, spectral_norm=True),
-    WGANGP(epochs=2, width=4),
-    WGANGP(epochs=2, body="mlp", hidden=16, spectral_norm=True),
+    WGANGP(epochs=2, width=4, critic_steps=2),
+    WGANGP(epochs=2, body="mlp", hidden=16, critic_steps=2, spectral_norm=True),
     LatentRegressor(epochs=2, hidden=32),
     LatentRegressor(epochs=1, hidden=32, body="conv", joint_weight=0.25),
     ALI(epochs=2, body="mlp", hidden=32),
+    ALI(epochs=1),
     AAE(epochs=2, hidden=32, posterior="gaussian", prior="mixture"),
     AAE(epochs=2, hidden=32, posterior="universal", prior="swiss_roll"),
     AAE(epochs=1, hidden=32, posterior="universal", prior="uniform", body="conv"),
@@ -95,9 +108,73 @@ SMALL: list[Encoder] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def larger(digits: ImageSet) -> ImageSet:
+    """A hundred at 20x20, where every convolutional body has at least two convolutions."""
+    images = np.pad(digits.images[:100].repeat(2, axis=2).repeat(2, axis=3), ((0, 0), (0, 0), (2, 2), (2, 2)))
+    return dataclasses.replace(digits, images=images, labels=digits.labels[:100])
+
+
+def in_batches_of(size: int, recipe: Encoder) -> Encoder:
+    return recipe.model_copy(update={"batch_size": size}) if "batch_size" in type(recipe).model_fields else recipe
+
+
 @pytest.mark.parametrize("recipe", SMALL, ids=lambda recipe: repr(recipe)[:60])
-def test_keeps_its_promises(recipe: Encoder, digits: ImageSet) -> None:
-    check_encoder(recipe, digits)
+def test_keeps_its_promises(recipe: Encoder, larger: ImageSet) -> None:
+    check_encoder(in_batches_of(25, recipe), larger)  # at least three steps, of which it is stopped after the second
+
+
+TRAINED = [recipe for recipe in SMALL if "epochs" in type(recipe).model_fields]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("recipe", TRAINED, ids=lambda recipe: repr(recipe)[:60])
+def test_optimizers_move_each_weight_by_its_own_gradient_and_moments(
+    recipe: Encoder, precision: t.Literal["float32", "bfloat16"], larger: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are fused, and go through memory: all three have one layout, also after a resume, and plain ones agree."""
+    steps, moved = 0, {}
+
+    def check(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        nonlocal steps
+        steps += 1
+        (group,) = optimizer.param_groups
+        weights = [parameter for parameter in group["params"] if parameter.grad is not None]
+        plain = [nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format)) for weight in weights]
+        settings = {name: value for name, value in group.items() if name not in ("params", "initial_lr")}
+        twin = type(optimizer)(plain, **settings | {"fused": False} if "fused" in settings else settings)
+        for weight, copy in zip(weights, plain):
+            copy.grad = weight.grad.clone(memory_format=torch.contiguous_format)
+            for name, kept in optimizer.state[weight].items():
+                assert kept.shape != weight.shape or kept.stride() == weight.stride(), name
+                twin.state[copy][name] = kept.clone(memory_format=torch.contiguous_format)
+            assert weight.grad.stride() == weight.stride()
+        twin.step()
+        moved[optimizer] = weights, plain, group["lr"]
+
+    def compare(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        weights, plain, learning_rate = moved[optimizer]
+        for weight, copy in zip(weights, plain):
+            torch.testing.assert_close(weight, copy, rtol=1e-6, atol=1e-3 * learning_rate, check_stride=False)
+
+    def watched(start: t.Any, *arguments: t.Any) -> training.State:
+        state: training.State = start(*arguments)
+        for optimizer in state.optimizers.values():
+            optimizer.register_step_pre_hook(check)
+            optimizer.register_step_post_hook(compare)
+        return state
+
+    monkeypatch.setattr(training.State, "start", functools.partial(watched, training.State.start))
+    few, data = in_batches_of(4, recipe), shown(larger, recipe, seed=0)
+    first = Stopper(after=1)
+    with pytest.raises(KeyboardInterrupt):
+        few.fit(data, Training(0, precision=precision, keeper=first))
+    taken = steps
+    second = Stopper(after=1)
+    second.content = first.content
+    with pytest.raises(KeyboardInterrupt):
+        few.fit(data, Training(0, precision=precision, keeper=second))
+    assert steps > taken > 0
 
 
 @pytest.mark.slow

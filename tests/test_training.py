@@ -199,6 +199,31 @@ def test_noise_is_a_function_of_seed_and_step_and_the_global_state_is_left_alone
     assert len(set(first)) == 4
 
 
+@pytest.mark.parametrize("optimizer", [Adam(0.1), SGD(0.1, momentum=0.5)])
+@pytest.mark.parametrize("layout", ["plain", "transposed", "channels-last", "a part of a larger one"])
+def test_a_weight_moves_by_its_own_gradient_whatever_its_layout(optimizer: Adam | SGD, layout: str) -> None:
+    network, start = nn.Module(), torch.linspace(-1, 1, 48).view(2, 3, 4, 2)
+    weight = {
+        "plain": start.clone(),
+        "transposed": start.transpose(0, 3).contiguous().transpose(0, 3),
+        "channels-last": start.clone(memory_format=torch.channels_last),
+        "a part of a larger one": torch.zeros(4, 3, 8, 2)[::2, :, 4:].copy_(start),
+    }[layout]
+    network.weight = nn.Parameter(weight)
+    pulls = torch.linspace(-1, 2, 48).view(2, 3, 4, 2)
+
+    def pull(images: Tensor) -> dict[str, Tensor]:
+        return {"only": (pulls * network.weight).sum()}  # the gradient has the layout of `pulls`
+
+    train(Training(0), numbered(2), [Player("only", [network], optimizer)], [Turn(pull)], epochs=1, batch_size=1)
+    plain = start.clone().requires_grad_()
+    twin = optimizer([plain])  # type: ignore[list-item]
+    for _ in range(2):
+        plain.grad = pulls.clone()
+        twin.step()
+    torch.testing.assert_close(network.weight.detach(), plain.detach())
+
+
 def test_bfloat16_computes_in_bfloat16_and_keeps_weights_in_float32() -> None:
     layer = nn.Linear(1, 1)
     kinds = []
