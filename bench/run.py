@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bench import corruptions, data, machine, resolve, samples, views
 from bench.checkpoints import Checkpoints, Resume, ResumeRefused
-from bench.diagnostics import diagnose
+from bench.diagnostics import diagnose, few_updates
 from bench.extract import extract, features_on_disk
 from bench.ranks import local_rank, local_world, together
 from bench.samples import SAMPLES
@@ -189,6 +189,7 @@ class _Fitted(t.NamedTuple):
     generator: nn.Module | None
     seconds: dict[str, float]
     resumed_elsewhere: bool
+    updates: dict[str, int]  # by player
 
 
 def _execute(
@@ -218,7 +219,7 @@ def _execute(
         part = _PART.dump_json((planned, settings)).decode()
         with together(follow, (part,), settings.ranks, device.type) as ranks:
             fitted = _fit(planned, encoder, dataset, watcher, keeper, device, made, ranks)
-    module, generator, seconds, resumed_elsewhere = fitted
+    module, generator, seconds, resumed_elsewhere, updates = fitted
     made = made.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
     module.to(device)
     watcher.stage("extracting")
@@ -272,7 +273,8 @@ def _execute(
                 protocol_code=protocol.code,
                 metrics=scores.metrics,
                 details=scores.details,
-                alarms=alarms[tap],
+                alarms=[*alarms[tap], *few_updates(updates)],
+                updates=updates,
                 predictions=predictions and predictions.relative_to(directory.path).as_posix(),
                 predictions_sha256=predictions_sha256,
                 seconds=seconds | {"score": score_seconds},
@@ -410,14 +412,14 @@ def _fit(
     store.replace(directory.encoder_json, store.canonical(about))
     judged = {"tap", "dimensions", "metrics", "details", "alarms", "error", "status"}
     judged |= {"predictions", "predictions_sha256"}
-    record = _record(planned, made, dataset=dataset, status="done", seconds=seconds)
+    record = _record(planned, made, dataset=dataset, status="done", seconds=seconds, updates=training.updates)
     run = record.model_dump(mode="json", exclude=judged)
     for field in [field for field in run if field.startswith("protocol")]:
         del run[field]
     run |= {"taps": _dimensions(module, images, device), **hashes}
     store.publish_run(directory.run_json, run)
     shutil.rmtree(directory.checkpoint, ignore_errors=True)
-    return _Fitted(module, generator, seconds, not keeper.exact)
+    return _Fitted(module, generator, seconds, not keeper.exact, training.updates)
 
 
 _PART = TypeAdapter(tuple[PlannedRun, Settings])
@@ -451,7 +453,8 @@ def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted |
         store.set_aside(directory.run_json)
         return None
     shutil.rmtree(directory.checkpoint, ignore_errors=True)  # of a fit that was killed at its very end
-    return _Fitted(module, generator, run["seconds"], run["provenance"].get("resumed_elsewhere", False))
+    resumed_elsewhere = run["provenance"].get("resumed_elsewhere", False)
+    return _Fitted(module, generator, run["seconds"], resumed_elsewhere, run.get("updates", {}))
 
 
 def _weights(module: nn.Module) -> bytes:

@@ -122,6 +122,12 @@ class Training:
     earlier_seconds: float = 0.0  # of an earlier fit that was stopped, from whose state the loop went on
     generator: nn.Module | None = None  # what a `Generative` recipe makes images with, frozen
 
+    @property
+    def updates(self) -> dict[str, int]:
+        """How often each player has moved; nothing for a method that the loop does not train."""
+        counts = [(column, int(count)) for row in self.history for column, count in row.items()]
+        return {name.removesuffix("_updates"): count for name, count in counts if name.endswith("_updates")}
+
     def seeded(self, *stream: str | int) -> contextlib.AbstractContextManager[None]:
         return seeded(self.seed, *stream)
 

@@ -103,6 +103,7 @@ class Turn:
     times: t.Callable[[int], int] = once  # step, from 0 -> repetitions within it, each on images of its own
     observes: tuple[str, ...] = ()
     reads_labels: bool = False
+    ends_with_epoch: bool = False  # with fewer repetitions where the epoch has no images left for all
 
 
 @dataclasses.dataclass
@@ -164,10 +165,10 @@ def train(
     """Train the players' networks in place, on `run.device`, and append a row an epoch to `run.history`.
 
     An epoch reads each image once, but for the last incomplete batch. A step that takes a turn several times uses as
-    many batches, and may reach into the next epoch. With a `run.keeper` it goes on where an earlier call was stopped.
-    Each of several `run.ranks` takes its part of every batch, and all end with the same weights. Raises NonFiniteLoss,
-    KeyboardInterrupt between two steps if the keeper is asked to stop, and EncoderError for a batch that the ranks
-    cannot share out.
+    many batches, and reaches into the next epoch unless the turn `ends_with_epoch`. With a `run.keeper` it goes on
+    where an earlier call was stopped. Each of several `run.ranks` takes its part of every batch, and all end with the
+    same weights. Raises NonFiniteLoss, KeyboardInterrupt between two steps if the keeper is asked to stop, and
+    EncoderError for a batch that the ranks cannot share out.
     """
     run.trainings += 1
     for player in players:
@@ -192,7 +193,10 @@ def train(
             for name, optimizer in state.optimizers.items():
                 _scale_learning_rate(optimizer, state.players[name].schedule(epoch / epochs))
             torch.manual_seed(derive_seed(run.seed, "step", state.step))
-            times = [turn.times(state.step) for turn in turns]
+            left = batches - state.read % batches  # of this epoch
+            times = [
+                min(turn.times(state.step), left) if turn.ends_with_epoch else turn.times(state.step) for turn in turns
+            ]
             for turn, repetitions in zip(turns, times):
                 for repetition in range(repetitions):
                     at = state.read + repetition
@@ -315,6 +319,8 @@ class _Watch:
         possible = facts.index <= facts.read - facts.read_before and facts.step <= facts.read
         if not (same_epoch and possible and len(facts.taken) == len(self.taken)):
             raise CheckpointError("its counts of steps and batches do not fit together")
+        if any(f"{n}_loss" in row and f"{n}_updates" not in row for row in facts.history for n in self.players):
+            raise CheckpointError("its history does not count each player's updates")
 
     def go_on(self, facts: Facts) -> None:
         self.read, self.read_before, self.first = facts.read, facts.read_before, facts.read
@@ -345,7 +351,11 @@ class _Watch:
         speed = (self.read - self.read_before) * self.batch / seconds
         row = {"epoch": min(self.read // self.batches, self.epochs), "seconds": seconds, "images_per_second": speed}
         means = {f"{name}_loss" if name in self.players else name: mean for name, mean in self._means().items()}
-        self.run.history.append(row | means)
+        earlier = self.run.updates
+        updates = {
+            f"{name}_updates": earlier.get(name, 0) + self.taken[self.columns[name]] for name in self.players
+        }  # so far
+        self.run.history.append(row | means | updates)
         self._report()
         self.sums.zero_()
         self.taken = [0] * len(self.columns)

@@ -21,7 +21,7 @@ from encoders.training import Player, Turn, settle, settle_generator, train
 class WGAN(Generative):
     """Several steps of a critic with clipped weights for each of the generator; the critic's layers are the taps."""
 
-    version: t.ClassVar[int] = 2
+    version: t.ClassVar[int] = 3
     source: t.ClassVar[str] = "Arjovsky et al. 2017, arXiv:1701.07875"
 
     body: t.Literal["conv", "mlp"] = "conv"  # DCGAN's convolutions, or the authors' perceptrons
@@ -93,7 +93,7 @@ class WGAN(Generative):
             Player("critic", [critic], rmsprop, after=None if self.spectral_norm else clip),
             Player("generator", [generator], rmsprop),
         ]
-        turns = [Turn(criticise, steps, observes=("wasserstein_estimate",)), Turn(approach)]
+        turns = [Turn(criticise, steps, ("wasserstein_estimate",), ends_with_epoch=True), Turn(approach)]
         if not self.spectral_norm:
             clip()
         train(run, data, players, turns, self.epochs, self.batch_size)

@@ -34,7 +34,7 @@ Show = t.Literal["scores", "differences"]
 # Means over the test images of what lies in 0..1, which tell of other images too; other metrics tell of seeds only.
 # No such mean varies more than a share does, so its interval is wide enough.
 SHARES = ("top1", "mean_top1", "corrupted_top1", "clean_top1", "map")
-ALARM = " (!)"  # stands behind a tap whose features look collapsed
+ALARM = " (!)"  # stands behind a tap whose features look collapsed, or whose training was hardly one
 SEVERAL = "several"  # stands where the runs behind a row or a table disagree
 
 
@@ -68,6 +68,7 @@ class Row:
     labels: int | None  # of the training images that it saw; None: all of those that a failed run did not count
     dimensions: int | None
     fit_seconds: float | None  # mean over seeds
+    updates: dict[str, int]  # by player: how often it moved, in the seed where that was least; older records have none
     limit: int | None
     split: str
     train_images: int
@@ -332,6 +333,7 @@ def _row(
         labels=one.labels if one.labels != "all" else one.train_images or None,
         dimensions=one.dimensions,
         fit_seconds=sum(fits) / len(fits) if fits else None,
+        updates=min((record.updates for record in members), key=lambda moved: min(moved.values(), default=0)),
         limit=one.limit,
         split=one.split,
         train_images=one.train_images,
@@ -637,7 +639,8 @@ def _legend(rows: list[Row], show: Show) -> str:
         about = [f"{one.title}: {one.about}" for name, one in METRICS.items() if name in made and one.of == subject]
         legend += f" Of {subject}: {'; '.join(about)}." if about else ""
     if any(row.alarms for row in rows):
-        legend += " (!) marks what looks collapsed, whatever it scores: why is in the csv and the json."
+        hardly = " or hardly trained" if any(row.updates for row in rows if row.alarms) else ""
+        legend += f" (!) marks what looks collapsed{hardly}, whatever it scores: why is in the csv and the json."
     return legend
 
 

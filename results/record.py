@@ -24,7 +24,7 @@ class Provenance(BaseModel):
 
 
 class Alarm(BaseModel):
-    """A sign, seen without any label, that features have collapsed."""
+    """A sign, seen without any label, that features have collapsed or that a training was hardly one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -71,6 +71,7 @@ class Record(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)  # fractions in 0..1, the first shown; or METRICS
     details: dict[str, Json] = Field(default_factory=dict)
     alarms: list[Alarm] = Field(default_factory=list)  # about the tap's features; records of before have none
+    updates: dict[str, int] = Field(default_factory=dict)  # by player: how often it moved; older records have none
     predictions: str | None = None  # file with a class for every test image, beside this record's run directory
     predictions_sha256: str | None = None  # of what it says, whatever wrote the file; records of before have none
     seconds: dict[str, float]  # fit, extract, score

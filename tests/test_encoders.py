@@ -510,10 +510,16 @@ def test_discriminator_steps_come_before_each_of_the_generator(
 
 
 def test_wgan_begins_with_many_steps_of_the_critic(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = WGAN(body="mlp", hidden=8, epochs=8, batch_size=30, critic_steps=2, critic_steps_at_first=3)
+    recipe = WGAN(body="mlp", hidden=8, epochs=7, batch_size=25, critic_steps=2, critic_steps_at_first=3)
     moves = steps_of(recipe, digits, monkeypatch)
     assert moves[: 25 * 4] == (["critic"] * 3 + ["generator"]) * 25
-    assert moves[25 * 4 :] == (["critic"] * 2 + ["generator"]) * 3  # 80 batches, of which 75 are gone
+    assert moves[25 * 4 :] == (["critic"] * 2 + ["generator"]) * 4 + ["critic", "generator"]  # the last 9 of 84 batches
+
+
+def test_wgans_long_turns_end_with_the_epoch(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the authors' do, so that the generator moves in every epoch, however few batches it has."""
+    recipe = WGAN(body="mlp", hidden=8, epochs=3, batch_size=30)
+    assert steps_of(recipe, digits, monkeypatch) == (["critic"] * 10 + ["generator"]) * 3  # 100 asked of 10 batches
 
 
 def test_wgan_keeps_the_critics_weights_clipped(digits: ImageSet) -> None:

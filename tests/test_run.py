@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 import typing as t
@@ -394,6 +395,31 @@ def test_features_that_collapsed_are_scored_and_marked(frostbench: t.Callable[..
     assert found == {"well": [], "blank": ["dead_units", "effective_rank"]}
     (row,) = (line for line in done.out.splitlines() if line.startswith("blank"))
     assert row.split()[1:3] == ["flat", "(!)"]
+
+
+def test_every_players_updates_are_counted_and_few_raise_an_alarm(frostbench: t.Callable[..., Done]) -> None:
+    wgan = "encoders=[{name: wgan, body: mlp, hidden: 8, batch_size: 50, epochs: 3}, pixels]"
+    done = frostbench("run", "small.yaml", "--set", wgan)
+    assert done.code == 0, done.err
+    (path,) = Path("runs/small/wgan").glob("*/*/run.json")
+    counts = {"critic": 18, "generator": 3}  # 6 batches an epoch, all of them in the critic's first turns of 100
+    assert json.loads(path.read_text())["updates"] == counts
+    header, *rows = [line.split(",") for line in path.with_name("history.csv").read_text().splitlines()]
+    assert [rows[-1][header.index(f"{player}_updates")] for player in counts] == ["18", "3"]
+
+    def told() -> dict[str, tuple[dict[str, int], list[str]]]:
+        records = store.read_store(Path("runs")).records
+        return {record.label: (record.updates, [one.name for one in record.alarms]) for record in records}
+
+    assert told()["pixels"] == ({}, [])
+    assert told()["wgan"][0] == counts and "few_updates" in told()["wgan"][1]
+    table = json.loads(Path("runs/small/leaderboard.json").read_text())
+    assert counts in [row["updates"] for row in table]
+    assert "(!) marks what looks collapsed or hardly trained" in " ".join(done.out.split())
+    before = told()
+    shutil.rmtree(path.parent / "scores")  # scored again, from the encoder that was kept
+    assert frostbench("run", "small.yaml", "--set", wgan).code == 0
+    assert told() == before
 
 
 def test_a_loss_that_is_not_finite_fails_its_run_with_step_and_player(frostbench: t.Callable[..., Done]) -> None:

@@ -61,6 +61,9 @@ def training(name: str, runs: t.Sequence[RunDirectory]) -> Training | None:
     seeds = len(histories)
     note = f"{seeds} seed{'' if seeds == 1 else 's'}"
     note += f", {sum(speeds) / len(speeds):,.0f} images a second" if speeds else ""
+    moved = {name: row[name] for history in histories for row in history for name in row if name.endswith("_updates")}
+    if moved and all(map(math.isfinite, moved.values())):
+        note += "; updates: " + ", ".join(f"{name.removesuffix('_updates')} {n:,.0f}" for name, n in moved.items())
     return Training(name, charts.lines(lines, f"Losses of {name} over its epochs: {last}."), note)
 
 
