@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA as ScikitPCA
 from torch import Tensor, nn
 
 from bench import resolve
+from bench.data import load
 from encoders import networks, training
 from encoders.aae import AAE
 from encoders.ali import ALI
@@ -509,6 +510,60 @@ def test_discriminator_steps_come_before_each_of_the_generator(
     assert steps_of(GAN(**small), digits, monkeypatch) == ["discriminator", "generator"] * 12
 
 
+def test_discriminator_steps_of_dcgan_and_bigan(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, small in ((DCGAN, {"width": 4}), (BiGAN, {"hidden": 8})):
+        recipe = kind(epochs=2, batch_size=50, **small)  # type: ignore[arg-type]
+        assert steps_of(recipe, digits, monkeypatch) == ["discriminator", "generator"] * 12
+        more = recipe.model_copy(update={"discriminator_steps": 3})
+        assert steps_of(more, digits, monkeypatch) == (["discriminator"] * 3 + ["generator"]) * 4  # 2 epochs of 6
+
+
+def learning_rates(recipe: Encoder, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Of each player, at the first step."""
+    found = {}
+
+    def record(run: t.Any, images: t.Any, players: t.Sequence[training.Player], *rest: t.Any) -> None:
+        found.update({p.name: p.optimizer(p.parameters()).param_groups[0]["lr"] for p in players})
+
+    monkeypatch.setattr(sys.modules[type(recipe).__module__], "train", record)
+    recipe.fit(images, Training(0))
+    return found
+
+
+ADVERSARIAL = [GAN, DCGAN, BiGAN, ALI, WGAN, WGANGP, AAE, SupervisedAAE, LabelInformedAAE, SemiSupervisedAAE]
+
+
+@pytest.mark.parametrize("kind", [*ADVERSARIAL, ClusteringAAE], ids=lambda kind: kind.__name__)
+def test_a_discriminator_has_a_learning_rate_of_its_own(
+    kind: type[Encoder], larger: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = "critic" if kind in (WGAN, WGANGP) else "discriminator"
+    plain = learning_rates(kind(), larger, monkeypatch)
+    other = learning_rates(kind(**{f"{judge}_learning_rate": 0.25}), larger, monkeypatch)
+    judges = {name for name in plain if name.endswith(judge)}
+    assert judges and {name for name in plain if other[name] != plain[name]} == judges
+    assert {other[name] for name in judges} == {0.25}
+    rival = "encoder" if "encoder" in plain else "generator"
+    assert {plain[name] for name in judges} == {plain[rival]}
+
+
+def test_gans_noise_is_uniform_with_variance_1(digits: ImageSet) -> None:
+    noise = GAN().draw(1000, torch.device("cpu"))
+    assert noise.shape == (1000, 100)
+    assert math.sqrt(3) - 0.001 < noise.max() <= math.sqrt(3) and -math.sqrt(3) <= noise.min()
+    assert noise.var().item() == pytest.approx(1, abs=0.02)
+    assert noise.mean().item() == pytest.approx(0, abs=0.02)
+
+
+def test_wgans_perceptrons_make_images_by_a_linear_layer_for_25_epochs() -> None:
+    assert WGAN().epochs == 25  # the authors' niter
+    for recipe in (WGAN(body="mlp", hidden=8), WGANGP(body="mlp", hidden=8)):
+        generator = recipe.build_generator((1, 4, 4))
+        assert [layer for layer in generator.modules() if not list(layer.children())][-1].__class__ is nn.Linear
+        pictures = recipe.pictures(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]))
+        assert pictures.tolist() == [0, 0, 0.5, 1, 1]
+
+
 def test_wgan_begins_with_many_steps_of_the_critic(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = WGAN(body="mlp", hidden=8, epochs=7, batch_size=25, critic_steps=2, critic_steps_at_first=3)
     moves = steps_of(recipe, digits, monkeypatch)
@@ -551,6 +606,20 @@ def test_a_gradient_penalty_brings_the_critics_slope_to_about_1(digits: ImageSet
     x = networks.signed(torch.from_numpy(digits.images)).requires_grad_()
     (gradient,) = torch.autograd.grad(module.logits(x).sum(), x)
     assert 0.5 < gradient.flatten(1).norm(dim=1).mean() < 1.5
+
+
+def test_a_convolutional_critic_learns_under_a_gradient_penalty(digits: ImageSet) -> None:
+    run, images = Training(0), digits.images.repeat(2, axis=2).repeat(2, axis=3)
+    recipe = WGANGP(width=8, epochs=10, batch_size=50, learning_rate=1e-3)
+    recipe.fit(dataclasses.replace(digits, images=images, labels=None), run)
+    assert run.history[-1]["wasserstein_estimate"] > 3  # 0.3 where weights are moved by each other's gradients
+
+
+@pytest.mark.slow
+def test_a_convolutional_critic_learns_two_thousand_digits() -> None:
+    run, digits = Training(0), load("mnist5k", offline=True).train
+    WGANGP(width=16, epochs=6).fit(dataclasses.replace(digits, images=digits.images[:2000], labels=None), run)
+    assert run.history[-1]["wasserstein_estimate"] > 15  # 1.2 where weights are moved by each other's gradients
 
 
 def test_the_critics_of_a_gradient_penalty_have_no_batch_norm() -> None:
