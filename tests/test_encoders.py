@@ -17,7 +17,18 @@ from encoders import networks, training
 from encoders.aae import AAE
 from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
-from encoders.base import Encoder, EncoderError, Generative, ImageSet, ImageShape, Training, derive_seed, frozen, seeded
+from encoders.base import (
+    Encoder,
+    EncoderError,
+    Features,
+    Generative,
+    ImageSet,
+    ImageShape,
+    Training,
+    derive_seed,
+    frozen,
+    seeded,
+)  # fmt: skip
 from encoders.bigan import BiGAN
 from encoders.category_and_style import probabilities
 from encoders.check import check_encoder
@@ -84,6 +95,7 @@ SMALL: list[Encoder] = [
     WGANGP(epochs=2, body="mlp", hidden=16, spectral_norm=True),
     LatentRegressor(epochs=2, hidden=32),
     LatentRegressor(epochs=1, hidden=32, body="conv", joint_weight=0.25),
+    LatentRegressor(epochs=1, hidden=32, after_gan=True, generator_learning_rate=1e-3),
     ALI(epochs=2, body="mlp", hidden=32),
     AAE(epochs=2, hidden=32, posterior="gaussian", prior="mixture"),
     AAE(epochs=2, hidden=32, posterior="universal", prior="swiss_roll"),
@@ -508,6 +520,43 @@ def test_a_latent_regressor_starts_undecided_and_learns_to_read_the_noise(digits
     run = Training(0)
     LatentRegressor(hidden=64, latent=2, epochs=60, batch_size=50, learning_rate=2e-3).fit(digits.without_labels(), run)
     assert run.history[-1]["encoder_loss"] < 0.6  # log 2 knows nothing; 1/2, the mean entropy, is all
+
+
+def test_a_latent_regressor_after_its_gan_learns_to_read_the_same_gan(digits: ImageSet) -> None:
+    def fitted(**how: t.Any) -> tuple[Features, nn.Module, list[dict[str, float]]]:
+        run = Training(0)
+        recipe = LatentRegressor(hidden=64, latent=2, epochs=30, batch_size=50, learning_rate=2e-3, **how)
+        features = recipe.fit(digits.without_labels(), run)(torch.from_numpy(digits.images))
+        assert run.generator is not None
+        return features, run.generator, run.history
+
+    (beside, one, _), (after, other, history) = fitted(), fitted(after_gan=True)
+    assert torch.equal(beside["discriminator"], after["discriminator"])  # nothing of the GAN depends on the encoder
+    assert all(torch.equal(weight, other.state_dict()[name]) for name, weight in one.state_dict().items())
+    assert not torch.equal(beside["code"], after["code"])
+    assert len(history) == 60  # as many epochs again
+    assert history[30]["encoder_loss"] > 0.6  # of the first epoch of its own: log 2 knows nothing
+    assert history[59]["encoder_loss"] < 0.56  # 1/2, the mean entropy, is all
+    with pytest.raises(ValueError, match="set one of them"):
+        LatentRegressor(after_gan=True, joint_weight=0.25)
+
+
+def test_a_latent_regressors_generator_has_a_learning_rate_of_its_own(digits: ImageSet) -> None:
+    def fitted(**rates: float) -> tuple[Features, Tensor]:
+        run = Training(0)
+        recipe = LatentRegressor(hidden=16, epochs=1, batch_size=300, **rates)  # one step, by Adam as long as its rate
+        features = recipe.fit(digits.without_labels(), run)(torch.from_numpy(digits.images))
+        assert run.generator is not None
+        return features, run.generator.state_dict()["last.weight"]
+
+    with seeded(0, "init"):
+        LatentRegressor(hidden=16).build(digits.shape)
+        start = LatentRegressor(hidden=16).build_generator(digits.shape).state_dict()["last.weight"]
+    (same, slow), (also, fast) = fitted(learning_rate=1e-4), fitted(learning_rate=1e-4, generator_learning_rate=1e-2)
+    assert (slow - start).abs().max().item() == pytest.approx(1e-4, rel=0.01)
+    assert (fast - start).abs().max().item() == pytest.approx(1e-2, rel=0.01)
+    assert torch.equal(same["discriminator"], also["discriminator"])
+    assert torch.equal(same["code"], also["code"])
 
 
 def test_ali_has_the_authors_networks() -> None:
