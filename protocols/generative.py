@@ -27,6 +27,9 @@ class GenerativeQuality(SampleProtocol):
     - `classifier_frechet`: squared Frechet distance from samples to test images in the last hidden layer of a small
       convolutional classifier trained on the same train images; 0 is best. No Frechet inception distance.
     - `classes_covered` and `kl_to_uniform` (nats): how samples spread over the classes that this classifier sees.
+    - `log_likelihood`, `elbo`, `binary_elbo`: nats of a test image under the model itself: its exact log-density, a
+      lower bound of it, or a lower bound of its log-probability once each pixel is made 0 or 1 at random, with its grey
+      as the probability; higher is better, and the last compares with itself only. Details have standard errors.
     - `reconstruction_error`: mean squared error of a pixel of test images; `reconstruction_ratio`: to that of another
       image's reconstruction.
 
@@ -59,6 +62,9 @@ class GenerativeQuality(SampleProtocol):
                 "parzen_sigma": likelihood.sigma,
                 "classifier_top1": float((seen == test.labels).double().mean()),
             }
+        for name, nats in made.log_likelihoods.items():
+            metrics[name] = float(nats.mean())
+            details[f"{name}_standard_error"] = float(nats.std()) / math.sqrt(len(nats))
         if made.reconstructions is not None:
             found = reconstruction(test.features, made.reconstructions.flatten(1))
             metrics["reconstruction_error"] = found.error

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA as ScikitPCA
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from bench import resolve
@@ -33,6 +34,7 @@ from encoders.bigan import BiGAN
 from encoders.category_and_style import probabilities
 from encoders.check import check_encoder
 from encoders.clustering_aae import ClusteringAAE
+from encoders.conditional_vae import ConditionalVAE
 from encoders.dcgan import DCGAN
 from encoders.denoising_autoencoder import DenoisingAutoencoder
 from encoders.gan import GAN
@@ -81,7 +83,10 @@ SMALL: list[Encoder] = [
     AAE(epochs=1, hidden=32, body="conv"),
     DenoisingAutoencoder(epochs=2, hidden=32),
     VAE(epochs=2, hidden=32),
+    ConditionalVAE(epochs=2, hidden=32),
+    ConditionalVAE(epochs=1, hidden=32, body="conv", likelihood="gaussian"),
     GMM(components=3, pca=5),
+    GMM(components=3, pca=None, regularization=0.01),
     RBM(hidden=16, iterations=1),
     KMeans(centroids=8, patch=3, patches=200, iterations=2),
     RandomProjection(components=7),
@@ -490,6 +495,24 @@ def test_the_critics_of_a_gradient_penalty_have_no_batch_norm() -> None:
     ]
     assert not [layer for critic in critics for layer in critic.modules() if "BatchNorm" in type(layer).__name__]
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in WGAN().build((1, 28, 28)).modules())
+
+
+def test_a_conditional_vae_draws_images_of_the_class_it_is_told() -> None:
+    pixels, labels = load_digits(return_X_y=True)
+    images = ImageSet(
+        np.round(pixels * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8), labels, tuple("0123456789"), "digits"
+    )
+    recipe, run = ConditionalVAE(epochs=30, hidden=128, latent=5), Training(0)
+    code = recipe.fit(images, run)(torch.from_numpy(images.images))["code"]
+    assert run.generator is not None
+    classifier = LogisticRegression(max_iter=1000).fit(pixels / 16, labels)
+    with seeded(0):
+        drawn = recipe.draw(2000, torch.device("cpu"))
+    told = drawn[:, 5:].argmax(dim=1).numpy()
+    made = recipe.pictures(run.generator(drawn)).flatten(1).numpy()
+    assert (classifier.predict(made) == told).mean() > 0.95
+    assert np.bincount(told).min() > 150
+    assert LogisticRegression(max_iter=1000).fit(code, labels).score(code, labels) < 0.5  # what is left is the style
 
 
 def test_a_latent_regressor_leaves_its_gan_alone_and_a_joint_one_does_not(
