@@ -45,11 +45,12 @@ class GenerativeQuality(SampleProtocol):
             raise ProtocolError("the spread of test images needs two of them; got 1")
         metrics: dict[str, float] = {}
         details: dict[str, t.Any] = {}
+        images = test.features
         if made.images is not None:
             chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: self.validation]
-            likelihood = parzen(made.images, train.features[chosen], test.features)
+            likelihood = parzen(made.images, train.features[chosen], images)
             classifier = _classifier(train, made.shape)
-            (of_samples, guessed), (of_test, seen) = (_looked_at(classifier, x) for x in (made.images, test.features))
+            (of_samples, guessed), (of_test, seen) = (looked_at(classifier, x) for x in (made.images, images))
             coverage = mode_coverage(guessed, train.classes)
             metrics |= {
                 "parzen": likelihood.mean,
@@ -66,7 +67,7 @@ class GenerativeQuality(SampleProtocol):
             metrics[name] = float(nats.mean())
             details[f"{name}_standard_error"] = float(nats.std()) / math.sqrt(len(nats))
         if made.reconstructions is not None:
-            found = reconstruction(test.features, made.reconstructions.flatten(1))
+            found = reconstruction(images, made.reconstructions.flatten(1))
             metrics["reconstruction_error"] = found.error
             if math.isfinite(found.ratio):
                 metrics["reconstruction_ratio"] = found.ratio
@@ -119,7 +120,7 @@ class _Classifier(nn.Module):
         return hidden, self.last(hidden)
 
 
-def _looked_at(classifier: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def looked_at(classifier: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Hidden units (n, 128) and the likeliest class (n,) of each image."""
     seen = [classifier(rows) for rows in torch.split(images, 500)]
     return torch.cat([hidden for hidden, _ in seen]), torch.cat([logits.argmax(dim=1) for _, logits in seen])

@@ -33,6 +33,12 @@ METRICS = {  # in the order of a table's columns
     ),
     "reconstruction_error": Metric("error", 4, False, "mean squared, of a reconstructed pixel in 0..1"),
     "reconstruction_ratio": Metric("ratio", 3, False, "of that to the error of another image's reconstruction"),
+    "two_sample_accuracy": Metric(
+        "told apart", 3, False, "share of samples and test images that a fresh classifier tells apart, 0.5 is best"
+    ),
+    "two_sample_p": Metric(
+        "p", 3, True, "probability of telling so many apart or more by chance, small where they differ"
+    ),
     "effective_rank": Metric(
         "effective rank", 1, True, "directions that features vary in alike, 0 is a collapse", GEOMETRY
     ),
