@@ -34,6 +34,7 @@ from encoders.base import (
     ImageSet,
     Progress,
     Training,
+    seeded,
     shown,
 )  # fmt: skip
 from encoders.loading import restore
@@ -240,7 +241,9 @@ def _execute(
         scored: t.Iterator[Scores | Quality]
         settled = [known[name].model_validate_json(json.dumps(protocol.params)) for protocol in group]
         if generator is not None and tap == SAMPLES:
-            scored, alarms[tap] = _judge_samples(settled, encoder, generator.to(device), dataset, test, spec.seed)
+            scored, alarms[tap] = _judge_samples(
+                settled, encoder, module, generator.to(device), dataset, test, spec.seed
+            )
         else:
             gallery, queries = _feature_set(train, tap, dataset.train), _feature_set(test, tap, dataset.test)
             features_of = functools.partial(_features, spec.encoder.name, module, tap, encoder.taps, device)
@@ -312,6 +315,7 @@ def _together(missing: t.Iterable[tuple[str, ProtocolSpec]]) -> dict[tuple[str, 
 def _judge_samples(
     judges: t.Sequence[Protocol],
     encoder: Encoder,
+    module: nn.Module,
     generator: nn.Module,
     dataset: data.Dataset,
     features: Features,
@@ -329,14 +333,17 @@ def _judge_samples(
         for part in (dataset.train, dataset.test)
     )
 
+    with seeded(seed, "likelihoods"):
+        likelihoods = encoder.log_likelihoods(module, generator, dataset.pretraining, dataset.test)
+
     def made(count: int) -> Tensor | None:
-        drawn = samples.draw(encoder, count, seed)
+        drawn = samples.draw(encoder, dataset.test.shape, count, seed)
         return None if drawn is None else samples.make(encoder, generator, drawn)
 
     def found() -> t.Iterator[Quality]:
         for judge in judges:
             assert isinstance(judge, SampleProtocol)
-            images = Samples(made(judge.samples), reconstructions, dataset.train.shape)
+            images = Samples(made(judge.samples), reconstructions, dataset.train.shape, likelihoods)
             yield judge.judge(images, train, test, seed=seed)
 
     return found(), samples.alarms(encoder, made(1000), features, dataset.test, seed)

@@ -109,7 +109,7 @@ def _check_generator(recipe: Generative, generator: nn.Module | None, features: 
     _require(not any(part.training for part in generator.modules()), name, "leaves a generator in training mode")
     with torch.random.fork_rng():
         fresh = recipe.build_generator(images.shape).eval()
-        drawn = recipe.draw(8, torch.device("cpu"))
+        drawn = recipe.draw_for(images.shape, 8, torch.device("cpu"))
     fresh.load_state_dict(generator.state_dict(), strict=True)
     own = recipe.codes({tap: rows[:8] for tap, rows in features.items()})
     _require(drawn is not None or own is not None, name, "has a generator, but no codes to give it")

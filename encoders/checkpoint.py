@@ -129,6 +129,11 @@ def expected_memory(player: "Player") -> dict[str, Tensor]:
     return memory(player, optimizer)
 
 
+def first_memory(player: "Player") -> dict[str, Tensor]:
+    """What `memory` would give of a player that has not moved yet: Adam and SGD begin with zeros."""
+    return {name: torch.zeros_like(tensor) for name, tensor in expected_memory(player).items()}
+
+
 def to_bytes(facts: Facts, tensors: dict[str, Tensor]) -> bytes:
     """Both in one file."""
     document = torch.frombuffer(bytearray(facts.model_dump_json().encode()), dtype=torch.uint8)

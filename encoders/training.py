@@ -122,7 +122,10 @@ class State:
 
     def to_bytes(self, circumstances: dict[str, str]) -> bytes:
         """Raises NonFiniteLoss."""
-        remembered = [checkpoint.memory(player, self.optimizers[name]) for name, player in self.players.items()]
+        remembered = [
+            checkpoint.memory(player, self.optimizers[name]) or checkpoint.first_memory(player)
+            for name, player in self.players.items()
+        ]
         tensors = {**self._weights(), **{name: tensor for one in remembered for name, tensor in one.items()}}
         return checkpoint.to_bytes(self.watch.facts(circumstances, self.step), tensors)
 

@@ -21,8 +21,24 @@ METRICS = {  # in the order of a table's columns
     ),
     "classes_covered": Metric("classes", 1, True, "how many the samples cover"),
     "kl_to_uniform": Metric("KL", 3, False, "from the samples' classes to all equally often, nats, 0 is best"),
+    "log_likelihood": Metric(
+        "log-likelihood", 1, True, "log-density of test images under the model, nats, higher is better"
+    ),
+    "elbo": Metric("ELBO", 1, True, "a lower bound of that log-density, nats, higher is better"),
+    "binary_elbo": Metric(
+        "binary ELBO",
+        1,
+        True,
+        "a lower bound of the log-probability of test images made binary at random by their grey, higher is better",
+    ),
     "reconstruction_error": Metric("error", 4, False, "mean squared, of a reconstructed pixel in 0..1"),
     "reconstruction_ratio": Metric("ratio", 3, False, "of that to the error of another image's reconstruction"),
+    "two_sample_accuracy": Metric(
+        "told apart", 3, False, "share of samples and test images that a fresh classifier tells apart, 0.5 is best"
+    ),
+    "two_sample_p": Metric(
+        "p", 3, True, "probability of telling so many apart or more by chance, small where they differ"
+    ),
     "effective_rank": Metric(
         "effective rank", 1, True, "directions that features vary in alike, 0 is a collapse", GEOMETRY
     ),

@@ -32,13 +32,14 @@ def frostbench(frostbench: t.Callable[..., t.Any]) -> t.Callable[..., str]:
     [
         (
             "encoders",
-            "aae ali autoencoder bigan clustering_aae dcgan denoising_autoencoder gan gmm kmeans label_informed_aae "
-            "latent_regressor pca pixels random_projection rbm semisupervised_aae supervised_aae untrained vae wgan "
-            "wgan_gp",
+            "aae ali autoencoder bigan clustering_aae conditional_vae dcgan denoising_autoencoder gan gmm kmeans "
+            "label_informed_aae latent_regressor pca pixels random_projection rbm semisupervised_aae supervised_aae "
+            "untrained vae wgan wgan_gp",
         ),
         (
             "protocols",
-            "argmax assignment cluster fewshot generative geometry knn linear mlp retrieval robustness sgd_linear svm",
+            "argmax assignment cluster fewshot generative geometry knn linear mlp retrieval robustness sgd_linear svm "
+            "two_sample",
         ),
         (
             "datasets",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA as ScikitPCA
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from bench import resolve
@@ -22,6 +23,7 @@ from encoders.autoencoder import Autoencoder
 from encoders.base import (
     Encoder,
     EncoderError,
+    Features,
     Generative,
     ImageSet,
     ImageShape,
@@ -35,6 +37,7 @@ from encoders.bigan import BiGAN
 from encoders.category_and_style import probabilities
 from encoders.check import Stopper, check_encoder
 from encoders.clustering_aae import ClusteringAAE
+from encoders.conditional_vae import ConditionalVAE
 from encoders.dcgan import DCGAN
 from encoders.denoising_autoencoder import DenoisingAutoencoder
 from encoders.gan import GAN
@@ -83,7 +86,10 @@ SMALL: list[Encoder] = [
     AAE(epochs=1, hidden=32, body="conv"),
     DenoisingAutoencoder(epochs=2, hidden=32),
     VAE(epochs=2, hidden=32),
+    ConditionalVAE(epochs=2, hidden=32),
+    ConditionalVAE(epochs=1, hidden=32, body="conv", likelihood="gaussian"),
     GMM(components=3, pca=5),
+    GMM(components=3, pca=None, regularization=0.01),
     RBM(hidden=16, iterations=1),
     KMeans(centroids=8, patch=3, patches=200, iterations=2),
     RandomProjection(components=7),
@@ -97,6 +103,7 @@ SMALL: list[Encoder] = [
     WGANGP(epochs=2, body="mlp", hidden=16, critic_steps=2, spectral_norm=True),
     LatentRegressor(epochs=2, hidden=32),
     LatentRegressor(epochs=1, hidden=32, body="conv", joint_weight=0.25),
+    LatentRegressor(epochs=1, hidden=32, after_gan=True, generator_learning_rate=1e-3),
     ALI(epochs=2, body="mlp", hidden=32),
     ALI(epochs=1),
     AAE(epochs=2, hidden=32, posterior="gaussian", prior="mixture"),
@@ -632,6 +639,24 @@ def test_the_critics_of_a_gradient_penalty_have_no_batch_norm() -> None:
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in WGAN().build((1, 28, 28)).modules())
 
 
+def test_a_conditional_vae_draws_images_of_the_class_it_is_told() -> None:
+    pixels, labels = load_digits(return_X_y=True)
+    images = ImageSet(
+        np.round(pixels * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8), labels, tuple("0123456789"), "digits"
+    )
+    recipe, run = ConditionalVAE(epochs=30, hidden=128, latent=5), Training(0)
+    code = recipe.fit(images, run)(torch.from_numpy(images.images))["code"]
+    assert run.generator is not None
+    classifier = LogisticRegression(max_iter=1000).fit(pixels / 16, labels)
+    with seeded(0):
+        drawn = recipe.draw(2000, torch.device("cpu"))
+    told = drawn[:, 5:].argmax(dim=1).numpy()
+    made = recipe.pictures(run.generator(drawn)).flatten(1).numpy()
+    assert (classifier.predict(made) == told).mean() > 0.95
+    assert np.bincount(told).min() > 150
+    assert LogisticRegression(max_iter=1000).fit(code, labels).score(code, labels) < 0.5  # what is left is the style
+
+
 def test_a_latent_regressor_leaves_its_gan_alone_and_a_joint_one_does_not(
     digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -660,6 +685,43 @@ def test_a_latent_regressor_starts_undecided_and_learns_to_read_the_noise(digits
     run = Training(0)
     LatentRegressor(hidden=64, latent=2, epochs=60, batch_size=50, learning_rate=2e-3).fit(digits.without_labels(), run)
     assert run.history[-1]["encoder_loss"] < 0.6  # log 2 knows nothing; 1/2, the mean entropy, is all
+
+
+def test_a_latent_regressor_after_its_gan_learns_to_read_the_same_gan(digits: ImageSet) -> None:
+    def fitted(**how: t.Any) -> tuple[Features, nn.Module, list[dict[str, float]]]:
+        run = Training(0)
+        recipe = LatentRegressor(hidden=64, latent=2, epochs=30, batch_size=50, learning_rate=2e-3, **how)
+        features = recipe.fit(digits.without_labels(), run)(torch.from_numpy(digits.images))
+        assert run.generator is not None
+        return features, run.generator, run.history
+
+    (beside, one, _), (after, other, history) = fitted(), fitted(after_gan=True)
+    assert torch.equal(beside["discriminator"], after["discriminator"])  # nothing of the GAN depends on the encoder
+    assert all(torch.equal(weight, other.state_dict()[name]) for name, weight in one.state_dict().items())
+    assert not torch.equal(beside["code"], after["code"])
+    assert len(history) == 60  # as many epochs again
+    assert history[30]["encoder_loss"] > 0.6  # of the first epoch of its own: log 2 knows nothing
+    assert history[59]["encoder_loss"] < 0.56  # 1/2, the mean entropy, is all
+    with pytest.raises(ValueError, match="set one of them"):
+        LatentRegressor(after_gan=True, joint_weight=0.25)
+
+
+def test_a_latent_regressors_generator_has_a_learning_rate_of_its_own(digits: ImageSet) -> None:
+    def fitted(**rates: float) -> tuple[Features, Tensor]:
+        run = Training(0)
+        recipe = LatentRegressor(hidden=16, epochs=1, batch_size=300, **rates)  # one step, by Adam as long as its rate
+        features = recipe.fit(digits.without_labels(), run)(torch.from_numpy(digits.images))
+        assert run.generator is not None
+        return features, run.generator.state_dict()["last.weight"]
+
+    with seeded(0, "init"):
+        LatentRegressor(hidden=16).build(digits.shape)
+        start = LatentRegressor(hidden=16).build_generator(digits.shape).state_dict()["last.weight"]
+    (same, slow), (also, fast) = fitted(learning_rate=1e-4), fitted(learning_rate=1e-4, generator_learning_rate=1e-2)
+    assert (slow - start).abs().max().item() == pytest.approx(1e-4, rel=0.01)
+    assert (fast - start).abs().max().item() == pytest.approx(1e-2, rel=0.01)
+    assert torch.equal(same["discriminator"], also["discriminator"])
+    assert torch.equal(same["code"], also["code"])
 
 
 def test_ali_has_the_authors_networks() -> None:

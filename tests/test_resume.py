@@ -27,6 +27,7 @@ from encoders.check import Stopper
 from encoders.checkpoint import CheckpointError
 from encoders.dcgan import DCGAN
 from encoders.gan import GAN
+from encoders.latent_regressor import LatentRegressor
 from encoders.semisupervised_aae import SemiSupervisedAAE
 from encoders.vae import VAE
 from encoders.wgan import WGAN
@@ -49,6 +50,7 @@ RECIPES: list[Encoder] = [
     SemiSupervisedAAE(epochs=2, hidden=32, batch_size=50),
     DCGAN(epochs=2, width=4, batch_size=50),
     GAN(epochs=2, generator_hidden=32, discriminator_hidden=16, batch_size=50),
+    LatentRegressor(epochs=1, hidden=32, batch_size=50, after_gan=True),  # its encoder waits for six steps
 ]
 
 

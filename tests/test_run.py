@@ -238,13 +238,29 @@ def test_what_a_generator_makes_is_pictured_and_judged(frostbench: t.Callable[..
     found = numbers(Path("runs"))
     assert found == numbers(Path("fresh"))
     (key,) = [identity for identity in found if identity[4] == "samples"]
-    assert list(found[key][1]) == [name for name, one in METRICS.items() if one.of == SAMPLES]
+    others = {"log_likelihood", "elbo", "binary_elbo", "two_sample_accuracy", "two_sample_p"}
+    assert list(found[key][1]) == [name for name, one in METRICS.items() if one.of == SAMPLES and name not in others]
 
     (bigan / "generator.safetensors").write_bytes(b"")
     for path in bigan.glob("scores/samples/*"):
         path.unlink()
     assert frostbench("run", "small.yaml", "--set", with_samples).code == 0
     assert numbers(Path("runs")) == found
+
+
+def test_models_with_a_likelihood_are_judged_by_it(frostbench: t.Callable[..., Done]) -> None:
+    vaes = "{name: vae, epochs: 1, hidden: 8}, {name: vae, label: gaussian, likelihood: gaussian, epochs: 1, hidden: 8}"
+    methods = f"encoders=[{{name: gmm, components: 2, pca: 5}}, {vaes}]"
+    done = frostbench("run", "small.yaml", "--set", methods, "--set", "protocols=[{name: generative, samples: 100}]")
+    assert done.code == 0, done.err
+    found = {record.label: record for record in store.read_store(Path("runs")).records}
+    names = {"gmm": "log_likelihood", "gaussian": "elbo", "vae": "binary_elbo"}
+    for label, name in names.items():
+        assert names.keys() == found.keys()
+        assert set(names.values()) & found[label].metrics.keys() == {name}
+        assert found[label].details[f"{name}_standard_error"] > 0
+    for title in ("log-likelihood", "ELBO", "binary ELBO"):
+        assert title in done.out
 
 
 def test_features_that_were_kept_give_the_scores_that_fresh_ones_give(frostbench: t.Callable[..., Done]) -> None:
