@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from results import text
-from results.metrics import GEOMETRY, METRICS, SAMPLES, is_beside, lowest
+from results.metrics import GEOMETRY, METRICS, SAMPLES, interval, is_beside, lowest, written
 from results.record import Json, Plan, Record
 from results.statistics import Scores, deviation, mean, ranking
 from results.text import Format
@@ -559,17 +559,21 @@ def _line(cells: list[Row], columns: list[tuple[str, str]], ranked: t.Container[
 
 
 def _score(row: Row, seeds: int, show: Show) -> str:
-    """'96.84 ± 0.31' or '-0.52 (-1.40 to 0.28)'; '(n=1)' behind it where it has fewer seeds than its neighbours."""
+    """'96.84 ± 0.31', '99.80 (98.21 to 100.00)' or '-0.52 (-1.40 to 0.28)'; '(n=1)' behind a score of fewer seeds."""
     times, digits = (1, METRICS[row.metric].digits) if row.metric in METRICS else (100, 2)
     if show == "differences" and row.difference:  # the best keeps its score
         ends = [end for end in (row.difference_low, row.difference_high) if end is not None]
         text = f"{times * row.difference:+.{digits}f}"
         text += f" ({' to '.join(f'{times * end:.{digits}f}' for end in ends)})" if ends else ""
     else:
-        value, low, high = row.mean or 0.0, row.low, row.high
-        half = max(value - low, high - value) if low is not None and high is not None else None  # one can be clipped
-        text = f"{times * value:.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
+        text = f"{written(row.mean or 0.0, row.metric)} {_interval(row)}".rstrip()
     return text if row.seeds == seeds else f"{text} (n={row.seeds})"
+
+
+def _interval(row: Row) -> str:
+    if row.mean is None or row.low is None or row.high is None:
+        return ""
+    return interval(row.mean, row.low, row.high, row.metric)
 
 
 def _ranks(row: Row | None) -> str:
@@ -623,6 +627,8 @@ def _legend(rows: list[Row], show: Show) -> str:
     if over - {"seeds"} and alone:
         titles = sorted(METRICS[one].title if one in METRICS else one for one in alone)
         legend += f" Of {', '.join(titles)}: over new seeds only."
+    if any(_interval(row).startswith("(") for row in rows):
+        legend += " Where ± would go beyond 0 or 100, both ends of the interval."
     if show == "differences":
         legend += " Below the best are differences to it, in intervals that hold for all of a column at once."
     legend += " Rank: where a row may stand, every pair of a column compared (Bonferroni, 5 %);"

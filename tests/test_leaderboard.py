@@ -469,10 +469,17 @@ def test_several_metrics_are_named_in_the_header() -> None:
     assert header[2:5] == ["linear@1 top1", "rank", "knn@1 nmi"]  # one seed of what is no share of images has no rank
 
 
-def test_the_side_of_an_interval_that_is_not_clipped_is_shown() -> None:
-    text = leaderboard([record(score=0.98), record(score=1.0, seed=1)]).render("markdown")
+@pytest.mark.parametrize("form", ["table", "markdown", "html", "latex"])
+def test_both_ends_of_an_interval_are_shown_where_half_of_it_would_go_beyond_what_can_be(form: Format) -> None:
+    text = leaderboard([record(score=0.98), record(score=1.0, seed=1)]).render(form)
     # t(0.975, 1 degree) = 12.7062, times 0.01 less a tenth of the deviation of images, 0.83 points (Wilson) / 1.96
-    assert "99.00 ± 12.17" in text
+    assert "99.00 (86.83 to 100.00)" in text
+    assert "Where ± would go beyond 0 or 100" in " ".join(text.replace(r"$\pm$", "±").split())
+    # Wilson's interval of 20 of 20: 1 / (1 + 1.96^2 / 20) is 83.89 %; of none it is the mirror image
+    right, wrong = (leaderboard([record(score=score, test_images=20)]).render(form) for score in (1.0, 0.0))
+    assert "100.00 (83.89 to 100.00)" in right
+    assert "0.00 (0.00 to 16.11)" in wrong
+    assert "Where" not in leaderboard([record()]).render(form)
 
 
 EVIL = "<script>alert('x')</script> & 50% of_a|b \\ {c} $d$ #1 ~e ^f \"g\" *h* [i](j) `k`\x1b[31m\r\nl"
