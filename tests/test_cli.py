@@ -119,6 +119,8 @@ def test_doctor_tells_versions_data_and_wandb(
 ) -> None:
     monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FROSTBENCH_DATA", raising=False)
+    for name in filter(lambda name: name.startswith("WANDB_"), list(os.environ)):
+        monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 7)
     said = frostbench("doctor")
     assert "torch" in said
@@ -126,6 +128,29 @@ def test_doctor_tells_versions_data_and_wandb(
     assert "cifar10       not here" in said
     assert "an API key is here" in said
     assert "s3cret" not in said
+    assert "  mode      offline (where a suite says nothing)" in said
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_PROJECT", "birds")
+    said = frostbench("doctor")
+    assert "  mode      off, whatever a suite says (WANDB_MODE)" in said
+    assert "  project   birds (WANDB_PROJECT)" in said
+
+
+def test_an_environment_without_wandb_is_heard(
+    frostbench: t.Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    frostbench("run", "smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", "wandb.mode=online")
+    assert not (tmp_path / "runs" / "smoke" / "wandb").exists()
+    with pytest.raises(AssertionError, match="WANDB_MODE: it is 'disabled', which sends nothing"):
+        frostbench("sync", "runs/smoke")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(AssertionError, match=r"wanted a name of at most 128 characters, .* got 'a/b'"):
+        frostbench("sync", "runs/smoke", "--project", "a/b")
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+    with pytest.raises(AssertionError, match="WANDB_PROJECT: wanted a name"):
+        frostbench("run", "smoke", "--limit", "100", "--set", "encoders=[pca]")
+    assert not (tmp_path / "runs" / "smoke" / "pca").exists()
 
 
 def test_version_and_help(frostbench: t.Callable[..., str]) -> None:

@@ -90,7 +90,7 @@ def test_a_suite_says_everything_with_every_default(write):
     assert (knn.name, knn.label, knn.version) == ("knn", "knn", 1)
     assert knn.params == {"k": 5, "metric": "cosine", "weights": "uniform", "temperature": 0.07}
     assert suite.precision == "float32"
-    assert suite.wandb == WandbSpec(mode="off", project="frostbench", entity=None)
+    assert suite.wandb == WandbSpec(mode="off", project=None, entity=None)
 
 
 def test_runs_are_datasets_x_seeds_x_encoders_as_plain_data(write):
@@ -215,7 +215,7 @@ encoders:
 protocols:
   - {name: knn, k: 0, metric: cosin}
   - {name: linear, label: a/b}
-wandb: {mode: onlin, entitty: me}
+wandb: {mode: onlin, entitty: me, project: a/b, tags: [""]}
 precision: float16
 sedes: 1
 """
@@ -250,6 +250,8 @@ sedes: 1
             (20, "protocols[0].metric: wanted 'euclidean' or 'cosine', got 'cosin' (did you mean 'cosine'?)"),
             (21, f"protocols[1].label: {name}, got 'a/b'"),
             (22, "wandb.mode: wanted 'off', 'offline' or 'online', got 'onlin' (did you mean 'online'?)"),
+            (22, "wandb.project: wanted a name of at most 128 characters, none of them / \\ # ? % :, got 'a/b'"),
+            (22, "wandb.tags[0]: wanted a string of at least 1, got ''"),
             (22, "wandb.entitty: unknown key (did you mean 'entity'?)"),
             (23, "precision: wanted 'float32', 'bfloat16' or 'auto', got 'float16' (did you mean 'bfloat16'?)"),
             (24, "sedes: unknown key (did you mean 'seeds'?)"),
