@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import time
 import typing as t
 from pathlib import Path
@@ -49,7 +50,8 @@ class Launched:
             first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}{failed}"
         else:
             first = f"all {self.planned} runs were done before; nothing to do"
-        return "\n".join([f"{first}; kept in {self.directory}", *self.problems])
+        then = f"next: frostbench report {shlex.quote(str(self.directory))} --open"
+        return "\n".join([f"{first}; kept in {self.directory}", *self.problems, then])
 
 
 def read(suite: str, overrides: t.Sequence[str], seeds: str, limit: int, plugins: t.Sequence[Path]) -> Suite:

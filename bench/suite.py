@@ -442,6 +442,8 @@ def _explained(error: ValidationError, model: type[BaseModel], data: Json) -> di
     """What pydantic found, in our words, by the path in the data that each is about."""
     faults: dict[KeyPath, list[ErrorDetails]] = collections.defaultdict(list)
     for fault in error.errors(include_url=False):
+        if fault["type"] == "too_short" and len(fault["input"]) >= fault["ctx"]["min_length"]:
+            continue  # it counts only the items that are right; the others are said already
         faults[_within(data, fault)].append(fault)
     return {path: _message(same, _keys(model, path[:-1])) for path, same in faults.items()}
 

@@ -153,7 +153,7 @@ class Leaderboard:
         if format == "markdown":
             return _markdown(tables, legend)
         if format == "latex":
-            return _latex(tables, legend)
+            return _latex(tables, [_legend(rows, show) for rows in sections.values()])
         if format == "html":
             return _html(tables, legend)
         return _terminal(tables, legend, width, colour)
@@ -496,6 +496,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Table:
+    name: str
     caption: str
     columns: list[tuple[str, ...]]  # a protocol or a metric, and "rank" where it tells ranks
     lines: list[_Line]
@@ -526,6 +527,7 @@ def _table(rows: list[Row], show: Show, sort: str) -> _Table:
         sort, ordered if len(header) > 1 else []
     )
     return _Table(
+        " ".join([rows[0].dataset, _subject(rows[0].metric), "labels" * (rows[0].labels != 0)]),
         ", ".join([_caption(rows), *(f"ordered by {_clean(name)}" for name in ordered)]),
         [(_clean(name), "rank") if column in ranked else (_clean(name),) for name, column in zip(header, columns)],
         [_line(cells, columns, ranked, show) for cells in lines.values()],
@@ -672,23 +674,23 @@ def _markdown(tables: list[_Table], legend: str) -> str:
     return "\n\n".join([*blocks, escape(legend) if tables else legend]) + "\n"
 
 
-def _latex(tables: list[_Table], legend: str) -> str:
+def _latex(tables: list[_Table], legends: list[str]) -> str:
     escape = text.escape_latex
     if not tables:
-        return f"% {legend}\n"
-    lines = [text.LATEX_NEEDS]
-    for table in tables:
-        lines += [r"\begin{table}", r"\centering", rf"\caption{{{escape(table.caption)}}}"]
-        lines += [rf"\begin{{tabular}}{{ll{'r' * (len(table.header) - 2)}}}", r"\toprule"]
-        lines += [" & ".join(escape(name) for name in table.header) + r" \\", r"\midrule"]
+        return f"% {EMPTY}\n"
+    floats = []
+    for table, legend in zip(tables, legends):
+        rows = []
         for line in table.lines:
             encoder = rf"\emph{{{escape(line.encoder)}}} (control)" if line.is_control else escape(line.encoder)
             cells = line.written(escape, r"\textbf{CELL}")
             if line.failure:
-                cells = [rf"\multicolumn{{{len(table.header) - 1}}}{{l}}{{{escape(line.failure)}}}"]
-            lines.append(" & ".join([encoder, *cells]) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    return "\n".join([*lines, rf"{{\footnotesize {escape(legend)}\par}}"]) + "\n"
+                words = rf"\raggedright {escape(line.failure)}"
+                cells = [rf"\multicolumn{{{len(table.header) - 1}}}{{p{{0.6\linewidth}}}}{{{words}}}"]
+            rows.append([encoder, *cells])
+        sides = "ll" + "r" * (len(table.header) - 2)
+        floats.append(text.latex(table.name, table.caption, sides, table.header, rows, legend))
+    return "\n".join([text.LATEX_NEEDS, *floats])
 
 
 def _html(tables: list[_Table], legend: str) -> str:

@@ -411,11 +411,26 @@ def test_latex_has_the_table_in_booktabs() -> None:
     text = leaderboard(BOARD).render("latex")
     rows = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if line.endswith(r" \\")]
     pixels, *others = [[c.replace("±", r"$\pm$") for c in marked(row, r"\textbf{{}}")] for row in WANTED]
-    failure = r"\multicolumn{7}{l}{" + FAILURE + "}"
+    failure = r"\multicolumn{7}{p{0.6\linewidth}}{\raggedright " + FAILURE + "}"
     assert rows == [HEADER, [r"\emph{pixels} (control)", *pixels[1:]], *others, ["aae", failure]]
     for wanted in (r"\begin{tabular}{llrrrrrr}", r"\toprule", r"\midrule", r"\bottomrule", rf"\caption{{{ORDERED}}}"):
         assert wanted in text
     assert r"in percent, the mean over seeds $\pm$ half its 95 \% interval" in text
+
+
+def test_a_latex_table_fits_the_page_has_its_legend_in_the_float_and_a_label() -> None:
+    samples = record("vae", metrics={"parzen": 80.0}, tap="samples", protocol="generative", protocol_label="g")
+    text = leaderboard([*BOARD, samples]).render("latex")
+    floats = re.findall(r"\\begin{table}\n(.*?)\\end{table}", text, re.DOTALL)
+    assert [re.findall(r"\\label{(.*)}", one) for one in floats] == [
+        ["tab:mnist5k"],
+        ["tab:mnist5k-what-encoders-generate"],
+    ]
+    assert all(r"\begin{adjustbox}{max width=\linewidth" in one for one in floats)
+    assert "Scores: top1 in percent" in floats[0] and "Parzen" not in floats[0]
+    assert "Parzen: log-density" in floats[1]
+    outside = re.sub(r"\\begin{table}.*?\\end{table}", "", text, flags=re.DOTALL)
+    assert all(line.startswith("%") for line in outside.split("\n") if line)
 
 
 def test_the_terminal_table_is_whole_and_plain_in_a_pipe() -> None:

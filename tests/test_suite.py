@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,13 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, write):
     write("", "there.yaml")
     assert "did you mean" in only(str(tmp_path / "thre.yaml"))[1]
     assert "cannot be read" in only("a\0b")[1]
+
+
+@pytest.mark.parametrize("item", ["seeds: [x]", "datasets: [7]", "datasets: [{name: mnist, limit: a}]"])
+def test_a_bad_item_is_not_also_a_list_that_is_too_short(write, item):
+    text = re.sub(rf"(?m)^{item.partition(':')[0]}:.*$", item, GOOD)
+    (problem,) = complaints(write(text))
+    assert "at least" not in problem[1]
 
 
 def test_overrides_are_put_in(write):
