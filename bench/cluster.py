@@ -189,7 +189,7 @@ def _check_room(nodes: t.Sequence[dict[str, t.Any]], cores: int, gpus: int) -> N
 def _connected(address: str, cores: int) -> t.Iterator[t.Any]:
     """The module ray, connected to the cluster there, or to Ray started here for the length of the block."""
     if importlib.util.find_spec("ray") is None:
-        raise MachineError("--executor ray needs Ray: pip install 'frostbench[ray]'")
+        raise MachineError("--executor ray needs Ray: pip install -e '.[ray]' in frostbench's checkout")
     private = {} if address else LOCAL | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with _environment(PRUDENT | private), contextlib.redirect_stdout(sys.stderr):  # Ray repeats what tasks print
         import ray  # noqa: PLC0415 - an extra, and it reads the environment

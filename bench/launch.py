@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import os
 import re
+import shlex
 import time
 import typing as t
 from pathlib import Path
@@ -23,7 +25,7 @@ from results.merge import Merged
 from results.merge import merge as merge_stores
 from results.store import Contents
 from results.text import FORMATS
-from results.wandb_mirror import MirrorReport, WandbTarget
+from results.wandb_mirror import MODES, MirrorReport, WandbTarget
 
 Executor = t.Literal["serial", "processes", "ray"]
 
@@ -48,7 +50,8 @@ class Launched:
             first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}{failed}"
         else:
             first = f"all {self.planned} runs were done before; nothing to do"
-        return "\n".join([f"{first}; kept in {self.directory}", *self.problems])
+        then = f"next: frostbench report {shlex.quote(str(self.directory))} --open"
+        return "\n".join([f"{first}; kept in {self.directory}", *self.problems, then])
 
 
 def read(suite: str, overrides: t.Sequence[str], seeds: str, limit: int, plugins: t.Sequence[Path]) -> Suite:
@@ -143,7 +146,7 @@ def forecast(
     for path, problem in contents.damaged:
         say(f"damaged, and not used: {path}: {problem}")
     start += time.perf_counter() - started
-    mirror = 0.0 if suite.wandb.mode == "off" else start  # a process more, and libraries about as large
+    mirror = 0.0 if _target(suite.wandb).mode == "off" else start  # a process more, and libraries about as large
     known = Forecast(settings, contents, say, command=start + mirror, worker=start if apart else 0.0)
     for one in planned:
         yield one, known.cost(one) if one.missing else Cost(0.0, 0, 0, 0)
@@ -165,12 +168,13 @@ def launch(
     jobs: runs at a time, where more than one makes processes of 'serial'; 0 is one, or with 'ray' as many as there is
     room for. address: of a Ray cluster; '' starts Ray here.
 
-    Raises MachineError and DataError before anything is written, StoreError where results cannot be kept, and
-    KeyboardInterrupt on Ctrl-C or SIGTERM; what was finished until then is kept, and the state of a training.
+    Raises MachineError, ConfigError and DataError before anything is written, StoreError where results cannot be kept,
+    and KeyboardInterrupt on Ctrl-C or SIGTERM; what was finished until then is kept, and the state of a training.
     """
     started = time.monotonic()
     if torchrun().world > 1 and executor != "serial":
         raise machine.MachineError("torchrun has started the ranks of one run at a time; leave --executor")
+    target = _target(suite.wandb)
     if executor != "ray":  # whose nodes may have what this machine has not
         machine.pick_device(settings.device)
     planned, contents = plan(suite, settings)
@@ -203,7 +207,7 @@ def launch(
         contents = store.read_store(directory)
     board = _tables(directory, contents)
     seconds = time.monotonic() - started
-    mirrored = wandb_mirror.mirror(directory, _target(suite.wandb))
+    mirrored = wandb_mirror.mirror(directory, target)
     problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
     aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
     problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
@@ -243,10 +247,17 @@ def sync(directory: Path, project: str, entity: str) -> MirrorReport:
         suite = json.loads((directory / "suite.json").read_bytes())
     except (OSError, ValueError) as error:
         raise store.StoreError(f"{directory} is not a suite's directory: it has no suite.json") from error
-    target = _target(WandbSpec.model_validate(suite["wandb"]))
-    target = dataclasses.replace(target, project=project or target.project, entity=entity or target.entity)
+    target = _target(WandbSpec.model_validate(suite["wandb"]), project=project, entity=entity)
+    if MODES.get(mode := os.environ.get("WANDB_MODE", "").strip(), "online") != "online":
+        raise wrong("WANDB_MODE", f"it is {mode!r}, which sends nothing: `WANDB_MODE=online frostbench sync ...` does")
     return wandb_mirror.sync(directory, target)
 
 
-def _target(spec: WandbSpec) -> WandbTarget:
-    return WandbTarget(spec.mode, spec.project, spec.entity)
+def _target(spec: WandbSpec, **told: str) -> WandbTarget:
+    """Where wandb's copy goes. Raises ConfigError for what wandb would refuse."""
+    try:
+        for name in filter(None, told.values()):
+            wandb_mirror.checked_name(name)
+        return wandb_mirror.target(spec.model_dump() | {name: value for name, value in told.items() if value})[0]
+    except ValueError as error:
+        raise wrong("wandb", str(error)) from None

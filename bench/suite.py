@@ -12,7 +12,7 @@ import re
 import typing as t
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
 
 from bench import resolve, strict_yaml
@@ -21,10 +21,13 @@ from bench.resolve import nearest
 from bench.strict_yaml import ConfigError, Json, KeyPath, Problem, key_path, shown, wrong
 from encoders.base import Encoder
 from protocols.base import Protocol
+from results import wandb_mirror
 
 Name = t.Annotated[str, Field(pattern=resolve.NAME)]
 Seed = t.Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and scikit-learn take
 Precision = t.Literal["float32", "bfloat16", "auto"]
+WandbName = t.Annotated[str, AfterValidator(wandb_mirror.checked_name)]
+Tag = t.Annotated[str, Field(min_length=1, max_length=64)]
 MOST_SEEDS = 1000
 
 
@@ -84,9 +87,12 @@ class ProtocolSpec(_Plain):
 class WandbSpec(_Plain):
     """Whether and where Weights & Biases mirrors the results."""
 
-    mode: t.Literal["off", "offline", "online"] = "offline"
-    project: str = Field("frostbench", min_length=1, max_length=128)
-    entity: str | None = Field(None, description="a user or a team; the account's own by default")
+    mode: wandb_mirror.Mode | None = Field(None, description="WANDB_MODE by default, else offline")
+    project: WandbName | None = Field(None, description="WANDB_PROJECT by default, else frostbench")
+    entity: WandbName | None = Field(
+        None, description="a user or team; WANDB_ENTITY by default, else the account's own"
+    )
+    tags: tuple[Tag, ...] | None = Field(None, description="of every run; WANDB_TAGS by default")
 
 
 class RunSpec(_Plain):
@@ -425,6 +431,8 @@ WANTED = {  # in our words, by pydantic's name for what went wrong
     "less_than_equal": "a number <= {le}",
     "too_short": "at least {min_length}",
     "too_long": "at most {max_length}",
+    "string_too_short": "a string of at least {min_length}",
+    "string_too_long": "a string of at most {max_length}",
     "literal_error": "{expected}",
     "string_pattern_mismatch": "a name such as bigan-long ({pattern})",
 }
@@ -434,6 +442,8 @@ def _explained(error: ValidationError, model: type[BaseModel], data: Json) -> di
     """What pydantic found, in our words, by the path in the data that each is about."""
     faults: dict[KeyPath, list[ErrorDetails]] = collections.defaultdict(list)
     for fault in error.errors(include_url=False):
+        if fault["type"] == "too_short" and len(fault["input"]) >= fault["ctx"]["min_length"]:
+            continue  # it counts only the items that are right; the others are said already
         faults[_within(data, fault)].append(fault)
     return {path: _message(same, _keys(model, path[:-1])) for path, same in faults.items()}
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from results import text
-from results.metrics import GEOMETRY, METRICS, SAMPLES, is_beside, lowest
+from results.metrics import GEOMETRY, METRICS, SAMPLES, interval, is_beside, lowest, written
 from results.record import Json, Plan, Record
 from results.statistics import Scores, deviation, mean, ranking
 from results.text import Format
@@ -154,7 +154,7 @@ class Leaderboard:
         if format == "markdown":
             return _markdown(tables, legend)
         if format == "latex":
-            return _latex(tables, legend)
+            return _latex(tables, [_legend(rows, show) for rows in sections.values()])
         if format == "html":
             return _html(tables, legend)
         return _terminal(tables, legend, width, colour)
@@ -498,6 +498,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Table:
+    name: str
     caption: str
     columns: list[tuple[str, ...]]  # a protocol or a metric, and "rank" where it tells ranks
     lines: list[_Line]
@@ -528,6 +529,7 @@ def _table(rows: list[Row], show: Show, sort: str) -> _Table:
         sort, ordered if len(header) > 1 else []
     )
     return _Table(
+        " ".join([rows[0].dataset, _subject(rows[0].metric), "labels" * (rows[0].labels != 0)]),
         ", ".join([_caption(rows), *(f"ordered by {_clean(name)}" for name in ordered)]),
         [(_clean(name), "rank") if column in ranked else (_clean(name),) for name, column in zip(header, columns)],
         [_line(cells, columns, ranked, show) for cells in lines.values()],
@@ -561,17 +563,21 @@ def _line(cells: list[Row], columns: list[tuple[str, str]], ranked: t.Container[
 
 
 def _score(row: Row, seeds: int, show: Show) -> str:
-    """'96.84 ± 0.31' or '-0.52 (-1.40 to 0.28)'; '(n=1)' behind it where it has fewer seeds than its neighbours."""
+    """'96.84 ± 0.31', '99.80 (98.21 to 100.00)' or '-0.52 (-1.40 to 0.28)'; '(n=1)' behind a score of fewer seeds."""
     times, digits = (1, METRICS[row.metric].digits) if row.metric in METRICS else (100, 2)
     if show == "differences" and row.difference:  # the best keeps its score
         ends = [end for end in (row.difference_low, row.difference_high) if end is not None]
         text = f"{times * row.difference:+.{digits}f}"
         text += f" ({' to '.join(f'{times * end:.{digits}f}' for end in ends)})" if ends else ""
     else:
-        value, low, high = row.mean or 0.0, row.low, row.high
-        half = max(value - low, high - value) if low is not None and high is not None else None  # one can be clipped
-        text = f"{times * value:.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
+        text = f"{written(row.mean or 0.0, row.metric)} {_interval(row)}".rstrip()
     return text if row.seeds == seeds else f"{text} (n={row.seeds})"
+
+
+def _interval(row: Row) -> str:
+    if row.mean is None or row.low is None or row.high is None:
+        return ""
+    return interval(row.mean, row.low, row.high, row.metric)
 
 
 def _ranks(row: Row | None) -> str:
@@ -625,6 +631,8 @@ def _legend(rows: list[Row], show: Show) -> str:
     if over - {"seeds"} and alone:
         titles = sorted(METRICS[one].title if one in METRICS else one for one in alone)
         legend += f" Of {', '.join(titles)}: over new seeds only."
+    if any(_interval(row).startswith("(") for row in rows):
+        legend += " Where ± would go beyond 0 or 100, both ends of the interval."
     if show == "differences":
         legend += " Below the best are differences to it, in intervals that hold for all of a column at once."
     legend += " Rank: where a row may stand, every pair of a column compared (Bonferroni, 5 %);"
@@ -669,23 +677,23 @@ def _markdown(tables: list[_Table], legend: str) -> str:
     return "\n\n".join([*blocks, escape(legend) if tables else legend]) + "\n"
 
 
-def _latex(tables: list[_Table], legend: str) -> str:
+def _latex(tables: list[_Table], legends: list[str]) -> str:
     escape = text.escape_latex
     if not tables:
-        return f"% {legend}\n"
-    lines = [text.LATEX_NEEDS]
-    for table in tables:
-        lines += [r"\begin{table}", r"\centering", rf"\caption{{{escape(table.caption)}}}"]
-        lines += [rf"\begin{{tabular}}{{ll{'r' * (len(table.header) - 2)}}}", r"\toprule"]
-        lines += [" & ".join(escape(name) for name in table.header) + r" \\", r"\midrule"]
+        return f"% {EMPTY}\n"
+    floats = []
+    for table, legend in zip(tables, legends):
+        rows = []
         for line in table.lines:
             encoder = rf"\emph{{{escape(line.encoder)}}} (control)" if line.is_control else escape(line.encoder)
             cells = line.written(escape, r"\textbf{CELL}")
             if line.failure:
-                cells = [rf"\multicolumn{{{len(table.header) - 1}}}{{l}}{{{escape(line.failure)}}}"]
-            lines.append(" & ".join([encoder, *cells]) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    return "\n".join([*lines, rf"{{\footnotesize {escape(legend)}\par}}"]) + "\n"
+                words = rf"\raggedright {escape(line.failure)}"
+                cells = [rf"\multicolumn{{{len(table.header) - 1}}}{{p{{0.6\linewidth}}}}{{{words}}}"]
+            rows.append([encoder, *cells])
+        sides = "ll" + "r" * (len(table.header) - 2)
+        floats.append(text.latex(table.name, table.caption, sides, table.header, rows, legend))
+    return "\n".join([text.LATEX_NEEDS, *floats])
 
 
 def _html(tables: list[_Table], legend: str) -> str:

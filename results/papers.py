@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from results import text
-from results.metrics import METRICS
+from results.metrics import METRICS, interval, written
 from results.record import Json, Record
 from results.statistics import mean_interval
 
@@ -234,18 +234,14 @@ def _plain(one: Comparison) -> dict[str, Json]:
 
 
 def _cells(one: Comparison) -> list[str]:
-    times, digits = (1, METRICS[one.published.metric].digits) if one.published.metric in METRICS else (100, 2)
-
-    def number(value: float, half: float | None) -> str:
-        return f"{times * value:.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
-
+    metric, theirs = one.published.metric, one.published.plus_minus
     return [
         one.published.paper,
         one.published.name,
-        number(one.published.value, one.published.plus_minus),
-        number(one.ours, one.our_half),
+        written(one.published.value, metric) + ("" if theirs is None else f" ± {written(theirs, metric)}"),
+        f"{written(one.ours, metric)} {interval(one.ours, one.ours - one.our_half, one.ours + one.our_half, metric)}",
         str(one.seeds),
-        f"{times * one.difference:+.{digits}f}",
+        f"{'+' * (one.difference >= 0)}{written(one.difference, metric)}",
         {True: "yes", False: "no", None: "unknown"}[one.agrees],
         one.label,
         one.remark,

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import typing as t
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import app
 from results.text import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,6 +122,8 @@ def test_doctor_tells_versions_data_and_wandb(
 ) -> None:
     monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FROSTBENCH_DATA", raising=False)
+    for name in filter(lambda name: name.startswith("WANDB_"), list(os.environ)):
+        monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 7)
     said = frostbench("doctor")
     assert "torch" in said
@@ -127,6 +131,95 @@ def test_doctor_tells_versions_data_and_wandb(
     assert "cifar10       not here" in said
     assert "an API key is here" in said
     assert "s3cret" not in said
+    assert "  mode      offline (where a suite says nothing)" in said
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_PROJECT", "birds")
+    said = frostbench("doctor")
+    assert "  mode      off, whatever a suite says (WANDB_MODE)" in said
+    assert "  project   birds (WANDB_PROJECT)" in said
+
+
+def test_an_environment_without_wandb_is_heard(
+    frostbench: t.Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    frostbench("run", "smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", "wandb.mode=online")
+    assert not (tmp_path / "runs" / "smoke" / "wandb").exists()
+    with pytest.raises(AssertionError, match="WANDB_MODE: it is 'disabled', which sends nothing"):
+        frostbench("sync", "runs/smoke")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(AssertionError, match=r"wanted a name of at most 128 characters, .* got 'a/b'"):
+        frostbench("sync", "runs/smoke", "--project", "a/b")
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+    with pytest.raises(AssertionError, match="WANDB_PROJECT: wanted a name"):
+        frostbench("run", "smoke", "--limit", "100", "--set", "encoders=[pca]")
+    assert not (tmp_path / "runs" / "smoke" / "pca").exists()
+
+
+def test_help_has_its_commands_in_groups_and_cuts_no_summary(
+    frostbench: t.Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = frostbench("--help")
+    assert max(map(len, said.splitlines())) <= 80
+    assert "..." not in said.replace("[ARGS]...", "")
+    groups = dict(re.findall(r"^(\w.+):\n((?:  .*\n)+)", said, re.MULTILINE))
+    assert "  run    Do what is missing" in groups["Run a suite"]
+    assert "  verify     Check hashes, and make every stored number again from the\n             predictions." in said
+    for command in app.registered_commands:
+        assert f"\n  {command.name or command.callback.__name__} " in said
+
+
+def test_lists_say_what_abbreviations_mean(frostbench: t.Callable[..., str]) -> None:
+    lines = dict(line.split(maxsplit=1) for line in frostbench("list", "encoders").splitlines())
+    assert lines["aae"].startswith("Adversarial autoencoder. Reconstruct")
+    assert lines["ali"].startswith("Adversarially learned inference. ")
+    assert lines["gmm"].startswith("Gaussian mixture model. ")
+    assert lines["wgan_gp"].startswith("Wasserstein generative adversarial network with gradient penalty. ")
+    assert lines["pixels"].startswith("Every pixel")
+    assert "): Support vector machine. The share" in frostbench("describe", "svm")
+
+
+MINE = """
+import typing as t
+from encoders.base import Encoder
+
+class Mine(Encoder):
+    source = "a test"
+    scale: float | t.Literal["auto"] = "auto"  # of all
+    @property
+    def taps(self): return ("tap",)
+    def build(self, shape): ...
+    def fit(self, data, run): ...
+"""
+
+
+def test_describe_shows_the_choices_of_a_parameter(frostbench: t.Callable[..., str], tmp_path: Path) -> None:
+    said = frostbench("describe", "aae")
+    assert re.search(r"  body = mlp +mlp \| conv(;|$)", said, re.MULTILINE)
+    assert re.search(r"  posterior = deterministic +deterministic \| gaussian \| universal(;|$)", said, re.MULTILINE)
+    (tmp_path / "mine.py").write_text(MINE)
+    assert re.search(
+        r"  scale = auto +a number \| auto; of all$", frostbench("describe", "mine", "--plugin", "mine.py"), re.M
+    )
+
+
+def test_a_run_says_what_is_next_and_the_report_opens(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frostbench: t.Callable[..., str], capsys: t.Any
+) -> None:
+    from bench.launch import Launched
+    from results.leaderboard import leaderboard
+
+    (tmp_path / "my runs").mkdir()
+    done = Launched(tmp_path / "my runs", 1, 1, 0, 1.0, leaderboard([]), ())
+    told, command = done.summary.splitlines()[-1].split("frostbench ")
+    assert told == "next: "
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    frostbench(*shlex.split(command))
+    assert opened == [(tmp_path / "my runs" / "report.html").as_uri()]
+    frostbench("report", str(tmp_path / "my runs"))
+    assert len(opened) == 1
 
 
 def test_version_and_help(frostbench: t.Callable[..., str]) -> None:

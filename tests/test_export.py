@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 import typing as t
 from pathlib import Path
 
@@ -116,6 +117,15 @@ def test_an_export_that_differs_is_not_written(
     monkeypatch.setattr("bench.export._program", off_by_a_bit)
     status, _, err = frostbench("export", run_of(suite, "pca"), "out", "--format", "torch.export")
     assert (status, "is not exported" in err, Path("out").exists()) == (2, True, False)
+
+
+def test_a_missing_library_is_installed_from_the_checkout(
+    suite: Path, frostbench: Frostbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    status, _, err = frostbench("export", run_of(suite, "pca"), "out", "--format", "onnx")
+    assert status == 2
+    assert err == "onnx needs onnxruntime: pip install -e '.[onnx]' in frostbench's checkout\n"
 
 
 @pytest.mark.parametrize("form", ["torch.export", "onnx"])

@@ -73,7 +73,7 @@ def page(directory: Path) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"score": boards.score, "swatch": charts.swatch, "counted": boards.count}
+    environment.filters |= {"swatch": charts.swatch, "counted": boards.count}
     environment.filters["folding"] = _folding
     return environment.from_string(files.joinpath("page.html").read_text()).render(
         title=" + ".join(sorted({record.suite for record in contents.records})) or "nothing yet",

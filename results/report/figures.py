@@ -20,9 +20,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from results import store
+from results.metrics import written
 from results.record import Record
 from results.report import charts
-from results.report.boards import Judged, score
+from results.report.boards import Judged
 from results.store import RunDirectory
 
 MOST_CLASSES = 20  # of a confusion matrix that can still be read
@@ -105,7 +106,7 @@ def confusions(judged: Judged, runs: t.Mapping[str, RunDirectory], classes: t.Se
     seeds = "first seed" if len(found) == 1 else f"{len(found)} seeds together"
     return Matrix(
         judged.name,
-        f"{judged.column[0]}, {score(judged.mean, judged.column[1])} %, {seeds}",
+        f"{judged.column[0]}, {written(judged.mean, judged.column[1])} %, {seeds}",
         names[:size],
         [[(_percent(share), share) for share in row] for row in shares.tolist()] if size <= MOST_CLASSES else [],
         worst or "no mistakes",
