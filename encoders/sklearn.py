@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training
-from encoders.loading import named
+from encoders.loading import named, plain
 
 Array = np.ndarray[t.Any, np.dtype[t.Any]]
 BATCH = 1000  # images that pass through the module together
@@ -72,7 +72,7 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             if self._tap not in self.recipe_.taps:
                 raise EncoderError(f"{recipe.__name__} has no tap {self._tap!r}; it has {', '.join(self.recipe_.taps)}")
             images = ImageSet(self._bytes(rows), None, (), "")
-            self.module_ = self.recipe_.fit(images, Training(self.seed))
+            self.module_ = plain(self.recipe_.fit(images, Training(self.seed)))
         except (EncoderError, ValidationError) as error:
             raise ValueError(str(error)) from error
         self._n_features_out = self._features(rows[:1]).shape[1]
