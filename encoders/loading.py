@@ -19,6 +19,8 @@ WEIGHTS, RECIPE = "encoder.safetensors", "encoder.json"
 LARGEST_RECIPE = 2**20  # bytes; one has a few hundred
 LARGEST_SIDE = 2**14  # pixels
 
+brought: dict[str, type[Encoder]] = {}  # encoders of plugins and packages, by name, once they were resolved
+
 
 class Description(t.NamedTuple):
     """What a directory says of the frozen encoder in it."""
