@@ -136,8 +136,7 @@ def _plugin(path: Path, reread: bool) -> types.ModuleType:
     digests = {part: hashlib.sha256(file.read_bytes()).hexdigest() for part, file in files.items()}
     if name in sys.modules and digests == _read[name]:
         return sys.modules[name]
-    shared = ((read, part) for read in _read.values() for part in read.keys() & digests.keys() - {""})
-    if name in sys.modules or any(read[part] != digests[part] for read, part in shared):
+    if name in sys.modules or any(_is_another(part, files[part], digests[part]) for part in files):
         _forget(files)
     _read[name] = digests
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where pydantic and pickle look it up
@@ -162,6 +161,13 @@ def _plugin(path: Path, reread: bool) -> types.ModuleType:
         message = "wanted a subclass of encoders.base.Encoder or protocols.base.Protocol, found none"
         raise wrong(str(path), message)
     return module
+
+
+def _is_another(part: str, file: Path, digest: str) -> bool:
+    """Whether a module of this name was imported for a plugin as the file was before, or from another file."""
+    spec = getattr(sys.modules.get(part), "__spec__", None)
+    read = {each[part] for each in _read.values() if part and part in each}
+    return spec is not None and (spec.origin != str(file) or bool(read - {digest}))
 
 
 def _forget(files: dict[str, Path]) -> None:

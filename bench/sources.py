@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib.util
 import pkgutil
+import sys
 import sysconfig
 import traceback
 import typing as t
@@ -73,10 +74,14 @@ def _chain(name: str, beside: Path) -> t.Iterator[tuple[str, ModuleSpec]]:
 
 
 def _found(name: str) -> ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):  # a module that was made by hand
-        return None
+    """What an import would find, were nothing imported yet."""
+    for finder in sys.meta_path:
+        with contextlib.suppress(
+            AttributeError, ImportError, ValueError
+        ):  # of an odd finder, which an import would meet
+            if spec := finder.find_spec(name, None):
+                return spec
+    return None
 
 
 def _has_version(spec: ModuleSpec) -> bool:
