@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from encoders.base import EncoderError, Features, ImageSet
+from encoders.check import alike, dependent_tap
 from results import store
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ def extract(
     if weights_hash(module) != before:
         raise NotFrozen(f"encoder {name!r} is not frozen: its parameters or buffers changed during extraction")
     for tap, rows in _forward(module, images.images[:size], device).items():
-        if not _alike(rows, first[tap]):
+        if not alike(rows, first[tap]):
             raise NotFrozen(f"encoder {name!r} is not frozen: at tap {tap!r} the same images have other features later")
     for tap, count in bad.items():
         if count:
@@ -171,22 +172,11 @@ def check_frozen(name: str, module: nn.Module, images: ImageSet, device: torch.d
     learning = [part for part, parameter in module.named_parameters() if parameter.requires_grad]
     if learning:
         raise NotFrozen(f"encoder {name!r} is not frozen: still asks for gradients: {', '.join(learning)}")
-    probe, company = np.array(images.images[:8]), 255 - np.array(images.images[-8:])
-    together = _forward(module, np.concatenate([probe, company]), device)
-    behind = _forward(module, np.concatenate([company, probe[::-1]]), device)  # another place, other neighbours
-    alone = [_forward(module, image[None], device) for image in probe]
-    for tap, rows in together.items():
-        ours, elsewhere = rows[: len(probe)], behind[tap].flip(0)[: len(probe)]
-        if not (_alike(elsewhere, ours) and _alike(torch.cat([one[tap] for one in alone]), ours)):
-            raise NotFrozen(
-                f"encoder {name!r} is not frozen: at tap {tap!r} an image's features depend on the other images of its "
-                "batch, or on chance"
-            )
-
-
-def _alike(rows: Tensor, others: Tensor) -> bool:
-    """Equal but for rounding, which depends on the size of a batch."""
-    return torch.allclose(rows, others, rtol=1e-4, atol=1e-5 * float(others.abs().max()), equal_nan=True)
+    if (tap := dependent_tap(module, images.images, device)) is not None:
+        raise NotFrozen(
+            f"encoder {name!r} is not frozen: at tap {tap!r} an image's features depend on the other images of its "
+            "batch, or on chance"
+        )
 
 
 def weights_hash(module: nn.Module) -> str:

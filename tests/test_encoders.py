@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import pickle
 import sys
 import typing as t
 
@@ -45,6 +46,7 @@ from encoders.gmm import GMM
 from encoders.kmeans import KMeans
 from encoders.label_informed_aae import LabelInformedAAE
 from encoders.latent_regressor import LatentRegressor
+from encoders.loading import plain
 from encoders.pca import PCA
 from encoders.pixels import Pixels
 from encoders.random_projection import RandomProjection
@@ -196,6 +198,17 @@ def test_keeps_its_promises_at_full_size_in_both_precisions(
     coarse = rng.integers(0, 256, (100, shape[0], 4, 4), np.uint8)
     images = coarse.repeat(shape[1] // 4, axis=2).repeat(shape[2] // 4, axis=3)
     check_encoder(recipe, ImageSet(images, np.arange(100) % 10, tuple("0123456789"), "patches"), precision)
+
+
+@pytest.mark.parametrize("recipe", SMALL, ids=lambda recipe: repr(recipe)[:60])
+def test_its_module_can_be_sent_to_workers(recipe: Encoder) -> None:
+    with torch.random.fork_rng():
+        module = recipe.build((1, 8, 8)).eval()
+    images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    with torch.no_grad():
+        before = module(images)
+        given = pickle.loads(pickle.dumps(plain(module)))(images)
+    assert all(torch.equal(rows.nan_to_num(), given[tap].nan_to_num()) for tap, rows in before.items())
 
 
 def test_every_encoder_is_checked_here() -> None:
