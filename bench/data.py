@@ -13,6 +13,8 @@ import difflib
 import errno
 import functools
 import hashlib
+import io
+import itertools
 import json
 import logging
 import math
@@ -21,7 +23,6 @@ import re
 import shutil
 import tempfile
 import typing as t
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,13 @@ from bench.formats import DataError, Part, Rows, Stored
 from bench.strict_yaml import wrong
 from encoders.base import ImageSet, derive_seed
 from protocols.base import stratified_split
+from results.arrays import read_npy
 
 __all__ = ["DATASETS", "DataError", "DataMissing", "Dataset", "load", "slug", "transfer"]
 
 logger = logging.getLogger(__name__)
 
-DECODER = 1  # part of a cache's name; raised by a change in reading or ordering
+DECODER = 2  # part of a cache's name; raised by a change in reading or ordering
 IN_MEMORY = 2**25  # bytes of images that a limit or a split may copy to memory; what is larger is cached and mapped
 Images = np.ndarray[t.Any, np.dtype[np.uint8]]  # (n, c, h, w)
 Index = np.ndarray[t.Any, np.dtype[np.int64]]  # (n,)
@@ -366,8 +368,8 @@ def _check_pair(name: str, train: _Rows, test: _Rows, classes: tuple[str, ...]) 
 
 def _decoded(name: str, part: Part, stored: Stored, cache: Path) -> _Rows:
     files = stored.files[part]
-    state = [(str(file), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()]]
-    folder = cache / "decoded" / f"{slug(name)}-{part}-{_digest(json.dumps([DECODER, state]))}"
+    content = [(str(file), _sha256(file)) for file in files]  # archives and rsync keep sizes and times
+    folder = cache / "decoded" / f"{slug(name)}-{part}-{_digest(json.dumps([DECODER, content]))}"
     where = f"{files[0] if len(files) == 1 else files[0].parent} ({part})"
     published = PUBLISHED.get(name)
 
@@ -375,15 +377,17 @@ def _decoded(name: str, part: Part, stored: Stored, cache: Path) -> _Rows:
         found = stored.read(part)
         classes = (published and published.classes) or found.classes
         with tempfile.TemporaryFile(dir=folder) as heap:  # the images in the order of the reader
-            shape, content = _digested(found, classes, where, heap)
+            shape, rows = _digested(found, classes, where, heap)
             heap.flush()
-            digests = np.frombuffer(content, np.uint8).reshape(-1, 16)
+            digests = np.frombuffer(rows, np.uint8).reshape(-1, 16)
             high_half, low_half = digests.view(">u8").T
             order = np.lexsort((low_half, high_half))
             digests, labels = digests[order], found.labels[order].astype(np.int64)
             if published:
                 _check_published(name, published, part, _fingerprint(digests), len(digests), where)
             _write_cache(folder, (len(order), *shape), _gathered(heap, 0, shape, order), labels, digests, classes)
+        if content != [(str(file), _sha256(file)) for file in files]:
+            raise DataError(f"{where} changed while it was read; try again when it is written")
 
     return _cached(folder, write)
 
@@ -419,26 +423,26 @@ def _cached(folder: Path, write: t.Callable[[Path], None]) -> _Rows:
 
 
 def _read_cache(folder: Path, *, in_memory: bool = False) -> _Rows:
-    meta = json.loads((folder / "meta.json").read_text())
+    digest, _, meta = (folder / "meta.json").read_text().partition("\n")
+    if digest != _digest(meta):
+        raise ValueError("meta.json is not what was written")
+    described = json.loads(meta)
     arrays: dict[str, np.ndarray[t.Any, t.Any]] = {}
-    for name, wanted in meta["arrays"].items():
+    for name, wanted in described["sha256"].items():
         path = folder / f"{name}.npy"
-        array = np.asarray(np.load(path, mmap_mode=None if in_memory else "c", allow_pickle=False))
-        if list(array.shape) != wanted["shape"] or _crc32(path, array.nbytes) != wanted["crc32"]:
+        if _sha256(path) != wanted:  # of the whole file: its header says where the images begin
             raise ValueError(f"{name}.npy is not what was written")
-        arrays[name] = array
-    classes = meta["classes"]
+        arrays[name] = read_npy(path, mapped=not in_memory)
+    classes = described["classes"]
     return _Rows(**arrays, classes=None if classes is None else tuple(classes), folder=None if in_memory else folder)
 
 
-def _crc32(path: Path, size: int) -> int:
-    """Of a file's last bytes."""
-    checksum = 0
-    with path.open("rb") as file:
-        file.seek(-size, os.SEEK_END)
-        while content := file.read(formats.SLICE):
-            checksum = zlib.crc32(content, checksum)
-    return checksum
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while content := file.read(2**20):  # twice as fast as hashlib.file_digest where files are small and many
+            digest.update(content)
+    return digest.hexdigest()
 
 
 def _write_cache(
@@ -449,24 +453,28 @@ def _write_cache(
     digests: np.ndarray[t.Any, np.dtype[np.uint8]],
     classes: tuple[str, ...] | None,
 ) -> None:
-    """`shape` is that of all the images; meta.json comes last."""
-    checksum = 0
-    with (folder / "images.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for some in images:
-            file.write(some.data)
-            checksum = zlib.crc32(some.data, checksum)
-        file.flush()
-        os.fsync(file.fileno())
-    meta = {"images": {"shape": shape, "crc32": checksum}}
+    """`shape` is that of all the images; meta.json comes last, with a digest of every file and of itself."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(first := io.BytesIO(), header)
+    sha256 = {"images": _written(folder / "images.npy", itertools.chain([first.getvalue()], images))}
     arrays: dict[str, np.ndarray[t.Any, t.Any]] = {"labels": labels, "digests": digests}
     for name, array in arrays.items():
-        with (folder / f"{name}.npy").open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        meta[name] = {"shape": array.shape, "crc32": zlib.crc32(array.data)}
-    (folder / "meta.json").write_text(json.dumps({"classes": classes, "arrays": meta}))
+        np.save(whole := io.BytesIO(), array, allow_pickle=False)
+        sha256[name] = _written(folder / f"{name}.npy", [whole.getvalue()])
+    meta = json.dumps({"classes": classes, "sha256": sha256})
+    (folder / "meta.json").write_text(f"{_digest(meta)}\n{meta}")
+
+
+def _written(path: Path, contents: t.Iterable[bytes | Images]) -> str:
+    """Write a file and give the SHA-256 of what went in, which reading the file must find."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for content in contents:
+            file.write(memoryview(content))
+            digest.update(memoryview(content))
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

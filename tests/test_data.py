@@ -423,16 +423,46 @@ def test_changed_files_are_decoded_anew(tmp_path: Path) -> None:
     assert load(name).fingerprint != before.fingerprint
 
 
-def flip(path: Path) -> None:
+def flip(path: Path, byte: int = -1, bit: int = 0) -> None:
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[byte] ^= 1 << bit
     path.write_bytes(content)
+
+
+def test_a_file_changed_in_place_with_the_same_size_and_time_is_decoded_anew(tmp_path: Path) -> None:
+    name, path = write_npz(tmp_path / "toy.npz", toy()), tmp_path / "toy.npz"
+    before, status = load(name), path.stat()
+    changed = toy()
+    changed["train_images"][0, 0, 0] ^= 255
+    write_npz(path, changed)
+    os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    after = load(name)
+    assert after.fingerprint != before.fingerprint
+    assert after.test.fingerprint == before.test.fingerprint
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, digested = write_npz(tmp_path / "toy.npz", toy()), data._digested
+
+    def change(*arguments: t.Any) -> t.Any:
+        found = digested(*arguments)
+        write_npz(tmp_path / "toy.npz", {key: array[::-1] for key, array in toy().items()})
+        return found
+
+    monkeypatch.setattr(data, "_digested", change)
+    with pytest.raises(DataError, match=r"toy\.npz .train. changed while it was read"):
+        load(name)
 
 
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
         ("images.npy", flip),
+        ("images.npy", lambda path: flip(path, 8, 5)),  # where the header says that it ends, which moves every image
+        ("images.npy", lambda path: flip(path, 10, 1)),  # the header is no Python
+        ("images.npy", lambda path: flip(path, 11, 6)),
+        ("meta.json", lambda path: flip(path, -3)),
         ("labels.npy", flip),
         ("digests.npy", flip),
         ("images.npy", lambda path: os.truncate(path, 1000)),
@@ -471,13 +501,11 @@ def test_a_full_disk_leaves_no_litter(
 ) -> None:
     name = write_npz(tmp_path / "toy.npz", toy())
 
-    def full(file: t.Any, *arguments: t.Any, **named: t.Any) -> None:
-        if str(own_cache) in file.name:
+    def full(descriptor: int) -> None:
+        if str(own_cache) in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
             raise OSError(28, "No space left on device")
-        save(file, *arguments, **named)
 
-    save = np.save
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     assert len(load(name).train) == 60
     assert "No space left" in caplog.text
     assert list((own_cache / "decoded").iterdir()) == []
