@@ -456,22 +456,23 @@ def _write_cache(
     """`shape` is that of all the images; meta.json comes last, with a digest of every file and of itself."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(first := io.BytesIO(), header)
-    sha256 = {"images": _written(folder / "images.npy", itertools.chain([first.getvalue()], images))}
+    rows = itertools.chain([memoryview(first.getvalue())], (some.data for some in images))
+    sha256 = {"images": _written(folder / "images.npy", rows)}
     arrays: dict[str, np.ndarray[t.Any, t.Any]] = {"labels": labels, "digests": digests}
     for name, array in arrays.items():
         np.save(whole := io.BytesIO(), array, allow_pickle=False)
-        sha256[name] = _written(folder / f"{name}.npy", [whole.getvalue()])
+        sha256[name] = _written(folder / f"{name}.npy", [memoryview(whole.getvalue())])
     meta = json.dumps({"classes": classes, "sha256": sha256})
     (folder / "meta.json").write_text(f"{_digest(meta)}\n{meta}")
 
 
-def _written(path: Path, contents: t.Iterable[bytes | Images]) -> str:
+def _written(path: Path, contents: t.Iterable[memoryview]) -> str:
     """Write a file and give the SHA-256 of what went in, which reading the file must find."""
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for content in contents:
-            file.write(memoryview(content))
-            digest.update(memoryview(content))
+            file.write(content)
+            digest.update(content)
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
