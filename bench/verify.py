@@ -25,7 +25,7 @@ Classes = np.ndarray[t.Any, np.dtype[np.int64]]  # (n,)
 DESCRIBED = ("encoder", "params", "encoder_version", "weights_sha256")  # by run.json and encoder.json both
 TOLD = (
     *("key", "label", "encoder", "params", "encoder_version", "seed"),
-    *("dataset", "limit", "split", "pretrain", "fingerprint"),
+    *("dataset", "limit", "split", "pretrain", "size", "mode", "fingerprint"),
 )
 LARGEST = 2**30  # bytes that a file of predictions may take in memory
 
