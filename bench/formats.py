@@ -93,7 +93,7 @@ def must_not_explode(where: Path | str, unpacked: int, packed: int) -> None:
 
 def class_order(name: str) -> tuple[int, str]:
     """Numbers by their value, before them other names by their letters."""
-    return (int(name) if name.isdecimal() and len(name) < 20 else -1, name)
+    return (int(name) if name.isdecimal() and len(name) < 4000 else -1, name)
 
 
 def _tested(parts: t.Mapping[Part, Found]) -> dict[Part, Found]:
@@ -126,7 +126,7 @@ def idx(path: Path) -> Stored | None:
     sets: dict[str, dict[Part, dict[str, Path]]] = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():  # a plain file comes before its gzipped one
         named = IDX_NAME.fullmatch(file.name)
-        if named and beginning in (None, named[1]):
+        if named and beginning in (None, named[1]) and file.is_file():
             pair = sets.setdefault(named[1], {}).setdefault(SPLITS[named[2].lower()], {})
             pair.setdefault(named[3].lower(), file)
     found: dict[str, dict[Part, tuple[Path, ...]]] = {}
@@ -366,6 +366,7 @@ def npz(path: Path) -> Stored | None:
             labels = arrays[label_name]
             if f"{image_name}.npy" not in {member.filename for member in members} or not isinstance(labels, np.ndarray):
                 raise DataError(f"{path}: {image_name} and {label_name} must be arrays")
+            labels = np.char.decode(labels, "utf-8") if labels.dtype.kind == "S" else labels
         if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras keeps CIFAR's
             labels = labels[:, 0]
         return Rows(_npz_slices(path, image_name), labels)
@@ -394,7 +395,9 @@ def _readable(path: Path) -> t.Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # numpy and zipfile meet broken files with whatever they stumble over
-        raise DataError(f"{path} is not an npz of plain numeric arrays; pickled objects are not read") from error
+        raise DataError(
+            f"{path} is not an npz of plain arrays of numbers or text; pickled objects are not read"
+        ) from error
 
 
 def _channels_first(shape: tuple[int, ...], where: str) -> t.Callable[[Array], Array]:
@@ -421,14 +424,16 @@ def parquet(folder: Path) -> Stored | None:
     """
     if not folder.is_dir():
         return None
-    files = _parquet_parts(folder)
-    if not files:
-        below = {entry: parts for entry in _folders(folder) if (parts := _parquet_parts(entry))}
-        if len(below) > 1:
-            raise DataError(f"{folder} has several sets; name one: {', '.join(f'parquet:{place}' for place in below)}")
-        [files] = below.values() or [{}]
-    if not files:
+    found = {folder: parts} if (parts := _parquet_parts(folder)) else {}
+    found = found or {below: parts for below in _folders(folder) if (parts := _parquet_parts(below))}
+    if len(found) > 1:
+        raise DataError(f"{folder} has several sets; name one: {', '.join(f'parquet:{place}' for place in found)}")
+    if not found:
         return None
+    [(place, files)] = found.items()
+    used = set().union(*files.values())
+    if left := [file for file in [*place.glob("*.parquet"), *place.glob("*/*.parquet")] if file not in used]:
+        _say(f"{place}: passed over {len(left):,} .parquet files that name no split, such as {left[0].name}")
 
     def read(part: Part, form: Form) -> Rows:
         shards = [_read_shard(path) for path in files[part]]
@@ -590,6 +595,9 @@ def _batches(path: Path, columns: list[str]) -> t.Iterator[t.Any]:
 # --- folders of image files -------------------------------------------------------------------------------------------
 
 
+LIKE_A_SPLIT = re.compile(rf"({'|'.join(SPLITS)})([^a-z]|$)", re.I)  # train_images, val2017
+
+
 def folder(path: Path) -> Stored | None:
     """PATH/{train,val,test}/<class>/<image files>, or PATH/<class>/<image files>, which is one heap yet to be split.
 
@@ -607,6 +615,11 @@ def folder(path: Path) -> Stored | None:
             raise DataError(f"{path}: {splits[part].name} and {entry.name} are both of {part}; move one away")
         else:
             splits[part] = entry
+    if others and not splits and all(LIKE_A_SPLIT.match(other.name) for other in others):
+        named = " and ".join(other.name for other in others[:3])
+        raise DataError(
+            f"{path}: {named} are named like splits, not classes; wanted train/<class>/* and test/<class>/*"
+        )
     parts: dict[Part, Path] = _tested(splits) if splits else {"all": path}
     if splits and not {"train", "test"} <= parts.keys():
         [missing] = {"train", "test"} - parts.keys()
@@ -615,7 +628,7 @@ def folder(path: Path) -> Stored | None:
     passed_over = Counter({"files in other folders": sum(_files_below(other) for other in others)} if splits else {})
     by_class = {part: _images_by_class(place, passed_over) for part, place in parts.items()}
     if passed_over := +passed_over:
-        _say(f"{path}: passed over {', '.join(f'{count:,} {kind}' for kind, count in sorted(passed_over.items()))}")
+        _say(f"{path}: passed over {', '.join(f'{kind} ({count:,})' for kind, count in sorted(passed_over.items()))}")
     first: Part = "all" if "all" in parts else "train"
     classes = tuple(by_class[first])
     for part, groups in by_class.items():
@@ -702,7 +715,7 @@ def _decode(
                 if opened.width * opened.height > LARGEST_IMAGE:
                     raise DataError(f"{name} is {came}: more than {LARGEST_IMAGE:,} pixels")
                 if opened.mode not in MODES.values() and form.mode is None:
-                    raise DataError(f"{name} is {came}, neither 8-bit grey nor RGB; {HINTS['mode']}")
+                    raise DataError(f"{name} is {came}, neither 8-bit grey nor RGB; {_hint('mode')}")
                 animated += getattr(opened, "is_animated", False)
                 if opened.getexif().get(ORIENTATION, 1) != 1:
                     ImageOps.exif_transpose(opened, in_place=True)
@@ -715,8 +728,8 @@ def _decode(
                         must_not_explode(name, count * math.prod(shape), packed)
                     decoded = np.empty((max(1, SLICE // math.prod(shape)), *shape), np.uint8)
                 elif found != wanted:
-                    hints = [HINTS[what] for what, a, b in zip(("mode", "size"), found, wanted) if a != b]
-                    raise DataError(f"{name} is {came}, but {first} is {before}; {' and '.join(hints)}")
+                    differ = [what for what, a, b in zip(("mode", "size"), found, wanted) if a != b]
+                    raise DataError(f"{name} is {came}, but {first} is {before}; {_hint(*differ)}")
                 decoded[filled] = np.asarray(image).reshape(decoded.shape[1:])
         except DataError:
             raise
@@ -732,10 +745,9 @@ def _decode(
         yield decoded[:filled].transpose(0, 3, 1, 2)
 
 
-HINTS = {
-    "size": "a dataset's `size` makes images one size, such as {name: ..., size: 64}",
-    "mode": "a dataset's `mode` makes images grey or rgb, such as {name: ..., mode: rgb}",
-}
+def _hint(*differ: str) -> str:
+    settings = {"mode": "`mode: rgb` (or grey)", "size": "`size: 64` (pixels a side)"}
+    return f"to convert the images, give the dataset {' and '.join(settings[what] for what in differ)}"
 
 
 def _described(image: "Image.Image") -> str:

@@ -651,7 +651,9 @@ def test_an_image_of_another_size_or_mode_is_named(tmp_path: Path) -> None:
 
 
 def test_images_with_transparency_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="8 x 8 RGBA, neither 8-bit grey nor RGB; a dataset's `mode`"):
+    with pytest.raises(
+        DataError, match=r"8 x 8 RGBA, neither 8-bit grey nor RGB; to convert .* give the dataset `mode: rgb`"
+    ):
         load(write_folder(tmp_path / "toy", toy((8, 8, 4))))
 
 
@@ -762,6 +764,8 @@ def test_train_and_val_alone_are_train_and_test_as_imagenet_has_it(tmp_path: Pat
         (["val", "cat", "dog"], "has val but no train folder.*or <class>/. with no class of such a name"),
         (["test", "cat"], "has test but no train folder"),
         (["cat", "dog", "training"], "has training but no test folder"),
+        (["train_images", "test_images"], "test_images and train_images are named like splits"),
+        (["train2017", "val2017"], "train2017 and val2017 are named like splits"),
         (["train", "Training", "test"], "(Training|train) and (Training|train) are both of train"),
     ],
 )
@@ -856,13 +860,15 @@ def test_one_of_several_configurations_must_be_named(tmp_path: Path) -> None:
         load(f"parquet:{tmp_path / 'toy'}")
 
 
-def test_parquets_own_validation_set_is_used(tmp_path: Path) -> None:
+def test_parquets_own_validation_set_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     arrays = toy((8, 8))
     name = write_parquet(tmp_path / "toy", arrays)
     half = (tmp_path / "toy/train-00000-of-00002.parquet").read_bytes()
     (tmp_path / "toy/validation-00000-of-00001.parquet").write_bytes(half)
+    (tmp_path / "toy/extra-00000-of-00001.parquet").write_bytes(half)
     assert pixels(load(name, split="validation").test.images) == pixels(arrays["train_images"][:30])
     assert len(load(name).test) == 30
+    assert "1 .parquet files that name no split, such as extra-00000-of-00001.parquet" in caplog.text
 
 
 @pytest.mark.usefixtures("unpublished")
@@ -916,7 +922,7 @@ def test_a_class_that_test_lacks_moves_no_other(tmp_path: Path) -> None:
     assert set(loaded.test.labels.tolist()) == {2}
 
 
-@pytest.mark.parametrize("form", ["npz", "string", "large_string", "category", "cls", "bool"])
+@pytest.mark.parametrize("form", ["npz", "bytes", "string", "large_string", "category", "cls", "bool"])
 def test_labels_may_be_text_or_categories(tmp_path: Path, form: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -924,7 +930,8 @@ def test_labels_may_be_text_or_categories(tmp_path: Path, form: str) -> None:
     arrays = toy((8, 8), classes=2)
     text = {key: np.array(["cat", "dog"])[array] for key, array in arrays.items() if "labels" in key}
     expected = load(write_folder(tmp_path / "folder", arrays | text))
-    if form == "npz":
+    if form in ("npz", "bytes"):
+        text = {key: array.astype("S") for key, array in text.items()} if form == "bytes" else text
         loaded = load(write_npz(tmp_path / "text.npz", arrays | text))
     else:
         (tmp_path / "text").mkdir()
@@ -955,13 +962,17 @@ def test_images_of_several_sizes_and_modes_are_made_one(tmp_path: Path) -> None:
             suffix = "tif" if image.mode == "CMYK" else "png"
             image.resize((20 + row, 10)).save(folder / label / f"{row}.{suffix}")
     name = f"folder:{folder}"
-    with pytest.raises(DataError, match=r"1.png is 21 x 10 L, but .*0.png is 20 x 10 RGB; .* `mode` .* `size` makes"):
+    with pytest.raises(
+        DataError, match=r"1.png is 21 x 10 L, but .*0.png is 20 x 10 RGB; to convert .* `mode: rgb` .* and `size: 64`"
+    ):
         load(name)
     for label in "ab":
         (folder / label / "1.png").unlink()
-    with pytest.raises(DataError, match=r"2.png is 22 x 10 RGBA, neither 8-bit grey nor RGB; a dataset's `mode` makes"):
+    with pytest.raises(
+        DataError, match=r"2.png is 22 x 10 RGBA, neither 8-bit grey nor RGB; to convert .* `mode: rgb`"
+    ):
         load(name)
-    with pytest.raises(DataError, match=r"a dataset's `size` makes images one size"):
+    with pytest.raises(DataError, match=r"to convert the images, give the dataset `size: 64` .pixels a side"):
         load(name, mode="rgb")
     for mode, channels in (("rgb", 3), ("grey", 1)):
         loaded = load(name, size=6, mode=t.cast(t.Any, mode))
@@ -1020,8 +1031,8 @@ def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path, caplog: pyte
     (tmp_path / "toy/unlabelled/0.png").write_bytes(png(arrays["train_images"][0]))
     assert_same(load(name), before)
     for told in (
-        "1 .txt files", "1 .heic files", "1 files without a suffix", "2 hidden files", "1 dangling links",
-        "2 files in folders inside a class", "1 files beside the folders of classes", "1 files in other folders",
+        ".txt files (1)", ".heic files (1)", "files without a suffix (1)", "hidden files (2)", "dangling links (1)",
+        "files in folders inside a class (2)", "files beside the folders of classes (1)", "files in other folders (1)",
     ):  # fmt: skip
         assert told in caplog.text
     assert "plain" not in caplog.text

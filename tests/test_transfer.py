@@ -161,7 +161,7 @@ def test_a_dataset_of_its_own_keeps_its_key_and_place() -> None:
         ("{name: mnist, pretrain: mnits}", "no dataset 'mnits' (did you mean 'mnist'?)"),
         ("{name: mnist, pretrain: mnist}", "the dataset itself, from which encoders learn anyway; remove it"),
         ("{name: mnist, pretrain: 3}", "wanted a string"),
-        ("{name: mnist, size: 0}", "wanted an integer"),
+        ("{name: mnist, size: 0}", "wanted a number >= 1, got 0"),
         ("{name: mnist, size: 99999}", "wanted a number <= 1024"),
         ("{name: mnist, mode: gray}", "did you mean 'grey'?"),
         ("{name: mnist, mode: RGBA}", "wanted 'grey' or 'rgb'"),
