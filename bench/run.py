@@ -107,7 +107,7 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     if precision == "auto":  # else a machine without the device can plan for one that has it
         precision = machine.pick_precision(precision, machine.pick_device(settings.device))
     key = spec.key(fingerprint, precision, settings.ranks)
-    place = data.slug(spec.dataset.name, spec.dataset.limit, spec.dataset.split)
+    place = data.slug(spec.dataset.name, **spec.dataset.asked())
     place += f"-from-{data.slug(spec.dataset.pretrain)}" if spec.dataset.pretrain else ""
     directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
     encoder = recipe(spec, settings)
@@ -139,12 +139,10 @@ def load_data(spec: RunSpec, settings: Settings) -> data.Dataset:
 
 
 def load_images(wanted: DatasetSpec, settings: Settings) -> data.Dataset:
-    """A dataset as its limit and split have it, and likewise the one that encoders learn from if it is another."""
-    load = functools.partial(
-        data.load, limit=wanted.limit, split=wanted.split, root=settings.data_root, offline=settings.offline
-    )
-    judged = load(wanted.name)
-    return data.transfer(judged, load(wanted.pretrain)) if wanted.pretrain else judged
+    """A dataset as it is asked for, and likewise the one that encoders learn from if it is another."""
+    load, asked = functools.partial(data.load, root=settings.data_root, offline=settings.offline), wanted.asked()
+    judged = load(wanted.name, **asked)
+    return data.transfer(judged, load(wanted.pretrain, **asked)) if wanted.pretrain else judged
 
 
 def execute(
@@ -495,6 +493,8 @@ def _record(planned: PlannedRun, made: Provenance, *, dataset: data.Dataset | No
         split=spec.dataset.split,
         limit=spec.dataset.limit,
         pretrain=spec.dataset.pretrain,
+        size=spec.dataset.size,
+        mode=spec.dataset.mode,
         fingerprint=planned.fingerprint,
         train_images=len(dataset.train) if dataset else 0,
         test_images=len(dataset.test) if dataset else 0,

@@ -70,7 +70,7 @@ def score(
         place = UNNAMED
     else:
         train, test, fingerprint = _of_dataset(path, train, test, dataset, settings)
-        place = data.slug(dataset.name, dataset.limit, dataset.split)
+        place = data.slug(dataset.name, **dataset.asked())
     key = _digest(train.features, train.labels, test.features, test.labels, saw=labels)
     directory = store.run_directory(settings.output / SUITE, label, place, seed, key)
     store.check_writable(settings.output / SUITE)

@@ -22,6 +22,7 @@ from bench.strict_yaml import ConfigError, Json, KeyPath, Problem, key_path, sho
 from encoders.base import Encoder
 from protocols.base import Protocol
 from results import wandb_mirror
+from results.record import dataset_label
 
 Name = t.Annotated[str, Field(pattern=resolve.NAME)]
 Seed = t.Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and scikit-learn take
@@ -42,18 +43,23 @@ class DatasetSpec(_Plain):
     limit: PositiveInt | None = Field(None, description="images kept of train and of test, each class in proportion")
     split: t.Literal["test", "validation"] = Field("test", description="the test set, or a part of train held out")
     pretrain: str | None = Field(None, description="another dataset, whose train images encoders learn from instead")
+    size: int | None = Field(None, ge=1, le=1024, description="pixels a side, of the largest square in the middle")
+    mode: t.Literal["grey", "rgb"] | None = Field(None, description="make images grey or RGB")
 
     @classmethod
     def of(cls, run: dict[str, Json]) -> t.Self:
-        """What a run.json says of its data; those of before know no `pretrain`."""
-        return cls(name=run["dataset"], limit=run["limit"], split=run["split"], pretrain=run.get("pretrain"))
+        """What a run.json says of its data; those of before know no `pretrain`, `size` and `mode`."""
+        later = {key: run.get(key) for key in ("pretrain", "size", "mode")}
+        return cls(name=run["dataset"], limit=run["limit"], split=run["split"], **later)
+
+    def asked(self) -> dict[str, t.Any]:
+        """What `data.load` and `data.slug` take besides a name."""
+        return self.model_dump(include={"limit", "split", "size", "mode"})
 
     @property
     def label(self) -> str:
         """What tables call it: `mnist (limit 1000)`, `fashion_mnist from mnist`."""
-        limit = f" (limit {self.limit})" if self.limit else ""
-        source = f" from {self.pretrain}" if self.pretrain else ""
-        return self.name + source + limit + (" (validation)" if self.split == "validation" else "")
+        return dataset_label(self.name, self.limit, self.split, self.pretrain, self.size, self.mode)
 
 
 class EncoderSpec(_Plain):
@@ -402,7 +408,7 @@ class _Draft:
             for index, entry in enumerate(self.entries(section)):
                 identity, place = entry, f"{section}[{index}]"
                 if isinstance(entry, dict) and section == "datasets":
-                    identity = {"limit": None, "split": "test", "pretrain": None} | entry
+                    identity = DatasetSpec.model_construct(name="").model_dump() | entry
                 elif isinstance(entry, dict):
                     identity = entry.get("label", entry.get("name"))
                 first = earlier.setdefault(json.dumps(identity, sort_keys=True), place)

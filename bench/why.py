@@ -129,8 +129,7 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
         notes.append(f"The fingerprint of the data is not compared: {spec.dataset.name} is not here.")
     now = {
         **this,
-        "dataset": spec.dataset.name, "limit": spec.dataset.limit, "split": spec.dataset.split,
-        "pretrain": spec.dataset.pretrain,
+        "dataset": spec.dataset.name, "pretrain": spec.dataset.pretrain, **spec.dataset.asked(),
         "fingerprint": fingerprint, "encoder": spec.encoder.name, "encoder_version": spec.encoder_version,
         "params": spec.encoder.params, "seed": spec.seed,
         "provenance": {"precision": precision, "ranks": settings.ranks},

@@ -7,12 +7,10 @@ the same version and settings of a protocol is compared.
 
 import dataclasses
 import difflib
-import io
 import json
 import math
 import textwrap
 import typing as t
-import zipfile
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from results import store, text
+from results.arrays import read_npz
 from results.leaderboard import (
     dataset_name,
     encoder_facts,
@@ -231,12 +230,9 @@ def _correct(record: Record, run: Path) -> np.ndarray[t.Any, np.dtype[np.bool_]]
     largest = 16 * record.test_images + 4096  # bytes of an array and its header
     content = store.read_bytes(path, 64 * largest)  # predictions of other draws, or of corrupted images, may be in it
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if max(member.file_size for member in archive.infolist()) > largest:
-                raise ValueError(f"they unpack to more than {largest:,} bytes")
-        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-            correct: np.ndarray[t.Any, np.dtype[np.bool_]] = np.asarray(kept["predicted"] == kept["label"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        kept = read_npz(content, 64 * largest, ("predicted", "label"))
+        correct: np.ndarray[t.Any, np.dtype[np.bool_]] = np.asarray(kept["predicted"] == kept["label"])
+    except ValueError as error:
         raise store.StoreError(f"{path}: the predictions cannot be read: {error}") from error
     told = _share(record) or 0.0
     if correct.shape != (record.test_images,) or not math.isclose(correct.mean(), told, abs_tol=1e-9):

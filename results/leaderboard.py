@@ -23,7 +23,7 @@ import numpy as np
 
 from results import text
 from results.metrics import GEOMETRY, METRICS, SAMPLES, interval, is_beside, lowest, written
-from results.record import Json, Plan, Record
+from results.record import Json, Plan, Record, dataset_label
 from results.statistics import Scores, deviation, mean, ranking
 from results.text import Format
 
@@ -349,9 +349,7 @@ def _row(
 
 
 def dataset_name(record: Record) -> str:
-    limit = f" (limit {record.limit})" if record.limit is not None else ""
-    source = f" from {record.pretrain}" if record.pretrain else ""
-    return record.dataset + source + limit + (" (validation)" if record.split == "validation" else "")
+    return dataset_label(record.dataset, record.limit, record.split, record.pretrain, record.size, record.mode)
 
 
 def versioned(record: Record) -> str:

@@ -125,7 +125,7 @@ class Comparison:
 def compare(records: t.Iterable[Record]) -> list[Comparison]:
     """Ours beside every published number that they are about, in the order of the papers. Whole test sets only."""
     done = [one for one in records if one.status == "done" and one.pretrain is None]
-    whole = [one for one in done if one.split == "test" and one.limit is None]
+    whole = [one for one in done if one.split == "test" and one.limit is None and one.size is None and one.mode is None]
     whole.sort(key=lambda one: one.provenance.started)
     found = []
     for published in PUBLISHED:

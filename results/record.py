@@ -48,6 +48,8 @@ class Record(BaseModel):
     pretrain: str | None = (
         None  # the dataset that the encoder learned from, if another; limit and split are its own too
     )
+    size: int | None = None  # pixels a side that images were scaled to, None for as they are
+    mode: t.Literal["grey", "rgb"] | None = None  # that they were converted to
     fingerprint: str  # of the data
     train_images: int
     test_images: int
@@ -76,6 +78,16 @@ class Record(BaseModel):
     predictions_sha256: str | None = None  # of what it says, whatever wrote the file; records of before have none
     seconds: dict[str, float]  # fit, extract, score
     provenance: Provenance
+
+
+def dataset_label(
+    name: str, limit: int | None, split: str, pretrain: str | None, size: int | None, mode: str | None
+) -> str:
+    """What tables call it: `mnist (limit 1000)`, `fashion_mnist from mnist`, `mnist (32 x 32, rgb)`."""
+    form = ", ".join(filter(None, [f"{size} x {size}" if size else "", mode]))
+    parts = [name, f"from {pretrain}" if pretrain else "", f"({form})" if form else ""]
+    parts += [f"(limit {limit})" if limit else "", "(validation)" if split == "validation" else ""]
+    return " ".join(filter(None, parts))
 
 
 class Asked(BaseModel):

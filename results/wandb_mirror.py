@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results import store
-from results.record import Json, Record
+from results.record import Json, Record, dataset_label
 
 ENDING = 1.0  # seconds kept of the time limit for ending the processes
 DESCRIBES_RUN = (  # what a run.json and the records of a run have in common
@@ -235,9 +235,7 @@ def _tags(target: WandbTarget, *own: str) -> tuple[str, ...]:
 
 
 def _dataset(record: Record) -> str:
-    limit = f" (limit {record.limit})" if record.limit else ""
-    source = f" from {record.pretrain}" if record.pretrain else ""
-    return record.dataset + source + limit + (" (validation)" if record.split == "validation" else "")
+    return dataset_label(record.dataset, record.limit, record.split, record.pretrain, record.size, record.mode)
 
 
 def _history(encoder: Path, run: str) -> list[dict[str, float]]:

@@ -234,7 +234,18 @@ def test_other_weights_other_images_and_another_version_are_made_again(
     assert made(tmp_path / "features", other, PARTS | {"test": flipped})[1]
 
 
-@pytest.mark.parametrize("way", ["a row of zeros", "cut", "a file gone", "no index", "an index of something else"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "a row of zeros",
+        "cut",
+        "a file gone",
+        "a header elsewhere",
+        "no header",
+        "no index",
+        "an index of something else",
+    ],
+)
 def test_features_that_are_not_whole_are_made_again(way: str, tmp_path: Path) -> None:
     net, path = frozen(Calls()), tmp_path / "features/out/train.npy"
     first, _ = made(tmp_path / "features", net)
@@ -244,6 +255,9 @@ def test_features_that_are_not_whole_are_made_again(way: str, tmp_path: Path) ->
         path.write_bytes(content[:-12] + bytes(12))
     elif way == "cut":
         path.write_bytes(content[:-12])
+    elif "header" in way:  # one bit says that it ends earlier, another that it is no Python
+        byte, bit = (8, 5) if way == "a header elsewhere" else (10, 1)
+        path.write_bytes(content[:byte] + bytes([content[byte] ^ 1 << bit]) + content[byte + 1 :])
     elif way == "a file gone":
         path.unlink()
     elif way == "no index":

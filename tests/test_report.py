@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 import typing as t
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -385,6 +386,18 @@ def test_damaged_files_leave_their_part_out(suite: Path) -> None:
     assert not outline.all("img")
     assert not outline.all("image")
     assert "1 bigan code 96.00 (47.08 to 99.96) " in " ".join(outline.texts("tr"))
+
+
+def test_arrays_with_a_damaged_header_leave_their_part_out(suite: Path) -> None:
+    for path in suite.rglob("*.npz"):
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content.replace(b"}", b" ", 1))
+    text = page(suite)
+    assert 'class="map"' not in text
+    assert 'class="confusion"' not in text
 
 
 def test_arrays_that_do_not_fit_leave_their_part_out(suite: Path) -> None:

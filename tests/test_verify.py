@@ -3,6 +3,7 @@
 import json
 import shutil
 import typing as t
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,15 @@ def no_predictions(path: Path) -> None:
 @tampering(PREDICTIONS, "cannot be read")
 def predictions_that_are_no_archive(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50])
+
+
+@tampering(PREDICTIONS, "cannot be read: TokenError")
+def predictions_whose_header_is_damaged(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(b"}", b" ", 1))  # a header that does not end
 
 
 @tampering(PREDICTIONS, "cannot be read")

@@ -9,8 +9,6 @@ import io
 import json
 import math
 import typing as t
-import zipfile
-import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from results import store
+from results.arrays import read_npz
 from results.metrics import written
 from results.record import Record
 from results.report import charts
@@ -280,13 +279,8 @@ def _are_classes(values: Array, most: int = 1000) -> bool:
 
 def _arrays(path: Path, *names: str) -> dict[str, Array] | None:
     try:
-        content = store.read_bytes(path, LARGEST_FILE)
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
-                return None
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except (store.StoreError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return read_npz(store.read_bytes(path, LARGEST_FILE), LARGEST_FILE, names)
+    except (store.StoreError, ValueError):
         return None
 
 
