@@ -431,7 +431,7 @@ def test_a_full_disk_ends_the_suite_plainly_and_loses_nothing(
     def full(descriptor: int) -> None:
         nonlocal synced
         synced += 1
-        if synced > 66:
+        if synced > 83:
             raise OSError(28, "No space left on device")
         real(descriptor)
 
