@@ -192,8 +192,8 @@ def _noted(directory: RunDirectory) -> t.Iterator[None]:
     left = [one for name in ("run.json", "checkpoint/step*", "scores/*/*.json") for one in directory.path.glob(name)]
     reached = sorted(one.relative_to(directory.path).as_posix() for one in left)
     deaths = 0
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        before = json.loads(directory.in_flight.read_bytes())
+    with contextlib.suppress(store.StoreError, ValueError, KeyError, TypeError):
+        before = json.loads(store.read_bytes(directory.in_flight, store.LARGEST_JSON))
         deaths = before["deaths"] + 1 if before["reached"] == reached else 0
     try:
         if deaths >= MOST_DEATHS:
@@ -206,11 +206,7 @@ def _noted(directory: RunDirectory) -> t.Iterator[None]:
 
 def _is_there(planned: PlannedRun, wanted: tuple[str, ProtocolSpec]) -> bool:
     """Whether a record was made since the run was planned."""
-    try:
-        store.read_record(planned.directory.record(wanted[0], wanted[1].file_name))
-    except store.StoreError:
-        return False
-    return True
+    return store.is_record(planned.directory.record(wanted[0], wanted[1].file_name))
 
 
 def fail(planned: PlannedRun, said: str, made: Provenance, traceback: str = "") -> None:

@@ -113,7 +113,7 @@ def publish_run(directory: Path, run: dict[str, Json], files: t.Mapping[str, byt
     Already there with the same weights is fine, whenever and by whom they were made. Raises Conflict, of which
     conflicts/ keeps the run.json, and Unwritable.
     """
-    content = canonical(run | {"sha256": _digest(directory, run, sort_keys=True)})
+    content = canonical(run | {"sha256": _digest(directory, json.loads(canonical(run)))})  # of the order in the file
     ready, there = directory / _PUBLISHING, directory / "run.json"
     settle(directory)  # what another process has begun
     if not there.exists():
@@ -404,6 +404,15 @@ def read_record(path: Path) -> Record:
     return record
 
 
+def is_record(path: Path) -> bool:
+    """Whether a whole record lies there."""
+    try:
+        read_record(path)
+    except StoreError:
+        return False
+    return True
+
+
 def read_run(path: Path) -> dict[str, Json]:
     """The run.json of a finished training, its hash verified; only those of before there were hashes have none.
 
@@ -414,7 +423,7 @@ def read_run(path: Path) -> dict[str, Json]:
         raise StoreError(f"{path}: not a run of schema version 1, which is what this frostbench reads")
     claimed = value.pop("sha256", None)
     hashed = claimed is not None or not value.keys() <= _UNHASHED
-    if hashed and claimed != _digest(path, value, sort_keys=True):
+    if hashed and claimed != _digest(path, value):
         raise StoreError(f"{path}: changed since it was written: its sha256 does not fit")
     return value
 
@@ -577,10 +586,10 @@ def _check_fractions(path: Path, record: Record) -> None:
             raise StoreError(f"{path}: metrics are fractions in {lowest(metric):g}..1; {metric} is {value}")
 
 
-def _digest(path: Path, value: dict[str, Json], *, sort_keys: bool = False) -> str:
+def _digest(path: Path, value: dict[str, Json]) -> str:
     """SHA-256 over what a record says, not over how its lines are laid out."""
     try:
-        text = json.dumps(value, sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
     except (TypeError, ValueError) as error:
         raise StoreError(f"{path}: not JSON: {error}") from error
