@@ -147,7 +147,7 @@ def run(
         processes.dismiss()
     _table(launched.board)
     _say(launched.summary)
-    if launched.failed:
+    if launched.failed or launched.lost:
         raise typer.Exit(FAILED)
 
 
@@ -584,6 +584,8 @@ def main() -> None:
     """Run the command line; errors that a user can mend are a sentence on stderr and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, from the first moment on
     _open_streams()
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     debug = "--debug" in sys.argv[1:]
     if debug:
         sys.argv.remove("--debug")

@@ -35,7 +35,7 @@ from bench.machine import MachineError
 from bench.run import PlannedRun, Settings, fail
 from bench.sources import sources
 from bench.stopping import Stopping
-from results import store
+from results import redaction, store
 
 REFUSED = 78  # a task's status on a node that is not set up like the machine that planned it (sysexits' EX_CONFIG)
 TOUCH_SECONDS = 600.0  # a token must not look a day old to another machine that sweeps
@@ -105,9 +105,9 @@ def _told(ray: t.Any, task: t.Any, run: PlannedRun, settings: Settings) -> dict[
     try:
         told: dict[str, t.Any] = json.loads(ray.get(task))
     except ray.exceptions.RayTaskError as error:
-        raise MachineError(f"{run.title}: a node cannot make it: {error.cause}") from error
+        raise MachineError(f"{run.title}: a node cannot make it: {redaction.message(error.cause)}") from error
     except ray.exceptions.RayError as error:  # all of Ray's own attempts are used up
-        message = f"its worker died {ATTEMPTS} times, at last so: {str(error).splitlines()[0]}"
+        message = f"its worker died {ATTEMPTS} times, at last so: {redaction.message(error).splitlines()[0]}"
         fail(run, message, machine.provenance(torch.device("cpu"), settings.threads, run.precision, settings.ranks))
         return {"status": 0, "seconds": 0.0}
     if told["status"] == REFUSED:

@@ -38,6 +38,7 @@ class Launched:
     planned: int
     made: int  # runs of this call, failed ones included
     failed: int
+    lost: int  # that were made, now or before, and whose results are not there
     seconds: float
     board: Leaderboard
     problems: tuple[str, ...]  # files that are not used, and what wandb did not get
@@ -45,7 +46,7 @@ class Launched:
     @property
     def summary(self) -> str:
         """A few lines for a person."""
-        if self.made:
+        if self.made or self.lost:
             failed = f", {self.failed} failed: run the same command to try them again" if self.failed else ""
             first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}{failed}"
         else:
@@ -181,7 +182,7 @@ def launch(
     damaged = contents.damaged
     missing = [one for one in planned if one.missing]
     directory = settings.output / suite.suite
-    made = failed = 0
+    done, failed = [one for one in planned if not one.missing], 0
     store.sweep(directory)
     if missing:
         store.check_writable(directory)
@@ -200,20 +201,26 @@ def launch(
             else executors.serial(missing, settings, display, stopping)
         ) as ended:  # fmt: skip
             for one, seconds, error in ended:
-                made, failed = made + 1, failed + (error is not None)
+                failed += error is not None
+                done += [one] if error is None else []
                 known = error and one.directory.failed.exists()
                 display.finish(one.title, seconds, f"{error}; more in {one.directory.failed}" if known else error)
                 if error and fail_fast:
                     break
+        if not (directory / "suite.json").exists():  # all of the directory was removed meanwhile
+            _keep(suite, directory)
         contents = store.read_store(directory)
+    lost = [one for one in done if run.plan(one.spec, one.fingerprint, settings, contents.whole).missing]
+    made = failed + sum(bool(one.missing) and one not in lost for one in done)
     board = _tables(directory, contents)
     seconds = time.monotonic() - started
     mirrored = wandb_mirror.mirror(directory, target)
     problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
     aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
     problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
+    problems += [f"{one.title}: its results were there, and are gone: run the same command" for one in lost]
     problems += [mirrored.problem] if mirrored.problem else []
-    return Launched(directory, len(planned), made, failed, seconds, board, tuple(problems))
+    return Launched(directory, len(planned), made, failed, len(lost), seconds, board, tuple(problems))
 
 
 def _keep(suite: Suite, directory: Path) -> bool:

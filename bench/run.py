@@ -1,5 +1,6 @@
 """One run from start to end: load, fit, extract, score, record."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -8,7 +9,6 @@ import json
 import logging
 import shutil
 import time
-import traceback
 import typing as t
 from pathlib import Path
 
@@ -52,7 +52,7 @@ from protocols.base import (
 )  # fmt: skip
 from results import store
 from results.record import Alarm, Provenance, Record
-from results.redaction import redacted
+from results.redaction import message, trace
 from results.store import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -146,13 +146,20 @@ def load_images(wanted: DatasetSpec, settings: Settings) -> data.Dataset:
 
 
 def execute(
-    planned: PlannedRun, settings: Settings, watcher: Watcher, stopping: Stopping, *, wait: bool = True
+    planned: PlannedRun,
+    settings: Settings,
+    watcher: Watcher,
+    stopping: Stopping,
+    *,
+    wait: bool = True,
+    alone: bool = False,
 ) -> str | None:
     """Do what is missing of a run. The files are the outcome; returns the error of a run that failed, else None.
 
     Raises store.Unwritable (no room, no right to write), ResumeRefused and KeyboardInterrupt: they are not the run's
     fault. A training that is stopped so, or killed, goes on next time. Where another process is at this run, waits for
-    it and does what it leaves; or raises store.Claimed if not told to wait.
+    it and does what it leaves; or raises store.Claimed if not told to wait. `alone`: nobody would see this process die,
+    so it notes what it is at, and a run at which it has died twice fails.
     """
     device = machine.pick_device(settings.device)
     ranks_here = local_world(settings.ranks)
@@ -161,41 +168,65 @@ def execute(
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that makes it")
-    with store.claim(planned.directory.path, wait=wait):
+    with store.claim(planned.directory.path, wait=wait) as locked:
         planned = dataclasses.replace(
             planned, missing=tuple(one for one in planned.missing if not _is_there(planned, one))
         )
         if not planned.missing:
             return None
         try:
-            _execute(planned, settings, watcher, stopping, device, made)
-        except (store.Unwritable, ResumeRefused):  # no failure of the method: no record of it
+            with (
+                _noted(planned.directory) if alone and locked else contextlib.nullcontext(),
+                machine.left_as_it_was(f"{planned.title}: its code"),
+            ):
+                _execute(planned, settings, watcher, stopping, device, made)
+        except (store.Unwritable, ResumeRefused, KeyboardInterrupt):  # no failure of the method: no record of it
             raise
-        except Exception as error:
-            message = redacted(str(error) if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}")
-            details = {"traceback": redacted("".join(traceback.format_exception(error))), "place": place(error)}
-            return told(fail(planned, message, made, details))
+        except BaseException as error:  # a method can also call sys.exit
+            said = message(error, kind=not isinstance(error, EncoderError))
+            return failure(fail(planned, said, made, {"traceback": trace(error), "place": place(error)}))
         return None
+
+
+MOST_DEATHS = 2  # of a process at one run, without another checkpoint or record in between
+
+
+class _Deadly(EncoderError):
+    """A run at which process after process has died; they left nothing else that tells why."""
+
+
+@contextlib.contextmanager
+def _noted(directory: RunDirectory) -> t.Iterator[None]:
+    """Inside the block a file says that this process is at the run. Raises _Deadly if too many have ended there."""
+    left = [one for name in ("run.json", "checkpoint/step*", "scores/*/*.json") for one in directory.path.glob(name)]
+    reached = sorted(one.relative_to(directory.path).as_posix() for one in left)
+    deaths = 0
+    with contextlib.suppress(store.StoreError, ValueError, KeyError, TypeError):
+        before = json.loads(store.read_bytes(directory.in_flight, store.LARGEST_JSON))
+        deaths = before["deaths"] + 1 if before["reached"] == reached else 0
+    try:
+        if deaths >= MOST_DEATHS:
+            raise _Deadly(f"the process has died {deaths} times at this run, without a word; perhaps memory ran out")
+        store.replace(directory.in_flight, store.canonical({"deaths": deaths, "reached": reached}))
+        yield
+    finally:
+        directory.in_flight.unlink(missing_ok=True)
 
 
 def _is_there(planned: PlannedRun, wanted: tuple[str, ProtocolSpec]) -> bool:
     """Whether a record was made since the run was planned."""
-    try:
-        store.read_record(planned.directory.record(wanted[0], wanted[1].file_name))
-    except store.StoreError:
-        return False
-    return True
+    return store.is_record(planned.directory.record(wanted[0], wanted[1].file_name))
 
 
-def fail(planned: PlannedRun, message: str, made: Provenance, details: dict[str, str] | None = None) -> Record:
+def fail(planned: PlannedRun, said: str, made: Provenance, details: dict[str, str] | None = None) -> Record:
     """Leave a record of a run that failed; the next success removes it."""
     known = {"traceback": "", **(details or {})}
-    record = _record(planned, made, status="failed", error=message, details=known, seconds={})
+    record = _record(planned, made, status="failed", error=said, details=known, seconds={})
     store.publish_record(planned.directory.failed, record)
     return record
 
 
-def told(failed: Record) -> str:
+def failure(failed: Record) -> str:
     """The error of a run that failed, and where it was raised in a file of the user's own."""
     where = failed.details.get("place")
     return f"{failed.error} ({where})" if where else str(failed.error)
@@ -222,7 +253,7 @@ def _execute(
     dataset = load_data(spec, settings)
     _check_planned(planned, dataset)
     encoder = recipe(spec, settings)
-    fitted = _reload(planned, encoder, dataset.train) if directory.run_json.exists() else None
+    fitted = _reload(planned, encoder, dataset.train)
     if fitted is None:
         shutil.rmtree(directory.views, ignore_errors=True)  # of an encoder that was damaged
         keeper = Checkpoints(
@@ -277,7 +308,7 @@ def _execute(
             if isinstance(scores, Scores):
                 predictions = directory.predictions(tap, protocol.file_name)
                 predictions_sha256 = predictions_digest(scores.predictions, queries.labels, scores.others)
-                store.replace(predictions, predictions_npz(scores, queries))
+                _keep_predictions(planned, (tap, protocol), predictions_npz(scores, queries))
             record = _record(
                 planned,
                 made,
@@ -304,6 +335,12 @@ def _execute(
             store.publish_record(directory.record(tap, protocol.file_name), record)
 
 
+def _keep_predictions(planned: PlannedRun, judged: tuple[str, ProtocolSpec], content: bytes) -> None:
+    """Before the record that names them; where a process without locks was quicker they belong to its record."""
+    if not _is_there(planned, judged):
+        store.replace(planned.directory.predictions(judged[0], judged[1].file_name), content)
+
+
 def _check_planned(planned: PlannedRun, dataset: data.Dataset) -> None:
     if dataset.fingerprint != planned.fingerprint:
         name = planned.spec.dataset.name
@@ -313,6 +350,7 @@ def _check_planned(planned: PlannedRun, dataset: data.Dataset) -> None:
 def _tidy(directory: RunDirectory, settings: Settings) -> None:
     """Remove what nobody needs any more, before the last record: after it nobody looks at a run again."""
     directory.failed.unlink(missing_ok=True)
+    directory.in_flight.unlink(missing_ok=True)
     kept = directory.features / "kept"
     if settings.keep_features:
         store.replace(kept, b"")
@@ -405,25 +443,23 @@ def _fit(
     made: Provenance,
     ranks: Ranks,
 ) -> _Fitted:
-    """Train, then publish encoder and generator, both frozen; run.json comes last and says that the rest is whole."""
+    """Train, then publish encoder and generator, both frozen, with all that is told of them: run.json comes last."""
     spec, directory = planned.spec, planned.directory
     images = shown(dataset.pretraining, encoder, spec.seed)
     training = Training(spec.seed, device, planned.precision, watcher.training, keeper=keeper, ranks=ranks)
     watcher.stage("fitting")
     started = time.perf_counter()
-    module = encoder.fit(images, training)
+    with machine.left_as_it_was(f"{planned.title}: its encoder"):
+        module = encoder.fit(images, training)
     seconds = {"fit": training.earlier_seconds + time.perf_counter() - started}
     made = made.model_copy(update={"resumed_elsewhere": not keeper.exact})
-    weights = _weights(module)
-    store.replace(directory.weights, weights)
-    generator, hashes = training.generator, {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    files = {directory.weights.name: _weights(module), directory.history.name: _csv(training.history)}
+    generator, hashes = training.generator, {"weights_sha256": _sha256(files[directory.weights.name])}
     if generator is not None and isinstance(encoder, Generative):
-        images_of = _weights(generator)
-        store.replace(directory.generator, images_of)
-        hashes["generator_sha256"] = hashlib.sha256(images_of).hexdigest()
-        for name, picture in samples.pictures(encoder, generator, module, dataset.test, spec.seed).items():
-            store.replace(directory.pictures / name, picture)
-    store.replace(directory.history, _csv(training.history))
+        files[directory.generator.name] = _weights(generator)
+        hashes["generator_sha256"] = _sha256(files[directory.generator.name])
+        pictures = samples.pictures(encoder, generator, module, dataset.test, spec.seed)
+        files |= {f"{directory.pictures.name}/{name}": picture for name, picture in pictures.items()}
     about = {
         "encoder": spec.encoder.name,
         "params": spec.encoder.params,
@@ -432,7 +468,7 @@ def _fit(
         "taps": list(encoder.taps),
         **hashes,
     }
-    store.replace(directory.encoder_json, store.canonical(about))
+    files[directory.encoder_json.name] = store.canonical(about)
     judged = {"tap", "dimensions", "metrics", "details", "alarms", "error", "status"}
     judged |= {"predictions", "predictions_sha256"}
     record = _record(planned, made, dataset=dataset, status="done", seconds=seconds, updates=training.updates)
@@ -440,7 +476,7 @@ def _fit(
     for field in [field for field in run if field.startswith("protocol")]:
         del run[field]
     run |= {"taps": _dimensions(module, images, device), **hashes}
-    store.publish_run(directory.run_json, run)
+    store.publish_run(directory.path, run, files)
     shutil.rmtree(directory.checkpoint, ignore_errors=True)
     return _Fitted(module, generator, seconds, not keeper.exact, training.updates)
 
@@ -458,12 +494,16 @@ def follow(part: str, ranks: Ranks) -> None:
     training = Training(spec.seed, device, planned.precision, ranks=ranks)
     dataset = load_data(spec, settings)
     _check_planned(planned, dataset)
-    encoder.fit(shown(dataset.pretraining, encoder, spec.seed), training)
+    with machine.left_as_it_was(f"{planned.title}, rank {ranks.rank}: its encoder"):
+        encoder.fit(shown(dataset.pretraining, encoder, spec.seed), training)
 
 
 def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted | None:
     """Encoder and generator of an earlier call, their files checked before they are read; None to make them again."""
     directory = planned.directory
+    store.settle(directory.path)  # what a process that was killed has begun to publish
+    if not directory.run_json.exists():
+        return None
     try:
         run = store.read_run(directory.run_json)
         module = restore(encoder.build, train.shape, directory.weights, run.get("weights_sha256"))
@@ -478,6 +518,10 @@ def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted |
     shutil.rmtree(directory.checkpoint, ignore_errors=True)  # of a fit that was killed at its very end
     resumed_elsewhere = run["provenance"].get("resumed_elsewhere", False)
     return _Fitted(module, generator, run["seconds"], resumed_elsewhere, run.get("updates", {}))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _weights(module: nn.Module) -> bytes:

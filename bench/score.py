@@ -83,7 +83,8 @@ def score(
         predictions = digest = None
         if isinstance(scores, Scores):
             predictions = directory.predictions(TAP, protocol.file_name)
-            store.replace(predictions, run.predictions_npz(scores, test))
+            if not store.is_record(directory.record(TAP, protocol.file_name)):  # else they are that record's
+                store.replace(predictions, run.predictions_npz(scores, test))
             digest = run.predictions_digest(scores.predictions, test.labels, scores.others)
         record = Record(
             suite=SUITE,

@@ -187,6 +187,7 @@ def train(
         raise EncoderError(f"{ranks.world} ranks cannot share out batches of {batch}; set batch_size to a multiple")
     orders = _Orders(run, len(images))
     watch = _Watch(run, [p.name for p in players], [n for turn in turns for n in turn.observes], epochs, batches, batch)
+    watch.takes = lambda step: max(turn.times(step) for turn in turns)
     state = State.start(players, watch)
     keeper = run.keeper
     with run.seeded("training"), keeper.listening() if keeper else contextlib.nullcontext():
@@ -296,6 +297,7 @@ class _Watch:
         self.read = self.read_before = self.steps = self.index = self.checked = 0
         self.started = self.epoch_started = self.reported = time.perf_counter()
         self.first = 0  # batches used up by an earlier call, where this one goes on
+        self.takes = once  # step -> batches that it uses up
 
     def facts(self, circumstances: dict[str, str], step: int) -> Facts:
         """What of a state is no tensor. Raises NonFiniteLoss: what has diverged is not worth keeping."""
@@ -320,6 +322,7 @@ class _Watch:
             raise CheckpointError(f"it is of training {facts.training} of this method; this is {self.run.trainings}")
         same_epoch = facts.read_before // self.batches == facts.read // self.batches
         possible = facts.index <= facts.read - facts.read_before and facts.step <= facts.read
+        possible &= facts.read - self.takes(facts.step - 1) < self.epochs * self.batches
         if not (same_epoch and possible and len(facts.taken) == len(self.taken)):
             raise CheckpointError("its counts of steps and batches do not fit together")
         if any(f"{n}_loss" in row and f"{n}_updates" not in row for row in facts.history for n in self.players):

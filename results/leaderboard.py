@@ -224,15 +224,18 @@ def _ranked(dataset: str, records: list[Record], order: dict[str, int], by_suite
         for _, key, one in done
     }
     columns = sorted({cell[2:] for cell in cells}, key=lambda column: (places[column[0]], _column_order(column)))
+    ordered = sorted(  # before they are compared: of equal rows the first is the best
+        {cell[:2] for cell in cells},
+        key=lambda line: ([_rank(scored.get((*line, *column))) for column in columns], line),
+    )
     for place, column in enumerate(columns, 1):
-        compared = _compared({cell: row for cell, row in scored.items() if cell[2:] == column})
+        there = [cell for line in ordered if (cell := (*line, *column)) in scored]
+        compared = _compared({cell: scored[cell] for cell in there})
         scored |= {cell: dataclasses.replace(row, column=place) for cell, row in compared.items()}
-    lines = {cell[:2]: [scored.get((*cell[:2], *column)) for column in columns] for cell in cells}
-    best_first = sorted(lines, key=lambda line: ([_rank(row) for row in lines[line]], line))
     failed = [
         _row(dataset, encoder, None, None, of_seeds, failures[encoder, error]) for encoder, error in sorted(failures)
     ]
-    return [row for line in best_first for row in lines[line] if row] + failed
+    return [scored[cell] for line in ordered for column in columns if (cell := (*line, *column)) in scored] + failed
 
 
 def _compared(column: dict[Cell, Row]) -> dict[Cell, Row]:

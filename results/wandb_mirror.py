@@ -15,6 +15,7 @@ import http.client
 import json
 import math
 import os
+import select
 import shutil
 import signal
 import ssl
@@ -279,6 +280,8 @@ def _mirror(directory: Path, target: WandbTarget, deadline: float) -> MirrorRepo
             return MirrorReport(0, 0, "another process is sending the same results")
         files = Path(target.directory or directory.absolute()) / "wandb"
         files.mkdir(parents=True, exist_ok=True)
+        for killed in home.glob(".sending-*"):
+            shutil.rmtree(killed, ignore_errors=True)
         due = [run for run in runs if _sent(home, target, run.id).get("content") != run.content]
         said = _send_apart(home, files, target, due, deadline, lock.fileno()) if due else []
     sent, known = said.count("sent"), said.count("known")
@@ -312,18 +315,19 @@ def _send_apart(
     home: Path, files: Path, target: WandbTarget, due: list[WandbRun], deadline: float, lock: int
 ) -> list[str]:
     """Have a process of its own send what is due; returns what it said, a line a run, then why there is no more."""
-    for killed in home.glob(".sending-*"):
-        shutil.rmtree(killed, ignore_errors=True)
     with contextlib.ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix=".sending-", dir=home, ignore_cleanup_errors=True)
         work = Path(stack.enter_context(temporary))
         limit = max(0.0, deadline - time.monotonic() - ENDING)
+        alive, held = os.pipe()
+        stack.callback(os.close, held)
         job = {
             "home": str(home),
             "files": str(files),
             "work": str(work),
             "limit": limit,
             "target": dataclasses.asdict(target),
+            "alive": alive,
         }
         job["runs"] = [dataclasses.asdict(run) for run in due]
         (work / "job.json").write_bytes(store.canonical(job))
@@ -335,8 +339,9 @@ def _send_apart(
             env=_environment(files, work, target),
             cwd=work,
             start_new_session=True,  # no terminal to ask on, and a group to kill by its id
-            pass_fds=[lock],  # the lock is held until this process has ended too
+            pass_fds=[lock, alive],  # the lock is held until this process has ended too
         )
+        os.close(alive)
         ending = "problem the process that sends it broke down"
         try:
             process.wait(limit)
@@ -386,6 +391,7 @@ class _InOurGroup(subprocess.Popen[t.Any]):
 
 def _send_all(job: dict[str, Json]) -> None:
     """Send the runs one after the other, saying of each how it went."""
+    _guard(Path(job["work"]), job["alive"])
     signal.alarm(math.ceil(job["limit"]) + 1)  # should nobody be left to end us
     target, (home, files, work) = WandbTarget(**job["target"]), (Path(job[name]) for name in ("home", "files", "work"))
     try:
@@ -410,6 +416,27 @@ def _send_all(job: dict[str, Json]) -> None:
         kind = "" if isinstance(error, _UnsentError) else f"{type(error).__name__}: "
         _say("problem " + (kind + str(error)).partition("\n")[0].rstrip(". "))
     os._exit(0)  # wandb's own ending can wait for the network
+
+
+def _guard(work: Path, alive: int) -> None:
+    """Leave a process that outlives us and the suite: if this is killed it ends all that we started, and cleans up.
+
+    alive: a pipe that ends with the suite.
+    """
+    sender = os.getpid()
+    if os.fork():
+        return
+    os.setsid()
+    os.dup2(alive, 0)
+    os.closerange(1, 256)  # the lock above all
+    gone: list[int] = []
+    while os.getppid() == sender and not gone:
+        gone, _, _ = select.select([0], [], [], ENDING / 10)
+    if gone or select.select([0], [], [], 0)[0]:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(sender, signal.SIGKILL)
+        shutil.rmtree(work, ignore_errors=True)
+    os._exit(0)
 
 
 def _say(line: str) -> None:

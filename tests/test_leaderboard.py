@@ -204,6 +204,24 @@ def test_the_order_of_the_records_changes_nothing() -> None:
         assert leaderboard(records) == wanted
 
 
+def test_which_of_equal_rows_was_made_first_changes_nothing() -> None:
+    def board(labels: str) -> Leaderboard:
+        made = {label: record().provenance.model_copy(update={"started": f"2026-01-0{day}T00:00:00+00:00"})
+                for day, label in enumerate(labels, 1)}  # fmt: skip
+        scores = [(0.90, 0.92), (0.80, 0.82)]
+        return leaderboard(
+            judge(label, score, seed, provenance=made[label])
+            for judge, pair in zip((record, knn), scores)
+            for label in labels
+            for seed, score in enumerate(pair)
+        )
+
+    wanted = board("abc")
+    assert [row.encoder for row in wanted.rows] == list("aabbcc")
+    for labels in ("bca", "cba"):
+        assert board(labels) == wanted
+
+
 def test_a_failed_encoder_is_a_row_with_its_error_and_how_many_seeds() -> None:
     board = leaderboard([failed("aae", "no room", seed) for seed in range(2)] + [failed("aae", "other", 2), record()])
     rows = [row for row in board.rows if row.status == "failed"]

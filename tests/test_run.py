@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import launch, machine
+from bench import launch, machine, run
+from bench.progress import Display
 from results import store
 from results.metrics import METRICS, SAMPLES
 
@@ -30,7 +32,8 @@ wandb: {mode: off}
 """
 
 PLUGIN = """
-import os, signal, typing as t
+import io, os, random, signal, sys, typing as t, warnings
+import numpy as np
 import torch
 from torch import nn
 from encoders.base import Encoder, ImageSet, Training, frozen
@@ -42,6 +45,26 @@ class Flat(nn.Module):
 class Blank(nn.Module):
     def forward(self, images):
         return {"flat": 0 * images.flatten(1).float()}
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+def meddle():
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(True)
+    torch.set_float32_matmul_precision("medium")
+    torch.set_flush_denormal(True)
+    np.seterr(all="raise")
+    os.chdir("/")
+    os.umask(0o777)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    warnings.simplefilter("error")
+    sys.stdout = sys.stderr = io.StringIO()
+    random.seed(0)
+    np.random.seed(0)
 
 class Odd(Encoder):
     source: t.ClassVar[str] = "a test"
@@ -61,6 +84,20 @@ class Odd(Encoder):
             raise RuntimeError("no luck")
         if self.way == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.way.startswith("exits"):
+            sys.exit(int(self.way.split()[1]))
+        if self.way.startswith("ends"):
+            os._exit(int(self.way.split()[1]))
+        if self.way == "closes":
+            raise GeneratorExit
+        if self.way == "descends":
+            self.fit(data, run)
+        if self.way == "chatters":
+            raise RuntimeError("a\\ud800\\x1b[2J" + 4_000_000 * "long ")
+        if self.way == "mute":
+            raise Mute
+        if self.way == "meddles":
+            meddle()
         if self.way == "trains on":
             return self.build(data.shape).train()
         if self.way == "file" and not os.path.exists("mended"):
@@ -565,6 +602,115 @@ def test_a_worker_that_dies_fails_its_run_and_no_other(frostbench: t.Callable[..
     assert statuses == {"odd": "failed", "pixels": "done"}
 
 
+@pytest.mark.parametrize("code", [0, 73, 74])
+def test_an_exit_status_is_not_taken_for_a_workers_word(code: int, frostbench: t.Callable[..., Done]) -> None:
+    encoders = (
+        f"encoders=[{{name: odd, label: a, way: ends {code}}}, {{name: odd, label: b, way: exits {code}}}, pixels]"
+    )
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders, "--jobs", "2")
+    assert done.code == 3, done.err
+    assert f"its process ended with status {code} before the run did" in done.err
+    records = store.read_store(Path("runs")).records
+    assert {record.label: record.status for record in records} == {"a": "failed", "b": "failed", "pixels": "done"}
+    assert {record.error for record in records if record.label == "b"} == {f"SystemExit: {code}"}
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("exits 0", "SystemExit: 0"),
+        ("closes", "GeneratorExit"),
+        ("descends", "RecursionError: maximum recursion depth exceeded"),
+        ("mute", "Mute: its text cannot be had: RuntimeError"),
+        ("chatters", r"RuntimeError: a\ud800\x1b[2Jlong long"),
+    ],
+)
+def test_whatever_is_raised_fails_its_run_only(way: str, said: str, frostbench: t.Callable[..., Done]) -> None:
+    encoders = f"encoders=[{{name: odd, way: {way}}}, pixels]"
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders)
+    assert done.code == 3, done.err
+    (failed,) = [record for record in store.read_store(Path("runs")).records if record.status == "failed"]
+    assert str(failed.error).startswith(said)
+    assert len(str(failed.error)) < 3_000 and len(failed.details["traceback"]) < 30_000
+    assert failed.details["traceback"]
+    assert said in done.err
+    assert "[2/2] pixels, digits (limit 300), seed 0: done in " in done.err
+
+
+@pytest.mark.parametrize("way", ["ends 0", "dies"])
+def test_a_run_at_which_the_process_dies_twice_is_a_failure_and_the_next_is_made(
+    way: str, tmp_path: Path, in_background: t.Callable[..., t.Any], frostbench: t.Callable[..., Done]
+) -> None:
+    words = ["run", "small.yaml", "--plugin", "odd.py", "--threads", "1", "--set"]
+    words.append(f"encoders=[{{name: odd, way: {way}}}, pixels]")
+    ended = [in_background(tmp_path, *words).end() for _ in range(3)]
+    assert [code for code, _ in ended] == ([0, 0, 3] if way == "ends 0" else [-9, -9, 3])
+    assert "the process has died 2 times at this run" in ended[2][1]
+    records = store.read_store(Path("runs")).records
+    assert {record.label: record.status for record in records} == {"odd": "failed", "pixels": "done"}
+    assert not list(Path("runs").rglob("in_flight.json"))
+    again = in_background(tmp_path, *words).end()
+    assert again[0] == ended[0][0]  # it is tried again
+
+
+def test_a_death_after_a_checkpoint_is_none_at_the_same_place(tmp_path: Path) -> None:
+    directory = store.run_directory(tmp_path, "bigan", "digits", 0, "0" * 16)
+    for step in range(5):
+        with run._noted(directory):
+            note = directory.in_flight.read_bytes()
+        store.replace(directory.in_flight, note)  # as a process leaves it that is killed
+        store.replace(directory.checkpoint / f"step{step}.safetensors", b"")
+    with run._noted(directory):
+        pass
+
+
+def test_what_one_encoder_changes_of_the_process_does_not_reach_the_next(
+    frostbench: t.Callable[..., Done], caplog: pytest.LogCaptureFixture
+) -> None:
+    frostbench("run", "small.yaml", "--output", "alone")
+    before = machine._at_large(), signal.getsignal(signal.SIGTERM), np.geterr(), random.getstate()
+    assert not caplog.messages  # none of ours changes a thing
+    encoders = "encoders=[{name: odd, way: meddles}, pixels, {name: bigan, hidden: 32, latent: 8, epochs: 2}]"
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders)
+    assert done.code == 0, done.err
+    assert (machine._at_large(), signal.getsignal(signal.SIGTERM), np.geterr(), random.getstate()) == before
+    (said,) = caplog.messages
+    assert said.startswith("odd, digits (limit 300), seed 0: its encoder changed torch's default type (torch.float32")
+    for what in ("gradients", "threads", "deterministic", "matmul", "the directory", "SIGTERM", "sys.stdout"):
+        assert what in said
+    found = numbers(Path("runs"))
+    assert numbers(Path("alone")).items() <= found.items()
+
+
+def test_results_that_are_removed_meanwhile_are_not_counted_as_made(
+    frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = Display.finish
+
+    def remove(self: Display, title: str, seconds: float, error: str | None) -> None:
+        finish(self, title, seconds, error)
+        if title.startswith("pixels"):
+            shutil.rmtree("runs")
+
+    monkeypatch.setattr(Display, "finish", remove)
+    done = frostbench("run", "small.yaml")
+    assert done.code == 3
+    assert "1 of 2 runs made" in done.err
+    assert "pixels, digits (limit 300), seed 0: its results were there, and are gone: run the same command" in done.err
+    monkeypatch.setattr(Display, "finish", finish)
+    assert "1 of 2 runs made" in frostbench("run", "small.yaml").err
+
+
+def test_a_changed_run_json_reaches_no_record(frostbench: t.Callable[..., Done]) -> None:
+    frostbench("run", "small.yaml", "--set", "protocols=[linear]")
+    (path,) = Path("runs").rglob("bigan/**/run.json")
+    path.write_text(path.read_text().replace('"resumed_elsewhere": false', '"resumed_elsewhere": true '))
+    assert frostbench("run", "small.yaml").code == 0
+    records = store.read_store(Path("runs")).records
+    assert len(records) == 6
+    assert not any(record.provenance.resumed_elsewhere for record in records)
+
+
 def test_a_validation_run_leaves_the_test_set_alone(frostbench: t.Callable[..., Done]) -> None:
     validation = "datasets=[{name: digits, split: validation}]"
     frostbench("run", "small.yaml", "--set", validation, "--set", "encoders=[pixels]")
@@ -583,7 +729,7 @@ def test_a_full_disk_ends_the_suite_plainly_and_loses_nothing(
     def full(descriptor: int) -> None:
         nonlocal synced
         synced += 1
-        if synced > 66:
+        if synced > 83:
             raise OSError(28, "No space left on device")
         real(descriptor)
 

@@ -1,6 +1,7 @@
 """`frostbench verify` names every file that was tampered with."""
 
 import json
+import re
 import shutil
 import typing as t
 import zipfile
@@ -174,7 +175,12 @@ def other_true_classes_all_sealed_again(path: Path) -> None:
 
 @tampering("bigan/*/seed0-*/run.json", "seed is 5; its records have 0")
 def a_run_of_another_seed(path: Path) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": 5}))
+    resealed(path, seed=5)
+
+
+@tampering("bigan/*/seed0-*/run.json", "changed since it was written: its sha256 does not fit")
+def a_faster_training(path: Path) -> None:
+    path.write_text(re.sub(r'"fit": \d+', '"fit": 0', path.read_text()))
 
 
 @tampering("bigan/*/seed0-*/encoder.json", "params is not what run.json says")

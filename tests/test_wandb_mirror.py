@@ -498,6 +498,43 @@ def test_a_wandb_that_hangs_is_killed_with_its_children(
     assert list((suite / "wandb").glob(".sending-*")) == []
 
 
+def test_a_suite_that_is_killed_while_it_sends_leaves_neither_process_nor_directory(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"""
+        import os, pathlib, subprocess, time
+        subprocess.Popen(["sleep", "60"])
+        pathlib.Path({str(tmp_path / "group")!r}).write_text(str(os.getpgrp()))
+        time.sleep(60)
+    """
+    shadow(tmp_path / "shadow", code, monkeypatch)
+    program = f"""
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, {str(tmp_path / "shadow")!r})
+        from results.wandb_mirror import WandbTarget, mirror
+        mirror(Path({str(suite)!r}), WandbTarget("offline"), timeout=60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)])
+    try:
+        until(lambda: (tmp_path / "group").exists() and (tmp_path / "group").read_text())
+        assert list((suite / "wandb").glob(".sending-*"))
+    finally:
+        process.kill()
+    until(lambda: not list((suite / "wandb").glob(".sending-*")))
+    assert_none_alive(int((tmp_path / "group").read_text()))
+    process.wait()
+    with (suite / "wandb" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def until(done: t.Callable[[], object]) -> None:
+    end = time.monotonic() + 50
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def assert_none_alive(group: int) -> None:
     """No process of a group goes on; those that were killed may need a moment, or wait to be buried."""
     for _ in range(200):
