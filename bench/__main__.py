@@ -4,6 +4,7 @@ Heavy imports wait inside the commands: `frostbench --help` answers at once.
 """
 
 import enum
+import io
 import os
 import shlex
 import shutil
@@ -15,14 +16,33 @@ import typing as t
 from pathlib import Path
 
 import typer
+from typer.core import TyperGroup
 
 if t.TYPE_CHECKING:
     from results.leaderboard import Leaderboard
 
 INTERNAL, USAGE, FAILED, DATA, INTERRUPTED, UNREAD = 1, 2, 3, 4, 130, 141  # the last: as if SIGPIPE had ended us
 
+RUN, LOOK, TRUST = "Run a suite", "Look at what was run", "See whether numbers hold"
+EXCHANGE, FIND = "Bring features and encoders, or take them along", "Find out what there is"
+
+
+class Grouped(TyperGroup):
+    """The commands in groups, in whose lists no summary is cut."""
+
+    def format_commands(self, ctx: t.Any, formatter: t.Any) -> None:  # noqa: ARG002 - as typer has it
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            about = command.get_short_help_str(limit=1000)
+            groups.setdefault(getattr(command, "rich_help_panel", "") or FIND, []).append((name, about))
+        for group in (RUN, LOOK, TRUST, EXCHANGE, FIND):
+            with formatter.section(group):
+                formatter.write_dl(groups[group])
+
+
 app = typer.Typer(
     name="frostbench",
+    cls=Grouped,
     help="Pretrain unsupervised encoders, freeze them, score the frozen features, rank them.",
     epilog="Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 some runs failed, 4 data missing or "
     "damaged, 130 interrupted.",
@@ -84,7 +104,7 @@ def _options(
     pass  # `main` reads --debug, since it speaks of errors outside typer too
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def run(
     suite: SuiteName,
     output: Output = Path("runs"),
@@ -128,11 +148,11 @@ def run(
         processes.dismiss()
     _table(launched.board)
     _say(launched.summary)
-    if launched.failed:
+    if launched.failed or launched.lost:
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def plan(
     suite: SuiteName,
     output: Output = Path("runs"),
@@ -175,7 +195,7 @@ def plan(
         )
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def leaderboard(
     directory: Directory = Path("runs"),
     format_: t.Annotated[Format, typer.Option("--format", help="How to write it.")] = "table",
@@ -220,7 +240,7 @@ def leaderboard(
         _say(f"not used: {path}: {problem}")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def compare(
     first: t.Annotated[str, typer.Argument(help="A row: bigan/code, or pixels; or behind a directory.")],
     second: t.Annotated[str, typer.Argument(help="Another.")],
@@ -246,7 +266,7 @@ def compare(
         _say(won_and_lost.draw(found[0], pictures, data_root))
 
 
-@app.command("seeds-needed")
+@app.command("seeds-needed", rich_help_panel=LOOK)
 def seeds_needed(
     delta: t.Annotated[float, typer.Option(min=0.001, max=100, help="A difference in percentage points.")],
     directory: Directory = Path("runs"),
@@ -267,7 +287,7 @@ def seeds_needed(
     _print(seeds_needed.render(rows, delta / 100, power, width=width, colour=colour))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def why(
     run: t.Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory: runs/SUITE/LABEL/DATASET/seed0-...")],
     against: t.Annotated[str, typer.Argument(help="Another run, or a suite; the run's own if not given.")] = "",
@@ -284,7 +304,7 @@ def why(
     _print(why.why(run, against, settings, override).render(width=width, colour=colour))
 
 
-@app.command()
+@app.command(rich_help_panel=EXCHANGE)
 def score(
     features: t.Annotated[Path, typer.Argument(metavar="FILE", help="Features and labels, .npz or .parquet.")],
     name: t.Annotated[str, typer.Option(help="Of its row; the file's if not given.")] = "",
@@ -319,7 +339,7 @@ def score(
         _print(board.render(format_))
 
 
-@app.command()
+@app.command(rich_help_panel=EXCHANGE)
 def extract(
     source: t.Annotated[str, typer.Argument(metavar="RUN|ENCODER", help="A run's directory, or what to fit: pca.")],
     output: t.Annotated[Path, typer.Option(help="FILE.npz or FILE.parquet.")],
@@ -341,7 +361,7 @@ def extract(
     print(export.write_features(source, output, tap, score.named(dataset, limit, split), seed, settings))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def cka(
     first: t.Annotated[Path, typer.Argument(metavar="FILE|RUN", help="Features of extract, or a run's directory.")],
     second: t.Annotated[Path, typer.Argument(metavar="FILE|RUN", help="Others of the same test images.")],
@@ -358,7 +378,7 @@ def cka(
     _print(cka.render(cka.cka(first, second, settings)))
 
 
-@app.command()
+@app.command(rich_help_panel=EXCHANGE)
 def export(
     run: t.Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
     directory: t.Annotated[Path, typer.Argument(metavar="DIR", help="Where the encoder goes.")],
@@ -375,7 +395,7 @@ def export(
     print(export.export(run, directory, format_, settings))
 
 
-@app.command()
+@app.command(rich_help_panel=TRUST)
 def verify(directory: Directory = Path("runs")) -> None:
     """Check hashes, and make every stored number again from the predictions."""
     from bench import verify
@@ -386,7 +406,7 @@ def verify(directory: Directory = Path("runs")) -> None:
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=TRUST)
 def reproduce(
     run: t.Annotated[
         Path, typer.Argument(metavar="RUN", help="A run's directory, or that of a row: each of its seeds.")
@@ -410,7 +430,7 @@ def reproduce(
         raise typer.Exit(FAILED)
 
 
-@app.command("list")
+@app.command("list", rich_help_panel=FIND)
 def list_(
     kind: t.Annotated[Kind, typer.Argument(help="What to list.")] = "encoders",
     plugin: Plugin = [],  # noqa: B006
@@ -418,21 +438,23 @@ def list_(
     """List what suites can name."""
     from bench import catalogue
 
-    _print(catalogue.listing(kind, plugin))
+    width, _ = _terminal()
+    _print(catalogue.listing(kind, plugin, width))
 
 
-@app.command()
+@app.command(rich_help_panel=FIND)
 def describe(
     name: t.Annotated[str, typer.Argument(help="An encoder, a protocol or a dataset.")],
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Show an encoder's or a protocol's source, taps, parameters and defaults."""
+    """Show an encoder's or a protocol's source, taps, parameters, defaults and choices."""
     from bench import catalogue
 
-    _print(catalogue.description(name, plugin))
+    width, _ = _terminal()
+    _print(catalogue.description(name, plugin, width))
 
 
-@app.command()
+@app.command(rich_help_panel=EXCHANGE)
 def check(
     file: t.Annotated[Path, typer.Argument(help="A Python file with encoders or protocols of your own.")],
 ) -> None:
@@ -443,7 +465,7 @@ def check(
         print(line)
 
 
-@app.command()
+@app.command(rich_help_panel=TRUST)
 def audit(
     suite: t.Annotated[str, typer.Argument(metavar="[SUITE]", help="Its datasets, and its protocols.")] = "",
     dataset: t.Annotated[str, typer.Option(help="One dataset, and every protocol, in place of a suite.")] = "",
@@ -465,7 +487,7 @@ def audit(
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=FIND)
 def schema() -> None:
     """Print the JSON schema of suite files, for editors."""
     import json
@@ -475,7 +497,7 @@ def schema() -> None:
     print(json.dumps(suite.json_schema(), indent=2))
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def sync(
     directory: t.Annotated[Path, typer.Argument(help="A suite's directory.")],
     project: t.Annotated[str, typer.Option(help="In place of the suite's.")] = "",
@@ -491,7 +513,7 @@ def sync(
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def merge(
     into: t.Annotated[Path, typer.Argument(help="A suite's directory, or one that holds several.")],
     others: t.Annotated[list[Path], typer.Argument(metavar="OTHER...", help="What is copied from; left as it is.")],
@@ -507,14 +529,17 @@ def merge(
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def report(
     directory: Directory = Path("runs"),
     output: t.Annotated[
         Path | None, typer.Option(help="Where the page goes; report.html in the directory if not given.")
     ] = None,
+    open_: t.Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
 ) -> None:
     """Write one HTML page about what was run, from tables and intervals to maps; it needs no network."""
+    import webbrowser
+
     from results import store
     from results.report import NAME, page
 
@@ -523,9 +548,11 @@ def report(
         _say(f"{directory} holds no results yet, and so does the page")
     store.replace(output, page(directory).encode())
     print(output)
+    if open_ and not webbrowser.open(output.absolute().as_uri()):
+        _say("no browser was found here: open the page yourself")
 
 
-@app.command()
+@app.command(rich_help_panel=FIND)
 def doctor(data_root: DataRoot = None) -> None:
     """Show the machine, the versions, the data that is here, and wandb's state."""
     from bench import doctor
@@ -534,7 +561,7 @@ def doctor(data_root: DataRoot = None) -> None:
         print(line)
 
 
-@app.command()
+@app.command(rich_help_panel=FIND)
 def speed(
     sections: t.Annotated[list[Section], typer.Argument(help="What to measure; everything if not given.")] = [],  # noqa: B006
     quick: t.Annotated[bool, typer.Option("--quick", help="Two minutes on two cores, not ten.")] = False,
@@ -560,16 +587,38 @@ def speed(
 def main() -> None:
     """Run the command line; errors that a user can mend are a sentence on stderr and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, from the first moment on
+    _open_streams()
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     debug = "--debug" in sys.argv[1:]
     if debug:
         sys.argv.remove("--debug")
     try:
         _call(debug)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does: nothing is left to be said
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        for stream in (1, 2):
-            os.dup2(nothing, stream)
+        _close_streams(1, 2)
         raise SystemExit(UNREAD) from None
+
+
+def _open_streams() -> None:
+    """Output goes to nowhere where it was closed (`>&-`), and characters that a terminal lacks are replaced."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # and its number would be that of the next file that is opened
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _close_streams(*numbers: int) -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for number in numbers:
+        os.dup2(nothing, number)
 
 
 def _call(debug: bool) -> None:
@@ -578,17 +627,37 @@ def _call(debug: bool) -> None:
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # which typer has made a 1
             raise end.__context__ from None
-        sys.stdout.flush()  # now, while a reader that has gone can be told from an error of ours
+        _flush()
         raise
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         if debug:
             _say(traceback.format_exc())
-        status = _status(error)
-        internal = f"internal error: {type(error).__name__}: {error}; frostbench --debug ... shows where"
+        if isinstance(error, OSError) and traceback.extract_tb(error.__traceback__)[-1].filename == __file__:
+            _unwritten(error)  # by a print of this file
+        status, where = _status(error), _place(error)
+        internal = f"{type(error).__name__}: {error}{where}; frostbench --debug ... shows where"
+        if not where:
+            internal = f"internal error: {internal}"
         _say(internal if status == INTERNAL else str(error))
         raise SystemExit(status) from None
+
+
+def _flush() -> None:
+    """Write what is left now, while a reader that has gone, or a full disk, can be told from an error of ours."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _unwritten(error)
+
+
+def _unwritten(error: OSError) -> t.NoReturn:
+    _close_streams(1)
+    _say(f"the output cannot be written: {error.strerror or error}")
+    raise SystemExit(INTERNAL) from None
 
 
 def _status(error: Exception) -> int:
@@ -608,6 +677,13 @@ def _status(error: Exception) -> int:
         if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
             return status
     return INTERNAL
+
+
+def _place(error: Exception) -> str:
+    """Where code of the user's own, which a plugin brings, raised an error; "" if none did."""
+    sources = sys.modules.get("bench.sources")
+    where = sources.place(error) if sources else ""
+    return f" ({where})" if where else ""
 
 
 def _table(board: "Leaderboard", show: Show = "scores") -> None:

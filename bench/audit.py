@@ -139,9 +139,9 @@ def audits(
         datasets = (DatasetSpec(name=dataset),)
     judges = {label: one for label, one in wanted.items() if not isinstance(one, SampleProtocol)}
     for spec in datasets:
-        whole = data.load(spec.name, limit=spec.limit, split=spec.split, root=data_root, offline=offline)
+        whole = data.load(spec.name, **spec.asked(), root=data_root, offline=offline)
         limit = min(spec.limit or IMAGES, IMAGES)
-        few = data.load(spec.name, limit=limit, split=spec.split, root=data_root, offline=offline)
+        few = data.load(spec.name, **spec.asked() | {"limit": limit}, root=data_root, offline=offline)
         verdicts, unmoved = judged(judges, _pixels(few.train), _pixels(few.test), seed, few.test)
         yield Audit(spec.label, verdicts, unmoved, duplicates(whole.train, whole.test, near))
 

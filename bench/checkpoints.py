@@ -17,7 +17,7 @@ from results import store
 Resume = t.Literal["exact", "inexact", "never"]
 GENERATIONS = 2
 LARGEST_SHARE = 0.01  # of a training's time that may go into keeping its state
-_NAME = re.compile(r"step(\d{1,12})-([0-9a-f]{64})\.safetensors")
+_NAME = re.compile(r"step(?P<step>\d{1,12})-((?P<generation>\d{1,9})-)?(?P<sha256>[0-9a-f]{64})\.safetensors")
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ class Checkpoints:
 
     def keep(self, step: int, content: bytes) -> None:
         """Raises store.Unwritable; what was kept before is then still there."""
-        name = f"step{step}-{hashlib.sha256(content).hexdigest()}.safetensors"
+        generation, _ = max(self._found(), default=(0, 0))
+        name = f"step{step}-{generation + 1}-{hashlib.sha256(content).hexdigest()}.safetensors"
         store.replace(self.directory / name, content)
         for old in self._newest_first()[GENERATIONS:]:
             old.unlink(missing_ok=True)
@@ -87,7 +88,7 @@ class Checkpoints:
                 continue
             if content is None:
                 self.unusable(f"it has {size:,} bytes; a state of this training has fewer than {largest:,}")
-            elif hashlib.sha256(content).hexdigest() != _NAME.fullmatch(path.name)[2]:  # type: ignore[index]
+            elif hashlib.sha256(content).hexdigest() != _NAME.fullmatch(path.name)["sha256"]:  # type: ignore[index]
                 self.unusable("it is not what was written")
             else:
                 yield content
@@ -115,7 +116,10 @@ class Checkpoints:
         if self.read:
             store.set_aside(self.read)
 
+    def _found(self) -> dict[tuple[int, int], Path]:
+        """What is kept, by generation and step: a clock can be set back, and a later training have fewer steps."""
+        names = {path: _NAME.fullmatch(path.name) for path in self.directory.glob("step*.safetensors")}
+        return {(int(name["generation"] or 0), int(name["step"])): path for path, name in names.items() if name}
+
     def _newest_first(self) -> list[Path]:
-        found = {path: _NAME.fullmatch(path.name) for path in self.directory.glob("step*.safetensors")}
-        kept = [path for path, name in found.items() if name]  # by time: a later training of a method has fewer steps
-        return sorted(kept, key=lambda path: (-path.stat().st_mtime_ns, -int(found[path][1])))  # type: ignore[index]
+        return [path for _, path in sorted(self._found().items(), reverse=True)]

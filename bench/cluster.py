@@ -33,8 +33,9 @@ from bench import machine
 from bench.executors import ATTEMPTS, HELD, STOP_SECONDS, STOPPED, Ended, attempt, outcome
 from bench.machine import MachineError
 from bench.run import PlannedRun, Settings, fail
+from bench.sources import sources
 from bench.stopping import Stopping
-from results import store
+from results import redaction, store
 
 REFUSED = 78  # a task's status on a node that is not set up like the machine that planned it (sysexits' EX_CONFIG)
 TOUCH_SECONDS = 600.0  # a token must not look a day old to another machine that sweeps
@@ -104,9 +105,9 @@ def _told(ray: t.Any, task: t.Any, run: PlannedRun, settings: Settings) -> dict[
     try:
         told: dict[str, t.Any] = json.loads(ray.get(task))
     except ray.exceptions.RayTaskError as error:
-        raise MachineError(f"{run.title}: a node cannot make it: {error.cause}") from error
+        raise MachineError(f"{run.title}: a node cannot make it: {redaction.message(error.cause)}") from error
     except ray.exceptions.RayError as error:  # all of Ray's own attempts are used up
-        message = f"its worker died {ATTEMPTS} times, at last so: {str(error).splitlines()[0]}"
+        message = f"its worker died {ATTEMPTS} times, at last so: {redaction.message(error).splitlines()[0]}"
         fail(run, message, machine.provenance(torch.device("cpu"), settings.threads, run.precision, settings.ranks))
         return {"status": 0, "seconds": 0.0}
     if told["status"] == REFUSED:
@@ -115,16 +116,21 @@ def _told(ray: t.Any, task: t.Any, run: PlannedRun, settings: Settings) -> dict[
 
 
 def code(plugins: t.Iterable[Path]) -> str:
-    """A digest of all code that makes runs: the Python files of our four packages, and the plugins."""
+    """A digest of all code that makes runs: our four packages, the plugins, and what those import beside them."""
     home = Path(__file__).resolve().parent.parent
     ours = sorted(
         file for name in ("bench", "encoders", "protocols", "results") for file in (home / name).rglob("*.py")
     )
     digest = hashlib.sha256()
-    for name, file in [(str(file.relative_to(home)), file) for file in ours] + [(str(file), file) for file in plugins]:
+    brought = [(f"{plugin} {name}".strip(), file) for plugin in plugins for name, file in _sources(plugin).items()]
+    for name, file in [(str(file.relative_to(home)), file) for file in ours] + brought:
         content = file.read_bytes() if file.exists() else b""
         digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _sources(plugin: Path) -> dict[str, Path]:
+    return sources(plugin) if plugin.is_file() else {"": plugin}
 
 
 def _work(planned_by: str, token: str, job: str) -> str:
@@ -189,7 +195,7 @@ def _check_room(nodes: t.Sequence[dict[str, t.Any]], cores: int, gpus: int) -> N
 def _connected(address: str, cores: int) -> t.Iterator[t.Any]:
     """The module ray, connected to the cluster there, or to Ray started here for the length of the block."""
     if importlib.util.find_spec("ray") is None:
-        raise MachineError("--executor ray needs Ray: pip install 'frostbench[ray]'")
+        raise MachineError("--executor ray needs Ray: pip install -e '.[ray]' in frostbench's checkout")
     private = {} if address else LOCAL | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with _environment(PRUDENT | private), contextlib.redirect_stdout(sys.stderr):  # Ray repeats what tasks print
         import ray  # noqa: PLC0415 - an extra, and it reads the environment

@@ -13,6 +13,8 @@ import difflib
 import errno
 import functools
 import hashlib
+import io
+import itertools
 import json
 import logging
 import math
@@ -21,24 +23,25 @@ import re
 import shutil
 import tempfile
 import typing as t
-import zlib
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 
 from bench import formats
-from bench.formats import DataError, Part, Rows, Stored
-from bench.strict_yaml import wrong
+from bench.formats import DataError, Form, Part, Stored
+from bench.strict_yaml import shown, wrong
 from encoders.base import ImageSet, derive_seed
 from protocols.base import stratified_split
+from results.arrays import read_npy
 
 __all__ = ["DATASETS", "DataError", "DataMissing", "Dataset", "load", "slug", "transfer"]
 
 logger = logging.getLogger(__name__)
 
-DECODER = 1  # part of a cache's name; raised by a change in reading or ordering
+DECODER = 2  # part of a cache's name; raised by a change in reading or ordering
 IN_MEMORY = 2**25  # bytes of images that a limit or a split may copy to memory; what is larger is cached and mapped
+HINT = "a dataset's `size` and `mode` convert them, such as {name: ..., size: 32, mode: rgb}"
 Images = np.ndarray[t.Any, np.dtype[np.uint8]]  # (n, c, h, w)
 Index = np.ndarray[t.Any, np.dtype[np.int64]]  # (n,)
 
@@ -136,16 +139,20 @@ PACKAGED: dict[str, tuple[str, str, t.Callable[[], Stored | None]]] = {
 }
 PATHS: dict[str, tuple[str, t.Callable[[Path], Stored | None]]] = {
     "folder": (
-        "image files of one size in PATH/{train,test}/<class>/, or in PATH/<class>/, which is split 4 to 1",
+        "image files in PATH/{train,val,test}/<class>/, or in PATH/<class>/, which is split 4 to 1",
         formats.folder,
     ),
     "npz": (
-        "a NumPy archive: {train,test}_{images,labels} or x_train, y_train, x_test, y_test; uint8 images",
+        "a NumPy archive: {train,val,test}_{images,labels} or x_train, y_train, x_test, y_test; uint8 images",
         formats.npz,
     ),
     "parquet": (
         "a folder of train-*.parquet and test-*.parquet (or validation-*) in Hugging Face's image layout",
         formats.parquet,
+    ),
+    "idx": (
+        "a folder of MNIST's file format, or folder/emnist-letters for one of several sets in it",
+        formats.idx,
     ),
 }
 DATASETS: dict[str, str] = {
@@ -160,14 +167,17 @@ def load(
     *,
     limit: int | None = None,
     split: t.Literal["test", "validation"] = "test",
+    size: int | None = None,
+    mode: t.Literal["grey", "rgb"] | None = None,
     root: Path | None = None,
     cache: Path | None = None,
     offline: bool = False,
 ) -> Dataset:
     """The dataset of this name, of which `frostbench list datasets` shows all; rows in canonical order.
 
-    split: "validation" leaves the test set unread and judges on a stratified sixth of train instead.
-    limit: at most so many rows of train and so many of test, each class in proportion.
+    split: "validation" leaves the test set unread and judges on the dataset's own validation set, or where it has none
+    on a stratified sixth of train. limit: at most so many rows of train and so many of test, each class in proportion.
+    size: of the largest square in the middle of each image, scaled to so many pixels a side. mode: grey or RGB.
     root: looked in before $FROSTBENCH_DATA. cache: instead of $FROSTBENCH_CACHE and the user's cache directory.
 
     Raises ConfigError for a name that is none, DataMissing if it is not found and not to be had, DataError if it is
@@ -176,29 +186,29 @@ def load(
     _checked_name(name)
     cache = _absolute(cache or os.environ.get("FROSTBENCH_CACHE") or platformdirs.user_cache_dir("frostbench"))
     roots = {"--data-root": root, "FROSTBENCH_DATA": os.environ.get("FROSTBENCH_DATA")}
-    test: _Rows | None = None
+    form, held_out = Form(size, mode), False
     try:
         stored = _find(name, {label: _absolute(place) for label, place in roots.items() if place}, cache, offline)
         if "all" in stored.files:
-            heap = _decoded(name, "all", stored, cache)
+            heap = _decoded(name, "all", stored, form, cache)
             train, test = heap.divided(round(len(heap.labels) / 5), "test")
+            held_out = split == "validation"
         else:
-            train = _decoded(name, "train", stored, cache)
-            if split == "test":
-                test = _decoded(name, "test", stored, cache)
+            train = test = _decoded(name, "train", stored, form, cache)
+            held_out = split == "validation" and "validation" not in stored.files
+            if not held_out:
+                test = _decoded(name, split, stored, form, cache, train.classes)
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error}") from error
-    if split == "validation" or test is None:
+    if held_out:
         train, test = train.divided(round(len(train.labels) / 6), "validation")
 
-    if train.classes is None and train.labels.max() >= len(train.labels):
-        raise DataError(f"{name} has labels up to {train.labels.max()} on only {len(train.labels)} training images")
-    classes = train.classes or tuple(str(label) for label in range(train.labels.max() + 1))
+    classes = train.classes
     if limit is not None:
         if limit < len(classes):
             raise DataError(f"limit {limit} leaves classes of {name} without an image; it has {len(classes)} classes")
         train, test = train.limited(limit), test.limited(limit)
-    _check_pair(name, train, test, classes)
+    _check_pair(name, train, test)
     return Dataset(
         name,
         ImageSet(train.images, train.labels, classes, train.fingerprint),
@@ -211,19 +221,26 @@ def transfer(judged: Dataset, learned: Dataset) -> Dataset:
     """The one dataset to be judged on, the train images of the other to learn from. Raises DataError for two shapes."""
     if judged.train.shape != learned.train.shape:
         came = f"{learned.train.shape} of {learned.name} and {judged.train.shape} of {judged.name}"
-        raise DataError(f"{judged.name} from {learned.name}: wanted images of one shape (c, h, w), got {came}")
+        raise DataError(f"{judged.name} from {learned.name}: wanted images of one shape (c, h, w), got {came}; {HINT}")
     fingerprint = _digest(judged.fingerprint, learned.fingerprint)
     return Dataset(f"{judged.name} from {learned.name}", judged.train, judged.test, fingerprint, learned.train)
 
 
-def slug(name: str, limit: int | None = None, split: t.Literal["test", "validation"] = "test") -> str:
-    """A file name for what `load` returns: mnist, mnist-limit1000, mnist-validation, folder-flowers-1a2b3c4d."""
+def slug(
+    name: str,
+    limit: int | None = None,
+    split: t.Literal["test", "validation"] = "test",
+    size: int | None = None,
+    mode: t.Literal["grey", "rgb"] | None = None,
+) -> str:
+    """A file name for what `load` returns: mnist, mnist-limit1000, mnist-validation-32-rgb, folder-flowers-1a2b3c4d."""
     _checked_name(name)
     form, _, path = name.partition(":")
     if path:
         place = _absolute(path)
         form += f"-{re.sub(r'[^A-Za-z0-9._]+', '_', place.name)}-{_digest(str(place))[:8]}"
-    return form + (f"-limit{limit}" if limit is not None else "") + ("-validation" if split == "validation" else "")
+    form += (f"-limit{limit}" if limit is not None else "") + ("-validation" if split == "validation" else "")
+    return "-".join([form, *(str(asked) for asked in (size, mode) if asked)])
 
 
 def _checked_name(name: str) -> None:
@@ -253,7 +270,7 @@ class _Rows:
     images: Images
     labels: Index
     digests: np.ndarray[t.Any, np.dtype[np.uint8]]  # (n, 16)
-    classes: tuple[str, ...] | None
+    classes: tuple[str, ...]
     folder: Path | None  # of the cache, from which they are mapped; None: they are in memory
 
     @functools.cached_property
@@ -307,21 +324,38 @@ def _gathered(file: t.BinaryIO, start: int, shape: tuple[int, ...], index: Index
         yield np.frombuffer(content, np.uint8).reshape(-1, *shape)
 
 
-def _digested(
-    rows: Rows, classes: tuple[str, ...] | None, where: str, file: t.BinaryIO
-) -> tuple[tuple[int, ...], bytes]:
-    """Check rows as a reader hands them out and write their images to a file: their shape, and their digests."""
-    labels = rows.labels
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+def _numbered(
+    labels: np.ndarray[t.Any, t.Any], classes: tuple[str, ...] | None, of_train: tuple[str, ...] | None, where: str
+) -> tuple[Index, tuple[str, ...]]:
+    """Labels 0, 1, ... and the names that these stand for.
+
+    Those are the `classes` that the labels count already, or else train's, which for train are the labels that occur.
+    """
+    if labels.ndim != 1 or labels.dtype.kind not in ("iu" if classes else "iuU"):
         came = f"{labels.dtype} {labels.shape}"
-        raise DataError(f"{where}: labels must be integers, one for each image; got {came}")
-    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
-    if low < 0 or (classes is not None and high >= len(classes)) or high >= 2**31:
-        wanted = f"0..{len(classes) - 1}" if classes is not None else "0 and up"
-        raise DataError(f"{where}: labels must lie in {wanted}; got {low}..{high}")
+        raise DataError(f"{where}: labels must be integers{' or text' * (not classes)}, one for each image; got {came}")
+    if labels.dtype.kind != "U":
+        low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+        if low < 0 or high >= (len(classes) if classes else 2**31):
+            wanted = f"0..{len(classes) - 1}" if classes else "0 and up"
+            raise DataError(f"{where}: labels must lie in {wanted}; got {low}..{high}")
+    if classes:
+        return labels.astype(np.int64), classes
+    found, places = np.unique(labels, return_inverse=True)
+    names = [str(label) for label in found.tolist()]
+    classes = of_train or tuple(sorted(names, key=formats.class_order))
+    numbers = {name: number for number, name in enumerate(classes)}
+    if strange := [name for name in names if name not in numbers]:
+        some = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+        raise DataError(f"{where}: no image of train has the label {shown(strange[0])}; its labels are {some}")
+    return np.array([numbers[name] for name in names], np.int64)[places], classes
+
+
+def _digested(slices: t.Iterable[Images], labels: Index, where: str, file: t.BinaryIO) -> tuple[tuple[int, ...], bytes]:
+    """Check images as a reader hands them out and write them to a file: their shape, and a digest of each row."""
     kinds: dict[int, t.Any] = {}
     count, shape, digests = 0, tuple[int, ...](), bytearray()
-    for images in rows.images:
+    for images in slices:
         if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
             came = f"{images.dtype} {images.shape}"
             raise DataError(f"{where}: images must be uint8 (n, c, h, w), none of them 0; got {came}")
@@ -342,11 +376,11 @@ def _digested(
             file.write(some.data)
             count += len(some)
     if len(labels) != count:
-        raise DataError(f"{where}: labels must be integers, one for each of {count:,} images; got {len(labels):,}")
+        raise DataError(f"{where}: wanted a label for each of {count:,} images; got {len(labels):,}")
     return shape, bytes(digests)
 
 
-def _check_pair(name: str, train: _Rows, test: _Rows, classes: tuple[str, ...]) -> None:
+def _check_pair(name: str, train: _Rows, test: _Rows) -> None:
     """What no part can know alone."""
     if not len(test.labels):
         raise DataError(f"{name} has too few images: none of {len(train.labels)} is left to test on")
@@ -354,36 +388,44 @@ def _check_pair(name: str, train: _Rows, test: _Rows, classes: tuple[str, ...]) 
         raise DataError(f"{name} has a train set of one class; telling classes apart takes two or more")
     if test.classes != train.classes:
         raise DataError(f"{name}: train and test name different classes: {train.classes} and {test.classes}")
-    if test.labels.max() >= len(classes):
-        raise DataError(f"{name}: test has label {test.labels.max()}, but train's lie in 0..{len(classes) - 1}")
     if test.images.shape[1:] != train.images.shape[1:]:
         came = f"{train.images.shape[1:]} and {test.images.shape[1:]}"
-        raise DataError(f"{name}: train and test images must have one shape (c, h, w); got {came}")
+        raise DataError(f"{name}: train and test images must have one shape (c, h, w); got {came}; {HINT}")
 
 
 # --- decoded once, then mapped from the cache -------------------------------------------------------------------------
 
 
-def _decoded(name: str, part: Part, stored: Stored, cache: Path) -> _Rows:
+def _decoded(
+    name: str, part: Part, stored: Stored, form: Form, cache: Path, of_train: tuple[str, ...] | None = None
+) -> _Rows:
+    """The rows of one part; `of_train` are the classes that train has, where another part is asked for."""
     files = stored.files[part]
-    state = [(str(file), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()]]
-    folder = cache / "decoded" / f"{slug(name)}-{part}-{_digest(json.dumps([DECODER, state]))}"
+    content = [(str(file), _sha256(file)) for file in files]  # archives and rsync keep sizes and times
+    folder = cache / "decoded" / f"{slug(name)}-{part}-{_digest(json.dumps([DECODER, content, form, of_train]))}"
     where = f"{files[0] if len(files) == 1 else files[0].parent} ({part})"
     published = PUBLISHED.get(name)
 
     def write(folder: Path) -> None:
-        found = stored.read(part)
-        classes = (published and published.classes) or found.classes
+        if published and form != Form():
+            _decoded(name, part, stored, Form(), cache, of_train)  # checked to be what was published
+        found = stored.read(part, form)
+        named = (published and published.classes) or found.classes
+        labels, classes = _numbered(found.labels, named, of_train, where)
         with tempfile.TemporaryFile(dir=folder) as heap:  # the images in the order of the reader
-            shape, content = _digested(found, classes, where, heap)
+            shape, rows = _digested(formats.in_form(found.images, form), labels, where, heap)
             heap.flush()
-            digests = np.frombuffer(content, np.uint8).reshape(-1, 16)
+            digests = np.frombuffer(rows, np.uint8).reshape(-1, 16)
             high_half, low_half = digests.view(">u8").T
             order = np.lexsort((low_half, high_half))
-            digests, labels = digests[order], found.labels[order].astype(np.int64)
-            if published:
+            digests = digests[order]
+            if published and form == Form():
                 _check_published(name, published, part, _fingerprint(digests), len(digests), where)
-            _write_cache(folder, (len(order), *shape), _gathered(heap, 0, shape, order), labels, digests, classes)
+            _write_cache(
+                folder, (len(order), *shape), _gathered(heap, 0, shape, order), labels[order], digests, classes
+            )
+        if content != [(str(file), _sha256(file)) for file in files]:
+            raise DataError(f"{where} changed while it was read; try again when it is written")
 
     return _cached(folder, write)
 
@@ -419,26 +461,25 @@ def _cached(folder: Path, write: t.Callable[[Path], None]) -> _Rows:
 
 
 def _read_cache(folder: Path, *, in_memory: bool = False) -> _Rows:
-    meta = json.loads((folder / "meta.json").read_text())
+    digest, _, meta = (folder / "meta.json").read_text().partition("\n")
+    if digest != _digest(meta):
+        raise ValueError("meta.json is not what was written")
+    described = json.loads(meta)
     arrays: dict[str, np.ndarray[t.Any, t.Any]] = {}
-    for name, wanted in meta["arrays"].items():
+    for name, wanted in described["sha256"].items():
         path = folder / f"{name}.npy"
-        array = np.asarray(np.load(path, mmap_mode=None if in_memory else "c", allow_pickle=False))
-        if list(array.shape) != wanted["shape"] or _crc32(path, array.nbytes) != wanted["crc32"]:
+        if _sha256(path) != wanted:  # of the whole file: its header says where the images begin
             raise ValueError(f"{name}.npy is not what was written")
-        arrays[name] = array
-    classes = meta["classes"]
-    return _Rows(**arrays, classes=None if classes is None else tuple(classes), folder=None if in_memory else folder)
+        arrays[name] = read_npy(path, mapped=not in_memory)
+    return _Rows(**arrays, classes=tuple(described["classes"]), folder=None if in_memory else folder)
 
 
-def _crc32(path: Path, size: int) -> int:
-    """Of a file's last bytes."""
-    checksum = 0
-    with path.open("rb") as file:
-        file.seek(-size, os.SEEK_END)
-        while content := file.read(formats.SLICE):
-            checksum = zlib.crc32(content, checksum)
-    return checksum
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while content := file.read(2**20):  # twice as fast as hashlib.file_digest where files are small and many
+            digest.update(content)
+    return digest.hexdigest()
 
 
 def _write_cache(
@@ -447,26 +488,31 @@ def _write_cache(
     images: t.Iterator[Images],
     labels: Index,
     digests: np.ndarray[t.Any, np.dtype[np.uint8]],
-    classes: tuple[str, ...] | None,
+    classes: tuple[str, ...],
 ) -> None:
-    """`shape` is that of all the images; meta.json comes last."""
-    checksum = 0
-    with (folder / "images.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for some in images:
-            file.write(some.data)
-            checksum = zlib.crc32(some.data, checksum)
-        file.flush()
-        os.fsync(file.fileno())
-    meta = {"images": {"shape": shape, "crc32": checksum}}
+    """`shape` is that of all the images; meta.json comes last, with a digest of every file and of itself."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(first := io.BytesIO(), header)
+    rows = itertools.chain([memoryview(first.getvalue())], (some.data for some in images))
+    sha256 = {"images": _written(folder / "images.npy", rows)}
     arrays: dict[str, np.ndarray[t.Any, t.Any]] = {"labels": labels, "digests": digests}
     for name, array in arrays.items():
-        with (folder / f"{name}.npy").open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        meta[name] = {"shape": array.shape, "crc32": zlib.crc32(array.data)}
-    (folder / "meta.json").write_text(json.dumps({"classes": classes, "arrays": meta}))
+        np.save(whole := io.BytesIO(), array, allow_pickle=False)
+        sha256[name] = _written(folder / f"{name}.npy", [memoryview(whole.getvalue())])
+    meta = json.dumps({"classes": classes, "sha256": sha256})
+    (folder / "meta.json").write_text(f"{_digest(meta)}\n{meta}")
+
+
+def _written(path: Path, contents: t.Iterable[memoryview]) -> str:
+    """Write a file and give the SHA-256 of what went in, which reading the file must find."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for content in contents:
+            file.write(content)
+            digest.update(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Collapse alarms: what can be wrong with frozen features, or with samples, that is seen without any label.
+"""Alarms: what can be wrong with a training, with frozen features, or with samples, that is seen without any label.
 
 Pure functions of features. An alarm is no score: features that raise one may still classify, and it says why they may
 not. Thresholds are ours, set so that raw pixels and untrained networks raise none on MNIST and CIFAR-10.
@@ -20,6 +20,7 @@ SPREAD = 0.1  # of the real images'
 DISTANCE = 0.1  # between distribution functions, beyond what chance gives
 CONFIDENCE = 1e-3  # the probability of an alarm about codes that follow their prior, beside DISTANCE
 DIRECTIONS = 128
+UPDATES = 1000  # of every player
 
 
 def diagnose(features: Tensor) -> list[Alarm]:
@@ -36,6 +37,16 @@ def diagnose(features: Tensor) -> list[Alarm]:
         text = f"the {some.shape[1]} units vary like {rank:.1f} independent ones; fewer than {least:.1f} is a collapse"
         alarms.append(Alarm(name="effective_rank", value=rank, threshold=least, text=text))
     return alarms
+
+
+def few_updates(updates: dict[str, int]) -> list[Alarm]:
+    """An alarm if some player of a training has hardly moved, from how often each did."""
+    player = min(updates, key=updates.__getitem__, default=None)
+    if player is None or updates[player] >= UPDATES:
+        return []
+    moved = ", ".join(f"{name} {count:,}" for name, count in updates.items())
+    text = f"fewer than {UPDATES:,} updates of the {player} are hardly a training ({moved})"
+    return [Alarm(name="few_updates", value=updates[player], threshold=UPDATES, text=text)]
 
 
 def dead_units(features: Tensor) -> float:

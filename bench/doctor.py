@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from bench import data, machine
+from results import wandb_mirror
 
 
 def report(data_root: Path | None = None) -> t.Iterator[str]:
@@ -32,8 +33,29 @@ def report(data_root: Path | None = None) -> t.Iterator[str]:
             yield f"{name:<13} not here; downloaded when a suite needs it, unless --offline"
         except data.DataError as error:
             yield f"{name:<13} damaged: {error}"
+    yield from _wandb()
+
+
+def _wandb() -> t.Iterator[str]:
+    """The key, and what holds of a suite that leaves all of it open, each with the variable that says so."""
     key = "WANDB_API_KEY" in os.environ or _netrc_has_wandb()
     yield f"wandb       {'an API key is here' if key else 'no API key: offline works; for online type `wandb login`'}"
+    try:
+        target, by = wandb_mirror.target({})
+    except ValueError as error:
+        yield f"            {error}"
+        return
+    stops = "whatever a suite says" if target.mode == "off" else "also where a suite says online"
+    holds = {
+        "mode": f"{target.mode}, {stops}" if "mode" in by and target.mode != "online" else target.mode,
+        "project": target.project,
+        "entity": target.entity or "the account's own",
+        "tags": ", ".join(target.tags) or "none",
+        "directory": target.directory or "the suite's",
+    }
+    for name, value in holds.items():
+        source = by.get(name) or ("where its files go" if name == "directory" else "where a suite says nothing")
+        yield f"  {name:<10}{value} ({source})"
 
 
 def _netrc_has_wandb() -> bool:

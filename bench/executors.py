@@ -17,15 +17,17 @@ import typing as t
 from bench import machine
 from bench.checkpoints import ResumeRefused
 from bench.progress import Display, Lines
-from bench.run import PlannedRun, Settings, execute, fail
+from bench.run import PlannedRun, Settings, execute, fail, failure
 from bench.stopping import Stopping, start_deaf, stop_with_parent
 from results import store
 
 Ended = tuple[PlannedRun, float, str | None]
-NO_ROOM = 74  # a worker's exit status when the store could not be written (sysexits' EX_IOERR)
-HELD = 73  # when another process is at the run (EX_CANTCREAT)
-NOT_RESUMED = 77  # when the run was stopped where its bits would differ (EX_NOPERM)
-STOPPED = 75  # and when it was asked to stop (EX_TEMPFAIL)
+# How a worker's call went, as it says itself. Its exit status says nothing: a method can end the process with any.
+ENDED = 0  # the files say how
+NO_ROOM = 74  # the store could not be written
+HELD = 73  # another process is at the run
+NOT_RESUMED = 77  # the run was stopped where its bits would differ
+STOPPED = 75  # it was asked to stop
 ATTEMPTS = 3  # at a run whose process dies; each goes on from the last checkpoint
 STOP_SECONDS = 30  # for a worker to finish its step and keep its state
 
@@ -40,7 +42,7 @@ def serial(
             display.start(run.title)
             started = time.monotonic()
             try:
-                error = execute(run, settings, display, stopping, wait=wait)
+                error = execute(run, settings, display, stopping, wait=wait, alone=True)
             except store.Claimed:
                 held.append(run)
                 continue
@@ -59,7 +61,7 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     spawn = multiprocessing.get_context("spawn")
     waiting = collections.deque((run, 1, False) for run in runs)  # a run, the attempt, whether to wait for others
-    working: dict[int, tuple[t.Any, PlannedRun, int, int, float]] = {}
+    working: dict[int, tuple[t.Any, t.Any, PlannedRun, int, int, float]] = {}
     slots = list(range(jobs))  # of the jobs; each has a GPU of its own as far as there are enough
     try:
         while waiting or working:
@@ -67,20 +69,29 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.
                 run, attempt, wait = waiting.popleft()
                 slot = slots.pop(0)
                 here = dataclasses.replace(settings, device=machine.device_of_slot(settings.device, slot))
-                worker = spawn.Process(target=_work, args=(run, here, wait), name=run.title)
+                told, tell = spawn.Pipe(duplex=False)
+                worker = spawn.Process(target=_work, args=(run, here, wait, tell), name=run.title)
                 start_deaf(worker)
-                working[worker.sentinel] = worker, run, attempt, slot, time.monotonic()
+                tell.close()
+                working[worker.sentinel] = worker, told, run, attempt, slot, time.monotonic()
             for sentinel in multiprocessing.connection.wait(list(working)):
-                worker, run, attempt, slot, started = working.pop(t.cast(int, sentinel))
+                worker, told, run, attempt, slot, started = working.pop(t.cast(int, sentinel))
                 worker.join()
                 slots.append(slot)
-                if worker.exitcode == HELD:  # looked at again when all else is done
+                status = _told(told)
+                died = status == STOPPED or (status is None and worker.exitcode < 0)
+                if status == HELD:  # looked at again when all else is done
                     waiting.append((run, attempt, True))
-                elif worker.exitcode < 0 and attempt < ATTEMPTS:
-                    sys.stderr.write(f"{run.title}: {_ended_by(worker.exitcode)}; trying again\n")
+                elif died and attempt < ATTEMPTS:
+                    sys.stderr.write(f"{run.title}: {_ended(status, worker.exitcode)}; trying again\n")
                     waiting.appendleft((run, attempt + 1, True))
+                elif status is None or died:
+                    error = _ended(status, worker.exitcode)
+                    device = machine.pick_device(settings.device)
+                    fail(run, error, machine.provenance(device, settings.threads, run.precision, settings.ranks))
+                    yield run, time.monotonic() - started, error
                 else:
-                    yield run, time.monotonic() - started, _outcome(run, worker.exitcode, settings)
+                    yield run, time.monotonic() - started, outcome(run, status)
     finally:
         _stop([worker for worker, *_ in working.values()])
 
@@ -98,7 +109,16 @@ def _stop(workers: list[t.Any]) -> None:
             worker.join()
 
 
-def _work(run: PlannedRun, settings: Settings, wait: bool) -> None:
+def _told(pipe: t.Any) -> int | None:
+    """What a worker that has ended said of its call; None of one that was ended first."""
+    with pipe:
+        try:
+            return int(pipe.recv_bytes()) if pipe.poll() else None
+        except EOFError:
+            return None
+
+
+def _work(run: PlannedRun, settings: Settings, wait: bool, tell: t.Any) -> None:
     stopping = Stopping()
     try:
         with stopping.on_signals():
@@ -106,11 +126,11 @@ def _work(run: PlannedRun, settings: Settings, wait: bool) -> None:
             status = attempt(run, settings, stopping, wait=wait)
     except KeyboardInterrupt:
         status = STOPPED
-    raise SystemExit(status)
+    tell.send_bytes(b"%d" % status)
 
 
 def attempt(run: PlannedRun, settings: Settings, stopping: Stopping, *, wait: bool) -> int:
-    """Execute a run in a worker; the exit status that tells how it went. Raises KeyboardInterrupt."""
+    """Execute a run in a worker; a status that tells how it went. Raises KeyboardInterrupt."""
     lines = Lines(run.title)
     lines.start()
     try:
@@ -125,17 +145,7 @@ def attempt(run: PlannedRun, settings: Settings, stopping: Stopping, *, wait: bo
         return HELD
     finally:
         lines.stop()
-    return 0
-
-
-def _outcome(run: PlannedRun, status: int, settings: Settings) -> str | None:
-    """What is to be said of a run whose process has ended."""
-    if status in (0, NO_ROOM, NOT_RESUMED):
-        return outcome(run, status)
-    message = _ended_by(status) if status < 0 else f"its process ended with status {status}"
-    device = machine.pick_device(settings.device)
-    fail(run, message, machine.provenance(device, settings.threads, run.precision, settings.ranks))
-    return message
+    return ENDED
 
 
 def outcome(run: PlannedRun, status: int) -> str | None:
@@ -145,9 +155,13 @@ def outcome(run: PlannedRun, status: int) -> str | None:
     if status == NOT_RESUMED:
         return "was stopped in another environment; --resume inexact goes on from there, --resume never starts over"
     if run.directory.failed.exists():
-        return store.read_record(run.directory.failed).error
+        return failure(store.read_record(run.directory.failed))
     return None
 
 
-def _ended_by(status: int) -> str:
-    return f"its process was ended by {signal.Signals(-status).name}; perhaps memory ran out"
+def _ended(status: int | None, exitcode: int) -> str:
+    if status == STOPPED:
+        return "its process was asked to stop"
+    if exitcode < 0:
+        return f"its process was ended by {signal.Signals(-exitcode).name}; perhaps memory ran out"
+    return f"its process ended with status {exitcode} before the run did"

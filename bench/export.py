@@ -148,7 +148,9 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
         try:
             written = write(opened, private, images)
         except ImportError as error:
-            raise EncoderError(f"{form} needs {error.name}: pip install 'frostbench[onnx]'") from error
+            raise EncoderError(
+                f"{form} needs {error.name}: pip install -e '.[onnx]' in frostbench's checkout"
+            ) from error
         except Exception as error:  # an exporter meets what it does not know with whatever it stumbles over
             reason = str(error).strip().partition("\n")[0]
             raise EncoderError(f"{source} is not exported: {form} cannot say what it does ({reason})") from error

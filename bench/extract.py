@@ -5,6 +5,7 @@ than memory can be judged. The files are a cache: whoever deletes them loses onl
 """
 
 import hashlib
+import io
 import json
 import logging
 import shutil
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from encoders.base import EncoderError, Features, ImageSet
+from encoders.check import alike, dependent_tap
 from results import store
+from results.arrays import read_npy
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ def features_on_disk(
 
 
 def _write(directory: Path, part: str, batches: t.Iterator[tuple[int, Features]]) -> dict[str, int]:
-    """Fill <tap>/<part>.npy batch by batch; {tap: the sum of its 32-bit words}, which gives away what is not whole."""
+    """Fill <tap>/<part>.npy batch by batch; {tap: the sum of the file's 32-bit words}, which gives damage away."""
     files: dict[str, t.BinaryIO] = {}
     sums: dict[str, int] = {}
     try:
@@ -72,10 +75,12 @@ def _write(directory: Path, part: str, batches: t.Iterator[tuple[int, Features]]
                     if tap not in files:
                         path.parent.mkdir(exist_ok=True)
                         files[tap] = path.open("wb")
-                        header = {"descr": "<f4", "fortran_order": False, "shape": (count, rows.shape[1])}
-                        np.lib.format.write_array_header_1_0(files[tap], header)
+                        described = {"descr": "<f4", "fortran_order": False, "shape": (count, rows.shape[1])}
+                        np.lib.format.write_array_header_1_0(header := io.BytesIO(), described)
+                        files[tap].write(header.getvalue())
+                        sums[tap] = _sum(np.frombuffer(header.getvalue(), "<i4"))
                     files[tap].write(rows.numpy().astype("<f4", copy=False).data)
-                sums[tap] = sums.get(tap, 0) + _sum(rows)
+                sums[tap] += _sum(rows.numpy().astype("<f4", copy=False).view("<i4"))
     finally:
         for tap, file in files.items():
             with store.writing(directory / tap / f"{part}.npy"):
@@ -93,21 +98,24 @@ def _read(directory: Path, belongs_to: dict[str, t.Any]) -> dict[str, Features] 
             part: {tap: _mapped(directory / tap / f"{part}.npy") for tap in belongs_to["taps"]}
             for part in belongs_to["images"]
         }
+        sums = {
+            part: {tap: _sum(np.memmap(directory / tap / f"{part}.npy", "<i4", "r")) for tap in taps}
+            for part, taps in found.items()
+        }
+        if sums != known["sums"]:
+            raise ValueError("they are not those written")
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("the features in %s are not whole (%s); making them again", directory, error)
-        return None
-    if {part: {tap: _sum(rows) for tap, rows in taps.items()} for part, taps in found.items()} != known["sums"]:
-        logger.warning("the features in %s are not those written; making them again", directory)
         return None
     return found
 
 
 def _mapped(path: Path) -> Tensor:
-    return torch.from_numpy(np.asarray(np.load(path, mmap_mode="c", allow_pickle=False)))  # "c": copy on write
+    return torch.from_numpy(read_npy(path))
 
 
-def _sum(rows: Tensor) -> int:
-    return int(rows.view(torch.int32).sum(dtype=torch.int64))
+def _sum(words: np.ndarray[t.Any, np.dtype[np.int32]]) -> int:
+    return int(words.sum(dtype=np.int64))
 
 
 def extract(
@@ -137,7 +145,7 @@ def extract(
     if weights_hash(module) != before:
         raise NotFrozen(f"encoder {name!r} is not frozen: its parameters or buffers changed during extraction")
     for tap, rows in _forward(module, images.images[:size], device).items():
-        if not _alike(rows, first[tap]):
+        if not alike(rows, first[tap]):
             raise NotFrozen(f"encoder {name!r} is not frozen: at tap {tap!r} the same images have other features later")
     for tap, count in bad.items():
         if count:
@@ -171,22 +179,11 @@ def check_frozen(name: str, module: nn.Module, images: ImageSet, device: torch.d
     learning = [part for part, parameter in module.named_parameters() if parameter.requires_grad]
     if learning:
         raise NotFrozen(f"encoder {name!r} is not frozen: still asks for gradients: {', '.join(learning)}")
-    probe, company = np.array(images.images[:8]), 255 - np.array(images.images[-8:])
-    together = _forward(module, np.concatenate([probe, company]), device)
-    behind = _forward(module, np.concatenate([company, probe[::-1]]), device)  # another place, other neighbours
-    alone = [_forward(module, image[None], device) for image in probe]
-    for tap, rows in together.items():
-        ours, elsewhere = rows[: len(probe)], behind[tap].flip(0)[: len(probe)]
-        if not (_alike(elsewhere, ours) and _alike(torch.cat([one[tap] for one in alone]), ours)):
-            raise NotFrozen(
-                f"encoder {name!r} is not frozen: at tap {tap!r} an image's features depend on the other images of its "
-                "batch, or on chance"
-            )
-
-
-def _alike(rows: Tensor, others: Tensor) -> bool:
-    """Equal but for rounding, which depends on the size of a batch."""
-    return torch.allclose(rows, others, rtol=1e-4, atol=1e-5 * float(others.abs().max()), equal_nan=True)
+    if (tap := dependent_tap(module, images.images, device)) is not None:
+        raise NotFrozen(
+            f"encoder {name!r} is not frozen: at tap {tap!r} an image's features depend on the other images of its "
+            "batch, or on chance"
+        )
 
 
 def weights_hash(module: nn.Module) -> str:

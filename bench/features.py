@@ -3,13 +3,15 @@
     FILE.npz      train_features (n, d), train_labels (n,), test_features (m, d), test_labels (m,);
                   or features (n + m, d), labels (n + m,) and split (n + m,), which says train or test of each row
     FILE.parquet  columns split and label, and features, a list of d numbers a row; or in place of features
-                  any columns of numbers, which are the features in the file's order
+                  any columns of numbers, which are the features in the file's order; an index of pandas is none
 
 Features are numbers and become float32; labels are whole numbers from 0. Nothing that a file brings is run.
 """
 
 # ruff: noqa: PLC0415 -- pyarrow is slow to import
 import io
+import logging
+import re
 import typing as t
 from pathlib import Path
 
@@ -17,9 +19,11 @@ import numpy as np
 import torch
 
 from bench.formats import Array, DataError, must_not_explode, read_columns
-from bench.strict_yaml import wrong
+from bench.strict_yaml import shown, wrong
 from protocols.base import FeatureSet, ProtocolError
 from results import store
+
+logger = logging.getLogger(__name__)
 
 ARRAYS = ("train_features", "train_labels", "test_features", "test_labels")
 SPLIT_ARRAYS = ("features", "labels", "split")
@@ -138,19 +142,40 @@ def _read_parquet(path: Path) -> tuple[Array, ...]:
     import pyarrow.parquet as pq
 
     try:
-        names = pq.read_schema(path).names
+        schema = pq.read_schema(path)
+        names = schema.names
         missing = [name for name in ("split", "label") if name not in names]
         if missing:
             wanted = "wanted the columns split, label and features (a list of numbers a row, or columns of numbers)"
             raise DataError(f"{path}: {wanted}; missing: {', '.join(missing)}")
         if len(set(names)) < len(names):
             raise DataError(f"{path}: two columns have the same name")
-        table = read_columns(path, names)
-        return _divided(path, *_columns(path, table))
+        read = ["split", "label", *_feature_columns(path, schema)]
+        return _divided(path, *_columns(path, read_columns(path, read)))
     except DataError:
         raise
     except Exception as error:  # pyarrow meets broken files with whatever it stumbles over
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def _feature_columns(path: Path, schema: t.Any) -> list[str]:
+    """The columns to be read as features; says which they are unless that is plain."""
+    index = {name for name in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)}
+    index |= {name for name in schema.names if re.fullmatch(r"__index_level_\d+__", name)}  # the metadata may be lost
+    others = [name for name in schema.names if name not in ("split", "label")]
+    found = ["features"] if "features" in others else [name for name in others if name not in index]
+    left = [shown(name) + " (an index)" * (name in index) for name in others if name not in found]
+    if left or found != ["features"]:
+        what = "the column 'features'" if found == ["features"] else f"{len(found):,} columns, {_listed(found)}"
+        more = f"; {len(left):,} not read: {', '.join(left[:10])}" if left else ""
+        logger.warning("%s: the features are %s%s", path, what, more)
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) > 10:
+        return f"{_listed(names[:5])}, ..., {_listed(names[-3:])}"
+    return ", ".join(map(shown, names))
 
 
 def _columns(path: Path, table: t.Any) -> tuple[Array, Array, Array]:

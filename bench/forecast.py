@@ -35,6 +35,7 @@ from protocols.generative import (
     log_densities,
     train_classifier,
 )  # fmt: skip
+from protocols.two_sample import TwoSample
 from results.record import Record
 from results.store import Contents, RunDirectory
 
@@ -249,6 +250,9 @@ class Forecast:
         judge = resolve.protocols(self.settings.plugins)[protocol.name].model_validate_json(json.dumps(protocol.params))
         if isinstance(judge, GenerativeQuality):
             return self._judge(judge, dataset)
+        if isinstance(judge, TwoSample):  # a classifier for each generator, which looks at the images held out
+            looked_at = min(judge.samples, 2 * len(dataset.test))
+            return self._classifier(dataset) * (1 + looked_at / CLASSIFIER_IMAGES / 3)
         withstands = isinstance(judge, CorruptionProtocol)
         if not judge.features_only and not withstands:  # judged in ways that no part of it foretells
             self.unknown[protocol.label] = None
@@ -331,29 +335,35 @@ class Forecast:
         """
         place = (judge.model_dump_json(), dataset.fingerprint)
         if place not in self.scores:
-            self.say(f"trying what judges samples on {dataset.name}")
-            train, test = (
-                _feature_set(part, _images(part, rows).flatten(1) / 255, rows)
-                for part, rows in ((dataset.train, TRIED), (dataset.test, BLOCK))
-            )
-
-            def trained(count: int) -> float:
-                started = time.perf_counter()
-                train_classifier(train, dataset.train.shape, count)
-                return time.perf_counter() - started
+            classifier = self._classifier(dataset)
+            self.once += classifier  # the same for all generators
+            test = _pixels(dataset.test, BLOCK)
 
             def compared(count: int, widths: t.Sequence[float]) -> float:
                 started = time.perf_counter()
                 log_densities(test.features, torch.rand(count, test.features.shape[1]), widths)
                 return (time.perf_counter() - started) / len(test)
 
-            classifier = self._whole(trained, CLASSIFIER_IMAGES)
-            self.once += classifier  # the same for all generators
             self.scores[place] = (
                 classifier / CLASSIFIER_IMAGES / 3 * (judge.samples + len(dataset.test))
                 + min(judge.validation, len(dataset.train)) * self._whole(lambda n: compared(n, SIGMAS), judge.samples)
                 + len(dataset.test) * self._whole(lambda n: compared(n, SIGMAS[:1]), judge.samples)
             )
+        return self.scores[place]
+
+    def _classifier(self, dataset: data.Dataset) -> float:
+        """The training of a small classifier of images, of however many classes."""
+        place = (train_classifier, dataset.fingerprint)
+        if place not in self.scores:
+            self.say(f"trying what judges samples on {dataset.name}")
+            train = _pixels(dataset.train, TRIED)
+
+            def trained(count: int) -> float:
+                started = time.perf_counter()
+                train_classifier(train, dataset.train.shape, count)
+                return time.perf_counter() - started
+
+            self.scores[place] = self._whole(trained, CLASSIFIER_IMAGES)
         return self.scores[place]
 
 
@@ -446,6 +456,10 @@ def _features(module: nn.Module, images: Tensor, device: torch.device) -> Featur
 def _feature_set(images: ImageSet, rows: Tensor, count: int) -> FeatureSet:
     assert images.labels is not None
     return FeatureSet(rows[:count], torch.from_numpy(np.array(images.labels[:count])), len(images.classes))
+
+
+def _pixels(images: ImageSet, count: int) -> FeatureSet:
+    return _feature_set(images, _images(images, count).flatten(1) / 255, count)
 
 
 def _resident() -> int:

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import os
 import re
+import shlex
 import time
 import typing as t
 from pathlib import Path
@@ -23,7 +25,7 @@ from results.merge import Merged
 from results.merge import merge as merge_stores
 from results.store import Contents
 from results.text import FORMATS
-from results.wandb_mirror import MirrorReport, WandbTarget
+from results.wandb_mirror import MODES, MirrorReport, WandbTarget
 
 Executor = t.Literal["serial", "processes", "ray"]
 
@@ -36,6 +38,7 @@ class Launched:
     planned: int
     made: int  # runs of this call, failed ones included
     failed: int
+    lost: int  # that were made, now or before, and whose results are not there
     seconds: float
     board: Leaderboard
     problems: tuple[str, ...]  # files that are not used, and what wandb did not get
@@ -43,12 +46,13 @@ class Launched:
     @property
     def summary(self) -> str:
         """A few lines for a person."""
-        if self.made:
+        if self.made or self.lost:
             failed = f", {self.failed} failed: run the same command to try them again" if self.failed else ""
             first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}{failed}"
         else:
             first = f"all {self.planned} runs were done before; nothing to do"
-        return "\n".join([f"{first}; kept in {self.directory}", *self.problems])
+        then = f"next: frostbench report {shlex.quote(str(self.directory))} --open"
+        return "\n".join([f"{first}; kept in {self.directory}", *self.problems, then])
 
 
 def read(suite: str, overrides: t.Sequence[str], seeds: str, limit: int, plugins: t.Sequence[Path]) -> Suite:
@@ -143,7 +147,7 @@ def forecast(
     for path, problem in contents.damaged:
         say(f"damaged, and not used: {path}: {problem}")
     start += time.perf_counter() - started
-    mirror = 0.0 if suite.wandb.mode == "off" else start  # a process more, and libraries about as large
+    mirror = 0.0 if _target(suite.wandb).mode == "off" else start  # a process more, and libraries about as large
     known = Forecast(settings, contents, say, command=start + mirror, worker=start if apart else 0.0)
     for one in planned:
         yield one, known.cost(one) if one.missing else Cost(0.0, 0, 0, 0)
@@ -165,19 +169,20 @@ def launch(
     jobs: runs at a time, where more than one makes processes of 'serial'; 0 is one, or with 'ray' as many as there is
     room for. address: of a Ray cluster; '' starts Ray here.
 
-    Raises MachineError and DataError before anything is written, StoreError where results cannot be kept, and
-    KeyboardInterrupt on Ctrl-C or SIGTERM; what was finished until then is kept, and the state of a training.
+    Raises MachineError, ConfigError and DataError before anything is written, StoreError where results cannot be kept,
+    and KeyboardInterrupt on Ctrl-C or SIGTERM; what was finished until then is kept, and the state of a training.
     """
     started = time.monotonic()
     if torchrun().world > 1 and executor != "serial":
         raise machine.MachineError("torchrun has started the ranks of one run at a time; leave --executor")
+    target = _target(suite.wandb)
     if executor != "ray":  # whose nodes may have what this machine has not
         machine.pick_device(settings.device)
     planned, contents = plan(suite, settings)
     damaged = contents.damaged
     missing = [one for one in planned if one.missing]
     directory = settings.output / suite.suite
-    made = failed = 0
+    done, failed = [one for one in planned if not one.missing], 0
     store.sweep(directory)
     if missing:
         store.check_writable(directory)
@@ -196,19 +201,26 @@ def launch(
             else executors.serial(missing, settings, display, stopping)
         ) as ended:  # fmt: skip
             for one, seconds, error in ended:
-                made, failed = made + 1, failed + (error is not None)
-                display.finish(one.title, seconds, error)
+                failed += error is not None
+                done += [one] if error is None else []
+                known = error and one.directory.failed.exists()
+                display.finish(one.title, seconds, f"{error}; more in {one.directory.failed}" if known else error)
                 if error and fail_fast:
                     break
+        if not (directory / "suite.json").exists():  # all of the directory was removed meanwhile
+            _keep(suite, directory)
         contents = store.read_store(directory)
+    lost = [one for one in done if run.plan(one.spec, one.fingerprint, settings, contents.whole).missing]
+    made = failed + sum(bool(one.missing) and one not in lost for one in done)
     board = _tables(directory, contents)
     seconds = time.monotonic() - started
-    mirrored = wandb_mirror.mirror(directory, _target(suite.wandb))
+    mirrored = wandb_mirror.mirror(directory, target)
     problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
     aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
     problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
+    problems += [f"{one.title}: its results were there, and are gone: run the same command" for one in lost]
     problems += [mirrored.problem] if mirrored.problem else []
-    return Launched(directory, len(planned), made, failed, seconds, board, tuple(problems))
+    return Launched(directory, len(planned), made, failed, len(lost), seconds, board, tuple(problems))
 
 
 def _keep(suite: Suite, directory: Path) -> bool:
@@ -243,10 +255,17 @@ def sync(directory: Path, project: str, entity: str) -> MirrorReport:
         suite = json.loads((directory / "suite.json").read_bytes())
     except (OSError, ValueError) as error:
         raise store.StoreError(f"{directory} is not a suite's directory: it has no suite.json") from error
-    target = _target(WandbSpec.model_validate(suite["wandb"]))
-    target = dataclasses.replace(target, project=project or target.project, entity=entity or target.entity)
+    target = _target(WandbSpec.model_validate(suite["wandb"]), project=project, entity=entity)
+    if MODES.get(mode := os.environ.get("WANDB_MODE", "").strip(), "online") != "online":
+        raise wrong("WANDB_MODE", f"it is {mode!r}, which sends nothing: `WANDB_MODE=online frostbench sync ...` does")
     return wandb_mirror.sync(directory, target)
 
 
-def _target(spec: WandbSpec) -> WandbTarget:
-    return WandbTarget(spec.mode, spec.project, spec.entity)
+def _target(spec: WandbSpec, **told: str) -> WandbTarget:
+    """Where wandb's copy goes. Raises ConfigError for what wandb would refuse."""
+    try:
+        for name in filter(None, told.values()):
+            wandb_mirror.checked_name(name)
+        return wandb_mirror.target(spec.model_dump() | {name: value for name, value in told.items() if value})[0]
+    except ValueError as error:
+        raise wrong("wandb", str(error)) from None

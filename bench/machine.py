@@ -4,18 +4,27 @@ import contextlib
 import ctypes
 import datetime
 import functools
+import gc
 import importlib.metadata
+import logging
 import os
 import platform
+import random
+import signal
 import subprocess
+import sys
 import typing as t
+import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from protocols.base import multiplies_bfloat16
 from results.record import Provenance
+
+logger = logging.getLogger(__name__)
 
 Precision = t.Literal["auto", "float32", "bfloat16"]
 
@@ -81,6 +90,119 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_threshold, 2**25)
         libc.mallopt(trim_threshold, 2**28)
+
+
+@contextlib.contextmanager
+def left_as_it_was(who: str) -> t.Iterator[None]:
+    """After the block what it has changed of this process at large is put back, and a warning says who changed what.
+
+    Random states, filters of warnings and `np.errstate` are put back without a word: whoever imports changes them.
+    """
+    before = _at_large()
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    timed = signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0)
+    descriptors = {one: os.dup(one) for one in (1, 2) if _is_open(one)}
+    draws = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        with warnings.catch_warnings(), np.errstate():
+            yield
+    finally:
+        changed = [(name, now) for name, now in _at_large().items() if now != before[name]]
+        found = [f"{name} ({before[name]} before, {now} after)" for name, now in changed]
+        for name in before if changed else ():  # all, as some move others
+            with contextlib.suppress(Exception):  # such as a directory that is gone
+                _AT_LARGE[name][1](before[name])
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                with contextlib.suppress(ValueError, OSError):  # not the main thread, or nobody's to set
+                    signal.signal(number, handler)
+                    found.append(f"the handler of {getattr(number, 'name', number)}")
+        if not timed and signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            found.append("the alarm clock")
+        for one, kept in descriptors.items():
+            if not _is_open(one) or not os.path.samestat(os.fstat(one), os.fstat(kept)):
+                os.dup2(kept, one)
+                found.append(f"file descriptor {one}")
+            os.close(kept)
+        random.setstate(draws[0])
+        np.random.set_state(draws[1])
+        torch.set_rng_state(draws[2])
+        if found:
+            logger.warning("%s changed %s of this process: put back", who, ", ".join(found))
+
+
+def _at_large() -> dict[str, t.Any]:
+    now: dict[str, t.Any] = {}
+    for name, (get, _) in _AT_LARGE.items():
+        try:
+            now[name] = get()
+        except Exception as error:  # such as of precisions that contradict each other
+            now[name] = type(error).__name__
+    return now
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _put_device(device: torch.device) -> None:
+    torch.set_default_device(None if device.type == "cpu" else device)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _attribute(owner: t.Any, name: str) -> tuple[t.Callable[[], t.Any], t.Callable[[t.Any], None]]:
+    return functools.partial(getattr, owner, name), functools.partial(setattr, owner, name)
+
+
+_AT_LARGE: dict[str, tuple[t.Callable[[], t.Any], t.Callable[[t.Any], t.Any]]] = {  # what is asked, how it is set
+    "torch's default type": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch's default device": (torch.get_default_device, _put_device),
+    "torch's gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch's search for anomalies": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "torch's threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch's deterministic algorithms": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    "torch's matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "torch's denormals": (
+        lambda: bool(torch.tensor([1e-310], dtype=torch.float64, device="cpu") * 1 == 0),
+        torch.set_flush_denormal,
+    ),
+    **{
+        f"torch.backends.{name}": _attribute(functools.reduce(getattr, path.split("."), torch), flag)
+        for name in (
+            *("cudnn.enabled", "cudnn.benchmark", "cudnn.deterministic", "cudnn.allow_tf32", "mkldnn.enabled"),
+            *("cuda.matmul.allow_tf32", "cuda.matmul.allow_fp16_reduced_precision_reduction"),
+            *("cuda.matmul.allow_bf16_reduced_precision_reduction", "fp32_precision", "cuda.matmul.fp32_precision"),
+            *("cudnn.conv.fp32_precision", "cudnn.rnn.fp32_precision", "mkldnn.fp32_precision"),
+            *("mkldnn.matmul.fp32_precision", "mkldnn.conv.fp32_precision", "mkldnn.rnn.fp32_precision"),
+        )
+        for path, _, flag in (f"backends.{name}".rpartition("."),)
+    },
+    **{
+        f"torch's autocast on {device}": (
+            functools.partial(torch.is_autocast_enabled, device),
+            functools.partial(torch.set_autocast_enabled, device),
+        )
+        for device in ("cpu", "cuda")
+    },
+    "the directory": (os.getcwd, os.chdir),
+    "the mask of new files": (_umask, os.umask),
+    "sys.stdin": _attribute(sys, "stdin"),
+    "sys.stdout": _attribute(sys, "stdout"),
+    "sys.stderr": _attribute(sys, "stderr"),
+    "the recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
+    "the garbage collector": (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
+    "the level of logging": _attribute(logging.root.manager, "disable"),
+}
 
 
 def provenance(device: torch.device, threads: int, precision: str, ranks: int = 1) -> Provenance:

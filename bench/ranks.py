@@ -25,7 +25,7 @@ import torch.distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from bench.stopping import start_deaf, stop_with_parent
+from bench.stopping import STOPS, start_deaf, stop_with_parent
 from encoders.base import EncoderError
 from encoders.ranks import Ranks
 
@@ -132,7 +132,7 @@ def follow(call: t.Callable[..., None]) -> None:
         if not told:
             return
         kind, *arguments = told
-        heard = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
+        heard = {one: signal.signal(one, signal.SIG_IGN) for one in STOPS}
         try:
             with _joined(ranks, kind, store=PrefixStore(f"{number}/", store)):
                 try:

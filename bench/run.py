@@ -1,5 +1,6 @@
 """One run from start to end: load, fit, extract, score, record."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -8,7 +9,6 @@ import json
 import logging
 import shutil
 import time
-import traceback
 import typing as t
 from pathlib import Path
 
@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from bench import corruptions, data, machine, resolve, samples, views
 from bench.checkpoints import Checkpoints, Resume, ResumeRefused
-from bench.diagnostics import diagnose
+from bench.diagnostics import diagnose, few_updates
 from bench.extract import extract, features_on_disk
 from bench.ranks import local_rank, local_world, together
 from bench.samples import SAMPLES
+from bench.sources import place
 from bench.stopping import Stopping
-from bench.suite import DatasetSpec, ProtocolSpec, RunSpec
+from bench.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
 from encoders.base import (
     Encoder,
     EncoderError,
@@ -34,6 +35,7 @@ from encoders.base import (
     ImageSet,
     Progress,
     Training,
+    seeded,
     shown,
 )  # fmt: skip
 from encoders.loading import restore
@@ -50,10 +52,12 @@ from protocols.base import (
 )  # fmt: skip
 from results import store
 from results.record import Alarm, Provenance, Record
-from results.redaction import redacted
+from results.redaction import message, trace
 from results.store import RunDirectory
 
 logger = logging.getLogger(__name__)
+
+Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,11 +107,11 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     if precision == "auto":  # else a machine without the device can plan for one that has it
         precision = machine.pick_precision(precision, machine.pick_device(settings.device))
     key = spec.key(fingerprint, precision, settings.ranks)
-    place = data.slug(spec.dataset.name, spec.dataset.limit, spec.dataset.split)
+    place = data.slug(spec.dataset.name, **spec.dataset.asked())
     place += f"-from-{data.slug(spec.dataset.pretrain)}" if spec.dataset.pretrain else ""
     directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
     encoder = recipe(spec, settings)
-    reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins).items()}
+    reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins, reread=False).items()}
     judged = (*encoder.taps, SAMPLES) if isinstance(encoder, Generative) else encoder.taps
     wanted = [(tap, p) for tap in judged for p in spec.protocols if tap in (reads[p.name] or encoder.taps)]
     missing = tuple((tap, p) for tap, p in wanted if directory.record(tap, p.file_name) not in whole)
@@ -117,8 +121,16 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
 
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:
-    """The encoder a spec names, with its parameters."""
-    return resolve.encoders(settings.plugins)[spec.encoder.name].model_validate_json(json.dumps(spec.encoder.params))
+    """The encoder a spec names, with its parameters. Raises EncoderError if it is a plugin's that has changed since."""
+    known = resolve.encoders(settings.plugins, reread=False)
+    return _as_planned(known[spec.encoder.name].model_validate_json(json.dumps(spec.encoder.params)), spec.encoder)
+
+
+def _as_planned(recipe: Recipe, spec: EncoderSpec | ProtocolSpec) -> Recipe:
+    """A recipe whose code is the one in the key of its run; another process may find other files."""
+    if resolve.code(recipe) != spec.code:
+        raise EncoderError(f"the plugin of {spec.name!r} has changed since the suite was read: run the command again")
+    return recipe
 
 
 def load_data(spec: RunSpec, settings: Settings) -> data.Dataset:
@@ -127,22 +139,27 @@ def load_data(spec: RunSpec, settings: Settings) -> data.Dataset:
 
 
 def load_images(wanted: DatasetSpec, settings: Settings) -> data.Dataset:
-    """A dataset as its limit and split have it, and likewise the one that encoders learn from if it is another."""
-    load = functools.partial(
-        data.load, limit=wanted.limit, split=wanted.split, root=settings.data_root, offline=settings.offline
-    )
-    judged = load(wanted.name)
-    return data.transfer(judged, load(wanted.pretrain)) if wanted.pretrain else judged
+    """A dataset as it is asked for, and likewise the one that encoders learn from if it is another."""
+    load, asked = functools.partial(data.load, root=settings.data_root, offline=settings.offline), wanted.asked()
+    judged = load(wanted.name, **asked)
+    return data.transfer(judged, load(wanted.pretrain, **asked)) if wanted.pretrain else judged
 
 
 def execute(
-    planned: PlannedRun, settings: Settings, watcher: Watcher, stopping: Stopping, *, wait: bool = True
+    planned: PlannedRun,
+    settings: Settings,
+    watcher: Watcher,
+    stopping: Stopping,
+    *,
+    wait: bool = True,
+    alone: bool = False,
 ) -> str | None:
     """Do what is missing of a run. The files are the outcome; returns the error of a run that failed, else None.
 
     Raises store.Unwritable (no room, no right to write), ResumeRefused and KeyboardInterrupt: they are not the run's
     fault. A training that is stopped so, or killed, goes on next time. Where another process is at this run, waits for
-    it and does what it leaves; or raises store.Claimed if not told to wait.
+    it and does what it leaves; or raises store.Claimed if not told to wait. `alone`: nobody would see this process die,
+    so it notes what it is at, and a run at which it has died twice fails.
     """
     device = machine.pick_device(settings.device)
     ranks_here = local_world(settings.ranks)
@@ -151,37 +168,68 @@ def execute(
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that makes it")
-    with store.claim(planned.directory.path, wait=wait):
+    with store.claim(planned.directory.path, wait=wait) as locked:
         planned = dataclasses.replace(
             planned, missing=tuple(one for one in planned.missing if not _is_there(planned, one))
         )
         if not planned.missing:
             return None
         try:
-            _execute(planned, settings, watcher, stopping, device, made)
-        except (store.Unwritable, ResumeRefused):  # no failure of the method: no record of it
+            with (
+                _noted(planned.directory) if alone and locked else contextlib.nullcontext(),
+                machine.left_as_it_was(f"{planned.title}: its code"),
+            ):
+                _execute(planned, settings, watcher, stopping, device, made)
+        except (store.Unwritable, ResumeRefused, KeyboardInterrupt):  # no failure of the method: no record of it
             raise
-        except Exception as error:
-            message = redacted(str(error) if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}")
-            fail(planned, message, made, redacted("".join(traceback.format_exception(error))))
-            return message
+        except BaseException as error:  # a method can also call sys.exit
+            said = message(error, kind=not isinstance(error, EncoderError))
+            return failure(fail(planned, said, made, {"traceback": trace(error), "place": place(error)}))
         return None
+
+
+MOST_DEATHS = 2  # of a process at one run, without another checkpoint or record in between
+
+
+class _Deadly(EncoderError):
+    """A run at which process after process has died; they left nothing else that tells why."""
+
+
+@contextlib.contextmanager
+def _noted(directory: RunDirectory) -> t.Iterator[None]:
+    """Inside the block a file says that this process is at the run. Raises _Deadly if too many have ended there."""
+    left = [one for name in ("run.json", "checkpoint/step*", "scores/*/*.json") for one in directory.path.glob(name)]
+    reached = sorted(one.relative_to(directory.path).as_posix() for one in left)
+    deaths = 0
+    with contextlib.suppress(store.StoreError, ValueError, KeyError, TypeError):
+        before = json.loads(store.read_bytes(directory.in_flight, store.LARGEST_JSON))
+        deaths = before["deaths"] + 1 if before["reached"] == reached else 0
+    try:
+        if deaths >= MOST_DEATHS:
+            raise _Deadly(f"the process has died {deaths} times at this run, without a word; perhaps memory ran out")
+        store.replace(directory.in_flight, store.canonical({"deaths": deaths, "reached": reached}))
+        yield
+    finally:
+        directory.in_flight.unlink(missing_ok=True)
 
 
 def _is_there(planned: PlannedRun, wanted: tuple[str, ProtocolSpec]) -> bool:
     """Whether a record was made since the run was planned."""
-    try:
-        store.read_record(planned.directory.record(wanted[0], wanted[1].file_name))
-    except store.StoreError:
-        return False
-    return True
+    return store.is_record(planned.directory.record(wanted[0], wanted[1].file_name))
 
 
-def fail(planned: PlannedRun, message: str, made: Provenance, trace: str = "") -> None:
+def fail(planned: PlannedRun, said: str, made: Provenance, details: dict[str, str] | None = None) -> Record:
     """Leave a record of a run that failed; the next success removes it."""
-    directory = planned.directory
-    record = _record(planned, made, status="failed", error=message, details={"traceback": trace}, seconds={})
-    store.publish_record(directory.failed, record)
+    known = {"traceback": "", **(details or {})}
+    record = _record(planned, made, status="failed", error=said, details=known, seconds={})
+    store.publish_record(planned.directory.failed, record)
+    return record
+
+
+def failure(failed: Record) -> str:
+    """The error of a run that failed, and where it was raised in a file of the user's own."""
+    where = failed.details.get("place")
+    return f"{failed.error} ({where})" if where else str(failed.error)
 
 
 class _Fitted(t.NamedTuple):
@@ -189,6 +237,7 @@ class _Fitted(t.NamedTuple):
     generator: nn.Module | None
     seconds: dict[str, float]
     resumed_elsewhere: bool
+    updates: dict[str, int]  # by player
 
 
 def _execute(
@@ -204,7 +253,7 @@ def _execute(
     dataset = load_data(spec, settings)
     _check_planned(planned, dataset)
     encoder = recipe(spec, settings)
-    fitted = _reload(planned, encoder, dataset.train) if directory.run_json.exists() else None
+    fitted = _reload(planned, encoder, dataset.train)
     if fitted is None:
         shutil.rmtree(directory.views, ignore_errors=True)  # of an encoder that was damaged
         keeper = Checkpoints(
@@ -218,7 +267,7 @@ def _execute(
         part = _PART.dump_json((planned, settings)).decode()
         with together(follow, (part,), settings.ranks, device.type) as ranks:
             fitted = _fit(planned, encoder, dataset, watcher, keeper, device, made, ranks)
-    module, generator, seconds, resumed_elsewhere = fitted
+    module, generator, seconds, resumed_elsewhere, updates = fitted
     made = made.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
     module.to(device)
     watcher.stage("extracting")
@@ -233,13 +282,15 @@ def _execute(
         sets = {part: _feature_set(rows, tap, parts[part]) for part, rows in features.items()}
         views.keep(directory, tap, sets, parts)
     alarms = {tap: diagnose(train[tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
-    known = resolve.protocols(settings.plugins)
+    known = resolve.protocols(settings.plugins, reread=False)
     left = len(planned.missing)
     for (tap, name), group in _together(planned.missing).items():
         scored: t.Iterator[Scores | Quality]
-        settled = [known[name].model_validate_json(json.dumps(protocol.params)) for protocol in group]
+        settled = [_as_planned(known[name].model_validate_json(json.dumps(one.params)), one) for one in group]
         if generator is not None and tap == SAMPLES:
-            scored, alarms[tap] = _judge_samples(settled, encoder, generator.to(device), dataset, test, spec.seed)
+            scored, alarms[tap] = _judge_samples(
+                settled, encoder, module, generator.to(device), dataset, test, spec.seed
+            )
         else:
             gallery, queries = _feature_set(train, tap, dataset.train), _feature_set(test, tap, dataset.test)
             features_of = functools.partial(_features, spec.encoder.name, module, tap, encoder.taps, device)
@@ -257,7 +308,7 @@ def _execute(
             if isinstance(scores, Scores):
                 predictions = directory.predictions(tap, protocol.file_name)
                 predictions_sha256 = predictions_digest(scores.predictions, queries.labels, scores.others)
-                store.replace(predictions, predictions_npz(scores, queries))
+                _keep_predictions(planned, (tap, protocol), predictions_npz(scores, queries))
             record = _record(
                 planned,
                 made,
@@ -272,7 +323,8 @@ def _execute(
                 protocol_code=protocol.code,
                 metrics=scores.metrics,
                 details=scores.details,
-                alarms=alarms[tap],
+                alarms=[*alarms[tap], *few_updates(updates)],
+                updates=updates,
                 predictions=predictions and predictions.relative_to(directory.path).as_posix(),
                 predictions_sha256=predictions_sha256,
                 seconds=seconds | {"score": score_seconds},
@@ -281,6 +333,12 @@ def _execute(
             if not left:
                 _tidy(directory, settings)
             store.publish_record(directory.record(tap, protocol.file_name), record)
+
+
+def _keep_predictions(planned: PlannedRun, judged: tuple[str, ProtocolSpec], content: bytes) -> None:
+    """Before the record that names them; where a process without locks was quicker they belong to its record."""
+    if not _is_there(planned, judged):
+        store.replace(planned.directory.predictions(judged[0], judged[1].file_name), content)
 
 
 def _check_planned(planned: PlannedRun, dataset: data.Dataset) -> None:
@@ -292,6 +350,7 @@ def _check_planned(planned: PlannedRun, dataset: data.Dataset) -> None:
 def _tidy(directory: RunDirectory, settings: Settings) -> None:
     """Remove what nobody needs any more, before the last record: after it nobody looks at a run again."""
     directory.failed.unlink(missing_ok=True)
+    directory.in_flight.unlink(missing_ok=True)
     kept = directory.features / "kept"
     if settings.keep_features:
         store.replace(kept, b"")
@@ -310,6 +369,7 @@ def _together(missing: t.Iterable[tuple[str, ProtocolSpec]]) -> dict[tuple[str, 
 def _judge_samples(
     judges: t.Sequence[Protocol],
     encoder: Encoder,
+    module: nn.Module,
     generator: nn.Module,
     dataset: data.Dataset,
     features: Features,
@@ -327,14 +387,17 @@ def _judge_samples(
         for part in (dataset.train, dataset.test)
     )
 
+    with seeded(seed, "likelihoods"):
+        likelihoods = encoder.log_likelihoods(module, generator, dataset.pretraining, dataset.test)
+
     def made(count: int) -> Tensor | None:
-        drawn = samples.draw(encoder, count, seed)
+        drawn = samples.draw(encoder, dataset.test.shape, count, seed)
         return None if drawn is None else samples.make(encoder, generator, drawn)
 
     def found() -> t.Iterator[Quality]:
         for judge in judges:
             assert isinstance(judge, SampleProtocol)
-            images = Samples(made(judge.samples), reconstructions, dataset.train.shape)
+            images = Samples(made(judge.samples), reconstructions, dataset.train.shape, likelihoods)
             yield judge.judge(images, train, test, seed=seed)
 
     return found(), samples.alarms(encoder, made(1000), features, dataset.test, seed)
@@ -380,25 +443,23 @@ def _fit(
     made: Provenance,
     ranks: Ranks,
 ) -> _Fitted:
-    """Train, then publish encoder and generator, both frozen; run.json comes last and says that the rest is whole."""
+    """Train, then publish encoder and generator, both frozen, with all that is told of them: run.json comes last."""
     spec, directory = planned.spec, planned.directory
     images = shown(dataset.pretraining, encoder, spec.seed)
     training = Training(spec.seed, device, planned.precision, watcher.training, keeper=keeper, ranks=ranks)
     watcher.stage("fitting")
     started = time.perf_counter()
-    module = encoder.fit(images, training)
+    with machine.left_as_it_was(f"{planned.title}: its encoder"):
+        module = encoder.fit(images, training)
     seconds = {"fit": training.earlier_seconds + time.perf_counter() - started}
     made = made.model_copy(update={"resumed_elsewhere": not keeper.exact})
-    weights = _weights(module)
-    store.replace(directory.weights, weights)
-    generator, hashes = training.generator, {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    files = {directory.weights.name: _weights(module), directory.history.name: _csv(training.history)}
+    generator, hashes = training.generator, {"weights_sha256": _sha256(files[directory.weights.name])}
     if generator is not None and isinstance(encoder, Generative):
-        images_of = _weights(generator)
-        store.replace(directory.generator, images_of)
-        hashes["generator_sha256"] = hashlib.sha256(images_of).hexdigest()
-        for name, picture in samples.pictures(encoder, generator, module, dataset.test, spec.seed).items():
-            store.replace(directory.pictures / name, picture)
-    store.replace(directory.history, _csv(training.history))
+        files[directory.generator.name] = _weights(generator)
+        hashes["generator_sha256"] = _sha256(files[directory.generator.name])
+        pictures = samples.pictures(encoder, generator, module, dataset.test, spec.seed)
+        files |= {f"{directory.pictures.name}/{name}": picture for name, picture in pictures.items()}
     about = {
         "encoder": spec.encoder.name,
         "params": spec.encoder.params,
@@ -407,17 +468,17 @@ def _fit(
         "taps": list(encoder.taps),
         **hashes,
     }
-    store.replace(directory.encoder_json, store.canonical(about))
+    files[directory.encoder_json.name] = store.canonical(about)
     judged = {"tap", "dimensions", "metrics", "details", "alarms", "error", "status"}
     judged |= {"predictions", "predictions_sha256"}
-    record = _record(planned, made, dataset=dataset, status="done", seconds=seconds)
+    record = _record(planned, made, dataset=dataset, status="done", seconds=seconds, updates=training.updates)
     run = record.model_dump(mode="json", exclude=judged)
     for field in [field for field in run if field.startswith("protocol")]:
         del run[field]
     run |= {"taps": _dimensions(module, images, device), **hashes}
-    store.publish_run(directory.run_json, run)
+    store.publish_run(directory.path, run, files)
     shutil.rmtree(directory.checkpoint, ignore_errors=True)
-    return _Fitted(module, generator, seconds, not keeper.exact)
+    return _Fitted(module, generator, seconds, not keeper.exact, training.updates)
 
 
 _PART = TypeAdapter(tuple[PlannedRun, Settings])
@@ -433,12 +494,16 @@ def follow(part: str, ranks: Ranks) -> None:
     training = Training(spec.seed, device, planned.precision, ranks=ranks)
     dataset = load_data(spec, settings)
     _check_planned(planned, dataset)
-    encoder.fit(shown(dataset.pretraining, encoder, spec.seed), training)
+    with machine.left_as_it_was(f"{planned.title}, rank {ranks.rank}: its encoder"):
+        encoder.fit(shown(dataset.pretraining, encoder, spec.seed), training)
 
 
 def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted | None:
     """Encoder and generator of an earlier call, their files checked before they are read; None to make them again."""
     directory = planned.directory
+    store.settle(directory.path)  # what a process that was killed has begun to publish
+    if not directory.run_json.exists():
+        return None
     try:
         run = store.read_run(directory.run_json)
         module = restore(encoder.build, train.shape, directory.weights, run.get("weights_sha256"))
@@ -451,7 +516,12 @@ def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted |
         store.set_aside(directory.run_json)
         return None
     shutil.rmtree(directory.checkpoint, ignore_errors=True)  # of a fit that was killed at its very end
-    return _Fitted(module, generator, run["seconds"], run["provenance"].get("resumed_elsewhere", False))
+    resumed_elsewhere = run["provenance"].get("resumed_elsewhere", False)
+    return _Fitted(module, generator, run["seconds"], resumed_elsewhere, run.get("updates", {}))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _weights(module: nn.Module) -> bytes:
@@ -467,6 +537,8 @@ def _record(planned: PlannedRun, made: Provenance, *, dataset: data.Dataset | No
         split=spec.dataset.split,
         limit=spec.dataset.limit,
         pretrain=spec.dataset.pretrain,
+        size=spec.dataset.size,
+        mode=spec.dataset.mode,
         fingerprint=planned.fingerprint,
         train_images=len(dataset.train) if dataset else 0,
         test_images=len(dataset.test) if dataset else 0,

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bench.diagnostics import constant_samples, prior_mismatch
-from encoders.base import Features, Generative, ImageSet, derive_seed, seeded
+from encoders.base import Features, Generative, ImageSet, ImageShape, derive_seed, seeded
 from results.record import Alarm
 
 SAMPLES = "samples"  # stands in place of a tap where what a generator makes is judged
@@ -19,15 +19,15 @@ SIDE = 10  # images in a row and in a column of a picture
 @torch.no_grad()
 def make(recipe: Generative, generator: nn.Module, codes: Tensor) -> Tensor:
     """The images of codes, float32 (n, c, h, w) in [0, 1], in main memory."""
-    device = next((tensor.device for tensor in generator.parameters()), codes.device)
+    device = next((tensor.device for tensor in generator.state_dict().values()), codes.device)
     made = [recipe.pictures(generator(some.to(device)).float()).cpu() for some in torch.split(codes, BATCH)]
     return torch.cat(made).clamp_(0, 1)
 
 
-def draw(recipe: Generative, count: int, seed: int) -> Tensor | None:
-    """Codes from the prior: a pure function of recipe and seed; None if it has none."""
+def draw(recipe: Generative, shape: ImageShape, count: int, seed: int) -> Tensor | None:
+    """Codes of images from the prior: a pure function of its arguments; None if it has none."""
     with seeded(seed, "samples"):
-        return recipe.draw(count, torch.device("cpu"))
+        return recipe.draw_for(shape, count, torch.device("cpu"))
 
 
 def alarms(recipe: Generative, samples: Tensor | None, features: Features, test: ImageSet, seed: int) -> list[Alarm]:
@@ -36,7 +36,7 @@ def alarms(recipe: Generative, samples: Tensor | None, features: Features, test:
     if samples is not None:
         found += constant_samples(samples, torch.from_numpy(np.array(test.images)) / 255)
     codes = None if recipe.codes_are_means else recipe.codes(features)
-    prior = None if codes is None else draw(recipe, len(codes), seed)
+    prior = None if codes is None else draw(recipe, test.shape, len(codes), seed)
     if codes is not None and prior is not None:
         generator = torch.Generator().manual_seed(derive_seed(seed, "directions"))
         found += prior_mismatch(codes.cpu(), prior, generator)
@@ -51,14 +51,14 @@ def pictures(
     An interpolation goes in equal steps from the code on the left to the one on the right.
     """
     found: dict[str, Tensor] = {}
-    codes = draw(recipe, SIDE * SIDE, seed)
+    codes = draw(recipe, test.shape, SIDE * SIDE, seed)
     if codes is not None:
         found["samples"] = make(recipe, generator, codes)
         steps = torch.linspace(0, 1, SIDE)[:, None]
         between = [torch.lerp(codes[row], codes[row + SIDE], steps) for row in range(SIDE)]
         found["interpolations"] = make(recipe, generator, torch.cat(between))
     originals = torch.from_numpy(np.array(test.images[: SIDE * SIDE // 2]))
-    device = next((tensor.device for tensor in module.parameters()), originals.device)
+    device = next((tensor.device for tensor in module.state_dict().values()), originals.device)
     with torch.no_grad():
         own = recipe.codes(module(originals.to(device)))
     if own is not None:

@@ -71,7 +71,7 @@ def score(
         place = UNNAMED
     else:
         train, test, fingerprint = _of_dataset(path, train, test, dataset, settings)
-        place = data.slug(dataset.name, dataset.limit, dataset.split)
+        place = data.slug(dataset.name, **dataset.asked())
     key = _digest(train.features, train.labels, test.features, test.labels, saw=labels)
     directory = store.run_directory(settings.output / SUITE, label, place, seed, key)
     store.check_writable(settings.output / SUITE)
@@ -84,7 +84,8 @@ def score(
         predictions = digest = None
         if isinstance(scores, Scores):
             predictions = directory.predictions(TAP, protocol.file_name)
-            store.replace(predictions, run.predictions_npz(scores, test))
+            if not store.is_record(directory.record(TAP, protocol.file_name)):  # else they are that record's
+                store.replace(predictions, run.predictions_npz(scores, test))
             digest = run.predictions_digest(scores.predictions, test.labels, scores.others)
         record = Record(
             suite=SUITE,

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a training is stopped between two steps, with its state kept; everything else at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: a training is stopped between two steps, with its state kept; everything else at once."""
 
 import contextlib
 import multiprocessing
@@ -8,6 +8,8 @@ import signal
 import sys
 import types
 import typing as t
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopping:
@@ -30,8 +32,8 @@ class Stopping:
 
     @contextlib.contextmanager
     def on_signals(self) -> t.Iterator[None]:
-        """Inside the block Ctrl-C and SIGTERM come here. Only the main thread can do this."""
-        heard = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+        """Inside the block Ctrl-C, SIGTERM and SIGHUP come here. Only the main thread can do this."""
+        heard = [one for one in STOPS if signal.getsignal(one) is not signal.SIG_IGN]
         before = {one: signal.signal(one, self._stop) for one in heard}
         try:
             yield
@@ -39,20 +41,24 @@ class Stopping:
             for one, handler in before.items():
                 signal.signal(one, handler)
 
-    def _stop(self, _number: int, _frame: types.FrameType | None) -> None:
+    def _stop(self, number: int, _frame: types.FrameType | None) -> None:
         again, self.asked = self.asked, True
+        if again and number == signal.SIGHUP:  # of a terminal that is closed several come
+            return
         if again or not self._listening:
             raise KeyboardInterrupt
-        sys.stderr.write("stopping after this step, to go on from there; once more stops at once\n")
+        with contextlib.suppress(OSError):  # of a terminal that is closed
+            sys.stderr.write("stopping after this step, to go on from there; once more stops at once\n")
 
 
 def start_deaf(worker: multiprocessing.context.SpawnProcess) -> None:
-    """Start a worker that never hears Ctrl-C, not even while it imports: its parent does, and ends it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Start a worker that never hears of the terminal, not even while it imports: its parent does, and ends it."""
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGHUP)}
     try:
         worker.start()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def stop_with_parent() -> None:

@@ -12,7 +12,7 @@ import re
 import typing as t
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
 
 from bench import resolve, strict_yaml
@@ -21,10 +21,14 @@ from bench.resolve import nearest
 from bench.strict_yaml import ConfigError, Json, KeyPath, Problem, key_path, shown, wrong
 from encoders.base import Encoder
 from protocols.base import Protocol
+from results import wandb_mirror
+from results.record import dataset_label
 
 Name = t.Annotated[str, Field(pattern=resolve.NAME)]
 Seed = t.Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and scikit-learn take
 Precision = t.Literal["float32", "bfloat16", "auto"]
+WandbName = t.Annotated[str, AfterValidator(wandb_mirror.checked_name)]
+Tag = t.Annotated[str, Field(min_length=1, max_length=64)]
 MOST_SEEDS = 1000
 
 
@@ -39,18 +43,23 @@ class DatasetSpec(_Plain):
     limit: PositiveInt | None = Field(None, description="images kept of train and of test, each class in proportion")
     split: t.Literal["test", "validation"] = Field("test", description="the test set, or a part of train held out")
     pretrain: str | None = Field(None, description="another dataset, whose train images encoders learn from instead")
+    size: int | None = Field(None, ge=1, le=1024, description="pixels a side, of the largest square in the middle")
+    mode: t.Literal["grey", "rgb"] | None = Field(None, description="make images grey or RGB")
 
     @classmethod
     def of(cls, run: dict[str, Json]) -> t.Self:
-        """What a run.json says of its data; those of before know no `pretrain`."""
-        return cls(name=run["dataset"], limit=run["limit"], split=run["split"], pretrain=run.get("pretrain"))
+        """What a run.json says of its data; those of before know no `pretrain`, `size` and `mode`."""
+        later = {key: run.get(key) for key in ("pretrain", "size", "mode")}
+        return cls(name=run["dataset"], limit=run["limit"], split=run["split"], **later)
+
+    def asked(self) -> dict[str, t.Any]:
+        """What `data.load` and `data.slug` take besides a name."""
+        return self.model_dump(include={"limit", "split", "size", "mode"})
 
     @property
     def label(self) -> str:
         """What tables call it: `mnist (limit 1000)`, `fashion_mnist from mnist`."""
-        limit = f" (limit {self.limit})" if self.limit else ""
-        source = f" from {self.pretrain}" if self.pretrain else ""
-        return self.name + source + limit + (" (validation)" if self.split == "validation" else "")
+        return dataset_label(self.name, self.limit, self.split, self.pretrain, self.size, self.mode)
 
 
 class EncoderSpec(_Plain):
@@ -84,9 +93,12 @@ class ProtocolSpec(_Plain):
 class WandbSpec(_Plain):
     """Whether and where Weights & Biases mirrors the results."""
 
-    mode: t.Literal["off", "offline", "online"] = "offline"
-    project: str = Field("frostbench", min_length=1, max_length=128)
-    entity: str | None = Field(None, description="a user or a team; the account's own by default")
+    mode: wandb_mirror.Mode | None = Field(None, description="WANDB_MODE by default, else offline")
+    project: WandbName | None = Field(None, description="WANDB_PROJECT by default, else frostbench")
+    entity: WandbName | None = Field(
+        None, description="a user or team; WANDB_ENTITY by default, else the account's own"
+    )
+    tags: tuple[Tag, ...] | None = Field(None, description="of every run; WANDB_TAGS by default")
 
 
 class RunSpec(_Plain):
@@ -374,10 +386,9 @@ class _Draft:
         if isinstance(name, str) and name in known:
             params = {key: value for key, value in entry.items() if key not in ("name", "label")}
             spec = {"name": name, "label": entry.get("label", name), "params": {}, "version": known[name].version}
-            spec["code"] = resolve.code(known[name])
             try:
                 checked = known[name].model_validate_json(json.dumps(params))
-                spec["params"] = checked.model_dump(mode="json")
+                spec["params"], spec["code"] = checked.model_dump(mode="json"), resolve.code(checked)
                 spec["version"] = checked.revision if isinstance(checked, Encoder) else checked.version
             except ValidationError as error:
                 for inner, message in _explained(error, known[name], params).items():
@@ -397,7 +408,7 @@ class _Draft:
             for index, entry in enumerate(self.entries(section)):
                 identity, place = entry, f"{section}[{index}]"
                 if isinstance(entry, dict) and section == "datasets":
-                    identity = {"limit": None, "split": "test", "pretrain": None} | entry
+                    identity = DatasetSpec.model_construct(name="").model_dump() | entry
                 elif isinstance(entry, dict):
                     identity = entry.get("label", entry.get("name"))
                 first = earlier.setdefault(json.dumps(identity, sort_keys=True), place)
@@ -425,6 +436,8 @@ WANTED = {  # in our words, by pydantic's name for what went wrong
     "less_than_equal": "a number <= {le}",
     "too_short": "at least {min_length}",
     "too_long": "at most {max_length}",
+    "string_too_short": "a string of at least {min_length}",
+    "string_too_long": "a string of at most {max_length}",
     "literal_error": "{expected}",
     "string_pattern_mismatch": "a name such as bigan-long ({pattern})",
 }
@@ -434,6 +447,8 @@ def _explained(error: ValidationError, model: type[BaseModel], data: Json) -> di
     """What pydantic found, in our words, by the path in the data that each is about."""
     faults: dict[KeyPath, list[ErrorDetails]] = collections.defaultdict(list)
     for fault in error.errors(include_url=False):
+        if fault["type"] == "too_short" and len(fault["input"]) >= fault["ctx"]["min_length"]:
+            continue  # it counts only the items that are right; the others are said already
         faults[_within(data, fault)].append(fault)
     return {path: _message(same, _keys(model, path[:-1])) for path, same in faults.items()}
 

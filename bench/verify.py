@@ -5,8 +5,6 @@ import dataclasses
 import hashlib
 import json
 import typing as t
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from bench import resolve
 from bench.run import predictions_digest
 from bench.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
 from results import leaderboard, store
+from results.arrays import read_npz
 from results.metrics import METRICS
 from results.record import Json, Record
 from results.store import RunDirectory, StoreError
@@ -25,7 +24,7 @@ Classes = np.ndarray[t.Any, np.dtype[np.int64]]  # (n,)
 DESCRIBED = ("encoder", "params", "encoder_version", "weights_sha256")  # by run.json and encoder.json both
 TOLD = (
     *("key", "label", "encoder", "params", "encoder_version", "seed"),
-    *("dataset", "limit", "split", "pretrain", "fingerprint"),
+    *("dataset", "limit", "split", "pretrain", "size", "mode", "fingerprint"),
 )
 LARGEST = 2**30  # bytes that a file of predictions may take in memory
 
@@ -93,7 +92,9 @@ def _check_place(run: Path, path: Path, record: Record, report: Report) -> None:
         spec = RunSpec.model_construct(
             suite=record.suite,
             dataset=DatasetSpec.model_construct(name=record.dataset),
-            encoder=EncoderSpec.model_construct(name=record.encoder, label=record.label, params=record.params),
+            encoder=EncoderSpec.model_construct(
+                name=record.encoder, label=record.label, params=record.params, code=record.code
+            ),
             encoder_version=record.encoder_version,
             protocols=(),
             seed=record.seed,
@@ -191,15 +192,11 @@ def read_predictions(path: Path) -> tuple[Classes, Classes]:
 def read_all(path: Path) -> tuple[Classes, Classes, dict[str, Classes]]:
     """(predicted, true), each (n,), and further predictions by name. Raises StoreError for a file that is not ours."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST:
-                raise StoreError(f"larger than {LARGEST:,} bytes")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            others = dict(arrays)
-            predicted, true = others.pop("predicted"), others.pop("label")
+        others = read_npz(path, LARGEST)
+        predicted, true = others.pop("predicted"), others.pop("label")
     except FileNotFoundError as error:
         raise StoreError("is gone") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"cannot be read: {error}") from error
     for rows in (predicted, *others.values()):
         if true.ndim != 1 or rows.shape != true.shape or not {rows.dtype.kind, true.dtype.kind} <= {"i", "u"}:

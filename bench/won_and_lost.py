@@ -33,10 +33,11 @@ def draw(comparison: Comparison, path: Path, data_root: Path | None) -> str:
     if not comparison.won + comparison.lost:
         return "no pictures: both get the same images right"
     try:
-        load = functools.partial(data.load, limit=record.limit, split=record.split, root=data_root, offline=True)
-        loaded = load(record.dataset)
+        asked = record.model_dump(include={"limit", "split", "size", "mode"})
+        load = functools.partial(data.load, root=data_root, offline=True)
+        loaded = load(record.dataset, **asked)
         if record.pretrain:
-            loaded = data.transfer(loaded, load(record.pretrain))
+            loaded = data.transfer(loaded, load(record.pretrain, **asked))
     except data.DataMissing:
         return f"no pictures: {record.dataset} is not here; name its place by --data-root DIR or FROSTBENCH_DATA=DIR"
     except data.DataError as error:

@@ -18,13 +18,17 @@ from encoders.networks import CodeDiscriminator, CodeTaps, unit
 from encoders.priors import Gaussian, MixtureOfGaussians, Prior, SwissRoll, Uniform
 from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
 
+NOISE = 0.3  # standard deviation of the universal posterior's noise: about the root mean square of MNIST's pixels
+DRAWS = 8  # of this noise, for features
+
 
 class AAE(Generative):
     """Reconstruct, then tell codes from the prior, then hide the codes in the prior: three turns a batch.
 
     The posterior is what an image's code is drawn from while training: a `deterministic` function of the image, a
-    `gaussian` whose mean and variance the encoder gives, or `universal`, a function of the image and of N(0, 1) noise
-    in one more channel. Features are never drawn: they are the Gaussian's mean, and the function of noise that is zero.
+    `gaussian` whose mean and variance the encoder gives, or `universal`, a function of the image and of noise in one
+    more channel. Features are not drawn anew: they are the Gaussian's mean, and the mean over eight draws of the noise
+    that are kept with the weights.
     """
 
     version: t.ClassVar[int] = 3
@@ -40,7 +44,13 @@ class AAE(Generative):
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = 2e-4  # of the reconstruction; decays to 1 % over the second half
     adversarial_learning_rate: PositiveFloat = 1e-4  # of both sides of the game; decays likewise
+    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
     beta1: NonNegativeFloat = 0.5
+
+    @property
+    def revision(self) -> int:
+        """One more for the universal posterior, whose features were read without noise before."""
+        return self.version + (self.posterior == "universal")
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -58,12 +68,12 @@ class AAE(Generative):
             return CodeTaps(body(shape, 2 * self.latent, self.hidden), _Mean())
         if self.posterior == "universal":
             channels, height, width = shape
-            return CodeTaps(_Noisy(body((channels + 1, height, width), self.latent, self.hidden)), nn.Identity())
+            return CodeTaps(_Noisy(body((channels + 1, height, width), self.latent, self.hidden), shape), nn.Identity())
         return CodeTaps(body(shape, self.latent, self.hidden), nn.Identity())
 
     @property
     def codes_are_means(self) -> bool:
-        return self.posterior == "gaussian"
+        return self.posterior != "deterministic"
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
         return self._bodies[1](shape, self.latent, self.hidden)
@@ -103,9 +113,10 @@ class AAE(Generative):
 
         reconstruction = Adam(self.learning_rate, self.beta1)
         adversarial = Adam(self.adversarial_learning_rate, self.beta1)
+        judging = Adam(self.discriminator_learning_rate or self.adversarial_learning_rate, self.beta1)
         players = [
             Player("autoencoder", [taps.body, decoder], reconstruction, constant_then_decay),
-            Player("discriminator", [discriminator], adversarial, constant_then_decay),
+            Player("discriminator", [discriminator], judging, constant_then_decay),
             Player("encoder", [taps.body], adversarial, constant_then_decay),
         ]
         train(run, data, players, [Turn(reconstruct), Turn(judge), Turn(hide)], self.epochs, self.batch_size)
@@ -133,13 +144,25 @@ class _Mean(nn.Module):
 
 
 class _Noisy(nn.Module):
-    """A body with noise in one more channel while it learns, and zeros once it is frozen."""
+    """A body with Gaussian noise in one more channel: new while it learns; once frozen, the mean over a few draws."""
 
-    def __init__(self, body: nn.Module) -> None:
+    noise: Tensor
+
+    def __init__(self, body: nn.Module, shape: ImageShape) -> None:
         super().__init__()
         self.body = body
+        self.register_buffer("noise", NOISE * torch.randn(DRAWS, 1, *shape[1:]))
 
     def forward(self, x: Tensor) -> tuple[Features, Tensor]:
-        noise = torch.randn_like(x[:, :1]) if self.training else torch.zeros_like(x[:, :1])
+        if self.training:
+            return self._given(x, NOISE * torch.randn_like(x[:, :1]))
+        layers, outputs = zip(*(self._given(x, noise.expand(len(x), -1, -1, -1)) for noise in self.noise))
+        return {tap: _mean([one[tap] for one in layers]) for tap in layers[0]}, _mean(outputs)
+
+    def _given(self, x: Tensor, noise: Tensor) -> tuple[Features, Tensor]:
         features: tuple[Features, Tensor] = self.body(torch.cat([x, noise], dim=1))
         return features
+
+
+def _mean(tensors: t.Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(tensors)).mean(dim=0)

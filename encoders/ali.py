@@ -36,6 +36,7 @@ class ALI(Generative):
     epochs: NonNegativeInt = 100  # the paper's for SVHN; it gives CIFAR-10 6,475
     batch_size: PositiveInt = 100
     learning_rate: PositiveFloat = 1e-4
+    discriminator_learning_rate: PositiveFloat | None = None  # null: learning_rate
     beta1: NonNegativeFloat = 0.5
 
     @property
@@ -84,8 +85,11 @@ class ALI(Generative):
                 divergence.observed: divergence.estimate(loss),
             }
 
-        adam = Adam(self.learning_rate, self.beta1)
-        players = [Player("discriminator", [discriminator], adam), Player("generator", [generator, taps.body], adam)]
+        judging = Adam(self.discriminator_learning_rate or self.learning_rate, self.beta1)
+        players = [
+            Player("discriminator", [discriminator], judging),
+            Player("generator", [generator, taps.body], Adam(self.learning_rate, self.beta1)),
+        ]
         train(run, data, players, [Turn(play, observes=(divergence.observed,))], self.epochs, self.batch_size)
         run.generator = settle_generator(generator, self.draw, run)
         return settle(taps, data, run)

@@ -122,6 +122,12 @@ class Training:
     earlier_seconds: float = 0.0  # of an earlier fit that was stopped, from whose state the loop went on
     generator: nn.Module | None = None  # what a `Generative` recipe makes images with, frozen
 
+    @property
+    def updates(self) -> dict[str, int]:
+        """How often each player has moved; nothing for a method that the loop does not train."""
+        counts = [(column, int(count)) for row in self.history for column, count in row.items()]
+        return {name.removesuffix("_updates"): count for name, count in counts if name.endswith("_updates")}
+
     def seeded(self, *stream: str | int) -> contextlib.AbstractContextManager[None]:
         return seeded(self.seed, *stream)
 
@@ -145,6 +151,11 @@ class Encoder(BaseModel, abc.ABC):
     def revision(self) -> int:
         """The version of all the code that this recipe runs."""
         return self.version
+
+    @property
+    def runs_code_of(self) -> tuple[type["Encoder"], ...]:
+        """The recipes whose code it runs: those of a plugin have a digest where ours have a version."""
+        return (type(self),)
 
     @property
     @abc.abstractmethod
@@ -179,6 +190,10 @@ class Generative(Encoder):
         """So many codes from torch's global generator, whose images are samples; None if it can only reconstruct."""
         return None
 
+    def draw_for(self, shape: ImageShape, count: int, device: torch.device) -> Tensor | None:  # noqa: ARG002
+        """`draw`, for codes whose dimensions may depend on those of the images."""
+        return self.draw(count, device)
+
     def codes(self, features: Features) -> Tensor | None:
         """The codes of images with these features, whose images are reconstructions; None if there are none."""
         return features.get("code")
@@ -186,6 +201,21 @@ class Generative(Encoder):
     def pictures(self, made: Tensor) -> Tensor:
         """What the generator gives, as floats in [0, 1]."""
         return made
+
+    def log_likelihoods(
+        self,
+        module: nn.Module,  # noqa: ARG002
+        generator: nn.Module,  # noqa: ARG002
+        train: ImageSet,  # noqa: ARG002
+        test: ImageSet,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """{metric: nats of each test image (n,)} under the frozen model; {} if the method has none.
+
+        `log_likelihood` is the log-density of its pixels, `elbo` a lower bound of that, and `binary_elbo` one of the
+        log-probability of its pixels made binary at random. What the model leaves open is chosen on `train`; what has
+        to be drawn comes from torch's global generator.
+        """
+        return {}
 
 
 def shown(data: ImageSet, recipe: Encoder, seed: int) -> ImageSet:

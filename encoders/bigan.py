@@ -34,6 +34,7 @@ class BiGAN(Generative):
     epochs: NonNegativeInt = 400
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
+    discriminator_learning_rate: PositiveFloat | None = None  # null: learning_rate; decays likewise
     beta1: NonNegativeFloat = 0.5
     weight_decay: NonNegativeFloat = 2.5e-5  # L2, added to the gradient
     objective: t.Literal[objectives.Objective, "wasserstein_gp"] = "gan"  # the divergence of the two kinds of pairs
@@ -42,8 +43,14 @@ class BiGAN(Generative):
     )
     pi: float = Field(default=0.5, gt=0, lt=1)  # weight of the real pairs in weighted_jensen_shannon
     alpha: float = 0.5  # order of the divergence alpha
+    discriminator_steps: PositiveInt = 1  # before each step of the others; 1 moves all at once, as the authors' code
     critic_steps: PositiveInt = 5  # of wasserstein_gp, before each step of encoder and generator
     penalty: PositiveFloat = 10.0  # of wasserstein_gp, on the slope towards image and code together
+
+    @property
+    def revision(self) -> int:
+        """One more for the convolutional critic, whose weights were moved by each other's gradients before."""
+        return self.version + (self.body == "conv" and self.objective == "wasserstein_gp")
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -71,10 +78,13 @@ class BiGAN(Generative):
             z = self.draw(len(x), x.device)
             return (x, taps.squash(taps.body(x)[1])), (generator(z), z)
 
-        adam = Adam(self.learning_rate, self.beta1, weight_decay=self.weight_decay)
+        fooling, judging = (
+            Adam(rate, self.beta1, weight_decay=self.weight_decay)
+            for rate in (self.learning_rate, self.discriminator_learning_rate or self.learning_rate)
+        )
         players = [
-            Player("discriminator", [discriminator], adam, constant_then_decay),
-            Player("generator", [generator, taps.body], adam, constant_then_decay),
+            Player("discriminator", [discriminator], judging, constant_then_decay),
+            Player("generator", [generator, taps.body], fooling, constant_then_decay),
         ]
         if self.objective == "wasserstein_gp":
             turns = self._wasserstein(discriminator, pairs)
@@ -96,6 +106,18 @@ class BiGAN(Generative):
                 divergence.observed: divergence.estimate(loss),
             }
 
+        def judge(images: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                real, fake = pairs(images)
+            loss = divergence.discriminator_loss(discriminator(*real), discriminator(*fake))
+            return {"discriminator": loss, divergence.observed: divergence.estimate(loss)}
+
+        def fool(images: Tensor) -> dict[str, Tensor]:
+            real, fake = (discriminator(*pair) for pair in pairs(images))
+            return {"generator": divergence.pair_loss(real, fake, self.generator_loss)}
+
+        if self.discriminator_steps > 1:
+            return [Turn(judge, lambda _: self.discriminator_steps, (divergence.observed,)), Turn(fool)]
         return [Turn(play, observes=(divergence.observed,))]
 
     def _wasserstein(self, critic: nn.Module, pairs: Pairs) -> list[Turn]:

@@ -92,6 +92,7 @@ def adversarial_game(
     balance: float,
     reconstruction: Adam,
     adversarial: Adam,
+    judging: Adam,
 ) -> tuple[list[Player], list[Turn]]:
     """Who plays, and the three turns a batch: reconstruct, judge category and style, hide both in their priors.
 
@@ -144,8 +145,8 @@ def adversarial_game(
 
     players = [
         Player("autoencoder", [taps, decoder], reconstruction, constant_then_decay),
-        Player("category_discriminator", [category_judge], adversarial, constant_then_decay),
-        Player("style_discriminator", [style_judge], adversarial, constant_then_decay),
+        Player("category_discriminator", [category_judge], judging, constant_then_decay),
+        Player("style_discriminator", [style_judge], judging, constant_then_decay),
         Player("encoder", [taps], adversarial, constant_then_decay),
     ]
     return players, [Turn(reconstruct), Turn(judge), Turn(hide)]

@@ -7,9 +7,11 @@ import typing as t
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from encoders.base import Encoder, EncoderError, Features, Generative, ImageSet, Training, shown
+
+ROUNDINGS = 16.0  # so many times what the last bits of the weights move, a feature may be moved by another batch
 
 
 def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float32", "bfloat16"] = "float32") -> None:
@@ -40,10 +42,9 @@ def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float3
         well = rows.ndim == 2 and len(rows) == len(given) and rows.dtype == torch.float32 and rows.shape[1] > 0
         _require(well, name, f"gives {rows.dtype} {tuple(rows.shape)} at tap {tap!r}, not float32 (n, d)")
         _require(bool(torch.isfinite(rows).all()), name, f"gives NaN or infinity at tap {tap!r}")
-        alone = _features(module, dataclasses.replace(given, images=given.images[:1], labels=None))[tap][0]
-        rounding = 1e-5 * float(rows.abs().max())
-        same = torch.allclose(alone, rows[0], 1e-4, rounding)
-        _require(same, name, f"gives features of an image at tap {tap!r} that depend on the other images of its batch")
+    if (tap := dependent_tap(module, given.images, torch.device("cpu"))) is not None:
+        depend = "depend on the other images of its batch, or on chance"
+        raise EncoderError(f"{name} gives features of an image at tap {tap!r} that {depend}")
     repeated = _features(recipe.fit(given, Training(seed=0, precision=precision)), given)
     _require(all(torch.equal(features[tap], repeated[tap]) for tap in features), name, "differs for the same seed")
     stopped = _features(fit_with_a_stop(recipe, given, Training(seed=0, precision=precision), after=2), given)
@@ -56,6 +57,56 @@ def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float3
     _require(same, name, "gives other features after its weights were saved and loaded")
     if isinstance(recipe, Generative):
         _check_generator(recipe, run.generator, features, given)
+
+
+def dependent_tap(module: nn.Module, images: np.ndarray[t.Any, t.Any], device: torch.device) -> str | None:
+    """A tap where an image's features depend on the other images of its batch, its place there, or chance; or None."""
+    probe, company = np.array(images[:8]), 255 - np.array(images[-8:])
+    batch = torch.from_numpy(np.concatenate([probe, company])).to(device)
+    together = _forward(module, batch)
+    behind = _forward(module, batch.flip(0))  # another place, behind other neighbours
+    alone = [_forward(module, image[None]) for image in batch[: len(probe)]]
+    slack: Features = {}
+    for tap, rows in together.items():
+        ours = rows[: len(probe)]
+        for others in (behind[tap].flip(0)[: len(probe)], torch.cat([one[tap] for one in alone])):
+            if not alike(others, ours):
+                slack = slack or _rounding(module, batch, together)
+                if not alike(others, ours, slack[tap]):
+                    return tap
+    return None
+
+
+def alike(rows: Tensor, others: Tensor, slack: Tensor | float = 0.0) -> bool:
+    """Equal but for rounding, which depends on the size of a batch; `slack` (d,) is what it may be beside the usual."""
+    largest = float(others.abs().nan_to_num(0, 0, 0).max())
+    close = torch.isclose(rows, others, rtol=1e-4, atol=1e-5 * largest, equal_nan=True)
+    return bool((close | ((rows - others).abs() <= slack)).all())
+
+
+def _rounding(module: nn.Module, batch: Tensor, features: Features) -> Features:
+    """How far rounding may move each unit of each tap, (d,): several times what the last bits of the weights do.
+
+    A layer divided by a tiny running deviation, as of images of low contrast, magnifies it. 0 where the same batch has
+    other features the next time: that is chance.
+    """
+    random = torch.Generator().manual_seed(0)
+    moved = {}
+    for name, weights in (*module.named_parameters(), *module.named_buffers()):
+        if weights.is_floating_point():
+            signs = torch.randint(0, 2, weights.shape, generator=random).to(weights.device) * 2 - 1
+            moved[name] = weights * (1 + torch.finfo(weights.dtype).eps * signs)
+    again, other = _forward(module, batch), _forward(module, batch, moved)
+    return {
+        tap: ROUNDINGS * (rows - other[tap]).abs().amax(dim=0) * alike(again[tap], rows)
+        for tap, rows in features.items()
+    }
+
+
+@torch.no_grad()
+def _forward(module: nn.Module, images: Tensor, weights: dict[str, Tensor] | None = None) -> Features:
+    taps = torch.func.functional_call(module, weights, (images,)) if weights else module(images)
+    return {tap: rows.float().cpu().contiguous() for tap, rows in taps.items()}
 
 
 def fit_with_a_stop(recipe: Encoder, images: ImageSet, run: Training, after: int) -> nn.Module:
@@ -109,7 +160,7 @@ def _check_generator(recipe: Generative, generator: nn.Module | None, features: 
     _require(not any(part.training for part in generator.modules()), name, "leaves a generator in training mode")
     with torch.random.fork_rng():
         fresh = recipe.build_generator(images.shape).eval()
-        drawn = recipe.draw(8, torch.device("cpu"))
+        drawn = recipe.draw_for(images.shape, 8, torch.device("cpu"))
     fresh.load_state_dict(generator.state_dict(), strict=True)
     own = recipe.codes({tap: rows[:8] for tap, rows in features.items()})
     _require(drawn is not None or own is not None, name, "has a generator, but no codes to give it")

@@ -100,14 +100,22 @@ def memory(player: "Player", optimizer: torch.optim.Optimizer) -> dict[str, Tens
     }
 
 
+def in_layout_of(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The same numbers in the parameter's order of memory. Fused optimisers need it: on a processor they read weight,
+    gradient and moments side by side in memory and ignore strides; on a GPU they raise where strides differ."""
+    return tensor if tensor.stride() == parameter.stride() else torch.empty_like(parameter).copy_(tensor)
+
+
 def recall(player: "Player", optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Give an optimiser its memory back: what `memory` named."""
     state: dict[int, dict[str, Tensor]] = {}
-    prefix = f"{player.name}/optimizer/"
+    prefix, parameters = f"{player.name}/optimizer/", player.parameters()
     for name, tensor in tensors.items():
         if name.startswith(prefix):
             index, _, what = name.removeprefix(prefix).partition("/")
-            state.setdefault(int(index), {})[what] = tensor
+            like = parameters[int(index)]
+            own = in_layout_of(like, tensor) if tensor.shape == like.shape else tensor  # a count of steps has none
+            state.setdefault(int(index), {})[what] = own
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -119,6 +127,11 @@ def expected_memory(player: "Player") -> dict[str, Tensor]:
         copy.grad = torch.zeros_like(copy)
     optimizer.step()
     return memory(player, optimizer)
+
+
+def first_memory(player: "Player") -> dict[str, Tensor]:
+    """What `memory` would give of a player that has not moved yet: Adam and SGD begin with zeros."""
+    return {name: torch.zeros_like(tensor) for name, tensor in expected_memory(player).items()}
 
 
 def to_bytes(facts: Facts, tensors: dict[str, Tensor]) -> bytes:

@@ -39,6 +39,7 @@ class ClusteringAAE(Generative):
     batch_size: PositiveInt = 100
     learning_rate: PositiveFloat = 1e-3  # of the reconstruction; decays to 1 % over the second half
     adversarial_learning_rate: PositiveFloat = 1e-3  # of both sides of both games; decays likewise
+    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
     beta1: NonNegativeFloat = 0.9  # of the reconstruction
     adversarial_beta1: NonNegativeFloat = 0.5
 
@@ -74,6 +75,9 @@ class ClusteringAAE(Generative):
                 balance=self.balance,
                 reconstruction=Adam(self.learning_rate, self.beta1),
                 adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
+                judging=Adam(
+                    self.discriminator_learning_rate or self.adversarial_learning_rate, self.adversarial_beta1
+                ),
             )
         train(run, data, players, turns, self.epochs, self.batch_size)
         run.generator = settle_generator(decoder, self.draw, run)

@@ -1,8 +1,8 @@
 """GAN: the features a discriminator learned while telling real images from generated ones.
 
 Source: Goodfellow et al. 2014, arXiv:1406.2661, with the networks and settings of the authors' MNIST code
-(goodfeli/adversarial, mnist.yaml): maxout discriminator with dropout, one forward pass and simultaneous updates.
-Differs: momentum stays at its first value, 0.5 (theirs creeps to 0.7 over 250 epochs).
+(goodfeli/adversarial, mnist.yaml): uniform noise, maxout discriminator with dropout, one forward pass and simultaneous
+updates. Differs: momentum stays at its first value, 0.5 (theirs creeps to 0.7 over 250 epochs).
 """
 
 import math
@@ -22,16 +22,17 @@ from encoders.training import SGD, Adam, Player, Turn, settle, settle_generator,
 class GAN(Generative):
     """Generator against maxout discriminator, both perceptrons; the discriminator's hidden layers are the taps."""
 
-    version: t.ClassVar[int] = 2
+    version: t.ClassVar[int] = 3
     source: t.ClassVar[str] = "Goodfellow et al. 2014, arXiv:1406.2661"
 
-    latent: PositiveInt = 100  # dimensions of the Gaussian noise
+    latent: PositiveInt = 100  # dimensions of the noise, uniform with variance 1
     generator_hidden: PositiveInt = 1200
     discriminator_hidden: PositiveInt = 240  # maxout units
     pieces: PositiveInt = 5  # linear pieces of a maxout unit
     epochs: NonNegativeInt = 100  # the authors name no number; they stopped by hand
     batch_size: PositiveInt = 100
     learning_rate: PositiveFloat = 0.1
+    discriminator_learning_rate: PositiveFloat | None = None  # null: learning_rate
     learning_rate_decay: PositiveFloat = Field(default=1 / 1.000004, le=1)  # a step, applied every epoch
     momentum: float = Field(default=0.5, ge=0, lt=1)  # of sgd; beta1 of adam
     optimizer: t.Literal["sgd", "adam"] = "sgd"  # the authors'; f-GAN's divergences were published with adam at 2e-4
@@ -55,7 +56,7 @@ class GAN(Generative):
         return _Generator(shape, self.latent, self.generator_hidden)
 
     def draw(self, count: int, device: torch.device) -> Tensor:
-        return torch.randn(count, self.latent, device=device)
+        return (torch.rand(count, self.latent, device=device) * 2 - 1) * math.sqrt(3)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
@@ -97,10 +98,10 @@ class GAN(Generative):
             return self.learning_rate_decay ** (fraction * batches)
 
         kind = SGD if self.optimizer == "sgd" else Adam
-        optimizer = kind(self.learning_rate, self.momentum)
+        judging = kind(self.discriminator_learning_rate or self.learning_rate, self.momentum)
         players = [
-            Player("discriminator", [taps], optimizer, decay),
-            Player("generator", [generator], optimizer, decay),
+            Player("discriminator", [taps], judging, decay),
+            Player("generator", [generator], kind(self.learning_rate, self.momentum), decay),
         ]
         train(run, data, players, turns, self.epochs, self.batch_size)
         run.generator = settle_generator(generator, self.draw, run)

@@ -2,15 +2,16 @@
 
 Source: Donahue et al. 2017, arXiv:1605.09782, and the authors' code (jeffdonahue/bigan), in which the encoder learns
 beside the GAN from the first step: the networks and settings are BiGAN's, and the encoder's last layer starts at zero.
-`joint_weight` 0.25 makes it their joint latent regressor. The tap `discriminator` is the GAN's own penultimate
-layer: without `joint_weight` the encoder leaves the GAN alone, so it is the row D of their Table 1.
+`joint_weight` 0.25 makes it their joint latent regressor; `after_gan` trains the encoder once the GAN has been trained,
+which their paper names first. The tap `discriminator` is the GAN's own penultimate layer: without `joint_weight` the
+encoder leaves the GAN alone, so it is the row D of their Table 1.
 Differs: as BiGAN does from its paper.
 """
 
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,15 +31,23 @@ class LatentRegressor(Generative):
     latent: PositiveInt = 50  # dimensions of the noise, uniform on (-1, 1)
     hidden: PositiveInt = 1024
     joint_weight: NonNegativeFloat = 0.0  # of the regression in the generator's loss; 0.25 is the joint regressor
+    after_gan: bool = False  # the encoder learns once the GAN has been trained, for as many epochs again
     epochs: NonNegativeInt = 400
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
+    generator_learning_rate: PositiveFloat | None = None  # decays likewise; null: learning_rate
     beta1: NonNegativeFloat = 0.5
     weight_decay: NonNegativeFloat = 2.5e-5  # L2, added to the gradient
 
     @property
     def taps(self) -> tuple[str, ...]:
         return (*self._bodies[0].taps, "code", "discriminator")
+
+    @model_validator(mode="after")
+    def _is_joint_or_after(self) -> t.Self:
+        if self.after_gan and self.joint_weight:
+            raise ValueError("joint_weight trains the encoder with the GAN, after_gan after it; set one of them")
+        return self
 
     def build(self, shape: ImageShape) -> "_Taps":
         encoder_body, _, discriminator_body = self._bodies
@@ -64,22 +73,48 @@ class LatentRegressor(Generative):
             generated = generator(z)
             real, fake = discriminator(unit(images)), discriminator(generated)
             judged = divergence.discriminator_loss(real, fake)
-            regression = F.binary_cross_entropy_with_logits(encoder(generated)[1].float(), (z + 1) / 2)
             fooled = divergence.generator_loss(fake, "non_saturating")
-            return {
-                "discriminator": judged,
-                "generator": fooled + self.joint_weight * regression if self.joint_weight else fooled,
-                "encoder": regression,
-                divergence.observed: divergence.estimate(judged),
-            }
+            losses = {"discriminator": judged, "generator": fooled, divergence.observed: divergence.estimate(judged)}
+            if not self.after_gan:
+                losses["encoder"] = regression(generated, z)
+            if self.joint_weight:
+                losses["generator"] = fooled + self.joint_weight * losses["encoder"]
+            return losses
 
-        adam = Adam(self.learning_rate, self.beta1, weight_decay=self.weight_decay)
+        def regression(generated: Tensor, z: Tensor) -> Tensor:
+            return F.binary_cross_entropy_with_logits(encoder(generated)[1].float(), (z + 1) / 2)
+
+        def regress(images: Tensor) -> dict[str, Tensor]:
+            z = self.draw(len(images), images.device)
+            with torch.no_grad():
+                generated = generator(z)
+            return {"encoder": regression(generated, z)}
+
+        def with_gan(fraction: float) -> float:
+            return constant_then_decay(min(2 * fraction, 1) if self.after_gan else fraction)
+
+        def with_encoder(fraction: float) -> float:
+            return constant_then_decay(max(2 * fraction - 1, 0) if self.after_gan else fraction)
+
+        def adam(learning_rate: float) -> Adam:
+            return Adam(learning_rate, self.beta1, weight_decay=self.weight_decay)
+
         players = [
-            Player("discriminator", [discriminator], adam, constant_then_decay),
-            Player("generator", [generator], adam, constant_then_decay),
-            Player("encoder", [encoder], adam, constant_then_decay),
+            Player("discriminator", [discriminator], adam(self.learning_rate), with_gan),
+            Player("generator", [generator], adam(self.generator_learning_rate or self.learning_rate), with_gan),
+            Player("encoder", [encoder], adam(self.learning_rate), with_encoder),
         ]
-        train(run, data, players, [Turn(play, observes=(divergence.observed,))], self.epochs, self.batch_size)
+        observes, epochs = (divergence.observed,), self.epochs
+        if self.after_gan:
+            steps = self.epochs * (len(data) // min(self.batch_size, len(data)))  # of the GAN
+            epochs = 2 * self.epochs
+            turns = [
+                Turn(play, lambda step: int(step < steps), observes),
+                Turn(regress, lambda step: int(step >= steps)),
+            ]
+        else:
+            turns = [Turn(play, observes=observes)]
+        train(run, data, players, turns, epochs, self.batch_size)
         run.generator = settle_generator(generator, self.draw, run)
         return settle(taps, data, run)
 

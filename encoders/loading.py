@@ -11,12 +11,15 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from encoders.base import Encoder, EncoderError, ImageShape, frozen
+from encoders.base import Encoder, EncoderError, Features, ImageShape, frozen
 
 WEIGHTS, RECIPE = "encoder.safetensors", "encoder.json"
 LARGEST_RECIPE = 2**20  # bytes; one has a few hundred
 LARGEST_SIDE = 2**14  # pixels
+
+brought: dict[str, type[Encoder]] = {}  # encoders of plugins and packages, by name, once they were resolved
 
 
 class Description(t.NamedTuple):
@@ -31,21 +34,43 @@ class Description(t.NamedTuple):
 def load(directory: str | Path, recipe: type[Encoder] | None = None) -> nn.Module:
     """The frozen encoder in a directory: uint8 images (n, c, h, w) -> {tap: float32 features (n, d)}.
 
-    recipe: the class of an encoder of your own; ours are found by name. Nothing that the files bring is run.
+    recipe: the class of an encoder of your own; ours are found by name. Nothing that the files bring is run. As a part
+    of another module it stays in eval mode and gives no gradients; it can be pickled.
 
     Raises EncoderError for files that are missing, changed since written, or of another version of the encoder.
     """
     name, encoder, shape, sha256 = describe(Path(directory), recipe)
-    module = restore(encoder.build, shape, Path(directory, WEIGHTS), sha256)
+    return _Loaded(name, shape, plain(restore(encoder.build, shape, Path(directory, WEIGHTS), sha256)))
 
-    def check(_module: nn.Module, inputs: tuple[t.Any, ...]) -> None:
-        (images,) = inputs
-        if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.shape[1:] != shape:
+
+def plain(module: nn.Module) -> nn.Module:
+    """A frozen module with its weights as they are used: PyTorch pickles no layer with a spectral norm."""
+    for layer in list(module.modules()):
+        if parametrize.is_parametrized(layer):
+            for name in list(layer.parametrizations):
+                parametrize.remove_parametrizations(layer, name)
+    return frozen(module)
+
+
+class _Loaded(nn.Module):
+    """A frozen encoder that stays frozen as a part of other modules, and reads nothing but images of its shape."""
+
+    def __init__(self, name: str, shape: ImageShape, encoder: nn.Module) -> None:
+        super().__init__()
+        self.name, self.shape, self.encoder = name, shape, encoder
+        self.training = False
+
+    def train(self, mode: bool = True) -> t.Self:  # noqa: ARG002 - batch-norm would average what passes through
+        return self
+
+    @torch.no_grad()  # also where somebody asks all parameters of a whole for gradients
+    def forward(self, images: Tensor) -> Features:
+        if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.shape[1:] != self.shape:
             came = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-            raise EncoderError(f"{name!r} reads a uint8 tensor (n, {', '.join(map(str, shape))}); got {came}")
-
-    module.register_forward_pre_hook(check)
-    return module
+            wanted = f"a uint8 tensor (n, {', '.join(map(str, self.shape))})"
+            raise EncoderError(f"{self.name!r} reads {wanted}; got {came}")
+        features: Features = self.encoder.eval()(images)  # whoever set its parts to train one by one
+        return features
 
 
 def describe(directory: Path, recipe: type[Encoder] | None = None) -> Description:

@@ -381,18 +381,18 @@ class MLPCritic(nn.Module):
 
 
 class MLPGenerator(nn.Module):
-    """latent - 512 - 512 - 512 - 784 with ReLU units. Gives images in [-1, 1]."""
+    """latent - 512 - 512 - 512 - 784 with ReLU units, linear at the end: its images may lie outside [-1, 1]."""
 
     def __init__(self, shape: ImageShape, latent: int, hidden: int) -> None:
         super().__init__()
         self.shape = shape
         self.body = nn.Sequential(
             nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-            nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, math.prod(shape)), Tanh(),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, math.prod(shape)),
         )  # fmt: skip
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.body(z).view(-1, *self.shape)
+        return self.body(z).float().view(-1, *self.shape)
 
 
 def spectral_norm(network: nn.Module) -> None:

@@ -1,8 +1,11 @@
 """What a discriminator and a generator lose. Logits are (b,); every loss is a mean in nats, in float32.
 
 A `Divergence` is one row of f-GAN's tables (Nowozin, Cseke, Tomioka 2016, arXiv:1606.00709): GAN, DCGAN and BiGAN
-choose one by its name. Differs: the conjugate of an alpha-divergence with alpha > 1 is -1/alpha left of its kink, where
-the power alone would be that of a negative number.
+choose one by its name. Where a printed table has an integral of p and q that does not fit the f beside it, f counts:
+Pearson's is (p - q)^2 / q and Neyman's (p - q)^2 / p, which are printed exchanged; Jensen-Shannon's is twice the
+divergence, printed with the factor 1/2; alpha's is (p^alpha q^(1 - alpha) - 1) / (alpha (alpha - 1)), printed with p
+and q exchanged. Of alpha 2 and -1 it is half of Pearson's and of Neyman's. Differs: the conjugate of an
+alpha-divergence with alpha > 1 is -1/alpha left of its kink, where the power alone would be that of a negative number.
 """
 
 import dataclasses

@@ -40,6 +40,7 @@ class SemiSupervisedAAE(Generative):
     batch_size: PositiveInt = 100
     learning_rate: PositiveFloat = 1e-3  # of reconstruction and classification; decays to 1 % over the second half
     adversarial_learning_rate: PositiveFloat = 1e-3  # of both sides of both games; decays likewise
+    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
     beta1: NonNegativeFloat = 0.9  # of reconstruction and classification
     adversarial_beta1: NonNegativeFloat = 0.5
 
@@ -85,6 +86,9 @@ class SemiSupervisedAAE(Generative):
                 balance=0,
                 reconstruction=optimizer,
                 adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
+                judging=Adam(
+                    self.discriminator_learning_rate or self.adversarial_learning_rate, self.adversarial_beta1
+                ),
             )
 
         def classify(unlabelled: Tensor) -> dict[str, Tensor]:

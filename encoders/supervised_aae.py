@@ -33,6 +33,7 @@ class SupervisedAAE(Generative):
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = 2e-4  # of the reconstruction; decays to 1 % over the second half
     adversarial_learning_rate: PositiveFloat = 1e-4  # of both sides of the game; decays likewise
+    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
     beta1: NonNegativeFloat = 0.5
 
     @property
@@ -79,9 +80,10 @@ class SupervisedAAE(Generative):
 
         reconstruction = Adam(self.learning_rate, self.beta1)
         adversarial = Adam(self.adversarial_learning_rate, self.beta1)
+        judging = Adam(self.discriminator_learning_rate or self.adversarial_learning_rate, self.beta1)
         players = [
             Player("autoencoder", [taps.body, decoder], reconstruction, constant_then_decay),
-            Player("discriminator", [discriminator], adversarial, constant_then_decay),
+            Player("discriminator", [discriminator], judging, constant_then_decay),
             Player("encoder", [taps.body], adversarial, constant_then_decay),
         ]
         turns = [Turn(reconstruct, reads_labels=True), Turn(judge), Turn(hide)]

@@ -43,7 +43,9 @@ class Adam:
 
     def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         betas = (self.beta1, self.beta2)
-        return torch.optim.Adam(parameters, self.learning_rate, betas, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.Adam(
+            parameters, self.learning_rate, betas, weight_decay=self.weight_decay, fused=_dense(parameters)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,12 @@ class SGD:
     momentum: float = 0.0
 
     def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, self.learning_rate, self.momentum, fused=True)
+        return torch.optim.SGD(parameters, self.learning_rate, self.momentum, fused=_dense(parameters))
+
+
+def _dense(parameters: list[nn.Parameter]) -> bool:
+    """Whether none is a part of a larger tensor: fused optimisers would go through the memory of the whole."""
+    return all(torch.empty_like(parameter).stride() == parameter.stride() for parameter in parameters)
 
 
 def constant(fraction: float) -> float:  # noqa: ARG001 - a schedule is a function of the fraction done
@@ -96,6 +103,7 @@ class Turn:
     times: t.Callable[[int], int] = once  # step, from 0 -> repetitions within it, each on images of its own
     observes: tuple[str, ...] = ()
     reads_labels: bool = False
+    ends_with_epoch: bool = False  # with fewer repetitions where the epoch has no images left for all
 
 
 @dataclasses.dataclass
@@ -114,7 +122,10 @@ class State:
 
     def to_bytes(self, circumstances: dict[str, str]) -> bytes:
         """Raises NonFiniteLoss."""
-        remembered = [checkpoint.memory(player, self.optimizers[name]) for name, player in self.players.items()]
+        remembered = [
+            checkpoint.memory(player, self.optimizers[name]) or checkpoint.first_memory(player)
+            for name, player in self.players.items()
+        ]
         tensors = {**self._weights(), **{name: tensor for one in remembered for name, tensor in one.items()}}
         return checkpoint.to_bytes(self.watch.facts(circumstances, self.step), tensors)
 
@@ -157,10 +168,10 @@ def train(
     """Train the players' networks in place, on `run.device`, and append a row an epoch to `run.history`.
 
     An epoch reads each image once, but for the last incomplete batch. A step that takes a turn several times uses as
-    many batches, and may reach into the next epoch. With a `run.keeper` it goes on where an earlier call was stopped.
-    Each of several `run.ranks` takes its part of every batch, and all end with the same weights. Raises NonFiniteLoss,
-    KeyboardInterrupt between two steps if the keeper is asked to stop, and EncoderError for a batch that the ranks
-    cannot share out.
+    many batches, and reaches into the next epoch unless the turn `ends_with_epoch`. With a `run.keeper` it goes on
+    where an earlier call was stopped. Each of several `run.ranks` takes its part of every batch, and all end with the
+    same weights. Raises NonFiniteLoss, KeyboardInterrupt between two steps if the keeper is asked to stop, and
+    EncoderError for a batch that the ranks cannot share out.
     """
     run.trainings += 1
     for player in players:
@@ -176,6 +187,7 @@ def train(
         raise EncoderError(f"{ranks.world} ranks cannot share out batches of {batch}; set batch_size to a multiple")
     orders = _Orders(run, len(images))
     watch = _Watch(run, [p.name for p in players], [n for turn in turns for n in turn.observes], epochs, batches, batch)
+    watch.takes = lambda step: max(turn.times(step) for turn in turns)
     state = State.start(players, watch)
     keeper = run.keeper
     with run.seeded("training"), keeper.listening() if keeper else contextlib.nullcontext():
@@ -185,7 +197,10 @@ def train(
             for name, optimizer in state.optimizers.items():
                 _scale_learning_rate(optimizer, state.players[name].schedule(epoch / epochs))
             torch.manual_seed(derive_seed(run.seed, "step", state.step))
-            times = [turn.times(state.step) for turn in turns]
+            left = batches - state.read % batches  # of this epoch
+            times = [
+                min(turn.times(state.step), left) if turn.ends_with_epoch else turn.times(state.step) for turn in turns
+            ]
             for turn, repetitions in zip(turns, times):
                 for repetition in range(repetitions):
                     at = state.read + repetition
@@ -220,7 +235,7 @@ def _take(turn: Turn, shown: tuple[Tensor, ...], state: State, run: Training, wa
         parameters = state.players[name].parameters()
         gradients = torch.autograd.grad(loss, parameters, retain_graph=index < last)
         for parameter, gradient in zip(parameters, run.ranks.mean(gradients)):
-            parameter.grad = gradient
+            parameter.grad = checkpoint.in_layout_of(parameter, gradient)
     for name in given:  # only now: every gradient was taken at the same parameters
         state.optimizers[name].step()
         after = state.players[name].after
@@ -282,6 +297,7 @@ class _Watch:
         self.read = self.read_before = self.steps = self.index = self.checked = 0
         self.started = self.epoch_started = self.reported = time.perf_counter()
         self.first = 0  # batches used up by an earlier call, where this one goes on
+        self.takes = once  # step -> batches that it uses up
 
     def facts(self, circumstances: dict[str, str], step: int) -> Facts:
         """What of a state is no tensor. Raises NonFiniteLoss: what has diverged is not worth keeping."""
@@ -306,8 +322,11 @@ class _Watch:
             raise CheckpointError(f"it is of training {facts.training} of this method; this is {self.run.trainings}")
         same_epoch = facts.read_before // self.batches == facts.read // self.batches
         possible = facts.index <= facts.read - facts.read_before and facts.step <= facts.read
+        possible &= facts.read - self.takes(facts.step - 1) < self.epochs * self.batches
         if not (same_epoch and possible and len(facts.taken) == len(self.taken)):
             raise CheckpointError("its counts of steps and batches do not fit together")
+        if any(f"{n}_loss" in row and f"{n}_updates" not in row for row in facts.history for n in self.players):
+            raise CheckpointError("its history does not count each player's updates")
 
     def go_on(self, facts: Facts) -> None:
         self.read, self.read_before, self.first = facts.read, facts.read_before, facts.read
@@ -338,7 +357,11 @@ class _Watch:
         speed = (self.read - self.read_before) * self.batch / seconds
         row = {"epoch": min(self.read // self.batches, self.epochs), "seconds": seconds, "images_per_second": speed}
         means = {f"{name}_loss" if name in self.players else name: mean for name, mean in self._means().items()}
-        self.run.history.append(row | means)
+        earlier = self.run.updates
+        updates = {
+            f"{name}_updates": earlier.get(name, 0) + self.taken[self.columns[name]] for name in self.players
+        }  # so far
+        self.run.history.append(row | means | updates)
         self._report()
         self.sums.zero_()
         self.taken = [0] * len(self.columns)

@@ -1,11 +1,14 @@
 """WGAN: a critic of clipped weights, which measures a distance where a discriminator would be sure.
 
 Source: Arjovsky, Chintala, Bottou 2017, arXiv:1701.07875, with the settings and the critic's schedule of the authors'
-code (martinarjovsky/WassersteinGAN). Differs: the `conv` bodies are DCGAN's of 5x5 kernels, for 28x28 and 32x32 images
-where theirs are for 64x64, and their critic's last layer is dense. With `spectral_norm` (Miyato et al. 2018,
+code (martinarjovsky/WassersteinGAN), where the critic's turn ends with the epoch: with fewer than 100 batches an epoch
+the first 25 epochs have one step of the generator each. Differs: the `conv` bodies are DCGAN's of 5x5 kernels, for
+28x28 and 32x32 images where theirs are for 64x64, and their critic's last layer is dense; weights are clipped after
+each step of the critic, where theirs are before the next. With `spectral_norm` (Miyato et al. 2018,
 arXiv:1802.05957) the critic has no batch-norm, which would undo the bound on its slope.
 """
 
+import functools
 import typing as t
 
 import torch
@@ -21,7 +24,7 @@ from encoders.training import Player, Turn, settle, settle_generator, train
 class WGAN(Generative):
     """Several steps of a critic with clipped weights for each of the generator; the critic's layers are the taps."""
 
-    version: t.ClassVar[int] = 2
+    version: t.ClassVar[int] = 3
     source: t.ClassVar[str] = "Arjovsky et al. 2017, arXiv:1701.07875"
 
     body: t.Literal["conv", "mlp"] = "conv"  # DCGAN's convolutions, or the authors' perceptrons
@@ -30,9 +33,10 @@ class WGAN(Generative):
     layers: PositiveInt = 3  # of conv, at most; fewer where the images are small
     hidden: PositiveInt = 512  # of mlp: units of each of three layers
     spectral_norm: bool = False  # bounds the critic's slope in place of clipping
-    epochs: NonNegativeInt = 100  # of the critic's images; the authors name no number
+    epochs: NonNegativeInt = 25  # of the critic's images
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 5e-5  # of RMSprop
+    critic_learning_rate: PositiveFloat | None = None  # null: learning_rate
     clip: PositiveFloat = 0.01  # the critic's weights stay within plus and minus this
     critic_steps: PositiveInt = 5  # for each step of the generator
     critic_steps_at_first: PositiveInt = 100  # instead, for its first 25 steps and every 500th
@@ -59,7 +63,7 @@ class WGAN(Generative):
         return torch.randn(count, self.latent, device=device)
 
     def pictures(self, made: Tensor) -> Tensor:
-        return (made + 1) / 2
+        return ((made + 1) / 2).clamp(0, 1)  # the perceptrons' images may lie outside
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
@@ -86,14 +90,13 @@ class WGAN(Generative):
             for parameter in critic.parameters():
                 parameter.clamp_(-self.clip, self.clip)
 
-        def rmsprop(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.RMSprop(parameters, self.learning_rate)
-
+        rmsprop, rate = torch.optim.RMSprop, self.learning_rate
+        judging = functools.partial(rmsprop, lr=self.critic_learning_rate or rate)
         players = [
-            Player("critic", [critic], rmsprop, after=None if self.spectral_norm else clip),
-            Player("generator", [generator], rmsprop),
+            Player("critic", [critic], judging, after=None if self.spectral_norm else clip),
+            Player("generator", [generator], functools.partial(rmsprop, lr=rate)),
         ]
-        turns = [Turn(criticise, steps, observes=("wasserstein_estimate",)), Turn(approach)]
+        turns = [Turn(criticise, steps, ("wasserstein_estimate",), ends_with_epoch=True), Turn(approach)]
         if not self.spectral_norm:
             clip()
         train(run, data, players, turns, self.epochs, self.batch_size)

@@ -97,6 +97,7 @@ class Samples:
     images: Tensor | None  # float32 (m, c, h, w), of codes drawn from the prior; None if the method has none
     reconstructions: Tensor | None  # float32 (n_test, c, h, w), of the test images' codes; None if it has none
     shape: tuple[int, int, int]  # (c, h, w)
+    log_likelihoods: t.Mapping[str, Tensor] = dataclasses.field(default_factory=dict)  # {a metric: nats (n_test,)}
 
 
 class SampleProtocol(Protocol):

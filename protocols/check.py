@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protocols.base import FeatureSet, Protocol, ProtocolError, Quality, Scores
+from protocols.base import FeatureSet, Protocol, ProtocolError, Quality, SampleProtocol, Samples, Scores
 
 
 class Sealed(FeatureSet):
@@ -36,11 +36,12 @@ class Sealed(FeatureSet):
 def check_protocol(protocol: Protocol) -> None:
     """Score small made-up features in every way a benchmark does; takes seconds. Up to k = 300 neighbours can pass.
 
-    Raises ProtocolError with the first promise that is not kept. Of a protocol that answers with Quality only:
+    A SampleProtocol is given images in place of features, and others as samples. Raises ProtocolError with the first
+    promise that is not kept. Of a protocol that answers with Quality only:
 
     - the same arguments and seed give the same metrics, which are finite; details are plain JSON;
     - features of the test rows are read once, and then labels, once;
-    - a class that train lacks, one test row, and two train rows are judged without an error;
+    - a class that train lacks, one test row (of a SampleProtocol two), and two train rows are judged without an error;
     - arguments, and the global random state of torch and numpy, are left as they were.
 
     Of one that answers with Scores also:
@@ -67,7 +68,8 @@ def check_protocol(protocol: Protocol) -> None:
         chance = not isinstance(scores, Scores) or abs(_first(scores) - 1 / 3) <= 0.1
         _hold(scores, chance, f"about 1/3 on {case} of three equal classes")
     _checked(protocol, train.rows((train.labels != 2).nonzero()[:, 0]), test, "a class that train lacks")
-    _checked(protocol, train, test.rows(torch.tensor([0])), "one test row")
+    few = 2 if isinstance(protocol, SampleProtocol) else 1  # test images have a spread
+    _checked(protocol, train, test.rows(torch.arange(few)), f"{few} test row{'s' * (few > 1)}")
     _checked(protocol, train.rows(torch.tensor([0, 1])), test, "two train rows")
 
 
@@ -102,7 +104,7 @@ def _checked(protocol: Protocol, train: FeatureSet, test: FeatureSet, case: str)
     before = [tensor.clone() for tensor in arguments]
     states = _random_states()
     try:
-        scores = protocol.score(train, Sealed(test), seed=0)
+        scores = _judged(protocol, train, test)
     except Exception as error:
         raise ProtocolError(f"{protocol!r} fails on {case}: {type(error).__name__}: {error}") from error
     promises = {
@@ -124,6 +126,15 @@ def _checked(protocol: Protocol, train: FeatureSet, test: FeatureSet, case: str)
     for promise, kept in promises.items():
         _hold(scores, kept, f"{promise} ({case})")
     return scores
+
+
+def _judged(protocol: Protocol, train: FeatureSet, test: FeatureSet) -> Scores | Quality:
+    if not isinstance(protocol, SampleProtocol):
+        return protocol.score(train, Sealed(test), seed=0)
+    drawn = _blobs(rows=min(protocol.samples, 300), seed=8).features
+    images, reconstructions = (torch.sigmoid(rows).view(-1, 1, 1, 5) for rows in (drawn, test.features))
+    train, test = (FeatureSet(torch.sigmoid(one.features), one.labels, one.classes) for one in (train, test))
+    return protocol.judge(Samples(images, reconstructions, (1, 1, 5)), train, Sealed(test), seed=0)
 
 
 def _hold(scores: Scores | Quality, kept: bool, promise: str) -> None:

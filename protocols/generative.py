@@ -27,6 +27,9 @@ class GenerativeQuality(SampleProtocol):
     - `classifier_frechet`: squared Frechet distance from samples to test images in the last hidden layer of a small
       convolutional classifier trained on the same train images; 0 is best. No Frechet inception distance.
     - `classes_covered` and `kl_to_uniform` (nats): how samples spread over the classes that this classifier sees.
+    - `log_likelihood`, `elbo`, `binary_elbo`: nats of a test image under the model itself: its exact log-density, a
+      lower bound of it, or a lower bound of its log-probability once each pixel is made 0 or 1 at random, with its grey
+      as the probability; higher is better, and the last compares with itself only. Details have standard errors.
     - `reconstruction_error`: mean squared error of a pixel of test images; `reconstruction_ratio`: to that of another
       image's reconstruction.
 
@@ -42,11 +45,12 @@ class GenerativeQuality(SampleProtocol):
             raise ProtocolError("the spread of test images needs two of them; got 1")
         metrics: dict[str, float] = {}
         details: dict[str, t.Any] = {}
+        images = test.features
         if made.images is not None:
             chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: self.validation]
-            likelihood = parzen(made.images, train.features[chosen], test.features)
+            likelihood = parzen(made.images, train.features[chosen], images)
             classifier = _classifier(train, made.shape)
-            (of_samples, guessed), (of_test, seen) = (_looked_at(classifier, x) for x in (made.images, test.features))
+            (of_samples, guessed), (of_test, seen) = (looked_at(classifier, x) for x in (made.images, images))
             coverage = mode_coverage(guessed, train.classes)
             metrics |= {
                 "parzen": likelihood.mean,
@@ -59,8 +63,11 @@ class GenerativeQuality(SampleProtocol):
                 "parzen_sigma": likelihood.sigma,
                 "classifier_top1": float((seen == test.labels).double().mean()),
             }
+        for name, nats in made.log_likelihoods.items():
+            metrics[name] = float(nats.mean())
+            details[f"{name}_standard_error"] = float(nats.std()) / math.sqrt(len(nats))
         if made.reconstructions is not None:
-            found = reconstruction(test.features, made.reconstructions.flatten(1))
+            found = reconstruction(images, made.reconstructions.flatten(1))
             metrics["reconstruction_error"] = found.error
             if math.isfinite(found.ratio):
                 metrics["reconstruction_ratio"] = found.ratio
@@ -113,7 +120,7 @@ class _Classifier(nn.Module):
         return hidden, self.last(hidden)
 
 
-def _looked_at(classifier: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def looked_at(classifier: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Hidden units (n, 128) and the likeliest class (n,) of each image."""
     seen = [classifier(rows) for rows in torch.split(images, 500)]
     return torch.cat([hidden for hidden, _ in seen]), torch.cat([logits.argmax(dim=1) for _, logits in seen])

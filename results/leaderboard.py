@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from results import predictions, text
-from results.metrics import GEOMETRY, METRICS, SAMPLES, is_beside, lowest
-from results.record import Json, Plan, Record
+from results.metrics import GEOMETRY, METRICS, SAMPLES, interval, is_beside, lowest, written
+from results.record import Json, Plan, Record, dataset_label
 from results.statistics import Answers, Correct, Scores, contrasts, deviation, mean, ranking
 from results.store import Contents
 from results.text import Format
@@ -37,7 +37,7 @@ Read = t.Callable[[Record], Correct | None]  # the answers of a record, see `pre
 # Means over the test images of what lies in 0..1, which tell of other images too; other metrics tell of seeds only.
 # No such mean varies more than a share does, so its interval is wide enough.
 SHARES = ("top1", "mean_top1", "corrupted_top1", "clean_top1", "map")
-ALARM = " (!)"  # stands behind a tap whose features look collapsed
+ALARM = " (!)"  # stands behind a tap whose features look collapsed, or whose training was hardly one
 OVER, RANK = "over untrained", "rank"  # titles of what stands beside a score
 SEVERAL = "several"  # stands where the runs behind a row or a table disagree
 
@@ -79,6 +79,7 @@ class Row:
     labels: int | None  # of the training images that it saw; None: all of those that a failed run did not count
     dimensions: int | None
     fit_seconds: float | None  # mean over seeds
+    updates: dict[str, int]  # by player: how often it moved, in the seed where that was least; older records have none
     limit: int | None
     split: str
     train_images: int
@@ -164,7 +165,7 @@ class Leaderboard:
         if format == "markdown":
             return _markdown(tables, legend)
         if format == "latex":
-            return _latex(tables, legend)
+            return _latex(tables, [_legend(rows, show) for rows in sections.values()])
         if format == "html":
             return _html(tables, legend)
         return _terminal(tables, legend, width, colour)
@@ -258,16 +259,18 @@ def _ranked(
         for _, key, one in done
     }
     columns = sorted({cell[2:] for cell in cells}, key=lambda column: (places[column[0]], _column_order(column)))
+    ordered = sorted(  # before they are compared: of equal rows the first is the best
+        {cell[:2] for cell in cells},
+        key=lambda line: ([_rank(scored.get((*line, *column))) for column in columns], line),
+    )
     for place, column in enumerate(columns, 1):
-        rows = {cell: row for cell, row in scored.items() if cell[2:] == column}
+        rows = {cell: scored[cell] for line in ordered if (cell := (*line, *column)) in scored}
         compared = _compared(rows, {cell: by_seed(cells[cell]) for cell in rows}, answers, variance, controls)
         scored |= {cell: dataclasses.replace(row, column=place) for cell, row in compared.items()}
-    lines = {cell[:2]: [scored.get((*cell[:2], *column)) for column in columns] for cell in cells}
-    best_first = sorted(lines, key=lambda line: ([_rank(row) for row in lines[line]], line))
     failed = [
         _row(dataset, encoder, None, None, of_seeds, failures[encoder, error]) for encoder, error in sorted(failures)
     ]
-    return [row for line in best_first for row in lines[line] if row] + failed
+    return [scored[cell] for line in ordered for column in columns if (cell := (*line, *column)) in scored] + failed
 
 
 def _controls(
@@ -443,6 +446,7 @@ def _row(
         labels=one.labels if one.labels != "all" else one.train_images or None,
         dimensions=one.dimensions,
         fit_seconds=sum(fits) / len(fits) if fits else None,
+        updates=min((record.updates for record in members), key=lambda moved: min(moved.values(), default=0)),
         limit=one.limit,
         split=one.split,
         train_images=one.train_images,
@@ -458,9 +462,7 @@ def _row(
 
 
 def dataset_name(record: Record) -> str:
-    limit = f" (limit {record.limit})" if record.limit is not None else ""
-    source = f" from {record.pretrain}" if record.pretrain else ""
-    return record.dataset + source + limit + (" (validation)" if record.split == "validation" else "")
+    return dataset_label(record.dataset, record.limit, record.split, record.pretrain, record.size, record.mode)
 
 
 def versioned(record: Record) -> str:
@@ -607,6 +609,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Table:
+    name: str
     caption: str
     columns: list[tuple[str, ...]]  # a protocol or a metric, with "over untrained" and "rank" where it tells them
     lines: list[_Line]
@@ -640,6 +643,7 @@ def _table(rows: list[Row], show: Show, sort: str) -> _Table:
         sort, ordered if len(header) > 1 else []
     )
     return _Table(
+        " ".join([rows[0].dataset, _subject(rows[0].metric), "labels" * (rows[0].labels != 0)]),
         ", ".join([_caption(rows), *(f"ordered by {_clean(name)}" for name in ordered)]),
         [
             (_clean(name), *(extra for extra, told in beside.items() if column in told))
@@ -682,16 +686,14 @@ def _line(
 
 
 def _score(row: Row, seeds: int, show: Show) -> str:
-    """'96.84 ± 0.31' or '-0.52 (-1.40 to 0.28)'; '(n=1)' behind it where it has fewer seeds than its neighbours."""
+    """'96.84 ± 0.31', '99.80 (98.21 to 100.00)' or '-0.52 (-1.40 to 0.28)'; '(n=1)' behind a score of fewer seeds."""
     times, digits = _printed(row.metric)
     if show == "differences" and row.difference:  # the best keeps its score
         ends = [end for end in (row.difference_low, row.difference_high) if end is not None]
         text = f"{times * row.difference:+.{digits}f}"
         text += f" ({' to '.join(f'{times * end:.{digits}f}' for end in ends)})" if ends else ""
     else:
-        value, low, high = row.mean or 0.0, row.low, row.high
-        half = max(value - low, high - value) if low is not None and high is not None else None  # one can be clipped
-        text = f"{times * value:.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
+        text = f"{written(row.mean or 0.0, row.metric)} {_interval(row)}".rstrip()
     return text if row.seeds == seeds else f"{text} (n={row.seeds})"
 
 
@@ -710,6 +712,12 @@ def over_untrained(row: Row | None) -> str:
 def _printed(metric: str | None) -> tuple[int, int]:
     """What a metric is multiplied with to be printed, and its digits behind the point."""
     return (1, METRICS[metric].digits) if metric in METRICS else (100, 2)
+
+
+def _interval(row: Row) -> str:
+    if row.mean is None or row.low is None or row.high is None:
+        return ""
+    return interval(row.mean, row.low, row.high, row.metric)
 
 
 def _ranks(row: Row | None) -> str:
@@ -763,6 +771,8 @@ def _legend(rows: list[Row], show: Show) -> str:
     if alone:
         titles = sorted(METRICS[one].title if one in METRICS else one for one in alone)
         legend += f" Intervals of {', '.join(titles)} cover new seeds only."
+    if any(_interval(row).startswith("(") for row in rows):
+        legend += " Where ± would go beyond 0 or 100, both ends of the interval."
     borrowed = sorted({row.borrowed_from for row in rows if row.borrowed_from})
     if borrowed:
         count = str(borrowed[0]) if len(borrowed) == 1 else f"{borrowed[0]} to {borrowed[-1]}"
@@ -783,7 +793,8 @@ def _legend(rows: list[Row], show: Show) -> str:
         about = [f"{one.title}: {one.about}" for name, one in METRICS.items() if name in made and one.of == subject]
         legend += f" Of {subject}: {'; '.join(about)}." if about else ""
     if any(row.alarms for row in rows):
-        legend += " (!) marks what looks collapsed, whatever it scores: why is in the csv and the json."
+        hardly = " or hardly trained" if any(row.updates for row in rows if row.alarms) else ""
+        legend += f" (!) marks what looks collapsed{hardly}, whatever it scores: why is in the csv and the json."
     return legend
 
 
@@ -817,23 +828,23 @@ def _markdown(tables: list[_Table], legend: str) -> str:
     return "\n\n".join([*blocks, escape(legend) if tables else legend]) + "\n"
 
 
-def _latex(tables: list[_Table], legend: str) -> str:
+def _latex(tables: list[_Table], legends: list[str]) -> str:
     escape = text.escape_latex
     if not tables:
-        return f"% {legend}\n"
-    lines = [text.LATEX_NEEDS]
-    for table in tables:
-        lines += [r"\begin{table}", r"\centering", rf"\caption{{{escape(table.caption)}}}"]
-        lines += [rf"\begin{{tabular}}{{ll{'r' * (len(table.header) - 2)}}}", r"\toprule"]
-        lines += [" & ".join(escape(name) for name in table.header) + r" \\", r"\midrule"]
+        return f"% {EMPTY}\n"
+    floats = []
+    for table, legend in zip(tables, legends):
+        rows = []
         for line in table.lines:
             encoder = rf"\emph{{{escape(line.encoder)}}} (control)" if line.is_control else escape(line.encoder)
             cells = line.written(escape, r"\textbf{CELL}")
             if line.failure:
-                cells = [rf"\multicolumn{{{len(table.header) - 1}}}{{l}}{{{escape(line.failure)}}}"]
-            lines.append(" & ".join([encoder, *cells]) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    return "\n".join([*lines, rf"{{\footnotesize {escape(legend)}\par}}"]) + "\n"
+                words = rf"\raggedright {escape(line.failure)}"
+                cells = [rf"\multicolumn{{{len(table.header) - 1}}}{{p{{0.6\linewidth}}}}{{{words}}}"]
+            rows.append([encoder, *cells])
+        sides = "ll" + "r" * (len(table.header) - 2)
+        floats.append(text.latex(table.name, table.caption, sides, table.header, rows, legend))
+    return "\n".join([text.LATEX_NEEDS, *floats])
 
 
 def _html(tables: list[_Table], legend: str) -> str:

@@ -67,10 +67,10 @@ def _copy_run(there: RunDirectory, here: RunDirectory) -> Merged:
     try:
         if there.run_json.exists():
             run = store.read_run(there.run_json)
-            if not here.run_json.exists():
-                for path in _about_the_encoder(there):
-                    store.replace(here.path / path.relative_to(there.path), store.read_bytes(path))
-            store.publish_run(here.run_json, run)
+            fresh = not here.run_json.exists()
+            files = _about_the_encoder(there) if fresh else []
+            contents = {path.relative_to(there.path).as_posix(): store.read_bytes(path) for path in files}
+            store.publish_run(here.path, run, contents)
         elif there.failed.exists() and not here.run_json.exists() and not here.failed.exists():
             store.publish_record(here.failed, store.read_record(there.failed))
     except store.Unwritable:

@@ -1,5 +1,6 @@
-"""The metrics that are no fractions: how tables print them, and which way is better."""
+"""Metrics: how tables print them, and of those that are no fractions which way is better."""
 
+import math
 from dataclasses import dataclass
 
 SAMPLES, GEOMETRY = "what encoders generate", "how features fill their space"
@@ -21,8 +22,24 @@ METRICS = {  # in the order of a table's columns
     ),
     "classes_covered": Metric("classes", 1, True, "how many the samples cover"),
     "kl_to_uniform": Metric("KL", 3, False, "from the samples' classes to all equally often, nats, 0 is best"),
+    "log_likelihood": Metric(
+        "log-likelihood", 1, True, "log-density of test images under the model, nats, higher is better"
+    ),
+    "elbo": Metric("ELBO", 1, True, "a lower bound of that log-density, nats, higher is better"),
+    "binary_elbo": Metric(
+        "binary ELBO",
+        1,
+        True,
+        "a lower bound of the log-probability of test images made binary at random by their grey, higher is better",
+    ),
     "reconstruction_error": Metric("error", 4, False, "mean squared, of a reconstructed pixel in 0..1"),
     "reconstruction_ratio": Metric("ratio", 3, False, "of that to the error of another image's reconstruction"),
+    "two_sample_accuracy": Metric(
+        "told apart", 3, False, "share of samples and test images that a fresh classifier tells apart, 0.5 is best"
+    ),
+    "two_sample_p": Metric(
+        "p", 3, True, "probability of telling so many apart or more by chance, small where they differ"
+    ),
     "effective_rank": Metric(
         "effective rank", 1, True, "directions that features vary in alike, 0 is a collapse", GEOMETRY
     ),
@@ -37,6 +54,23 @@ METRICS = {  # in the order of a table's columns
 def lowest(metric: str) -> float:
     """The least that a metric which is a fraction can be: of a Rand index, that of less agreement than by chance."""
     return -1.0 if metric == "ari" else 0.0
+
+
+def written(value: float, metric: str | None) -> str:
+    """A fraction in percent, else with the metric's digits."""
+    return f"{value:.{METRICS[metric].digits}f}" if metric in METRICS else f"{100 * value:.2f}"
+
+
+def interval(value: float, low: float, high: float, metric: str | None) -> str:
+    """What stands behind a value: '± 0.31', or '(83.89 to 100.00)' where ± would go beyond what the metric can be.
+
+    Behind ± is the longer side, since the other one can be clipped.
+    """
+    least, most = (-math.inf, math.inf) if metric in METRICS else (lowest(metric or ""), 1.0)
+    half = max(value - low, high - value)
+    if value - half < least - 1e-9 or value + half > most + 1e-9:
+        return f"({written(max(low, least), metric)} to {written(min(high, most), metric)})"
+    return f"± {written(half, metric)}"
 
 
 def is_beside(metric: str) -> bool:

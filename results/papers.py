@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from results import text
-from results.metrics import METRICS
+from results.metrics import METRICS, interval, written
 from results.record import Json, Record
 from results.statistics import mean_interval
 
@@ -125,7 +125,7 @@ class Comparison:
 def compare(records: t.Iterable[Record]) -> list[Comparison]:
     """Ours beside every published number that they are about, in the order of the papers. Whole test sets only."""
     done = [one for one in records if one.status == "done" and one.pretrain is None]
-    whole = [one for one in done if one.split == "test" and one.limit is None]
+    whole = [one for one in done if one.split == "test" and one.limit is None and one.size is None and one.mode is None]
     whole.sort(key=lambda one: one.provenance.started)
     found = []
     for published in PUBLISHED:
@@ -234,18 +234,14 @@ def _plain(one: Comparison) -> dict[str, Json]:
 
 
 def _cells(one: Comparison) -> list[str]:
-    times, digits = (1, METRICS[one.published.metric].digits) if one.published.metric in METRICS else (100, 2)
-
-    def number(value: float, half: float | None) -> str:
-        return f"{times * value:.{digits}f}" + ("" if half is None else f" ± {times * half:.{digits}f}")
-
+    metric, theirs = one.published.metric, one.published.plus_minus
     return [
         one.published.paper,
         one.published.name,
-        number(one.published.value, one.published.plus_minus),
-        number(one.ours, one.our_half),
+        written(one.published.value, metric) + ("" if theirs is None else f" ± {written(theirs, metric)}"),
+        f"{written(one.ours, metric)} {interval(one.ours, one.ours - one.our_half, one.ours + one.our_half, metric)}",
         str(one.seeds),
-        f"{times * one.difference:+.{digits}f}",
+        f"{'+' * (one.difference >= 0)}{written(one.difference, metric)}",
         {True: "yes", False: "no", None: "unknown"}[one.agrees],
         one.label,
         one.remark,

@@ -1,14 +1,13 @@
 """Predictions beside a record: which test images a run got right. Read here only."""
 
-import io
 import math
 import typing as t
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from results import store
+from results.arrays import read_npz
 from results.record import Record
 from results.statistics import Correct
 from results.store import Contents, StoreError
@@ -37,12 +36,9 @@ def correct(record: Record, run: Path) -> Correct:
     largest = 16 * record.test_images + 4096  # bytes of an array and its header
     content = store.read_bytes(path, 64 * largest)  # predictions of other draws, or of corrupted images, may be in it
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if max(member.file_size for member in archive.infolist()) > largest:
-                raise ValueError(f"they unpack to more than {largest:,} bytes")
-        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-            right: Correct = np.asarray(kept["predicted"] == kept["label"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        kept = read_npz(content, 64 * largest, ("predicted", "label"))
+        right: Correct = np.asarray(kept["predicted"] == kept["label"])
+    except ValueError as error:
         raise StoreError(f"{path}: the predictions cannot be read: {error}") from error
     told = share(record) or 0.0
     if right.shape != (record.test_images,) or not math.isclose(right.mean(), told, abs_tol=1e-9):

@@ -24,7 +24,7 @@ class Provenance(BaseModel):
 
 
 class Alarm(BaseModel):
-    """A sign, seen without any label, that features have collapsed."""
+    """A sign, seen without any label, that features have collapsed or that a training was hardly one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -48,6 +48,8 @@ class Record(BaseModel):
     pretrain: str | None = (
         None  # the dataset that the encoder learned from, if another; limit and split are its own too
     )
+    size: int | None = None  # pixels a side that images were scaled to, None for as they are
+    mode: t.Literal["grey", "rgb"] | None = None  # that they were converted to
     fingerprint: str  # of the data
     train_images: int
     test_images: int
@@ -71,10 +73,21 @@ class Record(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)  # fractions in 0..1, the first shown; or METRICS
     details: dict[str, Json] = Field(default_factory=dict)
     alarms: list[Alarm] = Field(default_factory=list)  # about the tap's features; records of before have none
+    updates: dict[str, int] = Field(default_factory=dict)  # by player: how often it moved; older records have none
     predictions: str | None = None  # file with a class for every test image, beside this record's run directory
     predictions_sha256: str | None = None  # of what it says, whatever wrote the file; records of before have none
     seconds: dict[str, float]  # fit, extract, score
     provenance: Provenance
+
+
+def dataset_label(
+    name: str, limit: int | None, split: str, pretrain: str | None, size: int | None, mode: str | None
+) -> str:
+    """What tables call it: `mnist (limit 1000)`, `fashion_mnist from mnist`, `mnist (32 x 32, rgb)`."""
+    form = ", ".join(filter(None, [f"{size} x {size}" if size else "", mode]))
+    parts = [name, f"from {pretrain}" if pretrain else "", f"({form})" if form else ""]
+    parts += [f"(limit {limit})" if limit else "", "(validation)" if split == "validation" else ""]
+    return " ".join(filter(None, parts))
 
 
 class Asked(BaseModel):

@@ -6,6 +6,7 @@ the same directory, is synced, and is then linked to its name (published once) o
     <suite directory>/<label>/<dataset>/seed<k>-<key>/
         run.json  encoder.safetensors  encoder.json  history.csv  failed.json  checkpoint/  features/
         generator.safetensors  pictures/    of methods that make images
+        publishing/  in_flight.json         while the files above take their places; while one process makes the run
         views/<tap>.npz  views/neighbours-<tap>.png     of the features, for the report
         scores/<tap>/<protocol>.json        a Record each, with a SHA-256 over the rest of it
         predictions/<tap>/<protocol>.npz
@@ -16,6 +17,7 @@ the same directory, is synced, and is then linked to its name (published once) o
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import itertools
 import json
@@ -39,7 +41,9 @@ LARGEST_JSON = 16 * 2**20  # bytes; a record has a few thousand
 
 _RUN = re.compile(r"seed\d+-[0-9a-f]{16}")
 _IN_RUN = re.compile(rf"/{_RUN.pattern}/")
+_PUBLISHING = "publishing"
 _TEMPORARY = re.compile(r"\.frostbench-(?P<host>.+)-(?P<process>\d{1,9})-[0-9a-f]{8}\.tmp")
+_UNHASHED = {*Record.model_fields, "taps", "weights_sha256", "generator_sha256"}  # fields of a run.json without a hash
 _FORGOTTEN = 24 * 3600  # seconds; no write takes a day, so an older temporary file is stray whatever machine made it
 
 
@@ -102,21 +106,57 @@ def publish_record(path: Path, record: Record) -> None:
     return None
 
 
-def publish_run(path: Path, run: dict[str, Json]) -> None:
-    """Write a run.json once. Already there for the same weights is fine, whenever and by whom they were made.
+def publish_run(directory: Path, run: dict[str, Json], files: t.Mapping[str, bytes]) -> None:
+    """Write a run.json and the files it speaks of, by their names in the run's directory, once: all of them or none.
 
-    Raises Conflict and Unwritable like `publish`.
+    They are written apart, and take the name publishing/ in one rename; whoever sees that name can finish the rest.
+    Already there with the same weights is fine, whenever and by whom they were made. Raises Conflict, of which
+    conflicts/ keeps the run.json, and Unwritable.
     """
-    content = canonical(run)
-    if not _link(path, content) and read_run(path).get("weights_sha256") != run["weights_sha256"]:
-        raise _conflict(path, content)
+    content = canonical(run | {"sha256": _digest(directory, json.loads(canonical(run)))})  # of the order in the file
+    ready, there = directory / _PUBLISHING, directory / "run.json"
+    settle(directory)  # what another process has begun
+    if not there.exists():
+        with private_directory(ready) as private:
+            for name, part in {**files, there.name: content}.items():
+                replace(private / name, part)
+        settle(directory)
+    hashes = ("weights_sha256", "generator_sha256")
+    now = read_run(there)
+    if [now.get(one) for one in hashes] != [run.get(one) for one in hashes]:
+        raise _conflict(there, content)
+
+
+def settle(directory: Path) -> None:
+    """Give the files of a publication that was begun their places, run.json last. Raises Unwritable."""
+    ready, last = directory / _PUBLISHING, "run.json"
+    with writing(directory / last):
+        try:
+            opened = os.open(ready, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return
+        try:  # by the directory itself: another one can have its name by now
+            found = os.fwalk(".", dir_fd=opened)
+            names = [os.path.normpath(f"{parent}/{name}") for parent, _, files, _ in found for name in files]
+            if last in names and not (directory / last).exists():  # else they came too late
+                for some in (sorted({*names} - {last}), [last]):
+                    places = [directory / name for name in some]
+                    for name, place in zip(some, places):
+                        _make_directory(place.parent)
+                        with contextlib.suppress(FileNotFoundError):  # somebody else was quicker
+                            os.replace(name, place, src_dir_fd=opened)
+                    for parent in sorted({place.parent for place in places}):
+                        _sync(parent)
+        finally:
+            os.close(opened)
+        shutil.rmtree(ready, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def private_directory(path: Path) -> t.Iterator[Path]:
     """A private directory to fill, which gets this name when the block ends well; it is gone if the name is taken.
 
-    Meant for what can be made again: nothing in it is synced. Raises Unwritable if it cannot be made.
+    What is to outlive a power cut must be synced by whoever writes it. Raises Unwritable if it cannot be made.
     """
     private = path.parent / _temporary_name()
     try:
@@ -168,9 +208,10 @@ def token(directory: Path) -> t.Iterator[Path]:
 
 
 @contextlib.contextmanager
-def claim(directory: Path, *, wait: bool) -> t.Iterator[None]:
+def claim(directory: Path, *, wait: bool) -> t.Iterator[bool]:
     """Inside the block no other process that asks has this run; the claim ends with the process, however that ends.
 
+    Gives whether the file system has locks.
     It only saves work: where locks do not reach (some network file systems) two processes make the same run, and
     publishing sorts it out. Raises Claimed at once if another process is at it, unless told to wait, and Unwritable.
     """
@@ -182,9 +223,10 @@ def claim(directory: Path, *, wait: bool) -> t.Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise Claimed(f"{directory}: another process is at this run") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
+        except OSError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(descriptor)
 
@@ -238,6 +280,10 @@ class RunDirectory:
     @property
     def failed(self) -> Path:
         return self.path / "failed.json"
+
+    @property
+    def in_flight(self) -> Path:
+        return self.path / "in_flight.json"
 
     @property
     def checkpoint(self) -> Path:
@@ -362,11 +408,27 @@ def read_record(path: Path) -> Record:
     return record
 
 
+def is_record(path: Path) -> bool:
+    """Whether a whole record lies there."""
+    try:
+        read_record(path)
+    except StoreError:
+        return False
+    return True
+
+
 def read_run(path: Path) -> dict[str, Json]:
-    """The run.json of a finished training. Raises StoreError for a file that is not one."""
+    """The run.json of a finished training, its hash verified; only those of before there were hashes have none.
+
+    Raises StoreError for a file that is not one, or changed since written.
+    """
     value = _read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != 1:
         raise StoreError(f"{path}: not a run of schema version 1, which is what this frostbench reads")
+    claimed = value.pop("sha256", None)
+    hashed = claimed is not None or not value.keys() <= _UNHASHED
+    if hashed and claimed != _digest(path, value):
+        raise StoreError(f"{path}: changed since it was written: its sha256 does not fit")
     return value
 
 
@@ -462,8 +524,18 @@ def _explain(path: Path, error: OSError) -> str:
     return f"{path} is not written: {error.strerror or error}"
 
 
+@functools.cache
+def _here() -> str:
+    """Where a process's number tells who it is: this host since it was started, and on it this container."""
+    boot = namespace = ""
+    with contextlib.suppress(OSError):  # of Linux only
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        namespace = re.sub(r"\D", "", str(Path("/proc/self/ns/pid").readlink()))
+    return f"{socket.gethostname()}-{boot}-{namespace}"
+
+
 def _temporary_name() -> str:
-    return f".frostbench-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    return f".frostbench-{_here()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 def _is_stray(path: Path) -> bool:
@@ -473,7 +545,7 @@ def _is_stray(path: Path) -> bool:
     try:
         if time.time() - path.lstat().st_mtime > _FORGOTTEN:
             return True
-        if name["host"] != socket.gethostname():
+        if name["host"] != _here():
             return False
         os.kill(int(name["process"]), 0)  # signal 0 only asks whether the process is there
     except ProcessLookupError:
@@ -585,8 +657,9 @@ def _made_alike(one: Record, other: Record) -> bool:
 def _same_numbers(one: Record, other: Record) -> bool:
     """Equal as JSON, apart from when, where and in which suite they were made, how long that took, alarms and digests.
 
-    An alarm is no number of the run's: older records have none, and thresholds may change. Nor have they digests.
+    An alarm is no number of the run's: older records have none, and thresholds may change. Nor have they digests, or
+    counts of updates.
     """
-    circumstances = {"suite", "seconds", "provenance", "alarms", "predictions_sha256"}
+    circumstances = {"suite", "seconds", "provenance", "alarms", "updates", "predictions_sha256"}
     told = [json.dumps(record.model_dump(exclude=circumstances), sort_keys=True) for record in (one, other)]
     return told[0] == told[1]

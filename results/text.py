@@ -3,6 +3,7 @@
 import html
 import io
 import json
+import re
 import textwrap
 import typing as t
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def _markdown(one: Table) -> str:
 
 # ---- for documents ----------------------------------------------------------------------------------------------
 
-LATEX_NEEDS = r"% needs \usepackage{booktabs} and, for \textquotedbl, \usepackage[T1]{fontenc}"
+LATEX_NEEDS = r"% needs \usepackage{booktabs,adjustbox} and, for \textquotedbl, \usepackage[T1]{fontenc}"
 _LATEX = {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
@@ -133,15 +134,29 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(one, one) for one in text)
 
 
-def _latex(one: Table) -> str:
-    sides = "".join("l" if name in one.words else "r" for name in one.header)
-    grid = [" & ".join(map(escape_latex, row)) + r" \\" for row in (one.header, *one.rows)]
+def latex(
+    name: str,
+    caption: str,
+    sides: str,
+    header: t.Sequence[str],
+    rows: t.Iterable[t.Sequence[str]],
+    legend: str,
+) -> str:
+    """A float of rows that are escaped already, made smaller where it is larger than a page; `name` is in its label."""
     lines = [
-        r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(one.title)}}}", rf"\begin{{tabular}}{{{sides}}}",
-        r"\toprule", grid[0], r"\midrule", *grid[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}",
-        rf"{{\footnotesize {escape_latex(one.legend)}\par}}",
+        r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(caption)}}}",
+        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}}}",
+        r"\begin{adjustbox}{max width=\linewidth, max totalheight=0.8\textheight}", rf"\begin{{tabular}}{{{sides}}}",
+        r"\toprule", " & ".join(map(escape_latex, header)) + r" \\", r"\midrule",
+        *(" & ".join(row) + r" \\" for row in rows), r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}",
+        rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {escape_latex(legend)}}}", r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _latex(one: Table) -> str:
+    sides = "".join("l" if name in one.words else "r" for name in one.header)
+    return latex(one.title, one.title, sides, one.header, [[*map(escape_latex, row)] for row in one.rows], one.legend)
 
 
 _PAGE = """<!DOCTYPE html>

@@ -15,6 +15,7 @@ import http.client
 import json
 import math
 import os
+import select
 import shutil
 import signal
 import ssl
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results import store
-from results.record import Json, Record
+from results.record import Json, Record, dataset_label
 
 ENDING = 1.0  # seconds kept of the time limit for ending the processes
 DESCRIBES_RUN = (  # what a run.json and the records of a run have in common
@@ -43,16 +44,26 @@ COLUMNS = (  # of the leaderboard's rows: text, or numbers that wandb can sort b
     *("difference", "difference_low", "difference_high", "seeds", "of_seeds", "control"),
     *("labels", "dimensions", "fit_seconds", "device", "precision", "commit", "status", "error"),
 )
+Mode = t.Literal["off", "offline", "online"]
 INHERITED = ("WANDB_API_KEY", "WANDB_BASE_URL")  # any other WANDB_ variable could make our runs somebody else's
+
+
+MOST: tuple[Mode, ...] = ("off", "offline", "online")  # the least that is sent first
+MODES: dict[str, Mode] = {  # what WANDB_MODE can say
+    **{"online": "online", "run": "online", "shared": "online"},
+    **{"offline": "offline", "dryrun": "offline", "disabled": "off"},
+}
 
 
 @dataclass(frozen=True)
 class WandbTarget:
     """Where the copy goes. Without an entity it is the account's own."""
 
-    mode: t.Literal["off", "offline", "online"]
+    mode: Mode
     project: str = "frostbench"
     entity: str | None = None
+    tags: tuple[str, ...] = ()
+    directory: str | None = None  # that gets `wandb/` with the files of offline runs; None: the suite's own
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ class WandbRun:
     name: str
     group: str
     job_type: t.Literal["run", "leaderboard"]
+    tags: tuple[str, ...]
     config: dict[str, Json]
     summary: dict[str, Json]
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # a row an epoch
@@ -86,10 +98,51 @@ class WandbRun:
         return hashlib.sha256(store.canonical(told)).hexdigest()
 
 
+def target(
+    asked: t.Mapping[str, Json], environment: t.Mapping[str, str] = os.environ
+) -> tuple[WandbTarget, dict[str, str]]:
+    """Where the copy goes, and of mode, project, entity, tags and directory which variable says so, if one does.
+
+    `asked` is what a suite says, None or nothing where it leaves it open. A WANDB_MODE that sends nothing wins over the
+    suite; all else fills what is open. Raises ValueError for a variable that wandb would not take.
+    """
+    told = {name: environment.get(f"WANDB_{name.upper()}", "").strip() for name in ("mode", "project", "entity", "dir")}
+    tags = tuple(tag[:64] for tag in map(str.strip, environment.get("WANDB_TAGS", "").split(",")) if tag)
+    if told["mode"] and told["mode"] not in MODES:
+        raise ValueError(f"WANDB_MODE: wanted online, offline or disabled, got {told['mode']!r}")
+    for name in ("project", "entity"):
+        try:
+            checked_name(told[name] or "-")
+        except ValueError as error:
+            raise ValueError(f"WANDB_{name.upper()}: {error}") from None
+    says: dict[str, t.Any] = told | {"mode": MODES.get(told["mode"]), "tags": tags}
+    holds = {name: asked.get(name) for name in ("mode", "project", "entity", "tags")}
+    by = {name: f"WANDB_{name.upper()}" for name in holds if holds[name] is None and says[name]}
+    if holds["mode"] is not None and says["mode"] and MOST.index(says["mode"]) < MOST.index(holds["mode"]):
+        by["mode"] = "WANDB_MODE"
+    holds |= {name: says[name] for name in by}
+    by |= {"directory": "WANDB_DIR"} if told["dir"] else {}
+    found = WandbTarget(
+        holds["mode"] or "offline",
+        holds["project"] or "frostbench",
+        holds["entity"],
+        tuple(holds["tags"] or ()),
+        str(Path(told["dir"]).absolute()) if told["dir"] else None,
+    )
+    return found, by
+
+
+def checked_name(name: str) -> str:
+    """Raises ValueError for a project or an entity that wandb would refuse."""
+    if not 0 < len(name) <= 128 or not name.isprintable() or set(name) & set("/\\#?%:"):
+        raise ValueError(f"wanted a name of at most 128 characters, none of them / \\ # ? % :, got {name!r}")
+    return name
+
+
 def mirror(directory: Path, target: WandbTarget, timeout: float = 30.0) -> MirrorReport:
     """Send what this target has not seen of a suite's directory. Never raises, never asks, ends in `timeout` seconds.
 
-    Offline, wandb's files are written to `<directory>/wandb/offline-run-*`. Nothing is written outside the directory.
+    Offline, wandb's files are written to `<directory>/wandb/offline-run-*`, where the target has no other directory.
     """
     if target.mode == "off":
         return MirrorReport(0, 0, None)
@@ -148,6 +201,7 @@ def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record],
         name=f"{first.label}-{dataset}-seed{first.seed}",
         group=first.suite,
         job_type="run",
+        tags=_tags(target, about["dataset"], about["encoder"], *["control"] * about["is_control"]),
         config={name: about[name] for name in DESCRIBES_RUN}
         | {"taps": about.get("taps"), "labels": first.labels, "pretrain": first.pretrain}
         | about["provenance"],
@@ -167,6 +221,7 @@ def _leaderboard(contents: store.Contents, target: WandbTarget) -> WandbRun:
         name=f"leaderboard-{suites}",
         group=suites,
         job_type="leaderboard",
+        tags=_tags(target),
         config={"suite": suites},
         summary={"records": len(records)},
         table=[{name: row[name] for name in COLUMNS} for row in (row.plain() for row in leaderboard.of(contents).rows)],
@@ -174,10 +229,12 @@ def _leaderboard(contents: store.Contents, target: WandbTarget) -> WandbRun:
     )
 
 
+def _tags(target: WandbTarget, *own: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*target.tags, *(tag[:64] for tag in own)]))  # wandb takes no longer ones
+
+
 def _dataset(record: Record) -> str:
-    limit = f" (limit {record.limit})" if record.limit else ""
-    source = f" from {record.pretrain}" if record.pretrain else ""
-    return record.dataset + source + limit + (" (validation)" if record.split == "validation" else "")
+    return dataset_label(record.dataset, record.limit, record.split, record.pretrain, record.size, record.mode)
 
 
 def _history(encoder: Path, run: str) -> list[dict[str, float]]:
@@ -219,8 +276,12 @@ def _mirror(directory: Path, target: WandbTarget, deadline: float) -> MirrorRepo
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return MirrorReport(0, 0, "another process is sending the same results")
+        files = Path(target.directory or directory.absolute()) / "wandb"
+        files.mkdir(parents=True, exist_ok=True)
+        for killed in home.glob(".sending-*"):
+            shutil.rmtree(killed, ignore_errors=True)
         due = [run for run in runs if _sent(home, target, run.id).get("content") != run.content]
-        said = _send_apart(home, target, due, deadline, lock.fileno()) if due else []
+        said = _send_apart(home, files, target, due, deadline, lock.fileno()) if due else []
     sent, known = said.count("sent"), said.count("known")
     problem = None
     if sent + known < len(due):
@@ -248,15 +309,24 @@ def _server(target: WandbTarget) -> str | None:
     return os.environ.get("WANDB_BASE_URL") if target.mode == "online" else None
 
 
-def _send_apart(home: Path, target: WandbTarget, due: list[WandbRun], deadline: float, lock: int) -> list[str]:
+def _send_apart(
+    home: Path, files: Path, target: WandbTarget, due: list[WandbRun], deadline: float, lock: int
+) -> list[str]:
     """Have a process of its own send what is due; returns what it said, a line a run, then why there is no more."""
-    for killed in home.glob(".sending-*"):
-        shutil.rmtree(killed, ignore_errors=True)
     with contextlib.ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix=".sending-", dir=home, ignore_cleanup_errors=True)
         work = Path(stack.enter_context(temporary))
         limit = max(0.0, deadline - time.monotonic() - ENDING)
-        job = {"home": str(home), "work": str(work), "limit": limit, "target": dataclasses.asdict(target)}
+        alive, held = os.pipe()
+        stack.callback(os.close, held)
+        job = {
+            "home": str(home),
+            "files": str(files),
+            "work": str(work),
+            "limit": limit,
+            "target": dataclasses.asdict(target),
+            "alive": alive,
+        }
         job["runs"] = [dataclasses.asdict(run) for run in due]
         (work / "job.json").write_bytes(store.canonical(job))
         process = subprocess.Popen(
@@ -264,11 +334,12 @@ def _send_apart(home: Path, target: WandbTarget, due: list[WandbRun], deadline: 
             stdin=stack.enter_context((work / "job.json").open()),
             stdout=stack.enter_context((work / "said").open("w")),
             stderr=subprocess.DEVNULL,
-            env=_environment(home, work, target),
+            env=_environment(files, work, target),
             cwd=work,
             start_new_session=True,  # no terminal to ask on, and a group to kill by its id
-            pass_fds=[lock],  # the lock is held until this process has ended too
+            pass_fds=[lock, alive],  # the lock is held until this process has ended too
         )
+        os.close(alive)
         ending = "problem the process that sends it broke down"
         try:
             process.wait(limit)
@@ -279,14 +350,14 @@ def _send_apart(home: Path, target: WandbTarget, due: list[WandbRun], deadline: 
         return [*(work / "said").read_text().splitlines(), ending]
 
 
-def _environment(home: Path, work: Path, target: WandbTarget) -> dict[str, str]:
+def _environment(files: Path, work: Path, target: WandbTarget) -> dict[str, str]:
     """Ours, so that proxies and certificates hold, without what would turn wandb's head."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_") or name in INHERITED}
     return plain | {
         "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),  # it finds the modules that we find
         "TMPDIR": str(work),
         "WANDB_CACHE_DIR": str(work / "cache"),
-        "WANDB_DATA_DIR": str(work if target.mode == "online" else home),  # artifacts wait there for `wandb sync`
+        "WANDB_DATA_DIR": str(work if target.mode == "online" else files),  # artifacts wait there for `wandb sync`
         "WANDB_ERROR_REPORTING": "false",  # or its service goes on reporting for 10 s after a failure
     }
 
@@ -318,8 +389,9 @@ class _InOurGroup(subprocess.Popen[t.Any]):
 
 def _send_all(job: dict[str, Json]) -> None:
     """Send the runs one after the other, saying of each how it went."""
+    _guard(Path(job["work"]), job["alive"])
     signal.alarm(math.ceil(job["limit"]) + 1)  # should nobody be left to end us
-    target, home, work = WandbTarget(**job["target"]), Path(job["home"]), Path(job["work"])
+    target, (home, files, work) = WandbTarget(**job["target"]), (Path(job[name]) for name in ("home", "files", "work"))
     try:
         import wandb  # noqa: PLC0415
 
@@ -330,7 +402,7 @@ def _send_all(job: dict[str, Json]) -> None:
             if target.mode == "online" and _holds(wandb, target, run):
                 said = "known"
             else:
-                _send(wandb, home, work, target, run)
+                _send(wandb, home, files, work, target, run)
                 said = "sent"
             entry = {"content": run.content, "rows": len(run.history), "server": _server(target)}
             store.replace(_ledger(home, target, run.id), store.canonical(entry))
@@ -342,6 +414,27 @@ def _send_all(job: dict[str, Json]) -> None:
         kind = "" if isinstance(error, _UnsentError) else f"{type(error).__name__}: "
         _say("problem " + (kind + str(error)).partition("\n")[0].rstrip(". "))
     os._exit(0)  # wandb's own ending can wait for the network
+
+
+def _guard(work: Path, alive: int) -> None:
+    """Leave a process that outlives us and the suite: if this is killed it ends all that we started, and cleans up.
+
+    alive: a pipe that ends with the suite.
+    """
+    sender = os.getpid()
+    if os.fork():
+        return
+    os.setsid()
+    os.dup2(alive, 0)
+    os.closerange(1, 256)  # the lock above all
+    gone: list[int] = []
+    while os.getppid() == sender and not gone:
+        gone, _, _ = select.select([0], [], [], ENDING / 10)
+    if gone or select.select([0], [], [], 0)[0]:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(sender, signal.SIGKILL)
+        shutil.rmtree(work, ignore_errors=True)
+    os._exit(0)
 
 
 def _say(line: str) -> None:
@@ -375,7 +468,7 @@ def _holds(wandb: t.Any, target: WandbTarget, run: WandbRun) -> bool:
     return bool(there.summary_metrics.get("content") == run.content and there.historyLineCount >= len(run.history))
 
 
-def _send(wandb: t.Any, home: Path, work: Path, target: WandbTarget, run: WandbRun) -> None:
+def _send(wandb: t.Any, home: Path, files: Path, work: Path, target: WandbTarget, run: WandbRun) -> None:
     """Make or update one wandb run. Raises _UnsentError if the server does not confirm it."""
     started = wandb.init(
         id=run.id,
@@ -384,6 +477,7 @@ def _send(wandb: t.Any, home: Path, work: Path, target: WandbTarget, run: WandbR
         job_type=run.job_type,
         project=target.project,
         entity=target.entity,
+        tags=run.tags,
         mode=target.mode,
         resume="allow",
         dir=work,
@@ -432,7 +526,7 @@ def _send(wandb: t.Any, home: Path, work: Path, target: WandbTarget, run: WandbR
     if target.mode == "online":
         _confirm(wandb, target, run)
     else:
-        _keep(home, work, run, anew=not before)
+        _keep(files, work, run, anew=not before)
 
 
 def _bars(rows: list[dict[str, Json]]) -> dict[str, list[list[Json]]]:
@@ -470,15 +564,16 @@ def _confirm(wandb: t.Any, target: WandbTarget, run: WandbRun) -> None:
     raise _UnsentError(f"the server does not show run {run.id} as it was sent")
 
 
-def _keep(home: Path, work: Path, run: WandbRun, *, anew: bool) -> None:
+def _keep(files: Path, work: Path, run: WandbRun, *, anew: bool) -> None:
     """Move wandb's files to their place, now that they are whole; files that no ledger knows of give way."""
-    for stray in home.glob(f"offline-run-*-{run.id}*") if anew else ():
+    for stray in files.glob(f"offline-run-*-{run.id}*") if anew else ():
         shutil.rmtree(stray)
     for made in (work / "wandb").glob(f"offline-run-*-{run.id}"):
-        place = home / made.name
+        place = files / made.name
         while place.exists():  # twice in one second
             place = place.with_name(f"{place.name}-1")
-        made.rename(place)
+        whole = shutil.move(made, place.with_name(f".{place.name}"))  # it may be on another disk
+        Path(whole).rename(place)
 
 
 if __name__ == "__main__":

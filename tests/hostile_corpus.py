@@ -372,11 +372,13 @@ def zipped_headers() -> t.Iterator[tuple[str, bytes]]:
 
 def corpus(place: Path) -> t.Iterator[Case]:
     record = whole_record(place / "whole.json")
+    run = {"schema_version": 1, "weights_sha256": "0"}
+    hashed = store.canonical(run | {"sha256": store._digest(place, run)})
     kinds: dict[str, tuple[bytes, t.Callable[[Path], object], t.Iterator[tuple[str, bytes]]]] = {
         "suite.yaml": (SUITE, lambda path: read_suite(str(path)), suites()),
         "state.safetensors": (whole_checkpoint(), read_checkpoint, tensors()),
         "record.json": (record, store.read_record, records(record)),
-        "run.json": (b'{"schema_version": 1, "weights_sha256": "0"}', store.read_run, iter(())),
+        "run.json": (hashed, store.read_run, iter(())),
         "data.npz": (whole_npz(), read_data("npz"), archives()),
         "train-0.parquet": (parquet([png()] * 12), read_data("parquet"), tables()),
         "image.png": (png(), read_folder, images()),

@@ -26,6 +26,7 @@ class OfflineRun:
     name: str
     group: str
     job_type: str
+    tags: list[str]
     config: dict[str, Json]
     history: list[dict[str, Json]]
     summary: dict[str, Json]
@@ -36,7 +37,7 @@ class OfflineRun:
 
 def read_offline_run(directory: Path) -> OfflineRun:
     (path,) = directory.glob("run-*.wandb")
-    run = OfflineRun("", "", "", "", "", {}, [], {}, {}, {}, False)
+    run = OfflineRun("", "", "", "", "", [], {}, [], {}, {}, {}, False)
     for body in _bodies(path.read_bytes()):
         record = wandb_internal_pb2.Record.FromString(body)
         match record.WhichOneof("record_type"):
@@ -44,6 +45,7 @@ def read_offline_run(directory: Path) -> OfflineRun:
                 said = record.run
                 run.id, run.project, run.name = said.run_id, said.project, said.display_name
                 run.group, run.job_type = said.run_group, said.job_type
+                run.tags = list(said.tags)
                 run.config |= _items(said.config.update)
             case "config":
                 run.config |= _items(record.config.update)

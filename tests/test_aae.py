@@ -142,17 +142,26 @@ def test_the_gaussian_posteriors_code_is_its_mean(digits: ImageSet) -> None:
 
 
 @pytest.mark.parametrize("body", ["mlp", "conv"])
-def test_the_universal_posteriors_features_are_those_without_noise(
+def test_the_universal_posteriors_features_are_the_mean_over_noise_that_it_saw_in_training(
     body: t.Literal["mlp", "conv"], digits: ImageSet
 ) -> None:
     recipe = AAE(posterior="universal", latent=3, hidden=16, epochs=1, body=body)
     module = recipe.fit(digits.without_labels(), Training(seed=0))
     images = torch.from_numpy(digits.images[:5])
     x = images.float() / 255
-    silent = module.body.body(torch.cat([x, torch.zeros_like(x)], dim=1))[1]
-    assert torch.equal(module(images)["code"], silent)
-    loud = module.body.body(torch.cat([x, torch.ones_like(x)], dim=1))[1]
-    assert not torch.allclose(loud, silent)  # the noise is read
+    noise = module.body.noise
+    assert noise.std().item() == pytest.approx(0.3, rel=0.1)  # about as much power as the pixels
+    drawn = [module.body.body(torch.cat([x, one.expand_as(x)], dim=1)) for one in noise]
+    assert len(drawn) == 8 and not torch.allclose(drawn[0][1], drawn[1][1])  # the noise is read
+    torch.testing.assert_close(module(images)["code"], sum(one[1] for one in drawn) / 8)
+    layers = sum(one[0]["penultimate"] for one in drawn) / 8
+    torch.testing.assert_close(module(images)["penultimate"], layers)
+    seen = []
+    module.body.train()
+    module.body.body.register_forward_pre_hook(lambda _, given: seen.append(given[0][:, 1:]))
+    for _ in range(50):
+        module.body(x)
+    assert torch.cat(seen).std().item() == pytest.approx(0.3, rel=0.05)
 
 
 def test_two_dimensional_priors_need_an_even_code() -> None:

@@ -7,20 +7,24 @@ import typing as t
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
+from scipy.stats import norm
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 from sklearn.neural_network import BernoulliRBM
-from torch import Tensor
+from torch import Tensor, nn
 
 from encoders import networks, vae
-from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training, derive_seed
+from encoders.base import Encoder, EncoderError, Generative, ImageSet, ImageShape, Training, derive_seed, seeded
 from encoders.check import check_encoder
+from encoders.conditional_vae import ConditionalVAE
 from encoders.denoising_autoencoder import Corruption, DenoisingAutoencoder, corrupt
 from encoders.gmm import GMM
 from encoders.kmeans import KMeans
 from encoders.random_projection import RandomProjection
 from encoders.rbm import RBM
 from encoders.vae import VAE
+from results.metrics import METRICS
 
 
 def digits(shape: ImageShape = (1, 8, 8), count: int = 200) -> ImageSet:
@@ -185,6 +189,90 @@ def test_the_vaes_code_is_the_posteriors_mean() -> None:
     assert mean.shape == log_variance.shape == (200, 3)
 
 
+def log_likelihoods(recipe: Generative, train: ImageSet, test: ImageSet) -> tuple[nn.Module, nn.Module, Tensor]:
+    """Encoder and generator, both frozen, and the only log-likelihood that they give: (n_test,) nats."""
+    run = Training(0)
+    module = recipe.fit(train, run)
+    assert run.generator is not None
+    with seeded(0, "test"):
+        ((name, nats),) = recipe.log_likelihoods(module, run.generator, train, test).items()
+    assert METRICS[name].higher_is_better
+    assert nats.shape == (len(test),)
+    return module, run.generator, nats
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_bound_of_test_images_by_hand(likelihood: t.Literal["bernoulli", "gaussian"]) -> None:
+    data = digits(count=30)
+    train, test = (dataclasses.replace(data, images=data.images[rows]) for rows in (slice(20), slice(20, 30)))
+    recipe = VAE(epochs=3, hidden=16, latent=2, likelihood=likelihood)
+    module, decoder, nats = log_likelihoods(recipe, train, test)
+    with seeded(0, "test"):
+        noise = [torch.randn(20, 2)] if likelihood == "gaussian" else []
+        noise.append(torch.randn(10, 2))
+
+    def terms(images: ImageSet, noise: Tensor) -> tuple[t.Any, ...]:
+        mean, log_variance = module.body(networks.unit(tensor(images)))[1].double().chunk(2, dim=1)
+        code = mean + noise * (log_variance / 2).exp()
+        p = expit(decoder(code.float()).double().numpy()).reshape(len(images), 64)
+        kl = ((mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2).numpy()
+        return images.images.reshape(-1, 64) / 255, p, kl
+
+    x, p, kl = terms(test, noise[-1])
+    if likelihood == "bernoulli":
+        expected = (x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=1) - kl
+    else:
+        seen, made, _ = terms(train, noise[0])
+        variance = ((seen - made) ** 2).mean()  # of train: nothing is chosen on test
+        expected = norm(p, np.sqrt(variance)).logpdf(x).sum(axis=1) - kl
+    assert nats.numpy() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [VAE, ConditionalVAE])
+def test_the_bound_is_below_the_log_probability_that_quadrature_gives(
+    recipe: type[VAE] | type[ConditionalVAE],
+) -> None:
+    """Of binary images under a code of one dimension."""
+    labels = load_digits().target[:200].astype(np.int64)
+    data = dataclasses.replace(digits(), images=(digits().images > 127).astype(np.uint8) * 255, labels=labels)
+    shape = {"epochs": 60, "hidden": 64, "latent": 1, "learning_rate": 5e-3, "batch_size": 20}
+    module, decoder, _ = log_likelihoods(recipe(**shape), data, data)  # type: ignore[arg-type]
+    bounds = []
+    for seed in range(40):
+        with seeded(seed):
+            bounds.append(recipe(**shape).log_likelihoods(module, decoder, data, data)["binary_elbo"])  # type: ignore[arg-type]
+    z = torch.linspace(-8, 8, 801)[:, None]
+    x, probabilities = networks.unit(tensor(data)).flatten(1), []
+    for label in range(10) if recipe is ConditionalVAE else [None]:
+        told = [z] if label is None else [z, nn.functional.one_hot(torch.tensor(label), 10).expand(len(z), -1)]
+        logits = decoder(torch.cat(told, dim=1)).flatten(1)
+        given = -nn.functional.binary_cross_entropy_with_logits(
+            logits.expand(len(x), -1, -1), x[:, None].expand(-1, len(z), -1), reduction="none"
+        ).double().sum(dim=2)  # fmt: skip
+        prior = torch.distributions.Normal(0.0, 1.0).log_prob(z[:, 0]).double()
+        probabilities.append((given + prior + math.log(16 / 800)).logsumexp(dim=1))
+    exact = torch.stack(probabilities).logsumexp(dim=0) - math.log(len(probabilities))
+    gap = exact - torch.stack(bounds).mean(dim=0)
+    assert gap.min() > -0.5  # of each image; its bound is a mean over forty codes
+    assert 0 < gap.mean() < 4
+
+
+def test_equally_likely_decoders_are_averaged_as_probabilities() -> None:
+    data = digits(count=20)
+
+    def bounds(*offsets: float) -> Tensor:
+        decoders = [lambda code, by=by: (code[:, :1] + by).expand(-1, 64).reshape(-1, 1, 8, 8) for by in offsets]
+        with seeded(0):
+            return vae.lower_bounds(
+                "bernoulli", lambda x: x.flatten(1)[:, :4], decoders, data, data, torch.device("cpu")
+            )["binary_elbo"]
+
+    one, other, both = bounds(-1.0), bounds(-1.2), bounds(-1.0, -1.2)
+    assert torch.allclose(bounds(-1.0, -1.0), one, rtol=1e-12)
+    assert torch.allclose(both, torch.logaddexp(one, other) - math.log(2), rtol=1e-12)
+    assert bool((one != other).all())
+
+
 # ---- GMM --------------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +311,74 @@ def test_pca_before_the_mixture_keeps_what_is_asked_of_it() -> None:
     assert torch.allclose(all_64.logsumexp(dim=1).mean(), pixels.logsumexp(dim=1).mean(), rtol=0.05)  # a rotation only
     with pytest.raises(EncoderError, match="10 Gaussians of 65 dimensions asked of 200 images of 64 pixels"):
         GMM(pca=65).fit(data, Training(0))
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal", "tied"])
+def test_the_log_likelihood_of_test_images_is_scikit_learns(
+    covariance: t.Literal["full", "diagonal", "tied"],
+) -> None:
+    data = digits()
+    train, test = (dataclasses.replace(data, images=data.images[rows]) for rows in (slice(150), slice(150, 200)))
+    recipe = GMM(components=4, covariance=covariance, pca=None, regularization=0.01)
+    *_, nats = log_likelihoods(recipe, train, test)
+    theirs = GaussianMixture(
+        4, covariance_type=covariance.removesuffix("onal"), reg_covar=0.01, random_state=derive_seed(0, "gmm") % 2**32
+    )
+    seen, unseen = (networks.unit(tensor(part)).flatten(1).double().numpy() for part in (train, test))
+    assert np.allclose(nats.numpy(), theirs.fit(seen).score_samples(unseen), rtol=1e-9)
+
+
+def whole_covariances(generator: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, and means and covariances (k, 64, ...) in pixels, of what is modelled in a few directions."""
+    mixture = generator.mixture
+    inside = [torch.linalg.inv(whitening @ whitening.T) for whitening in mixture.whitening]
+    directions = mixture.directions
+    outside = torch.eye(64) - directions @ directions.T
+    covariances = [directions @ one @ directions.T + generator.residual_variance * outside for one in inside]
+    return mixture.log_weights.exp(), mixture.means @ directions.T + mixture.centre, torch.stack(covariances)
+
+
+def test_directions_that_pca_leaves_out_have_one_variance_and_densities_are_of_the_pixels() -> None:
+    data = digits()
+    train, test = (dataclasses.replace(data, images=data.images[rows]) for rows in (slice(150), slice(150, 200)))
+    _, generator, nats = log_likelihoods(GMM(components=3, pca=5), train, test)
+    pixels = networks.unit(tensor(train)).flatten(1).double()
+    left_out = np.linalg.eigvalsh(np.cov(pixels.numpy().T, bias=True))[:-5].mean()
+    assert generator.residual_variance.item() == pytest.approx(left_out + 1e-3)
+    weights, means, covariances = whole_covariances(generator)
+    each = torch.distributions.MultivariateNormal(means, covariances)
+    x = networks.unit(tensor(test)).flatten(1).double()
+    assert torch.allclose(nats, (each.log_prob(x[:, None]) + weights.log()).logsumexp(dim=1), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        GMM(components=3, pca=5), GMM(components=3, pca=5, covariance="tied"),
+        GMM(components=3, pca=5, covariance="diagonal"), GMM(components=3, pca=None, regularization=0.01),
+    ],
+    ids=lambda recipe: repr(recipe)[:60],
+)  # fmt: skip
+def test_samples_of_a_mixture_have_its_mean_and_its_covariance(recipe: GMM) -> None:
+    run = Training(0)
+    recipe.fit(digits(), run)
+    assert run.generator is not None
+    mixture = run.generator.mixture
+    with seeded(0):
+        made = run.generator(recipe.draw_for((1, 8, 8), 40_000, torch.device("cpu"))).flatten(1)
+    if mixture.is_projected:
+        made = (made - mixture.centre) @ mixture.directions
+    weights = mixture.log_weights.exp()
+    whitening = mixture.whitening if recipe.covariance != "diagonal" else torch.diag_embed(mixture.whitening[:, 0])
+    covariances = torch.stack([torch.linalg.inv(one @ one.T) for one in whitening]).expand(3, -1, -1)
+    mean = weights @ mixture.means
+    between = mixture.means.T @ (weights[:, None] * mixture.means) - mean[:, None] * mean
+    covariance = (weights[:, None, None] * covariances).sum(dim=0) + between
+    spread = covariance.diagonal().sqrt()
+    assert ((made.mean(dim=0) - mean) / spread).abs().max() < 5 / 200
+    assert ((torch.cov(made.T) - covariance) / spread / spread[:, None]).abs().max() < 8 / 200
+    pictured = recipe.pictures(run.generator(recipe.draw_for((1, 8, 8), 100, torch.device("cpu"))))
+    assert pictured.min() == 0
 
 
 # ---- RBM --------------------------------------------------------------------------------------------------------

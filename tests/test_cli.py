@@ -1,8 +1,10 @@
 """The commands beside `run`, as a user types them."""
 
+import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import typing as t
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import app, main
 from results.text import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,13 +35,14 @@ def frostbench(frostbench: t.Callable[..., t.Any]) -> t.Callable[..., str]:
     [
         (
             "encoders",
-            "aae ali autoencoder bigan clustering_aae dcgan denoising_autoencoder gan gmm kmeans label_informed_aae "
-            "latent_regressor pca pixels random_projection rbm semisupervised_aae supervised_aae untrained vae wgan "
-            "wgan_gp",
+            "aae ali autoencoder bigan clustering_aae conditional_vae dcgan denoising_autoencoder gan gmm kmeans "
+            "label_informed_aae latent_regressor pca pixels random_projection rbm semisupervised_aae supervised_aae "
+            "untrained vae wgan wgan_gp",
         ),
         (
             "protocols",
-            "argmax assignment cluster fewshot generative geometry knn linear mlp retrieval robustness sgd_linear svm",
+            "argmax assignment cluster fewshot generative geometry knn linear mlp retrieval robustness sgd_linear svm "
+            "two_sample",
         ),
         (
             "datasets",
@@ -119,6 +123,8 @@ def test_doctor_tells_versions_data_and_wandb(
 ) -> None:
     monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FROSTBENCH_DATA", raising=False)
+    for name in filter(lambda name: name.startswith("WANDB_"), list(os.environ)):
+        monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 7)
     said = frostbench("doctor")
     assert "torch" in said
@@ -126,6 +132,95 @@ def test_doctor_tells_versions_data_and_wandb(
     assert "cifar10       not here" in said
     assert "an API key is here" in said
     assert "s3cret" not in said
+    assert "  mode      offline (where a suite says nothing)" in said
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_PROJECT", "birds")
+    said = frostbench("doctor")
+    assert "  mode      off, whatever a suite says (WANDB_MODE)" in said
+    assert "  project   birds (WANDB_PROJECT)" in said
+
+
+def test_an_environment_without_wandb_is_heard(
+    frostbench: t.Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    frostbench("run", "smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", "wandb.mode=online")
+    assert not (tmp_path / "runs" / "smoke" / "wandb").exists()
+    with pytest.raises(AssertionError, match="WANDB_MODE: it is 'disabled', which sends nothing"):
+        frostbench("sync", "runs/smoke")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(AssertionError, match=r"wanted a name of at most 128 characters, .* got 'a/b'"):
+        frostbench("sync", "runs/smoke", "--project", "a/b")
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+    with pytest.raises(AssertionError, match="WANDB_PROJECT: wanted a name"):
+        frostbench("run", "smoke", "--limit", "100", "--set", "encoders=[pca]")
+    assert not (tmp_path / "runs" / "smoke" / "pca").exists()
+
+
+def test_help_has_its_commands_in_groups_and_cuts_no_summary(
+    frostbench: t.Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = frostbench("--help")
+    assert max(map(len, said.splitlines())) <= 80
+    assert "..." not in said.replace("[ARGS]...", "")
+    groups = dict(re.findall(r"^(\w.+):\n((?:  .*\n)+)", said, re.MULTILINE))
+    assert "  run    Do what is missing" in groups["Run a suite"]
+    assert "  verify     Check hashes, and make every stored number again from the\n             predictions." in said
+    for command in app.registered_commands:
+        assert f"\n  {command.name or command.callback.__name__} " in said
+
+
+def test_lists_say_what_abbreviations_mean(frostbench: t.Callable[..., str]) -> None:
+    lines = dict(line.split(maxsplit=1) for line in frostbench("list", "encoders").splitlines())
+    assert lines["aae"].startswith("Adversarial autoencoder. Reconstruct")
+    assert lines["ali"].startswith("Adversarially learned inference. ")
+    assert lines["gmm"].startswith("Gaussian mixture model. ")
+    assert lines["wgan_gp"].startswith("Wasserstein generative adversarial network with gradient penalty. ")
+    assert lines["pixels"].startswith("Every pixel")
+    assert "): Support vector machine. The share" in frostbench("describe", "svm")
+
+
+MINE = """
+import typing as t
+from encoders.base import Encoder
+
+class Mine(Encoder):
+    source = "a test"
+    scale: float | t.Literal["auto"] = "auto"  # of all
+    @property
+    def taps(self): return ("tap",)
+    def build(self, shape): ...
+    def fit(self, data, run): ...
+"""
+
+
+def test_describe_shows_the_choices_of_a_parameter(frostbench: t.Callable[..., str], tmp_path: Path) -> None:
+    said = frostbench("describe", "aae")
+    assert re.search(r"  body = mlp +mlp \| conv(;|$)", said, re.MULTILINE)
+    assert re.search(r"  posterior = deterministic +deterministic \| gaussian \| universal(;|$)", said, re.MULTILINE)
+    (tmp_path / "mine.py").write_text(MINE)
+    assert re.search(
+        r"  scale = auto +a number \| auto; of all$", frostbench("describe", "mine", "--plugin", "mine.py"), re.M
+    )
+
+
+def test_a_run_says_what_is_next_and_the_report_opens(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frostbench: t.Callable[..., str], capsys: t.Any
+) -> None:
+    from bench.launch import Launched
+    from results.leaderboard import leaderboard
+
+    (tmp_path / "my runs").mkdir()
+    done = Launched(tmp_path / "my runs", 1, 1, 0, 1.0, leaderboard([]), ())
+    told, command = done.summary.splitlines()[-1].split("frostbench ")
+    assert told == "next: "
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    frostbench(*shlex.split(command))
+    assert opened == [(tmp_path / "my runs" / "report.html").as_uri()]
+    frostbench("report", str(tmp_path / "my runs"))
+    assert len(opened) == 1
 
 
 def test_version_and_help(frostbench: t.Callable[..., str]) -> None:
@@ -143,6 +238,56 @@ def test_an_error_is_still_said_to_whom_reads_it() -> None:
     status, said = unread("leaderboard none", hear_errors=True)
     assert (status, said.count("\n")) == (2, 1)
     assert unread("leaderboard none", hear_errors=False) == (141, "")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+def test_a_terminal_that_lacks_characters_shows_the_others(
+    encoding: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
+    Path("a.yaml").write_text("suite: \u65e5\n", encoding="utf-8")  # a message that tells of it
+    small = str(ROOT / "results" / "published" / "quickstart")
+    commands = [
+        ["--help"], ["list", "protocols"], ["describe", "vae"], ["run", "a.yaml"], ["compare", "pixels", "pca", small],
+        ["seeds-needed", "--delta", "1", "--sd", "0.5"],
+        *(["leaderboard", small, *more.split()] for more in ("", "--format latex", "--against papers")),
+        ["report", small, "--output", "\u65e5.html"],
+    ]  # fmt: skip
+    for command in commands:
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding, errors="strict") for _ in range(2)]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", streams[0])
+            patch.setattr(sys, "stderr", streams[1])
+            patch.setattr(sys, "argv", ["frostbench", *command])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        said = [stream.buffer.getvalue().decode(encoding) for stream in streams if not stream.flush()]
+        assert ended.value.code == (2 if command == ["run", "a.yaml"] else 0), said
+        assert "Error" not in said[1], command
+    assert "?.html" in said[0]
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)], ids=str)
+def test_closed_streams_are_no_error_and_no_file_takes_their_place(closed: tuple[int, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "run", "smoke", "--limit", "100", "--set", "encoders=[pixels]"]
+    command += ["--set", "wandb.mode=off", "--output", str(tmp_path)]
+    words = " ".join(f"{number}{'<' if number == 0 else '>'}&-" for number in closed)
+    shell = ["sh", "-c", f'exec "$@" {words}', "sh", *command]
+    ended = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert "Traceback" not in ended.stderr
+    assert ("pixels" in ended.stdout, "1 of 1 runs made" in ended.stderr) == (1 not in closed, 2 not in closed)
+    (record,) = tmp_path.glob("smoke/pixels/*/*/scores/pixels/linear*.json")
+    json.loads(record.read_text())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_output_that_is_full_is_a_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "bench", "list", "encoders"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "the output cannot be written: No space left on device\n")
 
 
 def unread(arguments: str, *, hear_errors: bool) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 import io
 import json
 import typing as t
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -167,13 +168,19 @@ def test_a_protocol_that_is_not_shared_is_named(runs: Path) -> None:
         compare("good", "bad", runs, protocols=["knn"])
 
 
-@pytest.mark.parametrize("damage", ["gone", "torn", "other", "short", "bomb"])
+@pytest.mark.parametrize("damage", ["gone", "torn", "no header", "other", "short", "bomb"])
 def test_predictions_that_are_not_what_was_scored_are_refused(runs: Path, damage: str) -> None:
     (path, *_) = sorted(runs.glob("good/*/*/predictions/code/*.npz"))
     if damage == "gone":
         path.unlink()
     elif damage == "torn":
         path.write_bytes(path.read_bytes()[:100])
+    elif damage == "no header":
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content.replace(b"}", b" ", 1))  # a header that does not end
     else:
         rows = {"other": IMAGES, "short": 10, "bomb": 10**6}[damage]
         np.savez_compressed(path, predicted=np.zeros(rows, int), label=np.zeros(rows, int))

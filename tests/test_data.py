@@ -91,7 +91,9 @@ def png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_parquet(folder: Path, arrays: Arrays, *, names: list[str] | None = None, plain: bool = False) -> str:
+def write_parquet(
+    folder: Path, arrays: Arrays, *, names: list[str] | None = None, plain: bool = False, count: int = 2
+) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -103,9 +105,9 @@ def write_parquet(folder: Path, arrays: Arrays, *, names: list[str] | None = Non
         if names:
             described = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
             table = table.replace_schema_metadata({"huggingface": json.dumps(described)})
-        half = len(table) // 2
-        pq.write_table(table[:half], folder / f"{part}-00000-of-00002.parquet")
-        pq.write_table(table[half:], folder / f"{part}-00001-of-00002.parquet")
+        for place, rows in enumerate(np.array_split(np.arange(len(table)), count)):
+            file = folder / f"{part}-{place:05}-of-{count:05}.parquet"
+            pq.write_table(table[rows[0] : rows[-1] + 1], file)
     return f"parquet:{folder}"
 
 
@@ -423,16 +425,46 @@ def test_changed_files_are_decoded_anew(tmp_path: Path) -> None:
     assert load(name).fingerprint != before.fingerprint
 
 
-def flip(path: Path) -> None:
+def flip(path: Path, byte: int = -1, bit: int = 0) -> None:
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[byte] ^= 1 << bit
     path.write_bytes(content)
+
+
+def test_a_file_changed_in_place_with_the_same_size_and_time_is_decoded_anew(tmp_path: Path) -> None:
+    name, path = write_npz(tmp_path / "toy.npz", toy()), tmp_path / "toy.npz"
+    before, status = load(name), path.stat()
+    changed = toy()
+    changed["train_images"][0, 0, 0] ^= 255
+    write_npz(path, changed)
+    os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    after = load(name)
+    assert after.fingerprint != before.fingerprint
+    assert after.test.fingerprint == before.test.fingerprint
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, digested = write_npz(tmp_path / "toy.npz", toy()), data._digested
+
+    def change(*arguments: t.Any) -> t.Any:
+        found = digested(*arguments)
+        write_npz(tmp_path / "toy.npz", {key: array[::-1] for key, array in toy().items()})
+        return found
+
+    monkeypatch.setattr(data, "_digested", change)
+    with pytest.raises(DataError, match=r"toy\.npz .train. changed while it was read"):
+        load(name)
 
 
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
         ("images.npy", flip),
+        ("images.npy", lambda path: flip(path, 8, 5)),  # where the header says that it ends, which moves every image
+        ("images.npy", lambda path: flip(path, 10, 1)),  # the header is no Python
+        ("images.npy", lambda path: flip(path, 11, 6)),
+        ("meta.json", lambda path: flip(path, -3)),
         ("labels.npy", flip),
         ("digests.npy", flip),
         ("images.npy", lambda path: os.truncate(path, 1000)),
@@ -471,13 +503,11 @@ def test_a_full_disk_leaves_no_litter(
 ) -> None:
     name = write_npz(tmp_path / "toy.npz", toy())
 
-    def full(file: t.Any, *arguments: t.Any, **named: t.Any) -> None:
-        if str(own_cache) in file.name:
+    def full(descriptor: int) -> None:
+        if str(own_cache) in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
             raise OSError(28, "No space left on device")
-        save(file, *arguments, **named)
 
-    save = np.save
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     assert len(load(name).train) == 60
     assert "No space left" in caplog.text
     assert list((own_cache / "decoded").iterdir()) == []
@@ -502,7 +532,11 @@ def spoil_idx(root: Path, file: str, change: t.Callable[[bytes], bytes]) -> None
         ("train-images-idx3-ubyte", lambda b: b"\0\0\x0d\3" + b[4:], "magic number 0x00000803 .* got 0x00000d03"),
         ("train-labels-idx1-ubyte", lambda b: b"\0\0\x08\3" + b[4:], "magic number 0x00000801"),
         ("train-images-idx3-ubyte", lambda b: b[:4] + b"\xff" * 12 + b[16:], "claims the shape"),
-        ("train-labels-idx1-ubyte", lambda b: b[:7] + b"\x0a" + b[8:18], "labels must be integers, one for each of 60"),
+        (
+            "train-labels-idx1-ubyte",
+            lambda b: b[:7] + b"\x0a" + b[8:18],
+            "wanted a label for each of 60 images; got 10",
+        ),
         ("train-labels-idx1-ubyte", lambda b: b[:-1] + b"\xc8", r"labels must lie in 0\.\.9; got 0\.\.200"),
         ("t10k-labels-idx1-ubyte", lambda b: b[:-1] + b"\x0a", r"test\): labels must lie in 0\.\.9; got 0\.\.10"),
         ("train-images-idx3-ubyte", lambda b: b[:4] + bytes(4) + b[8:16], "none of them 0"),
@@ -552,15 +586,15 @@ NPZ_ERRORS: list[tuple[str, Arrays, str]] = [
     ("objects", {"train_labels": np.array([0, None] * 30, dtype=object)}, "pickled objects are not read"),
     ("floats", {"train_images": np.zeros((60, 28, 28))}, "train_images must be uint8"),
     ("float labels", {"train_labels": np.zeros(60)}, "labels must be integers"),
-    ("count", {"train_labels": np.zeros(59, int)}, "one for each of 60 images"),
+    ("count", {"train_labels": np.zeros(59, int)}, "a label for each of 60 images; got 59"),
     ("matrix", {"train_images": np.zeros((60, 784), np.uint8)}, r"must be \(n, h, w\)"),
     ("ambiguous", {"train_images": np.zeros((60, 3, 9, 3), np.uint8)}, "channels could be first or last"),
     ("four channels", {"train_images": np.zeros((60, 4, 9, 9), np.uint8)}, "with c 1 or 3"),
     ("negative", {"train_labels": np.arange(60) - 1}, "labels must lie in 0 and up; got -1"),
     ("huge", {"train_labels": np.arange(60) + 2**40}, "labels must lie in"),
-    ("sparse", {"train_labels": np.arange(60) + 60}, "labels up to 119 on only 60 training images"),
+    ("sparse", {"train_labels": np.arange(60) + 60}, "no image of train has the label '0'; its labels are 60, 61, .*"),
     ("one class", {"train_labels": np.zeros(60, int), "test_labels": np.zeros(30, int)}, "train set of one class"),
-    ("unseen", {"test_labels": np.full(30, 10)}, r"test has label 10, but train's lie in 0\.\.9"),
+    ("unseen", {"test_labels": np.full(30, 10)}, "no image of train has the label '10'; its labels are 0, 1,"),
     ("shapes", {"test_images": np.zeros((30, 27, 28), np.uint8)}, "must have one shape"),
     (
         "no test images",
@@ -617,7 +651,9 @@ def test_an_image_of_another_size_or_mode_is_named(tmp_path: Path) -> None:
 
 
 def test_images_with_transparency_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="8 x 8 RGBA; convert the images to 8-bit grey or RGB"):
+    with pytest.raises(
+        DataError, match=r"8 x 8 RGBA, neither 8-bit grey nor RGB; to convert .* give the dataset `mode: rgb`"
+    ):
         load(write_folder(tmp_path / "toy", toy((8, 8, 4))))
 
 
@@ -673,7 +709,8 @@ def test_a_wrong_parquet_is_refused(tmp_path: Path) -> None:
         "must have one column of image bytes.*; it has picture, label": {"picture": ["a"], "label": [0]},
         "1 of 2 rows have no label": {"image": [image, image], "label": [0, None]},
         "1 of 2 rows have no image": {"image": [image, None], "label": [0, 1]},
-        "label must be integers, got string": {"image": [image], "label": ["cat"]},
+        "label must be integers or text, got double": {"image": [image], "label": [0.5]},
+        "labels of some train files are integers, of others text": {"image": [image], "label": ["cat"]},
         "row 1 does not decode as an image": {"image": [image, b"nonsense"], "label": [0, 1]},
     }
     for message, columns in tables.items():
@@ -683,6 +720,357 @@ def test_a_wrong_parquet_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content[:-100])
     with pytest.raises(DataError, match="not a readable Parquet file"):
         load(name)
+
+
+# --- splits as people name them ---------------------------------------------------------------------------------------
+
+
+def write_splits(folder: Path, arrays: Arrays, **splits: str) -> str:
+    """Folders of classes by the names that train, val and test have here; val's images are the first 20 of train."""
+    arrays = arrays | {f"val_{what}": arrays[f"train_{what}"][:20] for what in ("images", "labels")}
+    for part, called in splits.items():
+        write_folder(
+            folder / "made", {f"{part}_{w}": arrays[f"{part}_{w}"] for w in ("images", "labels")}, (part, part)
+        )
+        (folder / "made" / part).rename(folder / called)
+    (folder / "made").rmdir()
+    return f"folder:{folder}"
+
+
+@pytest.mark.parametrize("called", ["val", "Valid", "VALIDATION"])
+def test_a_validation_set_of_ones_own_is_used_where_validation_is_asked(tmp_path: Path, called: str) -> None:
+    arrays = toy((8, 8))
+    name = write_splits(tmp_path / "toy", arrays, train="Train", val=called, test="test")
+    tested, validated = load(name), load(name, split="validation")
+    assert tested.train.fingerprint == validated.train.fingerprint
+    assert pixels(tested.test.images) == pixels(arrays["test_images"][:, None])
+    assert pixels(validated.train.images) == pixels(arrays["train_images"][:, None])
+    assert pixels(validated.test.images) == pixels(arrays["train_images"][:20, None])
+
+
+def test_train_and_val_alone_are_train_and_test_as_imagenet_has_it(tmp_path: Path) -> None:
+    arrays = toy((8, 8))
+    name = write_splits(tmp_path / "toy", arrays, train="train", val="val")
+    assert pixels(load(name).test.images) == pixels(arrays["train_images"][:20, None])
+    held_out = load(name, split="validation")
+    assert (len(held_out.train), len(held_out.test)) == (50, 10)  # of train: val stays unread
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["train", "val"], "no images in .*train: wanted a folder for each class"),
+        (["Train", "Test", "valid"], "no images in .*Test: wanted a folder for each class"),
+        (["val", "cat", "dog"], "has val but no train folder.*or <class>/. with no class of such a name"),
+        (["test", "cat"], "has test but no train folder"),
+        (["cat", "dog", "training"], "has training but no test folder"),
+        (["train_images", "test_images"], "test_images and train_images are named like splits"),
+        (["train2017", "val2017"], "train2017 and val2017 are named like splits"),
+        (["train", "Training", "test"], "(Training|train) and (Training|train) are both of train"),
+    ],
+)
+def test_folders_named_like_splits_are_no_classes(tmp_path: Path, folders: list[str], message: str) -> None:
+    for row in range(12):
+        (place := tmp_path / "toy" / folders[row % len(folders)]).mkdir(parents=True, exist_ok=True)
+        (place / f"{row}.png").write_bytes(png(np.full((8, 8), row, np.uint8)))
+    with pytest.raises(DataError, match=message):
+        load(f"folder:{tmp_path / 'toy'}")
+
+
+@pytest.mark.parametrize("names", [("val_images", "val_labels"), ("x_val", "y_val"), ("valid_images", "valid_labels")])
+def test_an_npz_may_bring_its_validation_set(tmp_path: Path, names: tuple[str, str]) -> None:
+    arrays = toy((8, 8))
+    own = {names[0]: arrays["train_images"][:20], names[1]: arrays["train_labels"][:20]}
+    name = write_npz(tmp_path / "three.npz", arrays | own)
+    assert_same(load(name), load(write_npz(tmp_path / "two.npz", arrays)))
+    assert pixels(load(name, split="validation").test.images) == pixels(arrays["train_images"][:20])
+    without = {key: array for key, array in (arrays | own).items() if not key.startswith("test")}
+    assert len(load(write_npz(tmp_path / "imagenet.npz", without)).test) == 20
+    with pytest.raises(DataError, match="are both of validation; remove one"):
+        load(
+            write_npz(
+                tmp_path / "both.npz",
+                arrays | own | {"validation_images": own[names[0]]} | ({"validation_labels": own[names[1]]}),
+            )
+        )
+
+
+# --- Parquet and idx as they are published ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        ({"train-00001-of-00003": None}, "of the 3 files such as train-00000-of-00003.parquet, number 1 is missing"),
+        ({"train-00002-of-00003": None}, "number 2 is missing"),
+        ({"test-00000-of-00003": None}, "test-00001-of-00003.parquet, number 0 is missing"),
+        ({"train-00001-of-00003": "train-00001-of-00002"}, "train-00001-of-00002.parquet and .* of one set"),
+        ({"train-00001-of-00003": "train-00000-of-00001"}, "cannot be files of one set"),
+        ({"train-00001-of-00003": "train"}, "both of train|cannot be files of one set"),
+        ({"train-00001-of-00003": "train-00002-of-00003-b"}, "one too many of 3 files"),
+        ({"train-00001-of-00003": "train-00007-of-00003"}, "train-00007-of-00003.parquet is one too many of 3 files"),
+    ],
+)
+def test_parquet_files_that_are_missing_or_overlap_are_named(
+    tmp_path: Path, rename: dict[str, str | None], message: str
+) -> None:
+    name, folder = write_parquet(tmp_path / "toy", toy((8, 8)), count=3), tmp_path / "toy"
+    load(name)
+    for before, after in rename.items():
+        (folder / f"{before}.parquet").rename(folder / f"{after}.parquet" if after else tmp_path / "away")
+    with pytest.raises(DataError, match=message):
+        load(name)
+
+
+@pytest.mark.parametrize("layout", ["data/train-00000-of-00002", "default/train/0000", "plain_text/train", "Train/a"])
+def test_hugging_faces_layouts_are_read(tmp_path: Path, layout: str) -> None:
+    arrays = toy((8, 8))
+    write_parquet(tmp_path / "made", arrays)
+    for file in (tmp_path / "made").iterdir():
+        part, shard, *_ = file.stem.split("-")
+        if layout.startswith("plain_text") and shard != "00000":
+            continue
+        new = layout.replace("train", part).replace("Train", part.title()).replace("00000", shard)
+        new = new.replace("0000", shard[1:]) if "default" in layout else new
+        place = tmp_path / "toy" / (f"{new}{shard}.parquet" if layout == "Train/a" else f"{new}.parquet")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(place)
+    (tmp_path / "toy/README.md").write_text("a card")
+    loaded = load(f"parquet:{tmp_path / 'toy'}")
+    if layout.startswith("plain_text"):
+        assert len(loaded.train) == 30
+    else:
+        assert_same(loaded, load(write_npz(tmp_path / "same.npz", arrays)))
+
+
+def test_a_missing_number_in_hugging_faces_own_conversion_is_named(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "made", toy((8, 8)))
+    for number, file in enumerate(sorted((tmp_path / "made").glob("t*"))):
+        place = tmp_path / "toy" / "default" / file.name.split("-")[0] / f"{2 * (number % 2):04}.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(place)
+    with pytest.raises(DataError, match="number 1 is missing"):
+        load(f"parquet:{tmp_path / 'toy'}")
+
+
+def test_one_of_several_configurations_must_be_named(tmp_path: Path) -> None:
+    for name in ("small", "large"):
+        write_parquet(tmp_path / "toy" / name, toy((8, 8)))
+    with pytest.raises(DataError, match=r"several sets; name one: parquet:.*large, parquet:.*small"):
+        load(f"parquet:{tmp_path / 'toy'}")
+
+
+def test_parquets_own_validation_set_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arrays = toy((8, 8))
+    name = write_parquet(tmp_path / "toy", arrays)
+    half = (tmp_path / "toy/train-00000-of-00002.parquet").read_bytes()
+    (tmp_path / "toy/validation-00000-of-00001.parquet").write_bytes(half)
+    (tmp_path / "toy/extra-00000-of-00001.parquet").write_bytes(half)
+    assert pixels(load(name, split="validation").test.images) == pixels(arrays["train_images"][:30])
+    assert len(load(name).test) == 30
+    assert "1 .parquet files that name no split, such as extra-00000-of-00001.parquet" in caplog.text
+
+
+@pytest.mark.usefixtures("unpublished")
+@pytest.mark.parametrize("style", ["emnist-letters-{}-{}-{}-ubyte", "{}-{}.{}-ubyte", "{}_{}_{}_ubyte"])
+def test_idx_files_of_any_name_are_read(tmp_path: Path, style: str) -> None:
+    arrays = toy()
+    arrays |= {key: array + 1 for key, array in arrays.items() if "labels" in key}  # EMNIST's letters are 1 to 26
+    write_idx(tmp_path / "mnist", arrays, zipped=True, below=".")
+    for file in (tmp_path / "mnist").iterdir():
+        part, what, kind, *_ = file.name.split("-")
+        file.rename(tmp_path / "mnist" / (style.format(part, what, kind).replace("t10k", "test") + ".gz"))
+    loaded = load(f"idx:{tmp_path / 'mnist'}")
+    assert_same(loaded, load(write_npz(tmp_path / "same.npz", arrays)))
+    assert loaded.train.classes == tuple(str(k) for k in range(1, 11))
+    if style.startswith("emnist"):
+        assert_same(loaded, load(f"idx:{tmp_path / 'mnist' / 'emnist-letters'}"))
+
+
+def test_one_of_several_idx_sets_must_be_named(tmp_path: Path) -> None:
+    write_idx(tmp_path, toy(), below="made")
+    for file in sorted((tmp_path / "made").iterdir()):
+        for prefix in ("emnist-digits", "emnist-letters"):
+            (tmp_path / "made" / f"{prefix}-{file.name.replace('t10k', 'test')}").write_bytes(file.read_bytes())
+        file.unlink()
+    with pytest.raises(DataError, match=r"several sets; name one: idx:.*made/emnist-digits, idx:.*made/emnist-letters"):
+        load(f"idx:{tmp_path / 'made'}")
+    assert len(load(f"idx:{tmp_path / 'made' / 'emnist-letters'}").train) == 60
+    with pytest.raises(DataMissing, match="nothing to read at"):
+        load(f"idx:{tmp_path / 'made' / 'emnist-balanced'}")
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [[3, 17, 58], [1, 2, 3], [100, 200, 300], [0, 2, 5], [9, 10, 11]])
+def test_the_labels_that_occur_are_numbered_as_folders_are(tmp_path: Path, ids: list[int]) -> None:
+    arrays = toy((8, 8), classes=3)
+    arrays |= {key: np.array(ids)[array] for key, array in arrays.items() if "labels" in key}
+    loaded = load(write_npz(tmp_path / "ids.npz", arrays))
+    assert loaded.train.classes == tuple(map(str, ids))
+    assert set(loaded.train.labels.tolist()) == {0, 1, 2}
+    assert_same(loaded, load(write_folder(tmp_path / "ids", arrays)))
+    assert_same(loaded, load(write_parquet(tmp_path / "parquet", arrays)))
+
+
+def test_a_class_that_test_lacks_moves_no_other(tmp_path: Path) -> None:
+    arrays = toy((8, 8), classes=3)
+    ids = np.array([3, 17, 58])
+    arrays["train_labels"], arrays["test_labels"] = ids[arrays["train_labels"]], np.where(arrays["test_labels"], 58, 58)
+    loaded = load(write_npz(tmp_path / "ids.npz", arrays))
+    assert set(loaded.test.labels.tolist()) == {2}
+
+
+@pytest.mark.parametrize("form", ["npz", "bytes", "string", "large_string", "category", "cls", "bool"])
+def test_labels_may_be_text_or_categories(tmp_path: Path, form: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = toy((8, 8), classes=2)
+    text = {key: np.array(["cat", "dog"])[array] for key, array in arrays.items() if "labels" in key}
+    expected = load(write_folder(tmp_path / "folder", arrays | text))
+    if form in ("npz", "bytes"):
+        text = {key: array.astype("S") for key, array in text.items()} if form == "bytes" else text
+        loaded = load(write_npz(tmp_path / "text.npz", arrays | text))
+    else:
+        (tmp_path / "text").mkdir()
+        for part in ("train", "test"):
+            labels = pa.array(text[f"{part}_labels"].tolist(), pa.large_string() if form == "large_string" else None)
+            labels = labels.dictionary_encode() if form == "category" else labels
+            labels = pa.array(arrays[f"{part}_labels"] == 1) if form == "bool" else labels
+            image = [png(one) for one in arrays[f"{part}_images"]]
+            names = ("jpg", "cls") if form == "cls" else ("image", "label")
+            pq.write_table(pa.table(dict(zip(names, (image, labels)))), tmp_path / "text" / f"{part}.parquet")
+        loaded = load(f"parquet:{tmp_path / 'text'}")
+    assert loaded.train.classes == (("0", "1") if form == "bool" else ("cat", "dog"))
+    assert_same(loaded, expected)
+
+
+# --- images of other kinds --------------------------------------------------------------------------------------------
+
+
+def test_images_of_several_sizes_and_modes_are_made_one(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    colour = Image.new("RGB", (20, 10), (200, 200, 200))
+    for row, image in enumerate([
+        colour, colour.convert("L"), colour.convert("RGBA"), colour.quantize(4), colour.convert("CMYK"),
+        Image.fromarray(np.full((30, 20), 200 << 8, np.uint16)),
+    ]):  # fmt: skip
+        for label in "ab":
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            suffix = "tif" if image.mode == "CMYK" else "png"
+            image.resize((20 + row, 10)).save(folder / label / f"{row}.{suffix}")
+    name = f"folder:{folder}"
+    with pytest.raises(
+        DataError, match=r"1.png is 21 x 10 L, but .*0.png is 20 x 10 RGB; to convert .* `mode: rgb` .* and `size: 64`"
+    ):
+        load(name)
+    for label in "ab":
+        (folder / label / "1.png").unlink()
+    with pytest.raises(
+        DataError, match=r"2.png is 22 x 10 RGBA, neither 8-bit grey nor RGB; to convert .* `mode: rgb`"
+    ):
+        load(name)
+    with pytest.raises(DataError, match=r"to convert the images, give the dataset `size: 64` .pixels a side"):
+        load(name, mode="rgb")
+    for mode, channels in (("rgb", 3), ("grey", 1)):
+        loaded = load(name, size=6, mode=t.cast(t.Any, mode))
+        assert loaded.train.shape == (channels, 6, 6)
+        assert np.unique(loaded.train.images).tolist() == [200]
+
+
+def test_size_keeps_the_square_in_the_middle(tmp_path: Path) -> None:
+    for label in "ab":
+        for row in range(5):
+            image = np.full((4, 12), 255, np.uint8)
+            image[:, 4:8] = 10 * row  # only this is kept
+            (tmp_path / "toy" / label).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "toy" / label / f"{row}.png").write_bytes(png(image))
+    loaded = load(f"folder:{tmp_path / 'toy'}", size=4)
+    assert {int(one.max()) for one in loaded.train.images} <= {0, 10, 20, 30, 40}
+
+
+@pytest.mark.usefixtures("unpublished")
+def test_size_and_mode_are_the_same_whatever_the_storage(tmp_path: Path) -> None:
+    arrays = toy()
+    asked: dict[str, t.Any] = {"size": 14, "mode": "rgb"}
+    expected = load(write_folder(tmp_path / "folder", arrays), **asked)
+    assert expected.train.shape == (3, 14, 14)
+    assert_same(load(write_npz(tmp_path / "toy.npz", arrays), **asked), expected)
+    assert_same(load(write_parquet(tmp_path / "parquet", arrays), **asked), expected)
+    assert_same(load("mnist", root=write_idx(tmp_path / "idx", arrays), offline=True, **asked), expected)
+    plain = load(f"npz:{tmp_path / 'toy.npz'}")
+    assert_same(load(f"npz:{tmp_path / 'toy.npz'}", size=28, mode="grey"), plain)
+    assert slug("mnist", 1000, "test", 32, "rgb") == "mnist-limit1000-32-rgb"
+
+
+def test_published_files_are_checked_before_they_are_scaled(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="60 images; the published mnist has 60,000"):
+        load("mnist", root=write_idx(tmp_path, toy()), offline=True, size=14)
+
+
+# --- files that are passed over ---------------------------------------------------------------------------------------
+
+
+def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arrays = toy((8, 8))
+    before = load(write_folder(tmp_path / "plain", arrays))
+    name, place = write_folder(tmp_path / "toy", arrays), tmp_path / "toy/train/3"
+    (place / "notes.txt").write_text("no image")
+    (place / "photo.HEIC").write_text("no image that is read")
+    (place / "README").write_text("no image")
+    for hidden in ("._000.png", ".DS_Store"):
+        (place / hidden).write_bytes(b"no image")
+    (place / "gone.png").symlink_to(place / "nowhere.png")
+    (place / "more" / "deeper").mkdir(parents=True)
+    for below in ("more/1.png", "more/deeper/2.png"):
+        (place / below).write_bytes(png(arrays["train_images"][0]))
+    (tmp_path / "toy/train/loose.png").write_bytes(png(arrays["train_images"][0]))
+    (tmp_path / "toy/unlabelled").mkdir()
+    (tmp_path / "toy/unlabelled/0.png").write_bytes(png(arrays["train_images"][0]))
+    assert_same(load(name), before)
+    for told in (
+        ".txt files (1)", ".heic files (1)", "files without a suffix (1)", "hidden files (2)", "dangling links (1)",
+        "files in folders inside a class (2)", "files beside the folders of classes (1)", "files in other folders (1)",
+    ):  # fmt: skip
+        assert told in caplog.text
+    assert "plain" not in caplog.text
+
+
+def test_jfif_and_gif_are_read_and_animations_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for label in "ab":
+        (place := tmp_path / "toy" / label).mkdir(parents=True)
+        for row in range(4):
+            image = Image.fromarray(np.full((8, 8), 30 * row + ord(label), np.uint8))
+            if row == 0:
+                image.save(place / "0.jfif", "JPEG")
+            else:
+                more = [Image.new("L", (8, 8), 255)] if row == 1 else []
+                image.save(place / f"{row}.gif", save_all=bool(more), append_images=more)
+    loaded = load(f"folder:{tmp_path / 'toy'}", mode="grey")
+    assert len(loaded.train) + len(loaded.test) == 8
+    assert max(loaded.train.images.max(), loaded.test.images.max()) < 255
+    assert "2 of 8 images have several frames, of which the first is read" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_the_orientation_of_a_camera_is_applied(tmp_path: Path, suffix: str) -> None:
+    upright = np.zeros((16, 8), np.uint8)
+    upright[:8] = 255  # bright above
+    turned = Image.fromarray(np.rot90(upright).copy())  # as a camera on its side stores it
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    options: dict[str, t.Any] = {"lossless": True} if suffix == "webp" else {}
+    for label, shift in (("a", 0), ("b", 40)):
+        (tmp_path / "toy" / label).mkdir(parents=True)
+        for row in range(3):
+            shifted = turned.point([min(value, 255 - shift - row) for value in range(256)])
+            shifted.save(tmp_path / "toy" / label / f"{row}.{suffix}", exif=exif, **options)
+    loaded = load(f"folder:{tmp_path / 'toy'}", mode="grey")
+    assert loaded.train.shape == (1, 16, 8)
+    assert loaded.train.images[:, 0, :7].min() > 150
+    assert loaded.train.images[:, 0, 9:].max() < 100
 
 
 # --- where data is looked for -----------------------------------------------------------------------------------------

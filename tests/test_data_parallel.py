@@ -1,5 +1,6 @@
 """One training by several processes: each takes its part of every batch, and all take the same step."""
 
+import dataclasses
 import subprocess
 import sys
 import typing as t
@@ -13,11 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.ranks import together
-from encoders.base import Encoder, EncoderError, ImageSet, Training
+from encoders.base import Encoder, EncoderError, ImageSet, Training, seeded
 from encoders.check import Stopper
 from encoders.denoising_autoencoder import DenoisingAutoencoder
 from encoders.gan import GAN
+from encoders.networks import DCGANDiscriminator, signed
 from encoders.ranks import Ranks
+from encoders.training import Adam, Player, Turn, train
 from encoders.vae import VAE
 from encoders.wgan_gp import WGANGP
 from results import store
@@ -46,6 +49,21 @@ def fit(recipe: Encoder, ranks: Ranks, keeper: Stopper | None = None) -> Fitted:
     if run.generator:
         weights |= run.generator.state_dict()
     return weights, [{k: v for k, v in row.items() if "second" not in k} for row in run.history]
+
+
+def convolutions(ranks: Ranks) -> dict[str, Tensor]:
+    """The weights of two channels-last convolutions that have learned how bright an image is."""
+    images = digits()
+    images = dataclasses.replace(images, images=images.images.repeat(2, axis=2).repeat(2, axis=3))
+    with seeded(0):
+        network = DCGANDiscriminator((1, 16, 16), 4, 2, norm=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def look(images: Tensor) -> dict[str, Tensor]:
+        x = signed(images)
+        return {"only": (network.logits(x) - x.mean(dim=(1, 2, 3))).square().mean()}
+
+    train(Training(0, ranks=ranks), images, [Player("only", [network], Adam(1e-3))], [Turn(look)], 2, 20)
+    return network.state_dict()
 
 
 def everything(ranks: Ranks) -> list[list[Fitted]]:
@@ -83,6 +101,14 @@ def test_they_equal_one_process_on_the_joined_batch(fitted: list[list[Fitted]]) 
         for name in alone:
             torch.testing.assert_close(weights[name], alone[name], rtol=1e-4, atol=1e-6)
         assert history == [pytest.approx(row, rel=1e-5, abs=1e-6) for row in alone_history]
+
+
+def test_they_equal_one_process_also_where_weights_are_channels_last() -> None:
+    alone = convolutions(Ranks())
+    with together(convolutions, (), 2, "cpu") as ranks:
+        weights = convolutions(ranks)
+    for name in alone:
+        torch.testing.assert_close(weights[name], alone[name], rtol=1e-4, atol=1e-6)
 
 
 def test_batch_norm_sees_a_ranks_own_rows(fitted: list[list[Fitted]]) -> None:

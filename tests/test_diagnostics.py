@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.diagnostics import DEAD, constant_samples, dead_units, diagnose, prior_mismatch
+from bench.diagnostics import DEAD, constant_samples, dead_units, diagnose, few_updates, prior_mismatch
 from protocols.geometry import effective_rank
 
 
@@ -51,6 +51,13 @@ def test_the_effective_rank_of_k_equal_directions_is_k(shape: tuple[int, int]) -
     unequal = left[:, :2] * torch.tensor([3.0, 1.0]) @ right[:, :2].T
     assert effective_rank(unequal) == pytest.approx(4 / 3**0.75)  # exp of the entropy of (3/4, 1/4)
     assert effective_rank(torch.full(shape, 3.0)) == 0
+
+
+def test_a_player_that_hardly_moved_raises_an_alarm() -> None:
+    (alarm,) = few_updates({"critic": 1240, "generator": 13})
+    assert (alarm.name, alarm.value, alarm.threshold) == ("few_updates", 13, 1000)
+    assert alarm.text == "fewer than 1,000 updates of the generator are hardly a training (critic 1,240, generator 13)"
+    assert few_updates({"critic": 5000, "generator": 1000}) == few_updates({}) == []
 
 
 def test_units_that_all_say_the_same_are_a_collapse() -> None:

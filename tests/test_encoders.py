@@ -1,7 +1,9 @@
 """Every encoder keeps the promises of `check_encoder`; then a fact of its own."""
 
 import dataclasses
+import functools
 import math
+import pickle
 import sys
 import typing as t
 
@@ -10,18 +12,33 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA as ScikitPCA
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from bench import resolve
+from bench.data import load
 from encoders import networks, training
 from encoders.aae import AAE
 from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
-from encoders.base import Encoder, EncoderError, Generative, ImageSet, ImageShape, Training, derive_seed, frozen, seeded
+from encoders.base import (
+    Encoder,
+    EncoderError,
+    Features,
+    Generative,
+    ImageSet,
+    ImageShape,
+    Training,
+    derive_seed,
+    frozen,
+    seeded,
+    shown,
+)
 from encoders.bigan import BiGAN
 from encoders.category_and_style import probabilities
-from encoders.check import check_encoder
+from encoders.check import Stopper, check_encoder
 from encoders.clustering_aae import ClusteringAAE
+from encoders.conditional_vae import ConditionalVAE
 from encoders.dcgan import DCGAN
 from encoders.denoising_autoencoder import DenoisingAutoencoder
 from encoders.gan import GAN
@@ -29,6 +46,7 @@ from encoders.gmm import GMM
 from encoders.kmeans import KMeans
 from encoders.label_informed_aae import LabelInformedAAE
 from encoders.latent_regressor import LatentRegressor
+from encoders.loading import plain
 from encoders.pca import PCA
 from encoders.pixels import Pixels
 from encoders.random_projection import RandomProjection
@@ -70,7 +88,10 @@ SMALL: list[Encoder] = [
     AAE(epochs=1, hidden=32, body="conv"),
     DenoisingAutoencoder(epochs=2, hidden=32),
     VAE(epochs=2, hidden=32),
+    ConditionalVAE(epochs=2, hidden=32),
+    ConditionalVAE(epochs=1, hidden=32, body="conv", likelihood="gaussian"),
     GMM(components=3, pca=5),
+    GMM(components=3, pca=None, regularization=0.01),
     RBM(hidden=16, iterations=1),
     KMeans(centroids=8, patch=3, patches=200, iterations=2),
     RandomProjection(components=7),
@@ -80,11 +101,13 @@ SMALL: list[Encoder] = [
     WGAN(epochs=2, width=4, critic_steps_at_first=3),
     WGAN(epochs=2, body="mlp", hidden=16, critic_steps_at_first=3),
     WGAN(epochs=2, width=4, critic_steps_at_first=3, spectral_norm=True),
-    WGANGP(epochs=2, width=4),
-    WGANGP(epochs=2, body="mlp", hidden=16, spectral_norm=True),
+    WGANGP(epochs=2, width=4, critic_steps=2),
+    WGANGP(epochs=2, body="mlp", hidden=16, critic_steps=2, spectral_norm=True),
     LatentRegressor(epochs=2, hidden=32),
     LatentRegressor(epochs=1, hidden=32, body="conv", joint_weight=0.25),
+    LatentRegressor(epochs=1, hidden=32, after_gan=True, generator_learning_rate=1e-3),
     ALI(epochs=2, body="mlp", hidden=32),
+    ALI(epochs=1),
     AAE(epochs=2, hidden=32, posterior="gaussian", prior="mixture"),
     AAE(epochs=2, hidden=32, posterior="universal", prior="swiss_roll"),
     AAE(epochs=1, hidden=32, posterior="universal", prior="uniform", body="conv"),
@@ -95,9 +118,73 @@ SMALL: list[Encoder] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def larger(digits: ImageSet) -> ImageSet:
+    """A hundred at 20x20, where every convolutional body has at least two convolutions."""
+    images = np.pad(digits.images[:100].repeat(2, axis=2).repeat(2, axis=3), ((0, 0), (0, 0), (2, 2), (2, 2)))
+    return dataclasses.replace(digits, images=images, labels=digits.labels[:100])
+
+
+def in_batches_of(size: int, recipe: Encoder) -> Encoder:
+    return recipe.model_copy(update={"batch_size": size}) if "batch_size" in type(recipe).model_fields else recipe
+
+
 @pytest.mark.parametrize("recipe", SMALL, ids=lambda recipe: repr(recipe)[:60])
-def test_keeps_its_promises(recipe: Encoder, digits: ImageSet) -> None:
-    check_encoder(recipe, digits)
+def test_keeps_its_promises(recipe: Encoder, larger: ImageSet) -> None:
+    check_encoder(in_batches_of(25, recipe), larger)  # at least three steps, of which it is stopped after the second
+
+
+TRAINED = [recipe for recipe in SMALL if "epochs" in type(recipe).model_fields]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("recipe", TRAINED, ids=lambda recipe: repr(recipe)[:60])
+def test_optimizers_move_each_weight_by_its_own_gradient_and_moments(
+    recipe: Encoder, precision: t.Literal["float32", "bfloat16"], larger: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are fused, and go through memory: all three have one layout, also after a resume, and plain ones agree."""
+    steps, moved = 0, {}
+
+    def check(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        nonlocal steps
+        steps += 1
+        (group,) = optimizer.param_groups
+        weights = [parameter for parameter in group["params"] if parameter.grad is not None]
+        plain = [nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format)) for weight in weights]
+        settings = {name: value for name, value in group.items() if name not in ("params", "initial_lr")}
+        twin = type(optimizer)(plain, **settings | {"fused": False} if "fused" in settings else settings)
+        for weight, copy in zip(weights, plain):
+            copy.grad = weight.grad.clone(memory_format=torch.contiguous_format)
+            for name, kept in optimizer.state[weight].items():
+                assert kept.shape != weight.shape or kept.stride() == weight.stride(), name
+                twin.state[copy][name] = kept.clone(memory_format=torch.contiguous_format)
+            assert weight.grad.stride() == weight.stride()
+        twin.step()
+        moved[optimizer] = weights, plain, group["lr"]
+
+    def compare(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        weights, plain, learning_rate = moved[optimizer]
+        for weight, copy in zip(weights, plain):
+            torch.testing.assert_close(weight, copy, rtol=1e-6, atol=1e-3 * learning_rate, check_stride=False)
+
+    def watched(start: t.Any, *arguments: t.Any) -> training.State:
+        state: training.State = start(*arguments)
+        for optimizer in state.optimizers.values():
+            optimizer.register_step_pre_hook(check)
+            optimizer.register_step_post_hook(compare)
+        return state
+
+    monkeypatch.setattr(training.State, "start", functools.partial(watched, training.State.start))
+    few, data = in_batches_of(4, recipe), shown(larger, recipe, seed=0)
+    first = Stopper(after=1)
+    with pytest.raises(KeyboardInterrupt):
+        few.fit(data, Training(0, precision=precision, keeper=first))
+    taken = steps
+    second = Stopper(after=1)
+    second.content = first.content
+    with pytest.raises(KeyboardInterrupt):
+        few.fit(data, Training(0, precision=precision, keeper=second))
+    assert steps > taken > 0
 
 
 @pytest.mark.slow
@@ -111,6 +198,17 @@ def test_keeps_its_promises_at_full_size_in_both_precisions(
     coarse = rng.integers(0, 256, (100, shape[0], 4, 4), np.uint8)
     images = coarse.repeat(shape[1] // 4, axis=2).repeat(shape[2] // 4, axis=3)
     check_encoder(recipe, ImageSet(images, np.arange(100) % 10, tuple("0123456789"), "patches"), precision)
+
+
+@pytest.mark.parametrize("recipe", SMALL, ids=lambda recipe: repr(recipe)[:60])
+def test_its_module_can_be_sent_to_workers(recipe: Encoder) -> None:
+    with torch.random.fork_rng():
+        module = recipe.build((1, 8, 8)).eval()
+    images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    with torch.no_grad():
+        before = module(images)
+        given = pickle.loads(pickle.dumps(plain(module)))(images)
+    assert all(torch.equal(rows.nan_to_num(), given[tap].nan_to_num()) for tap, rows in before.items())
 
 
 def test_every_encoder_is_checked_here() -> None:
@@ -432,11 +530,71 @@ def test_discriminator_steps_come_before_each_of_the_generator(
     assert steps_of(GAN(**small), digits, monkeypatch) == ["discriminator", "generator"] * 12
 
 
+def test_discriminator_steps_of_dcgan_and_bigan(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, small in ((DCGAN, {"width": 4}), (BiGAN, {"hidden": 8})):
+        recipe = kind(epochs=2, batch_size=50, **small)  # type: ignore[arg-type]
+        assert steps_of(recipe, digits, monkeypatch) == ["discriminator", "generator"] * 12
+        more = recipe.model_copy(update={"discriminator_steps": 3})
+        assert steps_of(more, digits, monkeypatch) == (["discriminator"] * 3 + ["generator"]) * 4  # 2 epochs of 6
+
+
+def learning_rates(recipe: Encoder, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Of each player, at the first step."""
+    found = {}
+
+    def record(run: t.Any, images: t.Any, players: t.Sequence[training.Player], *rest: t.Any) -> None:
+        found.update({p.name: p.optimizer(p.parameters()).param_groups[0]["lr"] for p in players})
+
+    monkeypatch.setattr(sys.modules[type(recipe).__module__], "train", record)
+    recipe.fit(images, Training(0))
+    return found
+
+
+ADVERSARIAL = [GAN, DCGAN, BiGAN, ALI, WGAN, WGANGP, AAE, SupervisedAAE, LabelInformedAAE, SemiSupervisedAAE]
+
+
+@pytest.mark.parametrize("kind", [*ADVERSARIAL, ClusteringAAE], ids=lambda kind: kind.__name__)
+def test_a_discriminator_has_a_learning_rate_of_its_own(
+    kind: type[Encoder], larger: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = "critic" if kind in (WGAN, WGANGP) else "discriminator"
+    plain = learning_rates(kind(), larger, monkeypatch)
+    other = learning_rates(kind(**{f"{judge}_learning_rate": 0.25}), larger, monkeypatch)
+    judges = {name for name in plain if name.endswith(judge)}
+    assert judges and {name for name in plain if other[name] != plain[name]} == judges
+    assert {other[name] for name in judges} == {0.25}
+    rival = "encoder" if "encoder" in plain else "generator"
+    assert {plain[name] for name in judges} == {plain[rival]}
+
+
+def test_gans_noise_is_uniform_with_variance_1(digits: ImageSet) -> None:
+    noise = GAN().draw(1000, torch.device("cpu"))
+    assert noise.shape == (1000, 100)
+    assert math.sqrt(3) - 0.001 < noise.max() <= math.sqrt(3) and -math.sqrt(3) <= noise.min()
+    assert noise.var().item() == pytest.approx(1, abs=0.02)
+    assert noise.mean().item() == pytest.approx(0, abs=0.02)
+
+
+def test_wgans_perceptrons_make_images_by_a_linear_layer_for_25_epochs() -> None:
+    assert WGAN().epochs == 25  # the authors' niter
+    for recipe in (WGAN(body="mlp", hidden=8), WGANGP(body="mlp", hidden=8)):
+        generator = recipe.build_generator((1, 4, 4))
+        assert [layer for layer in generator.modules() if not list(layer.children())][-1].__class__ is nn.Linear
+        pictures = recipe.pictures(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]))
+        assert pictures.tolist() == [0, 0, 0.5, 1, 1]
+
+
 def test_wgan_begins_with_many_steps_of_the_critic(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = WGAN(body="mlp", hidden=8, epochs=8, batch_size=30, critic_steps=2, critic_steps_at_first=3)
+    recipe = WGAN(body="mlp", hidden=8, epochs=7, batch_size=25, critic_steps=2, critic_steps_at_first=3)
     moves = steps_of(recipe, digits, monkeypatch)
     assert moves[: 25 * 4] == (["critic"] * 3 + ["generator"]) * 25
-    assert moves[25 * 4 :] == (["critic"] * 2 + ["generator"]) * 3  # 80 batches, of which 75 are gone
+    assert moves[25 * 4 :] == (["critic"] * 2 + ["generator"]) * 4 + ["critic", "generator"]  # the last 9 of 84 batches
+
+
+def test_wgans_long_turns_end_with_the_epoch(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the authors' do, so that the generator moves in every epoch, however few batches it has."""
+    recipe = WGAN(body="mlp", hidden=8, epochs=3, batch_size=30)
+    assert steps_of(recipe, digits, monkeypatch) == (["critic"] * 10 + ["generator"]) * 3  # 100 asked of 10 batches
 
 
 def test_wgan_keeps_the_critics_weights_clipped(digits: ImageSet) -> None:
@@ -470,6 +628,20 @@ def test_a_gradient_penalty_brings_the_critics_slope_to_about_1(digits: ImageSet
     assert 0.5 < gradient.flatten(1).norm(dim=1).mean() < 1.5
 
 
+def test_a_convolutional_critic_learns_under_a_gradient_penalty(digits: ImageSet) -> None:
+    run, images = Training(0), digits.images.repeat(2, axis=2).repeat(2, axis=3)
+    recipe = WGANGP(width=8, epochs=10, batch_size=50, learning_rate=1e-3)
+    recipe.fit(dataclasses.replace(digits, images=images, labels=None), run)
+    assert run.history[-1]["wasserstein_estimate"] > 3  # 0.3 where weights are moved by each other's gradients
+
+
+@pytest.mark.slow
+def test_a_convolutional_critic_learns_two_thousand_digits() -> None:
+    run, digits = Training(0), load("mnist5k", offline=True).train
+    WGANGP(width=16, epochs=6).fit(dataclasses.replace(digits, images=digits.images[:2000], labels=None), run)
+    assert run.history[-1]["wasserstein_estimate"] > 15  # 1.2 where weights are moved by each other's gradients
+
+
 def test_the_critics_of_a_gradient_penalty_have_no_batch_norm() -> None:
     critics = [
         WGANGP().build((1, 28, 28)),
@@ -478,6 +650,24 @@ def test_the_critics_of_a_gradient_penalty_have_no_batch_norm() -> None:
     ]
     assert not [layer for critic in critics for layer in critic.modules() if "BatchNorm" in type(layer).__name__]
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in WGAN().build((1, 28, 28)).modules())
+
+
+def test_a_conditional_vae_draws_images_of_the_class_it_is_told() -> None:
+    pixels, labels = load_digits(return_X_y=True)
+    images = ImageSet(
+        np.round(pixels * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8), labels, tuple("0123456789"), "digits"
+    )
+    recipe, run = ConditionalVAE(epochs=30, hidden=128, latent=5), Training(0)
+    code = recipe.fit(images, run)(torch.from_numpy(images.images))["code"]
+    assert run.generator is not None
+    classifier = LogisticRegression(max_iter=1000).fit(pixels / 16, labels)
+    with seeded(0):
+        drawn = recipe.draw(2000, torch.device("cpu"))
+    told = drawn[:, 5:].argmax(dim=1).numpy()
+    made = recipe.pictures(run.generator(drawn)).flatten(1).numpy()
+    assert (classifier.predict(made) == told).mean() > 0.95
+    assert np.bincount(told).min() > 150
+    assert LogisticRegression(max_iter=1000).fit(code, labels).score(code, labels) < 0.5  # what is left is the style
 
 
 def test_a_latent_regressor_leaves_its_gan_alone_and_a_joint_one_does_not(
@@ -508,6 +698,43 @@ def test_a_latent_regressor_starts_undecided_and_learns_to_read_the_noise(digits
     run = Training(0)
     LatentRegressor(hidden=64, latent=2, epochs=60, batch_size=50, learning_rate=2e-3).fit(digits.without_labels(), run)
     assert run.history[-1]["encoder_loss"] < 0.6  # log 2 knows nothing; 1/2, the mean entropy, is all
+
+
+def test_a_latent_regressor_after_its_gan_learns_to_read_the_same_gan(digits: ImageSet) -> None:
+    def fitted(**how: t.Any) -> tuple[Features, nn.Module, list[dict[str, float]]]:
+        run = Training(0)
+        recipe = LatentRegressor(hidden=64, latent=2, epochs=30, batch_size=50, learning_rate=2e-3, **how)
+        features = recipe.fit(digits.without_labels(), run)(torch.from_numpy(digits.images))
+        assert run.generator is not None
+        return features, run.generator, run.history
+
+    (beside, one, _), (after, other, history) = fitted(), fitted(after_gan=True)
+    assert torch.equal(beside["discriminator"], after["discriminator"])  # nothing of the GAN depends on the encoder
+    assert all(torch.equal(weight, other.state_dict()[name]) for name, weight in one.state_dict().items())
+    assert not torch.equal(beside["code"], after["code"])
+    assert len(history) == 60  # as many epochs again
+    assert history[30]["encoder_loss"] > 0.6  # of the first epoch of its own: log 2 knows nothing
+    assert history[59]["encoder_loss"] < 0.56  # 1/2, the mean entropy, is all
+    with pytest.raises(ValueError, match="set one of them"):
+        LatentRegressor(after_gan=True, joint_weight=0.25)
+
+
+def test_a_latent_regressors_generator_has_a_learning_rate_of_its_own(digits: ImageSet) -> None:
+    def fitted(**rates: float) -> tuple[Features, Tensor]:
+        run = Training(0)
+        recipe = LatentRegressor(hidden=16, epochs=1, batch_size=300, **rates)  # one step, by Adam as long as its rate
+        features = recipe.fit(digits.without_labels(), run)(torch.from_numpy(digits.images))
+        assert run.generator is not None
+        return features, run.generator.state_dict()["last.weight"]
+
+    with seeded(0, "init"):
+        LatentRegressor(hidden=16).build(digits.shape)
+        start = LatentRegressor(hidden=16).build_generator(digits.shape).state_dict()["last.weight"]
+    (same, slow), (also, fast) = fitted(learning_rate=1e-4), fitted(learning_rate=1e-4, generator_learning_rate=1e-2)
+    assert (slow - start).abs().max().item() == pytest.approx(1e-4, rel=0.01)
+    assert (fast - start).abs().max().item() == pytest.approx(1e-2, rel=0.01)
+    assert torch.equal(same["discriminator"], also["discriminator"])
+    assert torch.equal(same["code"], also["code"])
 
 
 def test_ali_has_the_authors_networks() -> None:

@@ -1,8 +1,11 @@
 """What `frostbench extract` and `export` write means the same when it is read back; what was changed is not read."""
 
+import copy
 import hashlib
 import json
+import pickle
 import shutil
+import sys
 import typing as t
 from pathlib import Path
 
@@ -118,6 +121,15 @@ def test_an_export_that_differs_is_not_written(
     assert (status, "is not exported" in err, Path("out").exists()) == (2, True, False)
 
 
+def test_a_missing_library_is_installed_from_the_checkout(
+    suite: Path, frostbench: Frostbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    status, _, err = frostbench("export", run_of(suite, "pca"), "out", "--format", "onnx")
+    assert status == 2
+    assert err == "onnx needs onnxruntime: pip install -e '.[onnx]' in frostbench's checkout\n"
+
+
 @pytest.mark.parametrize("form", ["torch.export", "onnx"])
 def test_a_module_that_asks_how_many_images_there_are_is_refused(
     suite: Path, frostbench: Frostbench, form: str, monkeypatch: pytest.MonkeyPatch
@@ -205,6 +217,39 @@ def test_weights_that_were_changed_are_not_loaded(suite: Path, tmp_path: Path) -
 def test_a_loaded_encoder_refuses_what_are_no_images_of_its_own(suite: Path, wrong: torch.Tensor) -> None:
     with pytest.raises(EncoderError, match=r"'pca' reads a uint8 tensor \(n, 1, 8, 8\); got"):
         load(run_of(suite, "pca"))(wrong)
+
+
+@pytest.mark.parametrize("label", ["bigan", "pca", "kmeans"])
+def test_a_loaded_encoder_stays_frozen_as_a_part_of_another_module(
+    suite: Path, images: torch.Tensor, label: str
+) -> None:
+    encoder = load(run_of(suite, label))
+    before = encoder(images)
+    taps = list(before)
+    whole = torch.nn.ModuleDict({"encoder": encoder, "head": torch.nn.Linear(before[taps[-1]].shape[1], 3)})
+    whole.train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(whole.parameters(), lr=0.1)
+    for _ in range(3):
+        whole["head"](whole["encoder"](images[:30])[taps[-1]]).square().mean().backward()
+        optimizer.step()
+        for part in whole.modules():
+            part.train()
+    assert whole["head"].training
+    assert not encoder.training
+    assert all(torch.equal(rows, before[tap]) for tap, rows in encoder(images).items())
+
+
+@pytest.mark.parametrize("label", ["bigan", "pca", "kmeans"])
+def test_a_loaded_encoder_can_be_pickled_copied_and_saved(
+    suite: Path, images: torch.Tensor, label: str, tmp_path: Path
+) -> None:
+    encoder = load(run_of(suite, label))
+    torch.save(encoder, tmp_path / "encoder.pt")
+    others = [pickle.loads(pickle.dumps(encoder)), copy.deepcopy(encoder)]
+    for other in [*others, torch.load(tmp_path / "encoder.pt", weights_only=False)]:
+        assert all(torch.equal(rows, encoder(images)[tap]) for tap, rows in other(images).items())
+        with pytest.raises(EncoderError, match="reads a uint8 tensor"):
+            other(images.float())
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_what_judges_samples_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: t.Callable[[], tuple[dict[str, Cost], list[str]]]
 ) -> None:
     """60,000 images at 0.2 ms for the classifier, a third of that for those it looks at; 10 us a distance."""
-    judge = "protocols: [{name: generative, samples: 1000, validation: 100}]"
+    judge = "protocols: [{name: generative, samples: 1000, validation: 100}, {name: two_sample, samples: 600}]"
     encoder = "encoders: [{name: vae, hidden: 16, epochs: 1}]"
     datasets = SUITE.partition("seeds")[0]
     (tmp_path / "small.yaml").write_text(f"{datasets}seeds: [0]\n{encoder}\n{judge}\nwandb: {{mode: off}}\n")
@@ -218,7 +218,8 @@ def test_what_judges_samples_is_counted(
     assert said == ["trying what judges samples on digits"]
     [cost] = costs.values()
     test = 359  # as many images, of 1,797
-    assert cost.seconds == pytest.approx((60_000 + (1000 + test) / 3) * 2e-4 + (100 + test) * 1000 * 1e-5)
+    of_quality = (60_000 + (1000 + test) / 3) * 2e-4 + (100 + test) * 1000 * 1e-5
+    assert cost.seconds == pytest.approx(of_quality + (60_000 + 600 / 3) * 2e-4)  # 300 are held out, of either kind
 
 
 @pytest.mark.slow

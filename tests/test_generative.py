@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from scipy.stats import binomtest
+from torch import Tensor, nn
 
 from bench import data
 from protocols import generative
-from protocols.base import FeatureSet, ProtocolError, Samples
+from protocols.base import FeatureSet, ProtocolError, Quality, Samples
 from protocols.generative import (
     SIGMAS,
     Coverage,
@@ -21,6 +22,7 @@ from protocols.generative import (
     parzen,
     reconstruction,
 )
+from protocols.two_sample import TwoSample
 from results.metrics import METRICS
 
 
@@ -154,3 +156,56 @@ def test_coverage_by_hand() -> None:
     assert mode_coverage(torch.arange(10).repeat(7), 10) == Coverage(10, pytest.approx(0, abs=1e-12))
     assert mode_coverage(torch.full((50,), 3), 10) == Coverage(1, pytest.approx(math.log(10)))
     assert mode_coverage(torch.tensor([0, 0, 1, 1]), 4) == Coverage(2, pytest.approx(math.log(2)))
+
+
+def told_apart(images: Tensor, rows: int = 1500, samples: int = 1000) -> Quality:
+    """A two-sample test of images (n, 784) against digits that they are not among."""
+    train, test = digit_sets(rows)
+    made = Samples(images[:samples].view(-1, 1, 28, 28), None, (1, 28, 28))
+    return TwoSample(samples=samples).judge(made, train.rows(torch.arange(500)), test, seed=0)
+
+
+def test_real_images_are_told_from_real_ones_by_chance_and_noise_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocols.two_sample.CLASSIFIER_IMAGES", 5000)
+    others = digit_sets(1500)[0].features[500:]
+    found = told_apart(others)
+    accuracy, p = found.metrics.values()
+    assert accuracy == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(1000))  # four standard deviations of the null
+    assert p > 1e-4
+    assert found.details["held_out"] == 1000
+    right = found.details["told_right"]
+    assert accuracy == right / 1000
+    assert p == pytest.approx(binomtest(right, 1000, alternative="greater").pvalue)
+    assert told_apart(others.clamp(max=254.7 / 255) + 0.001) == found  # stored as bytes they are the same
+    noise = torch.rand(1000, 784, generator=torch.Generator().manual_seed(0))
+    assert told_apart(noise).metrics == {"two_sample_accuracy": 1.0, "two_sample_p": pytest.approx(2.0**-1000)}
+    inverted = told_apart(1 - others).metrics
+    assert inverted["two_sample_accuracy"] > 0.99
+    assert list(inverted) == [name for name in METRICS if name in inverted]
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8])
+def test_p_values_under_the_null_are_uniform_or_larger(threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a classifier that calls an image real if its pixel is above a threshold: half of them, or a fifth."""
+
+    class Threshold(nn.Module):
+        def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+            return rows, torch.cat([torch.full_like(rows, threshold), rows], dim=1)
+
+    monkeypatch.setattr("protocols.two_sample.train_classifier", lambda *_: Threshold())
+    drawn = torch.rand(1000, 600, 1, generator=torch.Generator().manual_seed(0)).mul(255).round().div(255)
+    labels = torch.arange(200) % 2
+    values = []
+    for rows in drawn:
+        made = Samples(rows[:400].view(-1, 1, 1, 1), None, (1, 1, 1))
+        test = FeatureSet(rows[400:], labels, 2)
+        values.append(TwoSample(samples=400).judge(made, test, test, seed=0).metrics["two_sample_p"])
+    shares = [np.mean(np.array(values) <= level) for level in (0.01, 0.05, 0.2, 0.5)]
+    assert all(share <= level + 3 * math.sqrt(level / 1000) for share, level in zip(shares, (0.01, 0.05, 0.2, 0.5)))
+    assert threshold != 0.5 or shares[2] > 0.15  # not conservative where half are called real
+
+
+def test_a_generator_without_samples_is_not_tested() -> None:
+    train, test = digit_sets(50)
+    nothing = TwoSample().judge(Samples(None, test.features.view(-1, 1, 28, 28), (1, 28, 28)), train, test, seed=0)
+    assert nothing == Quality({}, {})

@@ -97,7 +97,7 @@ def files(where: Path) -> dict[str, t.Any]:
         elif "/scores/" in name:
             found[name] = store.read_record(path).model_dump(exclude={"seconds": True, "provenance": {"started"}})
         elif path.name == "run.json":
-            run = json.loads(path.read_bytes())
+            run = store.read_run(path)
             del run["seconds"], run["provenance"]["started"]
             found[name] = run
         elif path.name == "history.csv":
@@ -115,8 +115,9 @@ def files(where: Path) -> dict[str, t.Any]:
 
 def made(where: Path) -> dict[Path, tuple[bytes, int]]:
     """What is published once, as it lies there; and the weights of a run that says that they are whole."""
-    once = [*where.rglob("scores/*/*.json"), *where.rglob("run.json")]
-    whole = [run.with_name(name) for run in where.rglob("run.json") for name in ("encoder.safetensors", "history.csv")]
+    runs = [*where.rglob("seed*/run.json")]
+    once = [*where.rglob("scores/*/*.json"), *runs]
+    whole = [run.with_name(name) for run in runs for name in ("encoder.safetensors", "history.csv")]
     return {path: (path.read_bytes(), path.stat().st_ino) for path in [*once, *whole]}
 
 

@@ -205,6 +205,24 @@ def test_the_order_of_the_records_changes_nothing() -> None:
         assert leaderboard(records) == wanted
 
 
+def test_which_of_equal_rows_was_made_first_changes_nothing() -> None:
+    def board(labels: str) -> Leaderboard:
+        made = {label: record().provenance.model_copy(update={"started": f"2026-01-0{day}T00:00:00+00:00"})
+                for day, label in enumerate(labels, 1)}  # fmt: skip
+        scores = [(0.90, 0.92), (0.80, 0.82)]
+        return leaderboard(
+            judge(label, score, seed, provenance=made[label])
+            for judge, pair in zip((record, knn), scores)
+            for label in labels
+            for seed, score in enumerate(pair)
+        )
+
+    wanted = board("abc")
+    assert [row.encoder for row in wanted.rows] == list("aabbcc")
+    for labels in ("bca", "cba"):
+        assert board(labels) == wanted
+
+
 def test_a_failed_encoder_is_a_row_with_its_error_and_how_many_seeds() -> None:
     board = leaderboard([failed("aae", "no room", seed) for seed in range(2)] + [failed("aae", "other", 2), record()])
     rows = [row for row in board.rows if row.status == "failed"]
@@ -413,11 +431,26 @@ def test_latex_has_the_table_in_booktabs() -> None:
     text = leaderboard(BOARD).render("latex")
     rows = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if line.endswith(r" \\")]
     pixels, *others = [[c.replace("±", r"$\pm$") for c in marked(row, r"\textbf{{}}")] for row in WANTED]
-    failure = r"\multicolumn{7}{l}{" + FAILURE + "}"
+    failure = r"\multicolumn{7}{p{0.6\linewidth}}{\raggedright " + FAILURE + "}"
     assert rows == [HEADER, [r"\emph{pixels} (control)", *pixels[1:]], *others, ["aae", failure]]
     for wanted in (r"\begin{tabular}{llrrrrrr}", r"\toprule", r"\midrule", r"\bottomrule", rf"\caption{{{ORDERED}}}"):
         assert wanted in text
     assert r"in percent, mean over seeds $\pm$ half of its 95 \% interval" in text
+
+
+def test_a_latex_table_fits_the_page_has_its_legend_in_the_float_and_a_label() -> None:
+    samples = record("vae", metrics={"parzen": 80.0}, tap="samples", protocol="generative", protocol_label="g")
+    text = leaderboard([*BOARD, samples]).render("latex")
+    floats = re.findall(r"\\begin{table}\n(.*?)\\end{table}", text, re.DOTALL)
+    assert [re.findall(r"\\label{(.*)}", one) for one in floats] == [
+        ["tab:mnist5k"],
+        ["tab:mnist5k-what-encoders-generate"],
+    ]
+    assert all(r"\begin{adjustbox}{max width=\linewidth" in one for one in floats)
+    assert "Scores: top1 in percent" in floats[0] and "Parzen" not in floats[0]
+    assert "Parzen: log-density" in floats[1]
+    outside = re.sub(r"\\begin{table}.*?\\end{table}", "", text, flags=re.DOTALL)
+    assert all(line.startswith("%") for line in outside.split("\n") if line)
 
 
 def test_the_terminal_table_is_whole_and_plain_in_a_pipe() -> None:
@@ -471,10 +504,17 @@ def test_several_metrics_are_named_in_the_header() -> None:
     assert header[2:5] == ["linear@1 top1", "rank", "knn@1 nmi"]  # one seed of what is no share of images has no rank
 
 
-def test_the_side_of_an_interval_that_is_not_clipped_is_shown() -> None:
-    text = leaderboard([record(score=0.98), record(score=1.0, seed=1)], variance="own").render("markdown")
+@pytest.mark.parametrize("form", ["table", "markdown", "html", "latex"])
+def test_both_ends_of_an_interval_are_shown_where_half_of_it_would_go_beyond_what_can_be(form: Format) -> None:
+    text = leaderboard([record(score=0.98), record(score=1.0, seed=1)], variance="own").render(form)
     # t(0.975, 1 degree) = 12.7062, times 0.01 less a tenth of the deviation of images, 0.83 points (Wilson) / 1.96
-    assert "99.00 ± 12.17" in text
+    assert "99.00 (86.83 to 100.00)" in text
+    assert "Where ± would go beyond 0 or 100" in " ".join(text.replace(r"$\pm$", "±").split())
+    # Wilson's interval of 20 of 20: 1 / (1 + 1.96^2 / 20) is 83.89 %; of none it is the mirror image
+    right, wrong = (leaderboard([record(score=score, test_images=20)]).render(form) for score in (1.0, 0.0))
+    assert "100.00 (83.89 to 100.00)" in right
+    assert "0.00 (0.00 to 16.11)" in wrong
+    assert "Where" not in leaderboard([record()]).render(form)
 
 
 EVIL = "<script>alert('x')</script> & 50% of_a|b \\ {c} $d$ #1 ~e ^f \"g\" *h* [i](j) `k`\x1b[31m\r\nl"

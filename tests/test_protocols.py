@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from protocols.base import FeatureSet, Protocol, ProtocolError, Quality, Scores
+from protocols.base import FeatureSet, Protocol, ProtocolError, Quality, SampleProtocol, Samples, Scores
 from protocols.check import check_protocol
 from protocols.cluster import Cluster
 from protocols.fewshot import FewShot
+from protocols.generative import GenerativeQuality
 from protocols.geometry import Geometry
 from protocols.knn import KNN
 from protocols.linear import Linear
 from protocols.mlp import MLP
 from protocols.retrieval import Retrieval
 from protocols.sgd_linear import SGDLinear
+from protocols.two_sample import TwoSample
 
 
 @pytest.mark.parametrize(
@@ -38,10 +40,14 @@ from protocols.sgd_linear import SGDLinear
         FewShot(draws=2),
         FewShot(labels=20, draws=1, head="linear"),
         Geometry(),
+        GenerativeQuality(),
+        TwoSample(),
     ],
     ids=str,
 )
-def test_the_protocol_keeps_its_promises(protocol: Protocol) -> None:
+def test_the_protocol_keeps_its_promises(protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("generative", "two_sample"):
+        monkeypatch.setattr(f"protocols.{module}.CLASSIFIER_IMAGES", 500)
     check_protocol(protocol)
 
 
@@ -212,6 +218,16 @@ class FickleQuality(Protocol):
         return Quality({"parzen": float(np.random.Generator(np.random.PCG64()).random())}, {})
 
 
+class Painter(SampleProtocol):
+    """Says how bright the samples are, by chance."""
+
+    source = "none"
+
+    def judge(self, made: Samples, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:
+        assert made.images is not None
+        return Quality({"parzen": float(made.images.mean() + torch.rand(()))}, {})
+
+
 class Silent(Broken):
     def spoil(self, scores: Scores, train: FeatureSet, test: FeatureSet) -> Scores:
         return replaced(scores, metrics={})
@@ -233,6 +249,7 @@ class Silent(Broken):
         (NaN, "metrics that are finite"),
         (Endless, "metrics that are finite"),
         (FickleQuality, "the same scores for the same arguments and seed"),
+        (Painter, "random state of torch and numpy left as it was"),
         (Twice, "the test set is sealed: its features are read a second time"),
         (LabelsFirst, "the test set is sealed: its labels are read before its features are classified"),
         (Selecting, "a prediction that does not depend on the other test rows"),

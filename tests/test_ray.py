@@ -237,5 +237,5 @@ def test_what_no_node_has_is_an_error_and_not_a_wait() -> None:
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MachineError, match=r"pip install 'frostbench\[ray\]'"), cluster._connected("", 1):
+    with pytest.raises(MachineError, match=r"pip install -e '.\[ray\]'"), cluster._connected("", 1):
         pass

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 import typing as t
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +196,7 @@ def prose(text: str) -> str:
 
 def test_the_table_has_the_leaderboards_rows(text: str) -> None:
     rows = [row for row in Outline(text).texts("tr") if re.match(r"\d+ (bigan|aae|pixels)", row)]
-    without_statistics = [re.sub(r"± [\d.]+ [\d-]+", "±", row) for row in rows]
+    without_statistics = [re.sub(r"\([\d.]+ to [\d.]+\) [\d-]+", "±", row) for row in rows]
     assert without_statistics == [
         "1 bigan code 96.00 ± 50 3 20.0",
         "2 pixels control pixels 94.50 ± 50 3 20.0",
@@ -212,9 +213,25 @@ def sections(records: list[Record], **changes: dict[str, t.Any]) -> list[boards.
 
 
 THREE = [record("bigan", "code", 0, 0.96), record("aae", "code", 0, 0.95), record("pixels", "pixels", 0, 0.9)]
-BEST = {"tie": 1, "rank_low": 1, "rank_high": 2, "low": 0.95, "high": 0.98, "difference": 0.0}
-CLOSE = {"tie": 1, "rank_low": 1, "rank_high": 2, "difference": -0.01, "difference_low": -0.03, "difference_high": 0.01}
-FAR = {"tie": 2, "rank_low": 3, "rank_high": 3, "difference": -0.06, "difference_low": -0.09, "difference_high": -0.03}
+BEST = {"may_be_best": True, "tie": 1, "rank_low": 1, "rank_high": 2, "low": 0.95, "high": 0.98, "difference": 0.0}
+CLOSE = {
+    "may_be_best": True,
+    "tie": 1,
+    "rank_low": 1,
+    "rank_high": 2,
+    "difference": -0.01,
+    "difference_low": -0.03,
+    "difference_high": 0.01,
+}
+FAR = {
+    "may_be_best": False,
+    "tie": 2,
+    "rank_low": 3,
+    "rank_high": 3,
+    "difference": -0.06,
+    "difference_low": -0.09,
+    "difference_high": -0.03,
+}
 
 
 def test_a_verdict_says_who_leads_and_whether_that_is_real() -> None:
@@ -226,6 +243,23 @@ def test_a_verdict_says_who_leads_and_whether_that_is_real() -> None:
         "aae · code, the next encoder, is 1.00 points behind, not told apart (95 % interval -1.00 to 3.00).",
         "The best control, pixels · pixels, is 6.00 points behind, told apart (95 % interval 3.00 to 9.00).",
     ]
+
+
+def test_a_verdict_counts_the_rows_that_beat_their_own_untrained_network() -> None:
+    gains = {
+        "over_untrained": 0.02,
+        "over_untrained_low": 0.015,
+        "over_untrained_high": 0.025,
+        "over_untrained_p": 0.001,
+    }
+    loses = {name: -value for name, value in gains.items()} | {"over_untrained_p": 0.001}
+    (section,) = sections(THREE, bigan=BEST | gains, aae=CLOSE | loses, pixels=FAR)
+    assert boards.verdicts(section)[0].sentences[-2:] == [
+        "Of 2 trained rows with an untrained network of its own, 1 is significantly better than it, "
+        "1 worse (Holm, 5 %).",
+        "bigan · code gains most over its own: +2.00 ± 0.50 points.",
+    ]
+    assert "over untrained" in [field.title for field in boards.fields(section)]
 
 
 def test_a_control_that_leads_is_beside_the_best_learned_encoder() -> None:
@@ -240,13 +274,24 @@ def test_a_control_that_leads_is_beside_the_best_learned_encoder() -> None:
 
 
 def test_a_verdict_without_intervals_says_that_one_seed_cannot_tell() -> None:
-    unknown = dict.fromkeys(("tie", "rank_low", "rank_high", "difference_low", "difference_high"))
+    unknown = dict.fromkeys(("may_be_best", "tie", "rank_low", "rank_high", "difference_low", "difference_high"))
     (section,) = sections(THREE[:2], bigan=unknown, aae=unknown)
     (verdict,) = boards.verdicts(section)
     assert verdict.sentences == [
         "aae · code, the next encoder, is 1.00 points behind; one seed cannot tell it from chance.",
         "There is no control to compare with.",
     ]
+
+
+def test_a_row_is_never_compared_with_itself_where_means_tie() -> None:
+    first, second = (record(label, "code", 0, 0.9, test_images=500) for label in "ba")
+    later = second.provenance.model_copy(update={"started": "2025-01-02T00:00:00Z"})  # so `a` stands above, `b` is best
+    (section,) = sections([first, second.model_copy(update={"provenance": later})])
+    (verdict,) = boards.verdicts(section)
+    other = "a" if verdict.winner.startswith("b") else "b"
+    (sentence,) = [one for one in verdict.sentences if "level" in one]
+    assert sentence.startswith(f"{other} · code, the next encoder, is level, not told apart (95 % interval -")
+    assert "-0.00" not in sentence
 
 
 def test_no_interval_goes_beyond_what_a_difference_can_be() -> None:
@@ -273,12 +318,14 @@ def test_what_metrics_are_about_has_a_section_each() -> None:
 
 
 def test_cells_have_intervals_and_ranks_and_mark_what_may_be_best() -> None:
-    (section,) = sections(THREE, bigan=BEST, aae=CLOSE, pixels=FAR)
+    near = {"mean": 0.94, "low": 0.8389, "high": 1.0}
+    (section,) = sections(THREE, bigan=BEST, aae=CLOSE | near, pixels=FAR)
     by_title = {field.title: [field.cell(line) for line in section.lines] for field in boards.fields(section)}
     assert [cell.text for cell in by_title["rank"]] == ["1-2", "1-2", "3"]
     assert [cell.order for cell in by_title["rank"]] == [1.5, 1.5, 3]
     assert [cell.is_best for cell in by_title["linear@2 top1"]] == [True, True, False]
     assert by_title["linear@2 top1"][0].behind == "± 2.00"  # the longer side
+    assert by_title["linear@2 top1"][1].behind == "(83.89 to 100.00)"  # which would end at 104
 
 
 def test_mistakes_are_shares_of_a_true_class(text: str) -> None:
@@ -371,7 +418,19 @@ def test_damaged_files_leave_their_part_out(suite: Path) -> None:
     outline = Outline(page(suite))
     assert not outline.all("img")
     assert not outline.all("image")
-    assert "1 bigan code 96.00 ± " in " ".join(outline.texts("tr"))
+    assert "1 bigan code 96.00 (47.08 to 99.96) " in " ".join(outline.texts("tr"))
+
+
+def test_arrays_with_a_damaged_header_leave_their_part_out(suite: Path) -> None:
+    for path in suite.rglob("*.npz"):
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content.replace(b"}", b" ", 1))
+    text = page(suite)
+    assert 'class="map"' not in text
+    assert 'class="confusion"' not in text
 
 
 def test_arrays_that_do_not_fit_leave_their_part_out(suite: Path) -> None:

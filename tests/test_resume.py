@@ -27,6 +27,7 @@ from encoders.check import Stopper
 from encoders.checkpoint import CheckpointError
 from encoders.dcgan import DCGAN
 from encoders.gan import GAN
+from encoders.latent_regressor import LatentRegressor
 from encoders.semisupervised_aae import SemiSupervisedAAE
 from encoders.vae import VAE
 from encoders.wgan import WGAN
@@ -49,6 +50,7 @@ RECIPES: list[Encoder] = [
     SemiSupervisedAAE(epochs=2, hidden=32, batch_size=50),
     DCGAN(epochs=2, width=4, batch_size=50),
     GAN(epochs=2, generator_hidden=32, discriminator_hidden=16, batch_size=50),
+    LatentRegressor(epochs=1, hidden=32, batch_size=50, after_gan=True),  # its encoder waits for six steps
 ]
 
 
@@ -179,6 +181,9 @@ def damaged(content: bytes, how: str) -> bytes:  # noqa: PLR0912 - a case a dama
         case "negative step":
             facts["step"] = -1
             tensors["facts"] = torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)
+        case "all is read, and far more":
+            facts |= {"read": 10**15, "read_before": 10**15 - facts["index"]}
+            tensors["facts"] = torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)
         case "deep":
             tensors["facts"] = torch.frombuffer(bytearray(b"[" * 100_000), dtype=torch.uint8)
     return safetensors.torch.save(tensors)
@@ -187,6 +192,7 @@ def damaged(content: bytes, how: str) -> bytes:  # noqa: PLR0912 - a case a dama
 HOW = [
     "truncated", "zeros", "a header of 2**62 bytes", "other shape", "other type", "not finite", "a tensor missing",
     "a stray tensor", "no facts", "facts that are no JSON", "facts of floats", "negative step", "deep",
+    "all is read, and far more",
 ]  # fmt: skip
 
 
@@ -223,6 +229,25 @@ def test_two_generations_are_kept_and_a_damaged_one_is_set_aside(
     assert [path.name[:6] for path in (tmp_path / "corrupt").iterdir()] == ["step10"]
     assert list(keeper.kept(3)) == []
     assert "it has 7 bytes; a state of this training has fewer than 3" in caplog.text
+
+
+def test_a_clock_that_was_set_back_makes_no_state_older(tmp_path: Path) -> None:
+    keeper = checkpoints(tmp_path)
+    for step in (7, 8):
+        keeper.keep(step, f"state {step}".encode())
+    for path in tmp_path.iterdir():
+        os.utime(path, (4e9, 4e9))
+    keeper.keep(9, b"state 9")
+    assert list(checkpoints(tmp_path).kept(100)) == [b"state 9", b"state 8"]
+    checkpoints(tmp_path).keep(1, b"of the method's next training")
+    assert next(keeper.kept(100)) == b"of the method's next training"
+
+
+def test_states_of_an_older_version_are_gone_on_from(tmp_path: Path) -> None:
+    for step in (7, 10):
+        content = f"state {step}".encode()
+        (tmp_path / f"step{step}-{hashlib.sha256(content).hexdigest()}.safetensors").write_bytes(content)
+    assert list(checkpoints(tmp_path).kept(100)) == [b"state 10", b"state 7"]
 
 
 def test_another_environment_is_refused_and_marked_if_one_insists(tmp_path: Path) -> None:
@@ -365,12 +390,16 @@ def test_a_hundred_kills(tmp_path: Path, undisturbed: dict[str, t.Any], start: S
     pytest.fail(f"only {killed} kills came before the suite was through")
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_signal_keeps_the_state_and_another_environment_is_refused(jobs: str, tmp_path: Path, start: Start) -> None:
+@pytest.mark.parametrize(
+    ("jobs", "number"), [("1", signal.SIGTERM), ("2", signal.SIGTERM), ("1", signal.SIGHUP), ("2", signal.SIGHUP)]
+)
+def test_a_signal_keeps_the_state_and_another_environment_is_refused(
+    jobs: str, number: signal.Signals, tmp_path: Path, start: Start
+) -> None:
     endless = ["--set", "bigan.epochs=100000"]
     process = start(tmp_path, *endless, "--checkpoint-every", "0.1", "--jobs", jobs)
     wait_for(lambda: list(tmp_path.glob("runs/small/bigan/*/*/checkpoint/step*")), process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     code, said = process.end()
     assert code == 130, said
     assert "stopping after this step" in said
@@ -411,3 +440,22 @@ def test_the_second_signal_stops_at_once() -> None:
         other = Stopping()
         with other.on_signals(), pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_terminal_that_is_closed_stops_once_however_often_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed:
+        def write(self, _text: str) -> None:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("sys.stderr", Closed())
+    stopping = Stopping()
+    with stopping.on_signals(), stopping.listening():
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stopping.asked
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with Stopping().on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,8 +1,11 @@
 """Whole runs, as a user starts them: what is written, what is repeated, what fails, what changes no number."""
 
+import hashlib
 import json
 import os
+import random
 import re
+import shutil
 import signal
 import time
 import typing as t
@@ -12,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import machine
+from bench import launch, machine, run
+from bench.progress import Display
 from results import store
 from results.metrics import METRICS, SAMPLES
 
@@ -28,7 +32,8 @@ wandb: {mode: off}
 """
 
 PLUGIN = """
-import os, signal, typing as t
+import io, os, random, signal, sys, typing as t, warnings
+import numpy as np
 import torch
 from torch import nn
 from encoders.base import Encoder, ImageSet, Training, frozen
@@ -40,6 +45,26 @@ class Flat(nn.Module):
 class Blank(nn.Module):
     def forward(self, images):
         return {"flat": 0 * images.flatten(1).float()}
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+def meddle():
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(True)
+    torch.set_float32_matmul_precision("medium")
+    torch.set_flush_denormal(True)
+    np.seterr(all="raise")
+    os.chdir("/")
+    os.umask(0o777)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    warnings.simplefilter("error")
+    sys.stdout = sys.stderr = io.StringIO()
+    random.seed(0)
+    np.random.seed(0)
 
 class Odd(Encoder):
     source: t.ClassVar[str] = "a test"
@@ -59,6 +84,20 @@ class Odd(Encoder):
             raise RuntimeError("no luck")
         if self.way == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.way.startswith("exits"):
+            sys.exit(int(self.way.split()[1]))
+        if self.way.startswith("ends"):
+            os._exit(int(self.way.split()[1]))
+        if self.way == "closes":
+            raise GeneratorExit
+        if self.way == "descends":
+            self.fit(data, run)
+        if self.way == "chatters":
+            raise RuntimeError("a\\ud800\\x1b[2J" + 4_000_000 * "long ")
+        if self.way == "mute":
+            raise Mute
+        if self.way == "meddles":
+            meddle()
         if self.way == "trains on":
             return self.build(data.shape).train()
         if self.way == "file" and not os.path.exists("mended"):
@@ -237,13 +276,29 @@ def test_what_a_generator_makes_is_pictured_and_judged(frostbench: t.Callable[..
     found = numbers(Path("runs"))
     assert found == numbers(Path("fresh"))
     (key,) = [identity for identity in found if identity[4] == "samples"]
-    assert list(found[key][1]) == [name for name, one in METRICS.items() if one.of == SAMPLES]
+    others = {"log_likelihood", "elbo", "binary_elbo", "two_sample_accuracy", "two_sample_p"}
+    assert list(found[key][1]) == [name for name, one in METRICS.items() if one.of == SAMPLES and name not in others]
 
     (bigan / "generator.safetensors").write_bytes(b"")
     for path in bigan.glob("scores/samples/*"):
         path.unlink()
     assert frostbench("run", "small.yaml", "--set", with_samples).code == 0
     assert numbers(Path("runs")) == found
+
+
+def test_models_with_a_likelihood_are_judged_by_it(frostbench: t.Callable[..., Done]) -> None:
+    vaes = "{name: vae, epochs: 1, hidden: 8}, {name: vae, label: gaussian, likelihood: gaussian, epochs: 1, hidden: 8}"
+    methods = f"encoders=[{{name: gmm, components: 2, pca: 5}}, {vaes}]"
+    done = frostbench("run", "small.yaml", "--set", methods, "--set", "protocols=[{name: generative, samples: 100}]")
+    assert done.code == 0, done.err
+    found = {record.label: record for record in store.read_store(Path("runs")).records}
+    names = {"gmm": "log_likelihood", "gaussian": "elbo", "vae": "binary_elbo"}
+    for label, name in names.items():
+        assert names.keys() == found.keys()
+        assert set(names.values()) & found[label].metrics.keys() == {name}
+        assert found[label].details[f"{name}_standard_error"] > 0
+    for title in ("log-likelihood", "ELBO", "binary ELBO"):
+        assert title in done.out
 
 
 def test_features_that_were_kept_give_the_scores_that_fresh_ones_give(frostbench: t.Callable[..., Done]) -> None:
@@ -344,8 +399,117 @@ def test_a_failing_run_is_a_record_and_the_suite_goes_on(frostbench: t.Callable[
     assert {record.label for record in records if record.status == "done"} == {"pixels", "spy"}
     (failed,) = [record for record in records if record.status == "failed"]
     assert failed.error == "RuntimeError: no luck"
+    line = 1 + PLUGIN.splitlines().index('            raise RuntimeError("no luck")')
+    (path,) = Path.cwd().glob("runs/small/odd/*/*/failed.json")
+    assert f"RuntimeError: no luck (odd.py, line {line}); more in {path}" in done.err
     assert "no luck" in failed.details["traceback"]
     assert "no luck" in done.out  # the table says it too
+
+
+HELPER = """
+def learn(data):
+    return data["images"]
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_bug_in_what_a_plugin_imports_is_named_by_its_file(
+    frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch, jobs: str
+) -> None:
+    here = Path.cwd()
+    (here / "my_helper.py").write_text(HELPER)
+    (here / "helped.py").write_text(
+        PLUGIN.replace('raise RuntimeError("no luck")', "import my_helper; my_helper.learn(data)")
+    )
+    monkeypatch.syspath_prepend(str(here))
+    monkeypatch.setenv("PYTHONPATH", str(here))
+    encoders = "encoders=[{name: odd, way: raises}]"
+    done = frostbench("run", "small.yaml", "--plugin", "helped.py", "--set", encoders, "--jobs", jobs)
+    said = "TypeError: 'ImageSet' object is not subscriptable (my_helper.py, line 3); more in "
+    assert (done.code, said in done.err) == (3, True), done.err
+    code = store.read_store(Path("runs")).records[0].code
+    (here / "my_helper.py").write_text(HELPER.replace("return data", "raise ValueError"))
+    done = frostbench("run", "small.yaml", "--plugin", "helped.py", "--set", encoders)
+    assert "my_helper.py, line 3" in done.err
+    assert store.read_store(Path("runs")).records[0].code != code
+
+
+def test_a_plugin_that_changes_once_its_suite_was_read_is_not_run(
+    frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, plugin = launch.settings, Path("odd.py").absolute()
+
+    def edited(*given: t.Any, **more: t.Any) -> t.Any:
+        plugin.write_text(PLUGIN + "# edited")
+        return real(*given, **more)
+
+    monkeypatch.setattr(launch, "settings", edited)
+    suite = ["run", "small.yaml", "--plugin", "odd.py", "--set", "encoders=[odd]"]
+    done = frostbench(*suite, "--jobs", "2")  # whose workers find the new file
+    assert "the plugin of 'odd' has changed since the suite was read: run the command again" in done.err
+    assert done.code == 3
+    done = frostbench(*suite)
+    assert "1 of 1 runs made" in done.err
+    assert done.code == 0
+
+
+LAYER = """
+import typing as t
+from torch import nn
+from encoders.base import Encoder, frozen
+from encoders.pixels import Pixels
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.layer = nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.BatchNorm1d(width))
+
+    def forward(self, images):
+        return {"layer": self.layer(images.float() / 255)}
+
+class Mine(Encoder):
+    source: t.ClassVar[str] = "a test"
+    width: int = 5
+
+    @property
+    def taps(self):
+        return ("layer",)
+
+    def build(self, shape):
+        net = Net(self.width)
+        net.layer[1] = nn.Linear(shape[0] * shape[1] * shape[2], self.width)
+        return net
+
+    def fit(self, data, run):
+        return frozen(self.build(data.shape))
+
+class Bare(Pixels):
+    pass
+"""
+
+
+def test_the_untrained_state_of_a_plugins_architecture_is_a_run_like_others(frostbench: t.Callable[..., Done]) -> None:
+    Path("layer.py").write_text(LAYER)
+    encoders = "encoders=[{name: untrained, architecture: mine, parameters: {width: 7}}]"
+    suite = ["run", "small.yaml", "--plugin", "layer.py", "--set", encoders]
+    assert frostbench(*suite).code == 0
+    records = store.read_store(Path("runs")).records
+    assert {(record.dimensions, record.params["parameters"]["width"], record.is_control) for record in records} == {
+        (7, 7, True)
+    }
+    assert {record.code for record in records} == {hashlib.sha256(LAYER.encode()).hexdigest()[:12]}
+    assert "nothing to do" in frostbench(*suite).err
+    assert "keys of encoders that are not ours" not in frostbench("verify").out
+    Path("layer.py").write_text(LAYER + "# changed")
+    assert "1 of 1 runs made" in frostbench(*suite).err
+    assert len(list(Path("runs/small/untrained").glob("*/*/run.json"))) == 2
+    (run, _) = Path("runs/small/untrained").glob("*/*")
+    done = frostbench("export", run, "out", "--plugin", "layer.py")
+    assert done.code == 0, done.err
+    bare = frostbench(*suite[:-1], "encoders=[{name: untrained, architecture: bare}]")
+    assert "'bare' has no weights that are trained, so it has no untrained state" in bare.err
+    none = frostbench(*suite[:-1], "encoders=[{name: untrained, architecture: mime}]")
+    assert (none.code, "no encoder 'mime'" in none.err) == (2, True)
 
 
 def test_a_failed_run_is_tried_again_and_its_record_goes_when_it_succeeds(frostbench: t.Callable[..., Done]) -> None:
@@ -396,6 +560,31 @@ def test_features_that_collapsed_are_scored_and_marked(frostbench: t.Callable[..
     assert row.split()[1:3] == ["flat", "(!)"]
 
 
+def test_every_players_updates_are_counted_and_few_raise_an_alarm(frostbench: t.Callable[..., Done]) -> None:
+    wgan = "encoders=[{name: wgan, body: mlp, hidden: 8, batch_size: 50, epochs: 3}, pixels]"
+    done = frostbench("run", "small.yaml", "--set", wgan)
+    assert done.code == 0, done.err
+    (path,) = Path("runs/small/wgan").glob("*/*/run.json")
+    counts = {"critic": 18, "generator": 3}  # 6 batches an epoch, all of them in the critic's first turns of 100
+    assert json.loads(path.read_text())["updates"] == counts
+    header, *rows = [line.split(",") for line in path.with_name("history.csv").read_text().splitlines()]
+    assert [rows[-1][header.index(f"{player}_updates")] for player in counts] == ["18", "3"]
+
+    def told() -> dict[str, tuple[dict[str, int], list[str]]]:
+        records = store.read_store(Path("runs")).records
+        return {record.label: (record.updates, [one.name for one in record.alarms]) for record in records}
+
+    assert told()["pixels"] == ({}, [])
+    assert told()["wgan"][0] == counts and "few_updates" in told()["wgan"][1]
+    table = json.loads(Path("runs/small/leaderboard.json").read_text())
+    assert counts in [row["updates"] for row in table]
+    assert "(!) marks what looks collapsed or hardly trained" in " ".join(done.out.split())
+    before = told()
+    shutil.rmtree(path.parent / "scores")  # scored again, from the encoder that was kept
+    assert frostbench("run", "small.yaml", "--set", wgan).code == 0
+    assert told() == before
+
+
 def test_a_loss_that_is_not_finite_fails_its_run_with_step_and_player(frostbench: t.Callable[..., Done]) -> None:
     gan = "encoders=[{name: gan, generator_hidden: 16, discriminator_hidden: 8, epochs: 5, learning_rate: 1e30}]"
     done = frostbench("run", "small.yaml", "--set", gan)
@@ -411,6 +600,115 @@ def test_a_worker_that_dies_fails_its_run_and_no_other(frostbench: t.Callable[..
     assert "its process was ended by SIGKILL; perhaps memory ran out" in done.err
     statuses = {record.label: record.status for record in store.read_store(Path("runs")).records}
     assert statuses == {"odd": "failed", "pixels": "done"}
+
+
+@pytest.mark.parametrize("code", [0, 73, 74])
+def test_an_exit_status_is_not_taken_for_a_workers_word(code: int, frostbench: t.Callable[..., Done]) -> None:
+    encoders = (
+        f"encoders=[{{name: odd, label: a, way: ends {code}}}, {{name: odd, label: b, way: exits {code}}}, pixels]"
+    )
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders, "--jobs", "2")
+    assert done.code == 3, done.err
+    assert f"its process ended with status {code} before the run did" in done.err
+    records = store.read_store(Path("runs")).records
+    assert {record.label: record.status for record in records} == {"a": "failed", "b": "failed", "pixels": "done"}
+    assert {record.error for record in records if record.label == "b"} == {f"SystemExit: {code}"}
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("exits 0", "SystemExit: 0"),
+        ("closes", "GeneratorExit"),
+        ("descends", "RecursionError: maximum recursion depth exceeded"),
+        ("mute", "Mute: its text cannot be had: RuntimeError"),
+        ("chatters", r"RuntimeError: a\ud800\x1b[2Jlong long"),
+    ],
+)
+def test_whatever_is_raised_fails_its_run_only(way: str, said: str, frostbench: t.Callable[..., Done]) -> None:
+    encoders = f"encoders=[{{name: odd, way: {way}}}, pixels]"
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders)
+    assert done.code == 3, done.err
+    (failed,) = [record for record in store.read_store(Path("runs")).records if record.status == "failed"]
+    assert str(failed.error).startswith(said)
+    assert len(str(failed.error)) < 3_000 and len(failed.details["traceback"]) < 30_000
+    assert failed.details["traceback"]
+    assert said in done.err
+    assert "[2/2] pixels, digits (limit 300), seed 0: done in " in done.err
+
+
+@pytest.mark.parametrize("way", ["ends 0", "dies"])
+def test_a_run_at_which_the_process_dies_twice_is_a_failure_and_the_next_is_made(
+    way: str, tmp_path: Path, in_background: t.Callable[..., t.Any], frostbench: t.Callable[..., Done]
+) -> None:
+    words = ["run", "small.yaml", "--plugin", "odd.py", "--threads", "1", "--set"]
+    words.append(f"encoders=[{{name: odd, way: {way}}}, pixels]")
+    ended = [in_background(tmp_path, *words).end() for _ in range(3)]
+    assert [code for code, _ in ended] == ([0, 0, 3] if way == "ends 0" else [-9, -9, 3])
+    assert "the process has died 2 times at this run" in ended[2][1]
+    records = store.read_store(Path("runs")).records
+    assert {record.label: record.status for record in records} == {"odd": "failed", "pixels": "done"}
+    assert not list(Path("runs").rglob("in_flight.json"))
+    again = in_background(tmp_path, *words).end()
+    assert again[0] == ended[0][0]  # it is tried again
+
+
+def test_a_death_after_a_checkpoint_is_none_at_the_same_place(tmp_path: Path) -> None:
+    directory = store.run_directory(tmp_path, "bigan", "digits", 0, "0" * 16)
+    for step in range(5):
+        with run._noted(directory):
+            note = directory.in_flight.read_bytes()
+        store.replace(directory.in_flight, note)  # as a process leaves it that is killed
+        store.replace(directory.checkpoint / f"step{step}.safetensors", b"")
+    with run._noted(directory):
+        pass
+
+
+def test_what_one_encoder_changes_of_the_process_does_not_reach_the_next(
+    frostbench: t.Callable[..., Done], caplog: pytest.LogCaptureFixture
+) -> None:
+    frostbench("run", "small.yaml", "--output", "alone")
+    before = machine._at_large(), signal.getsignal(signal.SIGTERM), np.geterr(), random.getstate()
+    assert not caplog.messages  # none of ours changes a thing
+    encoders = "encoders=[{name: odd, way: meddles}, pixels, {name: bigan, hidden: 32, latent: 8, epochs: 2}]"
+    done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders)
+    assert done.code == 0, done.err
+    assert (machine._at_large(), signal.getsignal(signal.SIGTERM), np.geterr(), random.getstate()) == before
+    (said,) = caplog.messages
+    assert said.startswith("odd, digits (limit 300), seed 0: its encoder changed torch's default type (torch.float32")
+    for what in ("gradients", "threads", "deterministic", "matmul", "the directory", "SIGTERM", "sys.stdout"):
+        assert what in said
+    found = numbers(Path("runs"))
+    assert numbers(Path("alone")).items() <= found.items()
+
+
+def test_results_that_are_removed_meanwhile_are_not_counted_as_made(
+    frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = Display.finish
+
+    def remove(self: Display, title: str, seconds: float, error: str | None) -> None:
+        finish(self, title, seconds, error)
+        if title.startswith("pixels"):
+            shutil.rmtree("runs")
+
+    monkeypatch.setattr(Display, "finish", remove)
+    done = frostbench("run", "small.yaml")
+    assert done.code == 3
+    assert "1 of 2 runs made" in done.err
+    assert "pixels, digits (limit 300), seed 0: its results were there, and are gone: run the same command" in done.err
+    monkeypatch.setattr(Display, "finish", finish)
+    assert "1 of 2 runs made" in frostbench("run", "small.yaml").err
+
+
+def test_a_changed_run_json_reaches_no_record(frostbench: t.Callable[..., Done]) -> None:
+    frostbench("run", "small.yaml", "--set", "protocols=[linear]")
+    (path,) = Path("runs").rglob("bigan/**/run.json")
+    path.write_text(path.read_text().replace('"resumed_elsewhere": false', '"resumed_elsewhere": true '))
+    assert frostbench("run", "small.yaml").code == 0
+    records = store.read_store(Path("runs")).records
+    assert len(records) == 6
+    assert not any(record.provenance.resumed_elsewhere for record in records)
 
 
 def test_a_validation_run_leaves_the_test_set_alone(frostbench: t.Callable[..., Done]) -> None:
@@ -431,7 +729,7 @@ def test_a_full_disk_ends_the_suite_plainly_and_loses_nothing(
     def full(descriptor: int) -> None:
         nonlocal synced
         synced += 1
-        if synced > 66:
+        if synced > 83:
             raise OSError(28, "No space left on device")
         real(descriptor)
 

@@ -23,7 +23,7 @@ def digits() -> ImageSet:
 def test_samples_are_a_function_of_the_seed_and_leave_chance_alone(digits: ImageSet) -> None:
     state = torch.get_rng_state()
     for recipe in RECIPES:
-        one, again, other = (samples.draw(recipe, 5, seed) for seed in (0, 0, 1))
+        one, again, other = (samples.draw(recipe, digits.shape, 5, seed) for seed in (0, 0, 1))
         assert one is not None
         assert again is not None
         assert other is not None

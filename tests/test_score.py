@@ -55,6 +55,36 @@ def test_every_layout_holds_the_same_features(tmp_path: Path, monkeypatch: pytes
         assert test.labels.tolist() == LABELS[:30].tolist(), path
 
 
+@pytest.mark.parametrize("way", ["of a split", "named", "of two levels", "without metadata"])
+def test_the_index_of_a_data_frame_is_no_feature(way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    both = np.random.default_rng(0).normal(size=(90, 3)).astype(np.float32)
+    rows = np.random.default_rng(1).permutation(90)  # as a split leaves them
+    frame = table(a=both[:, 0], b=both[:, 1], c=both[:, 2]).to_pandas().set_index(rows)
+    if way == "named":
+        frame = frame.rename_axis("image")
+    elif way == "of two levels":
+        frame = frame.set_index(["split", rows])
+    frame.to_parquet(path := tmp_path / "own.parquet")
+    if way == "without metadata":
+        pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    train, test = features.read(path)
+    assert np.array_equal(train.features.numpy(), both[:60])
+    assert np.array_equal(test.features.numpy(), both[60:])
+    index = {"named": "image", "of two levels": "__index_level_1__"}.get(way, "__index_level_0__")
+    told = f"own.parquet: the features are 3 columns, 'a', 'b', 'c'; 1 not read: '{index}' (an index)"
+    assert told in caplog.text
+
+
+def test_how_many_columns_are_features_and_which_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = np.random.default_rng(0).normal(size=(90, 12))
+    pq.write_table(table(**{f"f{k}": rows[:, k] for k in range(12)}), tmp_path / "wide.parquet")
+    features.read(tmp_path / "wide.parquet")
+    assert "12 columns, 'f0', 'f1', 'f2', 'f3', 'f4', ..., 'f9', 'f10', 'f11'" in caplog.text
+    pq.write_table(table(features=rows.tolist(), id=rows[:, 0]), tmp_path / "list.parquet")
+    features.read(tmp_path / "list.parquet")
+    assert "list.parquet: the features are the column 'features'; 1 not read: 'id'" in caplog.text
+
+
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
 def test_what_is_written_is_read_back(suffix: str, tmp_path: Path) -> None:
     train, test = (FeatureSet(torch.randn(n, 5), torch.arange(n) % 3, classes=3) for n in (9, 6))

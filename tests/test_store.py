@@ -223,9 +223,11 @@ def test_sweeping_spares_the_living_other_machines_and_other_peoples_files(tmp_p
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     host = socket.gethostname()
+    with store.token(tmp_path) as token:
+        here, _, _ = token.name.partition(f"-{os.getpid()}-")
     names = {
-        f".frostbench-{host}-{gone.pid}-00000000.tmp": True,
-        f".frostbench-{host}-{os.getpid()}-00000000.tmp": False,
+        f"{here}-{gone.pid}-00000000.tmp": True,
+        f"{here}-{os.getpid()}-00000000.tmp": False,
         f".frostbench-not-{host}-{gone.pid}-00000000.tmp": False,
         f".frostbench-not-{host}-{gone.pid}-11111111.tmp": True,  # a day old
         ".frostbench-notes.tmp": False,
@@ -238,6 +240,118 @@ def test_sweeping_spares_the_living_other_machines_and_other_peoples_files(tmp_p
     os.utime(deep / f".frostbench-not-{host}-{gone.pid}-11111111.tmp", (0, time.time() - 90_000))
     assert store.sweep(tmp_path) == 2
     assert {path.name for path in deep.iterdir()} == {name for name, stray in names.items() if not stray}
+
+
+def test_sweeping_spares_a_container_on_the_same_host(tmp_path: Path) -> None:
+    """Its processes have numbers of their own: what is nobody here can be alive there."""
+    program = f"""
+        import os
+        from pathlib import Path
+        os.readlink = lambda path: "pid:[1]"
+        from results import store
+        with store.token(Path({str(tmp_path)!r})):
+            os._exit(0)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
+    (theirs,) = litter(tmp_path)
+    assert store.sweep(tmp_path) == 0
+    os.utime(theirs, (0, time.time() - 90_000))
+    assert store.sweep(tmp_path) == 1
+
+
+# ---- whole runs -------------------------------------------------------------------------------------------------
+
+RUN: dict[str, t.Any] = {"schema_version": 1, "key": KEY, "seconds": {"fit": 1.5}}
+
+
+def a_training(name: str) -> tuple[dict[str, t.Any], dict[str, bytes]]:
+    files = {"encoder.safetensors": name.encode(), "history.csv": name.encode(), "pictures/samples.png": name.encode()}
+    return RUN | {"weights_sha256": name}, files
+
+
+def lies(run: RunDirectory) -> dict[str, bytes]:
+    return {path.relative_to(run.path).as_posix(): path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def test_who_comes_late_overwrites_nothing(tmp_path: Path) -> None:
+    """Also where no lock has told the two apart."""
+    run = a_run(tmp_path)
+    store.publish_run(run.path, *a_training("first"))
+    before = lies(run)
+    assert before.keys() == {"run.json", *a_training("first")[1]}
+    store.publish_run(run.path, *a_training("first"))
+    with pytest.raises(Conflict, match="published before with different content"):
+        store.publish_run(run.path, *a_training("second"))
+    after = lies(run)
+    assert {name: after.pop(name) for name in before} == before
+    assert [name.partition("/")[0] for name in after] == ["conflicts"]
+
+
+def test_who_comes_late_between_the_look_and_the_rename_overwrites_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, real, first = a_run(tmp_path), Path.rename, []
+
+    def slow(self: Path, target: Path) -> Path:
+        if not first:
+            first.append(self)
+            store.publish_run(run.path, *a_training("first"))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", slow)
+    with pytest.raises(Conflict):
+        store.publish_run(run.path, *a_training("second"))
+    assert run.weights.read_bytes() == run.history.read_bytes() == b"first"
+    assert store.read_run(run.run_json)["weights_sha256"] == "first"
+    assert not (run.path / "publishing").exists()
+
+
+@pytest.mark.parametrize("moment", [0, 4, 5, 8])
+def test_a_publication_that_was_begun_is_finished_or_never_was(tmp_path: Path, moment: int) -> None:
+    """Killed before one of its renames: of three files and run.json apart, of all four, of each to its place."""
+    run = a_run(tmp_path)
+    (tmp_path / "training.json").write_text(json.dumps(RUN | {"weights_sha256": "first"}))
+    program = f"""
+        import json, os, signal
+        from pathlib import Path
+        from results import store
+        renames = iter(range(100))
+        def counted(real):
+            return lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL) if next(renames) == {moment} else real(*a, **k)
+        os.replace, os.rename = counted(os.replace), counted(os.rename)
+        training = json.loads(Path({str(tmp_path / "training.json")!r}).read_text())
+        store.publish_run(Path({str(run.path)!r}), training, {a_training("first")[1]!r})
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not run.run_json.exists()
+    begun = moment > 4
+    assert (run.path / "publishing").exists() == begun
+    store.publish_run(run.path, *a_training("second" if not begun else "first"))
+    wanted = (b"second", b"first")[begun]
+    assert run.weights.read_bytes() == run.history.read_bytes() == (run.pictures / "samples.png").read_bytes() == wanted
+    store.sweep(tmp_path)
+    assert lies(run).keys() == {"run.json", *a_training("first")[1]}
+
+
+def test_any_flipped_bit_of_a_run_json_is_found_or_harmless(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    store.publish_run(run.path, *a_training("first"))
+    content, told = run.run_json.read_bytes(), store.read_run(run.run_json)
+    for at in range(len(content)):
+        for bit in range(8):
+            run.run_json.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+            try:
+                came = store.read_run(run.run_json)
+            except StoreError:
+                continue
+            assert came == told, (at, bit)  # a space that has become another one
+
+
+def test_a_run_json_from_before_there_were_hashes_is_read(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    store.publish(run.run_json, store.canonical(RUN | {"weights_sha256": "first"}))
+    assert store.read_run(run.run_json) == RUN | {"weights_sha256": "first"}
 
 
 # ---- can it be written ------------------------------------------------------------------------------------------

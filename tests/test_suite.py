@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_suite_says_everything_with_every_default(write):
     assert (knn.name, knn.label, knn.version) == ("knn", "knn", 1)
     assert knn.params == {"k": 5, "metric": "cosine", "weights": "uniform", "temperature": 0.07}
     assert suite.precision == "float32"
-    assert suite.wandb == WandbSpec(mode="off", project="frostbench", entity=None)
+    assert suite.wandb == WandbSpec(mode="off", project=None, entity=None)
 
 
 def test_runs_are_datasets_x_seeds_x_encoders_as_plain_data(write):
@@ -215,7 +216,7 @@ encoders:
 protocols:
   - {name: knn, k: 0, metric: cosin}
   - {name: linear, label: a/b}
-wandb: {mode: onlin, entitty: me}
+wandb: {mode: onlin, entitty: me, project: a/b, tags: [""]}
 precision: float16
 sedes: 1
 """
@@ -250,6 +251,8 @@ sedes: 1
             (20, "protocols[0].metric: wanted 'euclidean' or 'cosine', got 'cosin' (did you mean 'cosine'?)"),
             (21, f"protocols[1].label: {name}, got 'a/b'"),
             (22, "wandb.mode: wanted 'off', 'offline' or 'online', got 'onlin' (did you mean 'online'?)"),
+            (22, "wandb.project: wanted a name of at most 128 characters, none of them / \\ # ? % :, got 'a/b'"),
+            (22, "wandb.tags[0]: wanted a string of at least 1, got ''"),
             (22, "wandb.entitty: unknown key (did you mean 'entity'?)"),
             (23, "precision: wanted 'float32', 'bfloat16' or 'auto', got 'float16' (did you mean 'bfloat16'?)"),
             (24, "sedes: unknown key (did you mean 'seeds'?)"),
@@ -304,6 +307,13 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, write):
     write("", "there.yaml")
     assert "did you mean" in only(str(tmp_path / "thre.yaml"))[1]
     assert "cannot be read" in only("a\0b")[1]
+
+
+@pytest.mark.parametrize("item", ["seeds: [x]", "datasets: [7]", "datasets: [{name: mnist, limit: a}]"])
+def test_a_bad_item_is_not_also_a_list_that_is_too_short(write, item):
+    text = re.sub(rf"(?m)^{item.partition(':')[0]}:.*$", item, GOOD)
+    (problem,) = complaints(write(text))
+    assert "at least" not in problem[1]
 
 
 def test_overrides_are_put_in(write):

@@ -1,6 +1,7 @@
 """The training loop, on games whose answers are known by hand."""
 
 import math
+import typing as t
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,29 @@ def test_a_step_may_reach_from_one_epoch_into_the_next() -> None:
     epochs = [{number for batch in half for number in batch} for half in (batches[:3], batches[3:])]
     assert len(batches) == 6
     assert [len(epoch) for epoch in epochs] == [9, 9]
+
+
+def test_a_turn_may_end_with_the_epoch_and_every_move_is_counted() -> None:
+    moves: list[str] = []
+    players = [Player(name, [Scalar(0.0)], SGD(0.0)) for name in ("critic", "generator")]
+
+    def of(index: int) -> t.Callable[[Tensor], dict[str, Tensor]]:
+        def move(images: Tensor) -> dict[str, Tensor]:
+            moves.append(players[index].name[0])
+            return {players[index].name: players[index].parameters()[0] * 0}
+
+        return move
+
+    def critic_steps(step: int) -> int:
+        return 4 if step < 2 else 2
+
+    run = Training(0)
+    turns = [Turn(of(0), critic_steps, ends_with_epoch=True), Turn(of(1))]
+    train(run, numbered(6), players, turns, epochs=3, batch_size=2)
+    assert "".join(moves) == "cccg" + "cccg" + "ccg" + "cg"  # of three batches each: 4 asked, 4 asked, 2 and 2 asked
+    assert [row["epoch"] for row in run.history] == [1, 2, 3]
+    assert [(row["critic_updates"], row["generator_updates"]) for row in run.history] == [(3, 1), (6, 2), (9, 4)]
+    assert run.updates == {"critic": 9, "generator": 4}
 
 
 def test_how_often_a_turn_is_taken_can_depend_on_the_step_and_exceed_an_epoch() -> None:
@@ -197,6 +221,31 @@ def test_noise_is_a_function_of_seed_and_step_and_the_global_state_is_left_alone
     assert torch.equal(before, torch.get_rng_state())
     assert noise(0) == first != noise(1)
     assert len(set(first)) == 4
+
+
+@pytest.mark.parametrize("optimizer", [Adam(0.1), SGD(0.1, momentum=0.5)])
+@pytest.mark.parametrize("layout", ["plain", "transposed", "channels-last", "a part of a larger one"])
+def test_a_weight_moves_by_its_own_gradient_whatever_its_layout(optimizer: Adam | SGD, layout: str) -> None:
+    network, start = nn.Module(), torch.linspace(-1, 1, 48).view(2, 3, 4, 2)
+    weight = {
+        "plain": start.clone(),
+        "transposed": start.transpose(0, 3).contiguous().transpose(0, 3),
+        "channels-last": start.clone(memory_format=torch.channels_last),
+        "a part of a larger one": torch.zeros(4, 3, 8, 2)[::2, :, 4:].copy_(start),
+    }[layout]
+    network.weight = nn.Parameter(weight)
+    pulls = torch.linspace(-1, 2, 48).view(2, 3, 4, 2)
+
+    def pull(images: Tensor) -> dict[str, Tensor]:
+        return {"only": (pulls * network.weight).sum()}  # the gradient has the layout of `pulls`
+
+    train(Training(0), numbered(2), [Player("only", [network], optimizer)], [Turn(pull)], epochs=1, batch_size=1)
+    plain = start.clone().requires_grad_()
+    twin = optimizer([plain])  # type: ignore[list-item]
+    for _ in range(2):
+        plain.grad = pulls.clone()
+        twin.step()
+    torch.testing.assert_close(network.weight.detach(), plain.detach())
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_weights_in_float32() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bench import data
 from bench.strict_yaml import ConfigError
-from bench.suite import read_suite
+from bench.suite import DatasetSpec, read_suite
 from bench.verify import verify
 from results import store
 from results.leaderboard import dataset_name
@@ -101,6 +101,48 @@ def test_images_of_two_shapes_are_an_error_that_names_both(
     assert not Path("runs").exists()
 
 
+def test_size_and_mode_make_two_shapes_one(frostbench: t.Callable[..., tuple[int, str, str]]) -> None:
+    write("a.npz", seed=0, side=5)
+    write("b.npz", seed=1)
+    moved = SUITE.replace('pretrain: "npz:a.npz"', 'pretrain: "npz:a.npz", size: 6, mode: rgb')
+    Path("moved.yaml").write_text(
+        moved.replace('"npz:a.npz", "npz:b.npz"]', '{name: "npz:b.npz", size: 6}, "npz:b.npz"]')
+    )
+    code, table, told = frostbench("run", "moved.yaml", "--threads", "1")
+    assert code == 0, told
+    found = runs()
+    assert set(found) == {f"{MOVED} (6 x 6, rgb)", "npz:b.npz (6 x 6)", "npz:b.npz"}
+    assert all(name in table for name in found)
+    record, run = found[f"{MOVED} (6 x 6, rgb)"]
+    assert (record.size, record.mode, record.limit) == (6, "rgb", None)
+    assert "-6-rgb-from-" in run.parent.name
+    assert len({one.key for one, _ in found.values()}) == 3
+    assert not verify(Path("runs")).problems
+    frostbench("run", "moved.yaml", "--threads", "1")
+    assert runs() == found  # nothing is made twice
+    code, said, told = frostbench("reproduce", str(run))
+    assert (code, "bit-identical" in said) == (0, True), told
+    code, said, told = frostbench("why", str(run), "moved.yaml")
+    assert (code, "nothing that decides its weights has changed" in said) == (0, True), told
+    code, said, told = frostbench("why", str(run), str(found["npz:b.npz"][1]))
+    assert "(6 x 6, rgb)" in said
+    code, said, told = frostbench("extract", str(run), "--output", "features.npz")
+    assert (code, "(6 x 6, rgb)" in said) == (0, True), told
+
+
+def test_what_says_no_size_and_mode_keeps_its_key_and_place() -> None:
+    specs = {spec.encoder.label: spec for spec in read_suite("smoke").runs()}
+    keys = {label: specs[label].key("0" * 16, "float32") for label in ("pixels", "pca")}
+    assert keys == {"pixels": "03aafa257e3e9f71", "pca": "a22769087a9ca83d"}  # as before there was size
+    spec = specs["pixels"].dataset
+    assert spec.asked() == {"limit": None, "split": "test", "size": None, "mode": None}
+    assert data.slug(spec.name, **spec.asked()) == "digits"
+    assert data.load("digits", **spec.asked()).fingerprint == "4936954fa36b1f20"
+    assert data.load("mnist5k", offline=True).fingerprint == "7626d8810335ccdb"
+    before = {"dataset": "digits", "limit": None, "split": "test"}  # of a run.json
+    assert DatasetSpec.of(before) == spec
+
+
 def test_a_dataset_of_its_own_keeps_its_key_and_place() -> None:
     suite = read_suite("smoke")
     spec = next(one for one in suite.runs() if one.encoder.label == "pixels")
@@ -119,6 +161,10 @@ def test_a_dataset_of_its_own_keeps_its_key_and_place() -> None:
         ("{name: mnist, pretrain: mnits}", "no dataset 'mnits' (did you mean 'mnist'?)"),
         ("{name: mnist, pretrain: mnist}", "the dataset itself, from which encoders learn anyway; remove it"),
         ("{name: mnist, pretrain: 3}", "wanted a string"),
+        ("{name: mnist, size: 0}", "wanted a number >= 1, got 0"),
+        ("{name: mnist, size: 99999}", "wanted a number <= 1024"),
+        ("{name: mnist, mode: gray}", "did you mean 'grey'?"),
+        ("{name: mnist, mode: RGBA}", "wanted 'grey' or 'rgb'"),
     ],
 )
 def test_a_wrong_source_is_named_with_its_line(entry: str, problem: str, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """`frostbench verify` names every file that was tampered with."""
 
 import json
+import re
 import shutil
 import typing as t
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,15 @@ def predictions_that_are_no_archive(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50])
 
 
+@tampering(PREDICTIONS, "cannot be read: TokenError")
+def predictions_whose_header_is_damaged(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(b"}", b" ", 1))  # a header that does not end
+
+
 @tampering(PREDICTIONS, "cannot be read")
 def predictions_that_are_pickled(path: Path) -> None:
     rewrite(path, predicted=np.array([{}] * 100))
@@ -164,7 +175,12 @@ def other_true_classes_all_sealed_again(path: Path) -> None:
 
 @tampering("bigan/*/seed0-*/run.json", "seed is 5; its records have 0")
 def a_run_of_another_seed(path: Path) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": 5}))
+    resealed(path, seed=5)
+
+
+@tampering("bigan/*/seed0-*/run.json", "changed since it was written: its sha256 does not fit")
+def a_faster_training(path: Path) -> None:
+    path.write_text(re.sub(r'"fit": \d+', '"fit": 0', path.read_text()))
 
 
 @tampering("bigan/*/seed0-*/encoder.json", "params is not what run.json says")

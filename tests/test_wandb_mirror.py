@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ import pytest
 
 from results import store
 from results.record import Provenance, Record
-from results.wandb_mirror import MirrorReport, WandbTarget, mirror, sync
+from results.wandb_mirror import MirrorReport, WandbTarget, mirror, sync, target
 
 OFFLINE = WandbTarget("offline", project="birds")
 ONLINE = WandbTarget("online", project="birds")
@@ -149,6 +150,61 @@ def without_underscores(row: dict[str, t.Any]) -> dict[str, t.Any]:
 
 def files_with(text: str, directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+# ---- what the environment says ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suite", "environment", "holds", "told_by"),
+    [
+        ("", "", "offline", ""),
+        ("online", "disabled", "off", "WANDB_MODE"),
+        ("offline", "disabled", "off", "WANDB_MODE"),
+        ("online", "offline", "offline", "WANDB_MODE"),
+        ("online", "dryrun", "offline", "WANDB_MODE"),
+        ("off", "offline", "off", ""),  # each can say that nothing is sent
+        ("off", "online", "off", ""),
+        ("offline", "online", "offline", ""),
+        ("", "online", "online", "WANDB_MODE"),
+        ("", "disabled", "off", "WANDB_MODE"),
+    ],
+)
+def test_an_environment_that_sends_nothing_wins(suite: str, environment: str, holds: str, told_by: str) -> None:
+    found, by = target({"mode": suite or None}, {"WANDB_MODE": environment} if environment else {})
+    assert (found.mode, by.get("mode", "")) == (holds, told_by)
+
+
+def test_the_environment_fills_what_the_suite_leaves_open() -> None:
+    told = {"WANDB_PROJECT": "env", "WANDB_ENTITY": "team", "WANDB_TAGS": "a, b,", "WANDB_DIR": "/w"}
+    filled = WandbTarget("offline", "env", "team", ("a", "b"), "/w")
+    sources = {name: f"WANDB_{name.upper()}" for name in ("project", "entity", "tags")} | {"directory": "WANDB_DIR"}
+    assert target({}, told) == (filled, sources)
+    said = {"mode": "online", "project": "own", "entity": "me", "tags": ["c"]}
+    assert target(said, told) == (WandbTarget("online", "own", "me", ("c",), "/w"), {"directory": "WANDB_DIR"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MODE", "offlin"), ("PROJECT", "a/b"), ("PROJECT", "p" * 129), ("ENTITY", "me?")]
+)
+def test_what_wandb_would_refuse_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"^WANDB_{name}: wanted .*, got '{re.escape(value)}'"):
+        target({}, {f"WANDB_{name}": value})
+
+
+def test_files_go_where_wandb_dir_says(
+    suite: Path, read_offline_run: t.Callable[[Path], t.Any], tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "scratch"
+    found, _ = target({"project": "birds"}, {"WANDB_DIR": str(elsewhere), "WANDB_TAGS": "mine"})
+    assert mirror(suite, found) == MirrorReport(4, 0, None)
+    runs = {run.name: run for run in map(read_offline_run, (elsewhere / "wandb").glob("offline-run-*"))}
+    assert len(runs) == 4 and all(run.whole for run in runs.values())
+    assert runs["leaderboard-mnist"].tags == ["mine"]
+    assert runs["bigan-mnist5k (limit 1000)-seed4"].tags == ["mine", "mnist5k", "bigan"]
+    assert list((suite / "wandb").glob("*offline-run-*")) == list((elsewhere / "wandb").glob(".*")) == []
+    (records,) = runs["leaderboard-mnist"].artifacts["records"]
+    assert elsewhere in records.parents and records.exists()
 
 
 # ---- offline ----------------------------------------------------------------------------------------------------
@@ -440,6 +496,43 @@ def test_a_wandb_that_hangs_is_killed_with_its_children(
     assert report.sent == 0 and report.problem is not None and "the time was up" in report.problem
     assert_none_alive(int((tmp_path / "group").read_text()))
     assert list((suite / "wandb").glob(".sending-*")) == []
+
+
+def test_a_suite_that_is_killed_while_it_sends_leaves_neither_process_nor_directory(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"""
+        import os, pathlib, subprocess, time
+        subprocess.Popen(["sleep", "60"])
+        pathlib.Path({str(tmp_path / "group")!r}).write_text(str(os.getpgrp()))
+        time.sleep(60)
+    """
+    shadow(tmp_path / "shadow", code, monkeypatch)
+    program = f"""
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, {str(tmp_path / "shadow")!r})
+        from results.wandb_mirror import WandbTarget, mirror
+        mirror(Path({str(suite)!r}), WandbTarget("offline"), timeout=60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)])
+    try:
+        until(lambda: (tmp_path / "group").exists() and (tmp_path / "group").read_text())
+        assert list((suite / "wandb").glob(".sending-*"))
+    finally:
+        process.kill()
+    until(lambda: not list((suite / "wandb").glob(".sending-*")))
+    assert_none_alive(int((tmp_path / "group").read_text()))
+    process.wait()
+    with (suite / "wandb" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def until(done: t.Callable[[], object]) -> None:
+    end = time.monotonic() + 50
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def assert_none_alive(group: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from results.leaderboard import OVER, SEVERAL, Row, over_untrained, protocol_facts, versioned
-from results.metrics import METRICS
+from results.metrics import METRICS, interval, written
 from results.record import Record
 from results.report import charts
 
@@ -99,10 +99,11 @@ class Section:
         return all(metric not in METRICS for _, metric in self.columns)
 
     def ranked(self, column: Column) -> list[Judged]:
-        """Those with a number in this column, the best first; equal ones stay in the table's order."""
+        """Those with a number in this column, the best first; of equal ones, that to which differences are taken."""
         down = -1 if higher_is_better(column[1]) else 1
         return sorted(
-            (line.judged[column] for line in self.lines if column in line.judged), key=lambda j: down * j.mean
+            (line.judged[column] for line in self.lines if column in line.judged),
+            key=lambda j: (down * j.mean, (j.row.difference_low, j.row.difference_high) != (0.0, 0.0)),
         )
 
 
@@ -161,18 +162,6 @@ def higher_is_better(metric: str) -> bool:
     return metric not in METRICS or METRICS[metric].higher_is_better
 
 
-def score(value: float, metric: str) -> str:
-    """97.12 for a fraction, else with the metric's digits."""
-    return f"{value:.{METRICS[metric].digits}f}" if metric in METRICS else f"{100 * value:.2f}"
-
-
-def half_width(row: Row) -> float | None:
-    """Of the interval; the longer side where the other one is clipped."""
-    if row.low is None or row.high is None or row.mean is None:
-        return None
-    return max(row.mean - row.low, row.high - row.mean)
-
-
 def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
@@ -213,10 +202,10 @@ def _scored(column: Column) -> t.Callable[[Line], Cell]:
         judged = line.judged.get(column)
         if judged is None:
             return Cell("-")
-        half, row = half_width(judged.row), judged.row
-        behind = "" if half is None else f"± {score(half, column[1])}"
+        row = judged.row
+        behind = "" if row.low is None or row.high is None else interval(judged.mean, row.low, row.high, column[1])
         fewer = "" if row.seeds == line.one.seeds else f" (n={row.seeds})"
-        return Cell(score(judged.mean, column[1]), behind + fewer, judged.mean, bool(row.may_be_best))
+        return Cell(written(judged.mean, column[1]), behind + fewer, judged.mean, bool(row.may_be_best))
 
     return cell
 
@@ -287,8 +276,24 @@ def verdicts(section: Section) -> list[Verdict]:
             sentences.append(f"The best {kind}, {rival.name}, is {_behind_best(rival)}.")
         if not rival:
             sentences.append(f"There is no {kind} to compare with.")
-        found.append(Verdict(column[0], first.name, first.row.is_control, score(first.mean, column[1]), sentences))
+        sentences += _over_controls(ranked)
+        found.append(Verdict(column[0], first.name, first.row.is_control, written(first.mean, column[1]), sentences))
     return found
+
+
+def _over_controls(ranked: list[Judged]) -> t.Iterator[str]:
+    """How many rows are better, and how many worse, than the same network before training; and the best of them."""
+    over = [judged for judged in ranked if judged.row.over_untrained_p is not None]
+    if not over:
+        return
+    sure = [judged for judged in over if (judged.row.over_untrained_p or 0.0) <= 0.05]
+    better = sum((judged.row.over_untrained or 0.0) > 0 for judged in sure)
+    yield (
+        f"Of {count(len(over), 'trained row')} with an untrained network of its own, {better} "
+        f"{'is' if better == 1 else 'are'} significantly better than it, {len(sure) - better} worse (Holm, 5 %)."
+    )
+    most = max(over, key=lambda judged: judged.row.over_untrained or 0.0)
+    yield f"{most.name} gains most over its own: {over_untrained(most.row)} points."
 
 
 def _behind_best(judged: Judged) -> str:
@@ -299,7 +304,7 @@ def _behind_best(judged: Judged) -> str:
         return f"{gap}; one seed cannot tell it from chance"
     told = "not told apart" if row.difference_low <= 0 <= row.difference_high else "told apart"
     low, high = (min(100.0, max(-100.0, -100 * end)) for end in (row.difference_high, row.difference_low))
-    return f"{gap}, {told} (95 % interval {low:.2f} to {high:.2f})"
+    return f"{gap}, {told} (95 % interval {round(low, 2) + 0.0:.2f} to {round(high, 2) + 0.0:.2f})"  # 0.00, not -0.00
 
 
 # ---- means, intervals, seeds ------------------------------------------------------------------------------------
@@ -333,7 +338,7 @@ def forest(section: Section, column: Column) -> Forest:
     for judged in ranked:
         row = judged.row
         track = charts.interval(at, judged.mean, row.low, row.high, row.values, control)
-        rows.append(ForestRow(judged.name, row.is_control, judged.name in best, score(judged.mean, column[1]), track))
+        rows.append(ForestRow(judged.name, row.is_control, judged.name in best, written(judged.mean, column[1]), track))
     shown = charts.axis(at, lambda value: f"{100 * value:.4g} %")
     about = f"{column[0]}, {column[1]}: {count(len(rows), 'row')}, from {rows[0].name} with {rows[0].score} "
     about += f"to {rows[-1].name} with {rows[-1].score}. The table above has the same numbers."

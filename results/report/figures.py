@@ -9,8 +9,6 @@ import io
 import json
 import math
 import typing as t
-import zipfile
-import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +18,11 @@ from markupsafe import Markup
 from PIL import Image
 
 from results import store
+from results.arrays import read_npz
+from results.metrics import written
 from results.record import Record
 from results.report import charts
-from results.report.boards import Judged, score
+from results.report.boards import Judged
 from results.store import RunDirectory
 
 MOST_CLASSES = 20  # of a confusion matrix that can still be read
@@ -61,6 +61,9 @@ def training(name: str, runs: t.Sequence[RunDirectory]) -> Training | None:
     seeds = len(histories)
     note = f"{seeds} seed{'' if seeds == 1 else 's'}"
     note += f", {sum(speeds) / len(speeds):,.0f} images a second" if speeds else ""
+    moved = {name: row[name] for history in histories for row in history for name in row if name.endswith("_updates")}
+    if moved and all(map(math.isfinite, moved.values())):
+        note += "; updates: " + ", ".join(f"{name.removesuffix('_updates')} {n:,.0f}" for name, n in moved.items())
     return Training(name, charts.lines(lines, f"Losses of {name} over its epochs: {last}."), note)
 
 
@@ -102,7 +105,7 @@ def confusions(judged: Judged, runs: t.Mapping[str, RunDirectory], classes: t.Se
     seeds = "first seed" if len(found) == 1 else f"{len(found)} seeds together"
     return Matrix(
         judged.name,
-        f"{judged.column[0]}, {score(judged.mean, judged.column[1])} %, {seeds}",
+        f"{judged.column[0]}, {written(judged.mean, judged.column[1])} %, {seeds}",
         names[:size],
         [[(_percent(share), share) for share in row] for row in shares.tolist()] if size <= MOST_CLASSES else [],
         worst or "no mistakes",
@@ -276,13 +279,8 @@ def _are_classes(values: Array, most: int = 1000) -> bool:
 
 def _arrays(path: Path, *names: str) -> dict[str, Array] | None:
     try:
-        content = store.read_bytes(path, LARGEST_FILE)
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
-                return None
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except (store.StoreError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return read_npz(store.read_bytes(path, LARGEST_FILE), LARGEST_FILE, names)
+    except (store.StoreError, ValueError):
         return None
 
 
