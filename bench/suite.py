@@ -7,6 +7,7 @@ the file is said at once, before any training, each with its line and the neares
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 import typing as t
@@ -15,7 +16,7 @@ from pathlib import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
 
-from bench import resolve, strict_yaml
+from bench import controls, resolve, strict_yaml
 from bench.data import DATASETS
 from bench.resolve import nearest
 from bench.strict_yaml import ConfigError, Json, KeyPath, Problem, key_path, shown, wrong
@@ -132,7 +133,11 @@ class Suite(_Plain):
     protocols: tuple[ProtocolSpec, ...] = Field(min_length=1)
     precision: Precision = Field("float32", description="of training; auto is bfloat16 where the device computes it")
     wandb: WandbSpec = WandbSpec()
+    controls: t.Literal["own", "none"] | tuple[Name, ...] = Field(
+        "own", description="trained encoders that are compared with their own network before training: own is all"
+    )
     encoder_versions: dict[str, int]  # by label; not for files to say
+    control_of: dict[str, str] = Field(default_factory=dict)  # label: that of its control; not for files to say
 
     def runs(self) -> list[RunSpec]:
         """Every run there is, dataset by dataset; in each all encoders with the first seed, then with the next."""
@@ -152,7 +157,7 @@ class Suite(_Plain):
         ]
 
 
-KEYS = tuple(key for key in Suite.model_fields if key != "encoder_versions")  # of a suite's file
+KEYS = tuple(key for key in Suite.model_fields if key not in ("encoder_versions", "control_of"))  # of a suite's file
 EXAMPLES = {
     "suite": "suite: mine",
     "datasets": "datasets: [mnist5k]",
@@ -356,6 +361,7 @@ class _Draft:
             self.check_dataset(("datasets", index), entry)
         recipes = [self.recipe(("encoders", i), entry, encoders) for i, entry in enumerate(self.entries("encoders"))]
         judges = [self.recipe(("protocols", i), entry, protocols) for i, entry in enumerate(self.entries("protocols"))]
+        recipes += self.add_controls(data, recipes, encoders)
         data["encoder_versions"] = {str(recipe["label"]): recipe.pop("version") for recipe in recipes}
         data |= {"encoders": recipes} if recipes else {}
         data |= {"protocols": judges} if judges else {}
@@ -368,6 +374,41 @@ class _Draft:
         if self.problems:
             raise ConfigError(sorted(self.problems, key=lambda problem: problem.line or strict_yaml.LARGEST))
         return suite
+
+    def add_controls(
+        self, data: dict[str, Json], recipes: list[dict[str, Json]], encoders: t.Mapping[str, type[Encoder]]
+    ) -> list[dict[str, Json]]:
+        """The untrained networks that the suite lacks; `data` learns whose control each is."""
+        wanted = data.get("controls", "own")
+        labels = [str(recipe["label"]) for recipe in recipes]
+        if isinstance(wanted, list):
+            for index, label in enumerate(wanted):
+                if label not in labels:
+                    self.complain(
+                        ("controls", index), f"no encoder has the label {shown(label)}{nearest(str(label), labels)}"
+                    )
+        if self.problems or wanted == "none":
+            return []
+        made = {
+            str(recipe["label"]): (
+                recipe["name"],
+                encoders[recipe["name"]].model_validate_json(json.dumps(recipe["params"])),
+            )
+            for recipe in recipes
+        }
+        known = {controls.network(*made[label]): label for label in reversed(labels) if made[label][0] == "untrained"}
+        added, data["control_of"] = [], {}
+        for label, (name, encoder) in made.items():
+            if not controls.is_trained(encoder) or (isinstance(wanted, list) and label not in wanted):
+                continue
+            body = controls.network(name, encoder)
+            if body not in known:
+                known[body] = next(one for one in _names(label) if one not in labels)
+                labels.append(known[body])
+                entry = controls.entry(name, encoder) | {"label": known[body]}
+                added.append(self.recipe(("encoders", label), entry, encoders))
+            data["control_of"][label] = known[body]
+        return added
 
     def check_dataset(self, path: KeyPath, entry: Json) -> None:
         names = [entry.get(key) for key in ("name", "pretrain")] if isinstance(entry, dict) else []
@@ -416,6 +457,13 @@ class _Draft:
                     self.complain((section, index), f"the same as {first}; remove one")
                 elif first != place and identity is not None:
                     self.complain((section, index), f"label {shown(identity)} is taken by {first}; add a `label:`")
+
+
+def _names(label: str) -> t.Iterator[str]:
+    """Labels for an encoder's control: `bigan-untrained`, `bigan-untrained-2`, ..."""
+    yield f"{label[:54]}-untrained"
+    for number in itertools.count(2):
+        yield f"{label[:50]}-untrained-{number}"
 
 
 WANTED = {  # in our words, by pydantic's name for what went wrong

@@ -291,7 +291,7 @@ def _controls(
                 by_body[body(record.params.get("architecture"), record.params["parameters"], record)] = encoders[key]
     found = {}
     for key, record in encoded:
-        label = by_suite[record.suite].controls.get(record.label) if record.suite in by_suite else None
+        label = by_suite[record.suite].control_of.get(record.label) if record.suite in by_suite else None
         own = by_label.get((label or "", record.provenance.precision))
         own = own or by_body.get(body(record.encoder, record.params, record))
         if own and not record.is_control:

@@ -110,7 +110,7 @@ class Plan(BaseModel):
     encoders: tuple[Asked, ...] = ()
     encoder_versions: dict[str, int] = Field(default_factory=dict)  # by label
     protocols: tuple[Asked, ...] = ()
-    controls: dict[str, str] = Field(default_factory=dict)  # label: that of its own untrained network
+    control_of: dict[str, str] = Field(default_factory=dict)  # label: that of its own untrained network
 
     def asks_for(self, record: Record) -> bool | None:
         """Whether a run of this record's recipe belongs to the suite; None where the suite knows no such label."""

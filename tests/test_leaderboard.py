@@ -771,7 +771,7 @@ def right(one: Record) -> t.Any:
 
 
 def test_an_encoder_is_compared_with_its_own_network_before_training() -> None:
-    suite = Plan(suite="s", controls={"aae": "aae-untrained"})
+    suite = Plan(suite="s", control_of={"aae": "aae-untrained"})
     rows = {row.encoder: row for row in leaderboard(CONTROLLED, [suite], right).rows}
     bigan, aae = rows["bigan"], rows["aae"]
     assert (bigan.untrained, aae.untrained) == ("untrained", "aae-untrained")  # by its parameters; by its suite
