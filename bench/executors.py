@@ -4,6 +4,7 @@ Here are those of one machine; `bench.cluster` has the one of several.
 """
 
 import collections
+import contextlib
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
@@ -126,7 +127,8 @@ def _work(run: PlannedRun, settings: Settings, wait: bool, tell: t.Any) -> None:
             status = attempt(run, settings, stopping, wait=wait)
     except KeyboardInterrupt:
         status = STOPPED
-    tell.send_bytes(b"%d" % status)
+    with contextlib.suppress(OSError):  # nobody is left to be told
+        tell.send_bytes(b"%d" % status)
 
 
 def attempt(run: PlannedRun, settings: Settings, stopping: Stopping, *, wait: bool) -> int:

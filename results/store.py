@@ -163,8 +163,11 @@ def private_directory(path: Path) -> t.Iterator[Path]:
         with writing(path):
             private.mkdir(parents=True)
         yield private
-        with contextlib.suppress(OSError):  # somebody else was quicker
+        try:
             private.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else somebody else was quicker
+                raise Unwritable(_explain(path, error)) from error
     finally:
         shutil.rmtree(private, ignore_errors=True)
 

@@ -198,6 +198,15 @@ def test_what_was_changed_is_not_loaded(suite: Path, tmp_path: Path, field: str,
         load(tmp_path / "run")
 
 
+def test_no_file_speaks_to_the_terminal(suite: Path, tmp_path: Path, frostbench: t.Callable[..., t.Any]) -> None:
+    run = Path(shutil.copytree(run_of(suite, "pca"), tmp_path / "run"))
+    about = json.loads((run / "encoder.json").read_text())
+    (run / "encoder.json").write_text(json.dumps(about | {"encoder_version": "\x1b]0;owned\x07"}))
+    status, _, err = frostbench("export", run, "out")
+    assert status == 2
+    assert r"is of version \x1b]0;owned\x07 of 'pca'" in err
+
+
 def test_weights_that_were_changed_are_not_loaded(suite: Path, tmp_path: Path) -> None:
     shutil.copytree(run_of(suite, "pca"), tmp_path / "run")
     weights = tmp_path / "run" / "encoder.safetensors"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from results.redaction import redacted
+from results.redaction import message, redacted
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
@@ -53,6 +53,18 @@ def test_the_longest_secret_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUOTED_PASSWORD", "a'b\"c")
     assert redacted("abcdefgh, abcd, 1, green") == "[LONG_TOKEN], [SHORT_TOKEN], 1, green"
     assert redacted(repr({"one": "a'b\"c"})) == "{'one': '[QUOTED_PASSWORD]'}"
+
+
+def test_what_a_terminal_obeys_is_shown_as_an_escape() -> None:
+    assert redacted("a\x1b[2J\r\x9b\ud800 b\tc\nd ±") == r"a\x1b[2J\r\x9b\ud800 b" + "\tc\nd ±"
+
+
+def test_a_long_text_keeps_its_beginning_and_its_end_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONG_TOKEN", "abcdefgh")
+    said = message(ValueError("first " + "abcdefgh" * 10**6 + " last"))
+    assert said.startswith("ValueError: first [LONG_TOKEN]") and said.endswith("[LONG_TOKEN] last")
+    assert "abcd" not in said and len(said) < 2_100
+    assert message(ValueError()) == "ValueError"
 
 
 @pytest.mark.parametrize("words", [["run", "small.yaml", "--plugin", "mine.py"], ["--debug", "check", "mine.py"]])

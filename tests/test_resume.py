@@ -367,10 +367,17 @@ def kills(where: Path, start: Start, count: int, seed: int) -> int:
     return killed
 
 
+def finish(where: Path, start: Start) -> None:
+    """Start it again undisturbed; a run at which it was killed twice between two checkpoints fails first."""
+    code, said = start(where).end()
+    if "the process has died 2 times at this run" in said:
+        code, said = start(where).end()
+    assert code == 0, said
+
+
 def test_killed_suites_come_to_the_same_bits(tmp_path: Path, undisturbed: dict[str, t.Any], start: Start) -> None:
     assert kills(tmp_path, start, 3, seed=1) > 0
-    code, said = start(tmp_path).end()
-    assert code == 0, said
+    finish(tmp_path, start)
     assert told(tmp_path) == undisturbed
     assert not list(tmp_path.rglob("checkpoint"))
 
@@ -383,7 +390,7 @@ def test_a_hundred_kills(tmp_path: Path, undisturbed: dict[str, t.Any], start: S
         where = tmp_path / str(round_)
         where.mkdir()
         killed += kills(where, start, 5, seed=round_)
-        assert start(where).end()[0] == 0
+        finish(where, start)
         assert told(where) == undisturbed, round_
         if killed >= 100:
             return
