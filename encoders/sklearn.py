@@ -29,7 +29,8 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     encoder: the name of an encoder, or the class of one of your own.
     tap: the layer whose features are given; None for the deepest.
     shape: (c, h, w) of an image; None for a row of pixels (1, 1, number of columns).
-    params: parameters of the encoder; None for its defaults, which are the papers' and may take hours.
+    params: parameters of the encoder; None for its defaults, which are the papers' and may take hours. A search sets
+        one of them by `params__components`.
     value_range: the numbers that become 0 and 255; None for the smallest and largest of the `X` that is fitted.
     seed: of everything that is drawn. The same seed and X give the same features.
 
@@ -54,25 +55,40 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.value_range = value_range
         self.seed = seed
 
+    def get_params(self, deep: bool = True) -> dict[str, t.Any]:
+        """This transformer's parameters and, if deep, the encoder's that are set, as `params__components`."""
+        own: dict[str, t.Any] = super().get_params(deep)
+        inner = self.params if deep and isinstance(self.params, dict) else {}
+        return own | {f"params__{name}": value for name, value in inner.items()}
+
+    def set_params(self, **params: t.Any) -> t.Self:
+        """Set parameters; `params__components=5` changes one of the encoder's and leaves the others."""
+        inner = {name: params.pop(name) for name in list(params) if name.startswith("params__")}
+        super().set_params(**params)
+        if inner:
+            self.params = (self.params or {}) | {name.removeprefix("params__"): inner[name] for name in inner}
+        return self
+
     def fit(self, X: t.Any, y: object = None) -> t.Self:  # noqa: ARG002, N803 - scikit-learn's names
         """Learn from X (n, c * h * w), n at least 2. `y` is not read."""
         rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"value_range must be a smaller and a larger number; got {self.value_range}")
-        self.value_range_ = self.value_range or (float(rows.min()), float(rows.max()))
-        self._shape = self.shape or (1, 1, rows.shape[1])
+        low, high = (rows.min(), rows.max()) if self.value_range is None else self.value_range
+        self.value_range_ = float(low), float(high)
+        self._shape = (1, 1, rows.shape[1]) if self.shape is None else tuple(map(int, self.shape))
         if int(np.prod(self._shape)) != rows.shape[1]:
             raise ValueError(f"shape {self._shape} has {np.prod(self._shape)} pixels; X has {rows.shape[1]} columns")
         try:
             recipe = named(self.encoder) if isinstance(self.encoder, str) else self.encoder
-            self.recipe_ = recipe(**(self.params or {}))
+            self.recipe_ = recipe(**_plain_numbers(self.params or {}))
             if self.recipe_.uses_labels:
                 raise EncoderError(f"{recipe.__name__} learns from labels, which fit(X) does not give it")
             self._tap = self.tap or self.recipe_.taps[-1]
             if self._tap not in self.recipe_.taps:
                 raise EncoderError(f"{recipe.__name__} has no tap {self._tap!r}; it has {', '.join(self.recipe_.taps)}")
             images = ImageSet(self._bytes(rows), None, (), "")
-            self.module_ = plain(self.recipe_.fit(images, Training(self.seed)))
+            self.module_ = plain(self.recipe_.fit(images, Training(int(self.seed))))
         except (EncoderError, ValidationError) as error:
             raise ValueError(str(error)) from error
         self._n_features_out = self._features(rows[:1]).shape[1]
@@ -98,3 +114,12 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         images = torch.from_numpy(self._bytes(rows))
         batches: list[Tensor] = [self.module_(some)[self._tap].float() for some in torch.split(images, BATCH)]
         return torch.cat(batches).numpy()
+
+
+def _plain_numbers(value: t.Any) -> t.Any:
+    """NumPy's numbers and arrays as Python's, at any depth: searches draw the former, encoders are strict."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {name: _plain_numbers(each) for name, each in value.items()}
+    return type(value)(map(_plain_numbers, value)) if isinstance(value, list | tuple) else value

@@ -73,6 +73,44 @@ def test_it_works_in_a_pipeline_and_a_grid_search(digits: tuple[t.Any, t.Any]) -
     assert search.best_score_ > 0.8
 
 
+def test_a_search_sets_one_parameter_of_the_encoder(digits: tuple[t.Any, t.Any]) -> None:
+    X, y = digits
+    pca = EncoderTransformer("pca", shape=(1, 8, 8), params={"components": 1, "whiten": True})
+    assert pca.get_params()["params__components"] == 1
+    assert "params__components" not in pca.get_params(deep=False)
+    other = clone(pca).set_params(params__components=7, seed=2)
+    assert (other.params, other.seed) == ({"components": 7, "whiten": True}, 2)
+    assert (pca.params, clone(other).set_params(**pca.get_params()).params) == (pca.params, pca.params)
+    with pytest.raises(ValueError, match="Invalid parameter 'parms'"):
+        clone(pca).set_params(parms__components=1)
+    for grid in ([1, 20], np.array([1, 20])):
+        pipeline = make_pipeline(pca, LogisticRegression(max_iter=1000))
+        search = GridSearchCV(pipeline, {"encodertransformer__params__components": grid}, cv=2).fit(X, y)
+        assert search.best_params_ == {"encodertransformer__params__components": 20}
+        assert search.best_estimator_[0].recipe_ == PCA(components=20, whiten=True)
+
+
+def test_numbers_may_be_numpys(digits: tuple[t.Any, t.Any]) -> None:
+    X, _ = digits
+    tiny = {"hidden": 4, "latent": 2, "epochs": 1, "learning_rate": 1e-3}
+    wanted = EncoderTransformer("bigan", shape=(1, 8, 8), params=tiny, value_range=(0, 16), seed=3).fit_transform(X)
+    numpys = {name: np.asarray(value)[()] for name, value in tiny.items()}
+    assert {type(value) for value in numpys.values()} == {np.int64, np.float64}
+    transformer = EncoderTransformer(
+        "bigan", shape=np.array([1, 8, 8]), params=numpys, value_range=np.array([0.0, 16.0]), seed=np.int64(3)
+    )
+    assert np.array_equal(transformer.fit_transform(X), wanted)
+    kmeans = {"centroids": np.int32(4), "patch": np.uint8(3), "patches": np.int64(200), "iterations": np.int16(1)}
+    assert EncoderTransformer("kmeans", shape=(1, 8, 8), params=kmeans).fit_transform(X).shape == (200, 16)
+
+
+def test_an_encoder_with_a_spectral_norm_is_pickled(digits: tuple[t.Any, t.Any]) -> None:
+    params = {"body": "mlp", "hidden": 4, "latent": 2, "epochs": 1, "spectral_norm": True}
+    transformer = EncoderTransformer("wgan_gp", shape=(1, 8, 8), params=params).fit(digits[0])
+    again = pickle.loads(pickle.dumps(transformer))
+    assert np.array_equal(again.transform(digits[0]), transformer.transform(digits[0]))
+
+
 def test_it_is_cloned_pickled_and_named(digits: tuple[t.Any, t.Any]) -> None:
     X, _ = digits
     transformer = EncoderTransformer("bigan", tap="code", shape=(1, 8, 8), params=TINY, seed=3).fit(X)
