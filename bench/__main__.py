@@ -4,6 +4,7 @@ Heavy imports wait inside the commands: `frostbench --help` answers at once.
 """
 
 import enum
+import io
 import os
 import shlex
 import shutil
@@ -556,16 +557,36 @@ def speed(
 def main() -> None:
     """Run the command line; errors that a user can mend are a sentence on stderr and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, from the first moment on
+    _open_streams()
     debug = "--debug" in sys.argv[1:]
     if debug:
         sys.argv.remove("--debug")
     try:
         _call(debug)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does: nothing is left to be said
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        for stream in (1, 2):
-            os.dup2(nothing, stream)
+        _close_streams(1, 2)
         raise SystemExit(UNREAD) from None
+
+
+def _open_streams() -> None:
+    """Output goes to nowhere where it was closed (`>&-`), and characters that a terminal lacks are replaced."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # and its number would be that of the next file that is opened
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _close_streams(*numbers: int) -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for number in numbers:
+        os.dup2(nothing, number)
 
 
 def _call(debug: bool) -> None:
@@ -574,17 +595,37 @@ def _call(debug: bool) -> None:
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # which typer has made a 1
             raise end.__context__ from None
-        sys.stdout.flush()  # now, while a reader that has gone can be told from an error of ours
+        _flush()
         raise
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         if debug:
             _say(traceback.format_exc())
-        status = _status(error)
-        internal = f"internal error: {type(error).__name__}: {error}; frostbench --debug ... shows where"
+        if isinstance(error, OSError) and traceback.extract_tb(error.__traceback__)[-1].filename == __file__:
+            _unwritten(error)  # by a print of this file
+        status, where = _status(error), _place(error)
+        internal = f"{type(error).__name__}: {error}{where}; frostbench --debug ... shows where"
+        if not where:
+            internal = f"internal error: {internal}"
         _say(internal if status == INTERNAL else str(error))
         raise SystemExit(status) from None
+
+
+def _flush() -> None:
+    """Write what is left now, while a reader that has gone, or a full disk, can be told from an error of ours."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _unwritten(error)
+
+
+def _unwritten(error: OSError) -> t.NoReturn:
+    _close_streams(1)
+    _say(f"the output cannot be written: {error.strerror or error}")
+    raise SystemExit(INTERNAL) from None
 
 
 def _status(error: Exception) -> int:
@@ -604,6 +645,13 @@ def _status(error: Exception) -> int:
         if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
             return status
     return INTERNAL
+
+
+def _place(error: Exception) -> str:
+    """Where code of the user's own, which a plugin brings, raised an error; "" if none did."""
+    sources = sys.modules.get("bench.sources")
+    where = sources.place(error) if sources else ""
+    return f" ({where})" if where else ""
 
 
 def _table(board: "Leaderboard", show: Show = "scores") -> None:

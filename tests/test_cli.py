@@ -1,5 +1,6 @@
 """The commands beside `run`, as a user types them."""
 
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import main
 from results.text import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,6 +145,56 @@ def test_an_error_is_still_said_to_whom_reads_it() -> None:
     status, said = unread("leaderboard none", hear_errors=True)
     assert (status, said.count("\n")) == (2, 1)
     assert unread("leaderboard none", hear_errors=False) == (141, "")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+def test_a_terminal_that_lacks_characters_shows_the_others(
+    encoding: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FROSTBENCH_CACHE", str(tmp_path / "cache"))
+    Path("a.yaml").write_text("suite: \u65e5\n", encoding="utf-8")  # a message that tells of it
+    small = str(ROOT / "results" / "published" / "quickstart")
+    commands = [
+        ["--help"], ["list", "protocols"], ["describe", "vae"], ["run", "a.yaml"], ["compare", "pixels", "pca", small],
+        ["seeds-needed", "--delta", "1", "--sd", "0.5"],
+        *(["leaderboard", small, *more.split()] for more in ("", "--format latex", "--against papers")),
+        ["report", small, "--output", "\u65e5.html"],
+    ]  # fmt: skip
+    for command in commands:
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding, errors="strict") for _ in range(2)]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", streams[0])
+            patch.setattr(sys, "stderr", streams[1])
+            patch.setattr(sys, "argv", ["frostbench", *command])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        said = [stream.buffer.getvalue().decode(encoding) for stream in streams if not stream.flush()]
+        assert ended.value.code == (2 if command == ["run", "a.yaml"] else 0), said
+        assert "Error" not in said[1], command
+    assert "?.html" in said[0]
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)], ids=str)
+def test_closed_streams_are_no_error_and_no_file_takes_their_place(closed: tuple[int, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "run", "smoke", "--limit", "100", "--set", "encoders=[pixels]"]
+    command += ["--set", "wandb.mode=off", "--output", str(tmp_path)]
+    words = " ".join(f"{number}{'<' if number == 0 else '>'}&-" for number in closed)
+    shell = ["sh", "-c", f'exec "$@" {words}', "sh", *command]
+    ended = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert "Traceback" not in ended.stderr
+    assert ("pixels" in ended.stdout, "1 of 1 runs made" in ended.stderr) == (1 not in closed, 2 not in closed)
+    (record,) = tmp_path.glob("smoke/pixels/*/*/scores/pixels/linear*.json")
+    json.loads(record.read_text())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_output_that_is_full_is_a_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "bench", "list", "encoders"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "the output cannot be written: No space left on device\n")
 
 
 def unread(arguments: str, *, hear_errors: bool) -> tuple[int, str]:

@@ -69,13 +69,13 @@ def page(directory: Path) -> str:
     ]
     done = [record for record in contents.records if record.status == "done"]
     files = resources.files(__name__)
-    style, script = (files.joinpath(name).read_text() for name in ("page.css", "page.js"))
+    style, script = (files.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"score": boards.score, "swatch": charts.swatch, "counted": boards.count}
     environment.filters["folding"] = _folding
-    return environment.from_string(files.joinpath("page.html").read_text()).render(
+    return environment.from_string(files.joinpath("page.html").read_text("utf-8")).render(
         title=" + ".join(sorted({record.suite for record in contents.records})) or "nothing yet",
         chapters=chapters,
         boards=boards,
