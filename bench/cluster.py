@@ -33,6 +33,7 @@ from bench import machine
 from bench.executors import ATTEMPTS, HELD, STOP_SECONDS, STOPPED, Ended, attempt, outcome
 from bench.machine import MachineError
 from bench.run import PlannedRun, Settings, fail
+from bench.sources import sources
 from bench.stopping import Stopping
 from results import store
 
@@ -115,16 +116,21 @@ def _told(ray: t.Any, task: t.Any, run: PlannedRun, settings: Settings) -> dict[
 
 
 def code(plugins: t.Iterable[Path]) -> str:
-    """A digest of all code that makes runs: the Python files of our four packages, and the plugins."""
+    """A digest of all code that makes runs: our four packages, the plugins, and what those import beside them."""
     home = Path(__file__).resolve().parent.parent
     ours = sorted(
         file for name in ("bench", "encoders", "protocols", "results") for file in (home / name).rglob("*.py")
     )
     digest = hashlib.sha256()
-    for name, file in [(str(file.relative_to(home)), file) for file in ours] + [(str(file), file) for file in plugins]:
+    brought = [(f"{plugin} {name}".strip(), file) for plugin in plugins for name, file in _sources(plugin).items()]
+    for name, file in [(str(file.relative_to(home)), file) for file in ours] + brought:
         content = file.read_bytes() if file.exists() else b""
         digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _sources(plugin: Path) -> dict[str, Path]:
+    return sources(plugin) if plugin.is_file() else {"": plugin}
 
 
 def _work(planned_by: str, token: str, job: str) -> str:

@@ -17,7 +17,7 @@ import typing as t
 from bench import machine
 from bench.checkpoints import ResumeRefused
 from bench.progress import Display, Lines
-from bench.run import PlannedRun, Settings, execute, fail
+from bench.run import PlannedRun, Settings, execute, fail, told
 from bench.stopping import Stopping, start_deaf, stop_with_parent
 from results import store
 
@@ -145,7 +145,7 @@ def outcome(run: PlannedRun, status: int) -> str | None:
     if status == NOT_RESUMED:
         return "was stopped in another environment; --resume inexact goes on from there, --resume never starts over"
     if run.directory.failed.exists():
-        return store.read_record(run.directory.failed).error
+        return told(store.read_record(run.directory.failed))
     return None
 
 

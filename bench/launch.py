@@ -197,7 +197,8 @@ def launch(
         ) as ended:  # fmt: skip
             for one, seconds, error in ended:
                 made, failed = made + 1, failed + (error is not None)
-                display.finish(one.title, seconds, error)
+                known = error and one.directory.failed.exists()
+                display.finish(one.title, seconds, f"{error}; more in {one.directory.failed}" if known else error)
                 if error and fail_fast:
                     break
         contents = store.read_store(directory)

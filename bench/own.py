@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from bench import data, resolve
 from bench.extract import extract
+from bench.sources import place
 from bench.strict_yaml import wrong
 from encoders.base import EncoderError, Training, shown
 from encoders.check import check_encoder
@@ -57,4 +58,5 @@ def _named(name: str) -> t.Iterator[None]:
             f"{name} is checked with its default parameters, and has not all of them: {wrong}"
         ) from error
     except Exception as error:
-        raise EncoderError(f"{name} fails: {type(error).__name__}: {error}") from error
+        where = f" ({place(error)})" if place(error) else ""
+        raise EncoderError(f"{name} fails: {type(error).__name__}: {error}{where}") from error

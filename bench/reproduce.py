@@ -107,7 +107,7 @@ def _spec(path: Path, before: dict[str, Json], judges: t.Sequence[ProtocolSpec],
     return RunSpec(
         suite="reproduced",
         dataset=DatasetSpec.of(before),
-        encoder=EncoderSpec(name=before["encoder"], label=before["label"], params=params, code=resolve.code(recipe)),
+        encoder=EncoderSpec(name=before["encoder"], label=before["label"], params=params, code=resolve.code(encoder)),
         encoder_version=encoder.revision,
         protocols=tuple({judge.file_name: judge for judge in judges}.values()),
         seed=before["seed"],
@@ -119,15 +119,15 @@ def _protocol(path: Path, record: Record, settings: Settings) -> ProtocolSpec:
     """The protocol of a record, in the version that this frostbench has."""
     judge = _known(path, str(record.protocol), resolve.protocols(settings.plugins))
     try:
-        params = judge.model_validate_json(json.dumps(record.protocol_params)).model_dump(mode="json")
+        checked = judge.model_validate_json(json.dumps(record.protocol_params))
     except ValidationError as error:
         raise wrong(str(path), f"{record.protocol} takes other settings here: {error.errors()[0]['msg']}") from error
     return ProtocolSpec(
         name=str(record.protocol),
         label=str(record.protocol_label),
-        params=params,
+        params=checked.model_dump(mode="json"),
         version=judge.version,
-        code=resolve.code(judge),
+        code=resolve.code(checked),
     )
 
 

@@ -24,8 +24,9 @@ from bench.diagnostics import diagnose
 from bench.extract import extract, features_on_disk
 from bench.ranks import local_rank, local_world, together
 from bench.samples import SAMPLES
+from bench.sources import place
 from bench.stopping import Stopping
-from bench.suite import DatasetSpec, ProtocolSpec, RunSpec
+from bench.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
 from encoders.base import (
     Encoder,
     EncoderError,
@@ -54,6 +55,8 @@ from results.redaction import redacted
 from results.store import RunDirectory
 
 logger = logging.getLogger(__name__)
+
+Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +110,7 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     place += f"-from-{data.slug(spec.dataset.pretrain)}" if spec.dataset.pretrain else ""
     directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
     encoder = recipe(spec, settings)
-    reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins).items()}
+    reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins, reread=False).items()}
     judged = (*encoder.taps, SAMPLES) if isinstance(encoder, Generative) else encoder.taps
     wanted = [(tap, p) for tap in judged for p in spec.protocols if tap in (reads[p.name] or encoder.taps)]
     missing = tuple((tap, p) for tap, p in wanted if directory.record(tap, p.file_name) not in whole)
@@ -117,8 +120,16 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
 
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:
-    """The encoder a spec names, with its parameters."""
-    return resolve.encoders(settings.plugins)[spec.encoder.name].model_validate_json(json.dumps(spec.encoder.params))
+    """The encoder a spec names, with its parameters. Raises EncoderError if it is a plugin's that has changed since."""
+    known = resolve.encoders(settings.plugins, reread=False)
+    return _as_planned(known[spec.encoder.name].model_validate_json(json.dumps(spec.encoder.params)), spec.encoder)
+
+
+def _as_planned(recipe: Recipe, spec: EncoderSpec | ProtocolSpec) -> Recipe:
+    """A recipe whose code is the one in the key of its run; another process may find other files."""
+    if resolve.code(recipe) != spec.code:
+        raise EncoderError(f"the plugin of {spec.name!r} has changed since the suite was read: run the command again")
+    return recipe
 
 
 def load_data(spec: RunSpec, settings: Settings) -> data.Dataset:
@@ -163,8 +174,8 @@ def execute(
             raise
         except Exception as error:
             message = redacted(str(error) if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}")
-            fail(planned, message, made, redacted("".join(traceback.format_exception(error))))
-            return message
+            details = {"traceback": redacted("".join(traceback.format_exception(error))), "place": place(error)}
+            return told(fail(planned, message, made, details))
         return None
 
 
@@ -177,11 +188,18 @@ def _is_there(planned: PlannedRun, wanted: tuple[str, ProtocolSpec]) -> bool:
     return True
 
 
-def fail(planned: PlannedRun, message: str, made: Provenance, trace: str = "") -> None:
+def fail(planned: PlannedRun, message: str, made: Provenance, details: dict[str, str] | None = None) -> Record:
     """Leave a record of a run that failed; the next success removes it."""
-    directory = planned.directory
-    record = _record(planned, made, status="failed", error=message, details={"traceback": trace}, seconds={})
-    store.publish_record(directory.failed, record)
+    known = {"traceback": "", **(details or {})}
+    record = _record(planned, made, status="failed", error=message, details=known, seconds={})
+    store.publish_record(planned.directory.failed, record)
+    return record
+
+
+def told(failed: Record) -> str:
+    """The error of a run that failed, and where it was raised in a file of the user's own."""
+    where = failed.details.get("place")
+    return f"{failed.error} ({where})" if where else str(failed.error)
 
 
 class _Fitted(t.NamedTuple):
@@ -233,11 +251,11 @@ def _execute(
         sets = {part: _feature_set(rows, tap, parts[part]) for part, rows in features.items()}
         views.keep(directory, tap, sets, parts)
     alarms = {tap: diagnose(train[tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
-    known = resolve.protocols(settings.plugins)
+    known = resolve.protocols(settings.plugins, reread=False)
     left = len(planned.missing)
     for (tap, name), group in _together(planned.missing).items():
         scored: t.Iterator[Scores | Quality]
-        settled = [known[name].model_validate_json(json.dumps(protocol.params)) for protocol in group]
+        settled = [_as_planned(known[name].model_validate_json(json.dumps(one.params)), one) for one in group]
         if generator is not None and tap == SAMPLES:
             scored, alarms[tap] = _judge_samples(settled, encoder, generator.to(device), dataset, test, spec.seed)
         else:

@@ -374,10 +374,9 @@ class _Draft:
         if isinstance(name, str) and name in known:
             params = {key: value for key, value in entry.items() if key not in ("name", "label")}
             spec = {"name": name, "label": entry.get("label", name), "params": {}, "version": known[name].version}
-            spec["code"] = resolve.code(known[name])
             try:
                 checked = known[name].model_validate_json(json.dumps(params))
-                spec["params"] = checked.model_dump(mode="json")
+                spec["params"], spec["code"] = checked.model_dump(mode="json"), resolve.code(checked)
                 spec["version"] = checked.revision if isinstance(checked, Encoder) else checked.version
             except ValidationError as error:
                 for inner, message in _explained(error, known[name], params).items():

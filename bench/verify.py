@@ -94,7 +94,9 @@ def _check_place(run: Path, path: Path, record: Record, report: Report) -> None:
         spec = RunSpec.model_construct(
             suite=record.suite,
             dataset=DatasetSpec.model_construct(name=record.dataset),
-            encoder=EncoderSpec.model_construct(name=record.encoder, label=record.label, params=record.params),
+            encoder=EncoderSpec.model_construct(
+                name=record.encoder, label=record.label, params=record.params, code=record.code
+            ),
             encoder_version=record.encoder_version,
             protocols=(),
             seed=record.seed,

@@ -106,7 +106,7 @@ def _two_runs(directory: Path, this: dict[str, Json], other: Path) -> Answer:
     same = this["key"] == theirs["key"]
     used = ["none" if _key(one) == one["key"] else "one" for one in (this, theirs)]
     if used[0] != used[1] or (not same and not rows):  # run.json does not say which file it was
-        rows.append(("file of the plugin", used[0], "another" if used == ["one", "one"] else used[1]))
+        rows.append(("code of the plugin", used[0], "another" if used == ["one", "one"] else used[1]))
     return Answer(directory, str(other), tuple(rows), same, ())
 
 
@@ -138,7 +138,7 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
     rows, code = _differences(_parts(this), _parts(now)), spec.encoder.code
     if this["key"] != _key(this, code):
         was = "none" if this["key"] == _key(this) else "another"
-        rows.append(("file of the plugin", was, code or "none"))
+        rows.append(("code of the plugin", was, code or "none"))
     same = this["key"] == spec.key(fingerprint, precision, settings.ranks)
     if same:
         notes += _to_do(RunDirectory(directory.absolute()), run.plan(spec, fingerprint, settings, ()).missing)
@@ -159,7 +159,7 @@ def _to_do(directory: RunDirectory, wanted: t.Sequence[tuple[str, ProtocolSpec]]
                 then = {"protocol": record.protocol, "version": record.protocol_version, **record.protocol_params}
                 now = {"protocol": protocol.name, "version": protocol.version, **protocol.params}
                 changed = (f"{part} was {was}, is {asked}" for part, was, asked in _differences(then, now))
-                why = f"scored before: {', '.join(changed) or 'with another file of the plugin'}"
+                why = f"scored before: {', '.join(changed) or 'with other code of the plugin'}"
         missing.setdefault(f"{protocol.label}@{protocol.version}: {why}", []).append(tap)
     return [f"To do: {about} ({', '.join(taps)})" for about, taps in missing.items()]
 

@@ -147,6 +147,11 @@ class Encoder(BaseModel, abc.ABC):
         return self.version
 
     @property
+    def runs_code_of(self) -> tuple[type["Encoder"], ...]:
+        """The recipes whose code it runs: those of a plugin have a digest where ours have a version."""
+        return (type(self),)
+
+    @property
     @abc.abstractmethod
     def taps(self) -> tuple[str, ...]:
         """The names of the layers it gives, shallow to deep."""

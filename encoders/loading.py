@@ -19,6 +19,8 @@ WEIGHTS, RECIPE = "encoder.safetensors", "encoder.json"
 LARGEST_RECIPE = 2**20  # bytes; one has a few hundred
 LARGEST_SIDE = 2**14  # pixels
 
+brought: dict[str, type[Encoder]] = {}  # encoders of plugins and packages, by name, once they were resolved
+
 
 class Description(t.NamedTuple):
     """What a directory says of the frozen encoder in it."""
@@ -45,7 +47,7 @@ def plain(module: nn.Module) -> nn.Module:
     """A frozen module with its weights as they are used: PyTorch pickles no layer with a spectral norm."""
     for layer in list(module.modules()):
         if parametrize.is_parametrized(layer):
-            for name in list(layer.parametrizations):
+            for name in list(t.cast(nn.ModuleDict, layer.parametrizations)):
                 parametrize.remove_parametrizations(layer, name)
     return frozen(module)
 

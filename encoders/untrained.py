@@ -3,7 +3,6 @@
 An untrained BiGAN encoder already classifies MNIST by its nearest neighbour at 96.84 % (Donahue et al.'s log, epoch 0).
 """
 
-import importlib
 import json
 import typing as t
 
@@ -11,7 +10,8 @@ from pydantic import Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 from torch import nn
 
-from encoders.base import Encoder, ImageSet, ImageShape, Training
+from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training
+from encoders.loading import brought, named
 from encoders.training import settle
 
 
@@ -38,11 +38,18 @@ class Untrained(Encoder):
         return self.version + _recipe(self.architecture, self.parameters).version - 1
 
     @property
+    def runs_code_of(self) -> tuple[type[Encoder], ...]:
+        return type(self), *_recipe(self.architecture, self.parameters).runs_code_of
+
+    @property
     def taps(self) -> tuple[str, ...]:
         return _recipe(self.architecture, self.parameters).taps
 
     def build(self, shape: ImageShape) -> nn.Module:
-        return _recipe(self.architecture, self.parameters).build(shape)
+        module = _recipe(self.architecture, self.parameters).build(shape)
+        if not any(True for _ in module.parameters()):
+            raise EncoderError(f"{self.architecture!r} has no weights that are trained, so it has no untrained state")
+        return module
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
@@ -51,13 +58,11 @@ class Untrained(Encoder):
 
 
 def _recipe(architecture: str, parameters: dict[str, t.Any]) -> Encoder:
-    """An encoder of this package by its file's name; that only a trained one will do is seen by its epochs."""
+    """An encoder by its name; that only a trained one of ours will do is seen by its epochs. Raises ValueError."""
     try:
-        module = importlib.import_module(f"encoders.{architecture}")
-    except ModuleNotFoundError as error:
-        raise ValueError(f"no encoder {architecture!r}; frostbench list encoders shows them") from error
-    own = (value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__)
-    for recipe in own:
-        if issubclass(recipe, Encoder) and "epochs" in recipe.model_fields:
-            return recipe.model_validate_json(json.dumps(parameters))
-    raise ValueError(f"{architecture!r} is not an encoder that is trained, so it has no untrained state")
+        recipe = brought.get(architecture) or named(architecture)
+    except EncoderError:
+        raise ValueError(f"no encoder {architecture!r}; frostbench list encoders shows them") from None
+    if not (architecture in brought or "epochs" in recipe.model_fields):
+        raise ValueError(f"{architecture!r} is not an encoder that is trained, so it has no untrained state")
+    return recipe.model_validate_json(json.dumps(parameters))

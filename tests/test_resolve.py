@@ -1,5 +1,6 @@
 """Names become the classes they mean: ours, a plugin file's, an installed package's; everything else is refused."""
 
+import hashlib
 import importlib.metadata
 import pickle
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from bench import resolve
+from bench.sources import sources
 from bench.strict_yaml import ConfigError
 from encoders.base import Encoder
 from encoders.pixels import Pixels
@@ -54,9 +56,13 @@ def plugin(tmp_path):
         path.write_text(text)
         return path
 
+    before = set(sys.modules)
     yield written
     for name in [name for name in sys.modules if name.startswith("frostbench_plugin_")]:
         del sys.modules[name]
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__path__", getattr(sys.modules[name], "__file__", ""))):
+            del sys.modules[name]
 
 
 def test_our_encoders_are_named_by_their_files():
@@ -165,6 +171,110 @@ def test_notes_are_descriptions_or_the_comments_behind_parameters(plugin):
     text = text.replace("deep:", 'depth: int = Field(2, description="of layers")  # more\n    deep:')
     mine = resolve.encoders([plugin(text)])["mine"]
     assert resolve.notes(mine) == {"width": "features", "depth": "of layers"}
+
+
+# ---- the code of a plugin ----------------------------------------------------------------------------------------
+
+
+def mine(imports, name="Mine"):
+    return ENCODER.format(name=name).replace("from encoders.base", f"{imports}\nfrom encoders.base", 1)
+
+
+def key(path):
+    return resolve.code(resolve.encoders([path])["mine"]())
+
+
+def test_a_plugin_without_helpers_has_the_digest_of_its_file(plugin):
+    path = plugin(mine("import os, json, torch, numpy.linalg, encoders.pca"))
+    assert sources(path) == {"": path}
+    assert key(path) == hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    assert resolve.code(Pixels()) == ""
+
+
+IMPORTS = {  # how the plugin imports, and which of the files beside it then have a part in it
+    "import one": {"one"},
+    "from one import two": {"one"},
+    "import pack.inner": {"pack", "pack.inner", "pack.other"},  # the inner module imports the other
+    "from pack import inner as x": {"pack", "pack.inner", "pack.other"},
+    "from pack import *": {"pack", "pack.inner", "pack.other"},
+    "import importlib; importlib.import_module('pack.other')": {"pack", "pack.other"},
+    "import bare.deep.leaf": {"bare.deep.leaf", "one"},  # without any __init__.py
+    "def late():\n    import two": {"two", "one"},
+    "try:\n    import absent\nexcept ImportError:\n    import one": {"one"},
+}
+
+
+@pytest.fixture
+def helpers(plugin, tmp_path, monkeypatch):
+    files = {
+        "one": "FACTOR = 1\ntwo = 2\n",
+        "two": "def f():\n    from one import FACTOR\n    return FACTOR\n",
+        "pack/__init__": "__all__ = ['inner', 'other']\n",
+        "pack/inner": "from . import other\n",
+        "pack/other": "FACTOR = 1\n",
+        "bare/deep/leaf": "import one\n",
+        "unused": "FACTOR = 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        plugin(text, f"{name}.py")
+    return tmp_path
+
+
+@pytest.mark.parametrize("imports", IMPORTS)
+def test_what_a_plugin_imports_from_beside_it_is_part_of_its_code(plugin, helpers, monkeypatch, imports):
+    monkeypatch.syspath_prepend(str(helpers))
+    path = plugin(mine(imports))
+    assert sources(path).keys() == {"", *IMPORTS[imports]}
+    keys = [key(path)]
+    for file in ("one", "two", "pack/__init__", "pack/inner", "pack/other", "bare/deep/leaf", "unused"):
+        changed = helpers / f"{file}.py"
+        changed.write_text(changed.read_text() + "# changed\n")
+        keys.append(key(path))
+        name = file.replace("/__init__", "").replace("/", ".")
+        assert (keys[-1] != keys[-2]) == (name in IMPORTS[imports]), file
+
+
+def test_what_is_imported_once_the_path_is_set_is_found_beside_the_plugin(plugin, helpers):
+    late = "def late():\n    import sys\n    sys.path.insert(0, HERE)\n    import two\n"
+    assert sources(plugin(mine(late))).keys() == {"", "one", "two"}
+
+
+def test_a_helper_that_changes_is_imported_anew_in_the_same_process(plugin, helpers, monkeypatch):
+    # Of the same size and within the second, where Python takes the compiled file for the one of the text.
+    monkeypatch.syspath_prepend(str(helpers))
+    path, other = (
+        plugin(mine("import two").replace("= 3", "= two.f()")),
+        plugin(mine("import one", "Other"), "other.py"),
+    )
+    before = key(path)
+    assert resolve.encoders([path, other])["mine"]().width == 1
+    (helpers / "one.py").write_text("FACTOR = 2\ntwo = 2\n")
+    assert resolve.encoders([path], reread=False)["mine"]().width == 1  # a run goes on with what it began with
+    assert resolve.code(resolve.encoders([path], reread=False)["mine"]()) == before
+    assert resolve.encoders([other, path])["mine"]().width == 2
+    assert key(path) != before
+    (helpers / "one.py").write_text("FACTOR = 1\ntwo = 2\n")
+    assert (resolve.encoders([path])["mine"]().width, key(path)) == (1, before)
+
+
+def test_a_helper_in_a_package_that_is_installed_has_a_version_instead(plugin, tmp_path, monkeypatch):
+    (tmp_path / "site-packages").mkdir()
+    plugin("FACTOR = 1\n", "site-packages/installed_here.py")
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    path = plugin(mine("import installed_here"))
+    assert sources(path) == {"": path}
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_plugin_that_cannot_be_imported_can_be_mended(plugin, helpers, monkeypatch, mended):
+    monkeypatch.syspath_prepend(str(helpers))
+    path = plugin(mine("import one\nif one.FACTOR == 1:\n    raise ValueError('one')"))
+    with pytest.raises(ConfigError, match="one"):
+        resolve.encoders([path])
+    if mended:
+        (helpers / "one.py").write_text("FACTOR = 2\ntwo = 2\n")
+        assert "mine" in resolve.encoders([path])
 
 
 @pytest.mark.parametrize(

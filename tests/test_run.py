@@ -1,5 +1,6 @@
 """Whole runs, as a user starts them: what is written, what is repeated, what fails, what changes no number."""
 
+import hashlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import machine
+from bench import launch, machine
 from results import store
 from results.metrics import METRICS, SAMPLES
 
@@ -344,8 +345,117 @@ def test_a_failing_run_is_a_record_and_the_suite_goes_on(frostbench: t.Callable[
     assert {record.label for record in records if record.status == "done"} == {"pixels", "spy"}
     (failed,) = [record for record in records if record.status == "failed"]
     assert failed.error == "RuntimeError: no luck"
+    line = 1 + PLUGIN.splitlines().index('            raise RuntimeError("no luck")')
+    (path,) = Path.cwd().glob("runs/small/odd/*/*/failed.json")
+    assert f"RuntimeError: no luck (odd.py, line {line}); more in {path}" in done.err
     assert "no luck" in failed.details["traceback"]
     assert "no luck" in done.out  # the table says it too
+
+
+HELPER = """
+def learn(data):
+    return data["images"]
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_bug_in_what_a_plugin_imports_is_named_by_its_file(
+    frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch, jobs: str
+) -> None:
+    here = Path.cwd()
+    (here / "my_helper.py").write_text(HELPER)
+    (here / "helped.py").write_text(
+        PLUGIN.replace('raise RuntimeError("no luck")', "import my_helper; my_helper.learn(data)")
+    )
+    monkeypatch.syspath_prepend(str(here))
+    monkeypatch.setenv("PYTHONPATH", str(here))
+    encoders = "encoders=[{name: odd, way: raises}]"
+    done = frostbench("run", "small.yaml", "--plugin", "helped.py", "--set", encoders, "--jobs", jobs)
+    said = "TypeError: 'ImageSet' object is not subscriptable (my_helper.py, line 3); more in "
+    assert (done.code, said in done.err) == (3, True), done.err
+    code = store.read_store(Path("runs")).records[0].code
+    (here / "my_helper.py").write_text(HELPER.replace("return data", "raise ValueError"))
+    done = frostbench("run", "small.yaml", "--plugin", "helped.py", "--set", encoders)
+    assert "my_helper.py, line 3" in done.err
+    assert store.read_store(Path("runs")).records[0].code != code
+
+
+def test_a_plugin_that_changes_once_its_suite_was_read_is_not_run(
+    frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, plugin = launch.settings, Path("odd.py").absolute()
+
+    def edited(*given: t.Any, **more: t.Any) -> t.Any:
+        plugin.write_text(PLUGIN + "# edited")
+        return real(*given, **more)
+
+    monkeypatch.setattr(launch, "settings", edited)
+    suite = ["run", "small.yaml", "--plugin", "odd.py", "--set", "encoders=[odd]"]
+    done = frostbench(*suite, "--jobs", "2")  # whose workers find the new file
+    assert "the plugin of 'odd' has changed since the suite was read: run the command again" in done.err
+    assert done.code == 3
+    done = frostbench(*suite)
+    assert "1 of 1 runs made" in done.err
+    assert done.code == 0
+
+
+LAYER = """
+import typing as t
+from torch import nn
+from encoders.base import Encoder, frozen
+from encoders.pixels import Pixels
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.layer = nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.BatchNorm1d(width))
+
+    def forward(self, images):
+        return {"layer": self.layer(images.float() / 255)}
+
+class Mine(Encoder):
+    source: t.ClassVar[str] = "a test"
+    width: int = 5
+
+    @property
+    def taps(self):
+        return ("layer",)
+
+    def build(self, shape):
+        net = Net(self.width)
+        net.layer[1] = nn.Linear(shape[0] * shape[1] * shape[2], self.width)
+        return net
+
+    def fit(self, data, run):
+        return frozen(self.build(data.shape))
+
+class Bare(Pixels):
+    pass
+"""
+
+
+def test_the_untrained_state_of_a_plugins_architecture_is_a_run_like_others(frostbench: t.Callable[..., Done]) -> None:
+    Path("layer.py").write_text(LAYER)
+    encoders = "encoders=[{name: untrained, architecture: mine, parameters: {width: 7}}]"
+    suite = ["run", "small.yaml", "--plugin", "layer.py", "--set", encoders]
+    assert frostbench(*suite).code == 0
+    records = store.read_store(Path("runs")).records
+    assert {(record.dimensions, record.params["parameters"]["width"], record.is_control) for record in records} == {
+        (7, 7, True)
+    }
+    assert {record.code for record in records} == {hashlib.sha256(LAYER.encode()).hexdigest()[:12]}
+    assert "nothing to do" in frostbench(*suite).err
+    assert "keys of encoders that are not ours" not in frostbench("verify").out
+    Path("layer.py").write_text(LAYER + "# changed")
+    assert "1 of 1 runs made" in frostbench(*suite).err
+    assert len(list(Path("runs/small/untrained").glob("*/*/run.json"))) == 2
+    (run, _) = Path("runs/small/untrained").glob("*/*")
+    done = frostbench("export", run, "out", "--plugin", "layer.py")
+    assert done.code == 0, done.err
+    bare = frostbench(*suite[:-1], "encoders=[{name: untrained, architecture: bare}]")
+    assert "'bare' has no weights that are trained, so it has no untrained state" in bare.err
+    none = frostbench(*suite[:-1], "encoders=[{name: untrained, architecture: mime}]")
+    assert (none.code, "no encoder 'mime'" in none.err) == (2, True)
 
 
 def test_a_failed_run_is_tried_again_and_its_record_goes_when_it_succeeds(frostbench: t.Callable[..., Done]) -> None:

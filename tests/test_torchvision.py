@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +96,58 @@ assert _torchvision.torchvision.half.parent is _torchvision.torchvision  # nothi
 """
     result = run(code, before=tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+MINE = """
+{imports}
+from encoders.pixels import Pixels
+
+class Mine(Pixels):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import torchvision",
+        "from torchvision import half",
+        "try:\n    import torchvision\nexcept Exception:\n    raise SystemExit('gave up')",
+        "import models",  # of a package that imports it
+    ],
+)
+def test_a_plugin_may_import_it_before_ours_does(tmp_path: Path, imports: str) -> None:
+    body = """
+import torch
+from . import half
+torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_threshold: dets)
+"""
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    fake(packages, body)
+    (packages / "torchvision" / "half.py").write_text("import torchvision as parent")
+    (packages / "models").mkdir()
+    (packages / "models" / "__init__.py").write_text("import torchvision")
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(MINE.format(imports=imports))
+    code = f"""
+from pathlib import Path
+from bench import resolve
+assert "bench._torchvision" not in sys.modules
+assert "mine" in resolve.encoders([Path({str(plugin)!r})])
+from bench import _torchvision
+assert _torchvision.torchvision is sys.modules["torchvision"]
+assert _torchvision.torchvision.half.parent is _torchvision.torchvision
+"""
+    result = run(code, before=packages)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_plugin_without_it_does_not_wait_for_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE.format(imports=""))
+    code = "from pathlib import Path; from bench import resolve; resolve.encoders([Path('mine.py')])"
+    script = f"import os; os.chdir({str(tmp_path)!r}); {code}; sys.exit('torchvision' in sys.modules)"
+    assert run(f"import sys; {script}").returncode == 0
 
 
 def test_an_error_that_stays_is_raised_not_repeated(tmp_path: Path) -> None:

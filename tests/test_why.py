@@ -111,7 +111,7 @@ def test_a_changed_plugin_is_told(why: t.Callable[..., tuple[int, str]], made: P
     (made / "other").mkdir(exist_ok=True)
     (made / "other" / "mine.py").write_text(PLUGIN + "\n# changed\n")
     ((part, was, _),) = changed(why(*arguments, "other/mine.py")[1])
-    assert (part, was) == ("file of the plugin", "another")
+    assert (part, was) == ("code of the plugin", "another")
 
 
 def test_what_is_still_to_be_scored_says_what_changed(why: t.Callable[..., tuple[int, str]]) -> None:
