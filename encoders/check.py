@@ -42,9 +42,9 @@ def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float3
         well = rows.ndim == 2 and len(rows) == len(given) and rows.dtype == torch.float32 and rows.shape[1] > 0
         _require(well, name, f"gives {rows.dtype} {tuple(rows.shape)} at tap {tap!r}, not float32 (n, d)")
         _require(bool(torch.isfinite(rows).all()), name, f"gives NaN or infinity at tap {tap!r}")
-    if (tap := dependent_tap(module, given.images, torch.device("cpu"))) is not None:
+    if (found := dependent_tap(module, given.images, torch.device("cpu"))) is not None:
         depend = "depend on the other images of its batch, or on chance"
-        raise EncoderError(f"{name} gives features of an image at tap {tap!r} that {depend}")
+        raise EncoderError(f"{name} gives features of an image at tap {found!r} that {depend}")
     repeated = _features(recipe.fit(given, Training(seed=0, precision=precision)), given)
     _require(all(torch.equal(features[tap], repeated[tap]) for tap in features), name, "differs for the same seed")
     stopped = _features(fit_with_a_stop(recipe, given, Training(seed=0, precision=precision), after=2), given)

@@ -47,7 +47,7 @@ def plain(module: nn.Module) -> nn.Module:
     """A frozen module with its weights as they are used: PyTorch pickles no layer with a spectral norm."""
     for layer in list(module.modules()):
         if parametrize.is_parametrized(layer):
-            for name in list(layer.parametrizations):
+            for name in list(t.cast(nn.ModuleDict, layer.parametrizations)):
                 parametrize.remove_parametrizations(layer, name)
     return frozen(module)
 
