@@ -108,6 +108,8 @@ SMALL: list[Encoder] = [
     LatentRegressor(epochs=1, hidden=32, after_gan=True, generator_learning_rate=1e-3),
     ALI(epochs=2, body="mlp", hidden=32),
     ALI(epochs=1),
+    VAE(epochs=1, hidden=32, body="conv"),
+    DenoisingAutoencoder(epochs=1, hidden=32, body="conv"),
     AAE(epochs=2, hidden=32, posterior="gaussian", prior="mixture"),
     AAE(epochs=2, hidden=32, posterior="universal", prior="swiss_roll"),
     AAE(epochs=1, hidden=32, posterior="universal", prior="uniform", body="conv"),
