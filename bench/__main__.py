@@ -302,7 +302,7 @@ def why(
 
 @app.command(rich_help_panel=EXCHANGE)
 def score(
-    features: t.Annotated[Path, typer.Argument(metavar="FILE", help="Features and labels, .npz or .parquet.")],
+    features: t.Annotated[Path, typer.Argument(metavar="FILE", help="Features and labels.")],
     name: t.Annotated[str, typer.Option(help="Of its row; the file's if not given.")] = "",
     protocol: t.Annotated[list[str], typer.Option(metavar="PROTOCOL", help=OF_PROTOCOL)] = ["linear", "knn"],  # noqa: B006
     dataset: t.Annotated[str, typer.Option(help="Whose images these are, in canonical order.")] = "",
@@ -321,7 +321,8 @@ def score(
 
     FILE.npz holds train_features (n, d), train_labels (n,), test_features and test_labels; or features, labels and
     split, which says train or test of each row. FILE.parquet has columns split, label and features, a list a row; or
-    in place of features any columns of numbers. `frostbench extract` writes both.
+    in place of features any columns of numbers. `frostbench extract` writes both. FILE.safetensors, FILE.pt and FILE.h5
+    hold the same names as FILE.npz; so does a directory of train_features.npy and its three companions.
     """
     from bench import launch
     from bench import score as scoring

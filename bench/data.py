@@ -301,15 +301,29 @@ class _Rows:
                 yield from _gathered(file, file.seek(-self.images.nbytes, os.SEEK_END), self.images.shape[1:], index)
 
     def divided(self, size: int, purpose: str) -> tuple["_Rows", "_Rows"]:
-        """The rest, and so many rows chosen from every class in proportion: the same ones each time."""
-        rest, chosen = self._chosen(size, purpose)
+        """The rest, which has every class, and at most so many rows chosen from each in proportion, always the same."""
+        _, several = self._by_class()
+        classes = len(np.unique(self.labels[several]))
+        chosen = self._chosen(several, min(size, len(several) - classes), purpose)
+        rest = np.setdiff1d(np.arange(len(self.labels)), chosen)
         return self.take(rest, f"not-{purpose}"), self.take(chosen, purpose)
 
     def limited(self, limit: int) -> "_Rows":
-        return self if limit >= len(self.labels) else self.take(self._chosen(limit, "limit")[1], "limit")
+        """So many rows, no fewer than there are classes, which all stay."""
+        if limit >= len(self.labels):
+            return self
+        alone, several = self._by_class()
+        chosen = self._chosen(several, limit - len(alone), "limit")
+        return self.take(np.sort(np.concatenate([alone, chosen])), "limit")
 
-    def _chosen(self, size: int, purpose: str) -> tuple[Index, Index]:
-        return stratified_split(self.labels, size, derive_seed(0, "data", purpose))
+    def _by_class(self) -> tuple[Index, Index]:
+        """The rows that are the only one of their class, and the others."""
+        _, of_class, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
+        is_alone = counts[of_class] == 1
+        return np.flatnonzero(is_alone), np.flatnonzero(~is_alone)
+
+    def _chosen(self, among: Index, size: int, purpose: str) -> Index:
+        return among[stratified_split(self.labels[among], size, derive_seed(0, "data", purpose))[1]]
 
 
 def _fingerprint(digests: np.ndarray[t.Any, np.dtype[np.uint8]]) -> str:
@@ -383,11 +397,16 @@ def _digested(slices: t.Iterable[Images], labels: Index, where: str, file: t.Bin
 def _check_pair(name: str, train: _Rows, test: _Rows) -> None:
     """What no part can know alone."""
     if not len(test.labels):
-        raise DataError(f"{name} has too few images: none of {len(train.labels)} is left to test on")
+        few = "; testing a class takes two of it" if len(np.unique(train.labels)) == len(train.labels) else ""
+        raise DataError(f"{name} has too few images: none of {len(train.labels)} is left to test on{few}")
     if len(np.unique(train.labels)) < 2:
         raise DataError(f"{name} has a train set of one class; telling classes apart takes two or more")
     if test.classes != train.classes:
         raise DataError(f"{name}: train and test name different classes: {train.classes} and {test.classes}")
+    unlearned = np.setdiff1d(test.labels, train.labels)
+    if len(unlearned):
+        some = ", ".join(train.classes[label] for label in unlearned[:5]) + ", ..." * (len(unlearned) > 5)
+        raise DataError(f"{name}: test has images of {some}, of which train has none; give train some, or test none")
     if test.images.shape[1:] != train.images.shape[1:]:
         came = f"{train.images.shape[1:]} and {test.images.shape[1:]}"
         raise DataError(f"{name}: train and test images must have one shape (c, h, w); got {came}; {HINT}")

@@ -248,6 +248,47 @@ def test_a_folder_without_parts_is_split_four_to_one(tmp_path: Path) -> None:
     assert pixels(np.concatenate([loaded.train.images, loaded.test.images])) == pixels(arrays["train_images"])
 
 
+def heap_of(tmp_path: Path, counts: t.Sequence[int]) -> str:
+    """A folder of classes a, b, ... with so many images each, all of them different."""
+    for label, count in zip("abcdefghijklmnopqrst", counts):
+        (tmp_path / "heap" / label).mkdir(parents=True)
+        for row in range(count):
+            image = np.full((8, 8), row, np.uint8)
+            image[0, 0] = ord(label)
+            (tmp_path / "heap" / label / f"{row}.png").write_bytes(png(image))
+    return f"folder:{tmp_path / 'heap'}"
+
+
+def test_the_only_image_of_a_class_is_learned_from_and_not_tested(tmp_path: Path) -> None:
+    name = heap_of(tmp_path, [1] * 12 + [2, 4])  # a fifth of 18 is 4, and two can be spared from the last: 1 + 3
+    loaded = load(name)
+    assert np.bincount(loaded.train.labels).tolist() == [1] * 14
+    assert np.bincount(loaded.test.labels).tolist() == [0] * 12 + [1, 3]
+    limited = load(name, limit=14)
+    assert_same(limited, loaded)
+    with pytest.raises(DataError, match="none of 14 is left to test on; testing a class takes two of it"):
+        load(name, split="validation")
+
+
+def test_a_heap_of_one_image_a_class_cannot_be_tested_on(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none of 8 is left to test on; testing a class takes two of it"):
+        load(heap_of(tmp_path, [1] * 8))
+
+
+def test_a_limit_leaves_train_every_class(tmp_path: Path) -> None:
+    loaded = load(heap_of(tmp_path, [1, 1, 20, 30]), limit=5)
+    assert np.bincount(loaded.train.labels).tolist() == [1, 1, 1, 2]
+    assert np.bincount(loaded.test.labels, minlength=4).tolist() == [0, 0, 2, 3]
+
+
+def test_a_class_that_only_test_has_is_refused(tmp_path: Path) -> None:
+    arrays = toy((8, 8))
+    kept = arrays["train_labels"] != 1
+    arrays |= {"train_images": arrays["train_images"][kept], "train_labels": arrays["train_labels"][kept]}
+    with pytest.raises(DataError, match="test has images of 1, of which train has none; give train some, or test none"):
+        load(write_npz(tmp_path / "lacking.npz", arrays))
+
+
 def matlab(arrays: Arrays, part: str) -> bytes:
     from scipy.io import savemat
 

@@ -91,7 +91,7 @@ SMALL: list[Encoder] = [
     ConditionalVAE(epochs=2, hidden=32),
     ConditionalVAE(epochs=1, hidden=32, body="conv", likelihood="gaussian"),
     GMM(components=3, pca=5),
-    GMM(components=3, pca=None, regularization=0.01),
+    GMM(components=3, pca=None, covariance="diagonal", regularization=0.01),
     RBM(hidden=16, iterations=1),
     KMeans(centroids=8, patch=3, patches=200, iterations=2),
     RandomProjection(components=7),
@@ -282,6 +282,20 @@ def test_check_encoder_finds_a_broken_promise(mistake: str, words: str, digits: 
     writable = dataclasses.replace(digits, images=digits.images.copy())
     with pytest.raises(EncoderError, match=words):
         check_encoder(Broken(mistake=mistake), writable)
+
+
+class Unlikely(VAE):
+    """Gives log-likelihoods of half of the images."""
+
+    def log_likelihoods(
+        self, module: nn.Module, generator: nn.Module, train: ImageSet, test: ImageSet
+    ) -> dict[str, Tensor]:
+        return {name: nats[::2] for name, nats in super().log_likelihoods(module, generator, train, test).items()}
+
+
+def test_check_encoder_wants_a_log_likelihood_for_each_image(digits: ImageSet) -> None:
+    with pytest.raises(EncoderError, match="Unlikely gives a binary_elbo that is not a finite number for each image"):
+        check_encoder(Unlikely(epochs=2, hidden=8), digits)
 
 
 def test_streams_of_random_numbers_are_pure_functions_and_leave_the_global_one_alone() -> None:
