@@ -2,9 +2,10 @@
 
 Looked for under --data-root, then $FROSTBENCH_DATA, then the user's cache, where torchvision's download goes unless
 offline. Whatever the storage, the rows of each part are sorted by a digest of their pixels and label, so that the same
-images from idx, Parquet or npz give the same arrays, the same splits and the same fingerprint. Decoded once, then
-mapped from the cache; the arrays may be written to, which changes neither the cache nor another load. A set may be
-larger than memory: it is decoded, sorted, checked and split a slice at a time.
+images from idx, Parquet or npz give the same arrays, the same splits and the same fingerprint. Decoded once for each
+content of the files, then mapped from the cache, whose files are hashed first; the arrays may be written to, which
+changes neither the cache nor another load. A set may be larger than memory: it is decoded, sorted, checked and split a
+slice at a time.
 """
 
 import contextlib

@@ -1023,16 +1023,18 @@ def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path, caplog: pyte
     for hidden in ("._000.png", ".DS_Store"):
         (place / hidden).write_bytes(b"no image")
     (place / "gone.png").symlink_to(place / "nowhere.png")
+    (tmp_path / "toy/train/77").symlink_to(place / "nowhere")
     (place / "more" / "deeper").mkdir(parents=True)
     for below in ("more/1.png", "more/deeper/2.png"):
         (place / below).write_bytes(png(arrays["train_images"][0]))
     (tmp_path / "toy/train/loose.png").write_bytes(png(arrays["train_images"][0]))
     (tmp_path / "toy/unlabelled").mkdir()
+    (tmp_path / "toy/labels.csv").write_text("nothing to read")
     (tmp_path / "toy/unlabelled/0.png").write_bytes(png(arrays["train_images"][0]))
     assert_same(load(name), before)
     for told in (
-        ".txt files (1)", ".heic files (1)", "files without a suffix (1)", "hidden files (2)", "dangling links (1)",
-        "files in folders inside a class (2)", "files beside the folders of classes (1)", "files in other folders (1)",
+        ".txt files (1)", ".heic files (1)", "files without a suffix (1)", "hidden files (2)", "dangling links (2)",
+        "files in folders inside a class (2)", "files beside the classes (1)", "files beside the splits (2)",
     ):  # fmt: skip
         assert told in caplog.text
     assert "plain" not in caplog.text
