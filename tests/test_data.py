@@ -490,6 +490,21 @@ def test_a_damaged_cache_is_noticed_and_made_again(
     assert not caplog.records
 
 
+def test_images_that_come_back_changed_from_the_disk_are_not_kept(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, gathered = write_npz(tmp_path / "toy.npz", toy()), data._gathered
+
+    def changed(*arguments: t.Any) -> t.Iterator[data.Images]:
+        for some in gathered(*arguments):
+            yield np.concatenate([some[:-1], some[-1:] ^ 1])
+
+    monkeypatch.setattr(data, "_gathered", changed)
+    with pytest.raises(DataError, match="not those written"):
+        load(name)
+    assert list((own_cache / "decoded").iterdir()) == []
+
+
 def test_a_cache_that_cannot_be_written_costs_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     name = write_npz(tmp_path / "toy.npz", toy())
     (tmp_path / "file").write_text("")
