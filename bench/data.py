@@ -2,9 +2,10 @@
 
 Looked for under --data-root, then $FROSTBENCH_DATA, then the user's cache, where torchvision's download goes unless
 offline. Whatever the storage, the rows of each part are sorted by a digest of their pixels and label, so that the same
-images from idx, Parquet or npz give the same arrays, the same splits and the same fingerprint. Decoded once, then
-mapped from the cache; the arrays may be written to, which changes neither the cache nor another load. A set may be
-larger than memory: it is decoded, sorted, checked and split a slice at a time.
+images from idx, Parquet or npz give the same arrays, the same splits and the same fingerprint. Decoded once for each
+content of the files, then mapped from the cache, whose files are hashed first; the arrays may be written to, which
+changes neither the cache nor another load. A set may be larger than memory: it is decoded, sorted, checked and split a
+slice at a time.
 """
 
 import contextlib
@@ -365,28 +366,32 @@ def _numbered(
     return np.array([numbers[name] for name in names], np.int64)[places], classes
 
 
+def _row_digests(images: Images, labels: Index) -> bytes:
+    """16 bytes a row: of its shape, its label and its pixels."""
+    described = ",".join(map(str, images.shape[1:]))
+    kinds = {
+        label: hashlib.blake2b(f"{described};{label};".encode(), digest_size=16) for label in np.unique(labels).tolist()
+    }
+    digests = bytearray()
+    for image, label in zip(images, labels.tolist()):
+        digest = kinds[label].copy()
+        digest.update(image)
+        digests += digest.digest()
+    return bytes(digests)
+
+
 def _digested(slices: t.Iterable[Images], labels: Index, where: str, file: t.BinaryIO) -> tuple[tuple[int, ...], bytes]:
     """Check images as a reader hands them out and write them to a file: their shape, and a digest of each row."""
-    kinds: dict[int, t.Any] = {}
     count, shape, digests = 0, tuple[int, ...](), bytearray()
     for images in slices:
         if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
             came = f"{images.dtype} {images.shape}"
             raise DataError(f"{where}: images must be uint8 (n, c, h, w), none of them 0; got {came}")
-        if not kinds:
-            shape = images.shape[1:]
-            described = ",".join(map(str, shape))
-            kinds = {
-                label: hashlib.blake2b(f"{described};{label};".encode(), digest_size=16)
-                for label in np.unique(labels).tolist()
-            }
+        shape = images.shape[1:]
         step = max(1, formats.SLICE // images[0].nbytes)
         for start in range(0, len(images), step):  # of a reader that knows no slices
             some = np.ascontiguousarray(images[start : start + step])
-            for image, label in zip(some, labels[count : count + len(some)].tolist()):
-                digest = kinds[label].copy()
-                digest.update(image)
-                digests += digest.digest()
+            digests += _row_digests(some, labels[count : count + len(some)])
             file.write(some.data)
             count += len(some)
     if len(labels) != count:
@@ -512,7 +517,7 @@ def _write_cache(
     """`shape` is that of all the images; meta.json comes last, with a digest of every file and of itself."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(first := io.BytesIO(), header)
-    rows = itertools.chain([memoryview(first.getvalue())], (some.data for some in images))
+    rows = itertools.chain([memoryview(first.getvalue())], (some.data for some in _as_keyed(images, labels, digests)))
     sha256 = {"images": _written(folder / "images.npy", rows)}
     arrays: dict[str, np.ndarray[t.Any, t.Any]] = {"labels": labels, "digests": digests}
     for name, array in arrays.items():
@@ -520,6 +525,18 @@ def _write_cache(
         sha256[name] = _written(folder / f"{name}.npy", [memoryview(whole.getvalue())])
     meta = json.dumps({"classes": classes, "sha256": sha256})
     (folder / "meta.json").write_text(f"{_digest(meta)}\n{meta}")
+
+
+def _as_keyed(
+    slices: t.Iterator[Images], labels: Index, digests: np.ndarray[t.Any, np.dtype[np.uint8]]
+) -> t.Iterator[Images]:
+    """The same images, once each has the digest that fingerprints are made of. Raises OSError."""
+    done = 0
+    for some in slices:
+        rows = slice(done, done := done + len(some))
+        if _row_digests(some, labels[rows]) != digests[rows].tobytes():
+            raise OSError(errno.EIO, "images came back from the disk that are not those written")
+        yield some
 
 
 def _written(path: Path, contents: t.Iterable[memoryview]) -> str:

@@ -43,7 +43,7 @@ class Record(BaseModel):
     suite: str
     key: str  # content key of the run, 16 hex digits
     dataset: str
-    split: t.Literal["test", "validation"]  # what was scored: the test set, or a held-out part of train
+    split: t.Literal["test", "validation"]  # what was scored: the test set, or a validation set
     limit: int | None  # rows of train and of test kept, None for all
     pretrain: str | None = (
         None  # the dataset that the encoder learned from, if another; limit and split are its own too

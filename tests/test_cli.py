@@ -46,7 +46,7 @@ def frostbench(frostbench: t.Callable[..., t.Any]) -> t.Callable[..., str]:
         ),
         (
             "datasets",
-            "mnist5k digits mnist fashion_mnist cifar10 cifar100 svhn stl10 folder:PATH npz:PATH parquet:PATH",
+            "mnist5k digits mnist fashion_mnist cifar10 cifar100 svhn stl10 folder:PATH npz:PATH parquet:PATH idx:PATH",
         ),
         (
             "suites",

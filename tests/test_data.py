@@ -531,6 +531,21 @@ def test_a_damaged_cache_is_noticed_and_made_again(
     assert not caplog.records
 
 
+def test_images_that_come_back_changed_from_the_disk_are_not_kept(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, gathered = write_npz(tmp_path / "toy.npz", toy()), data._gathered
+
+    def changed(*arguments: t.Any) -> t.Iterator[data.Images]:
+        for some in gathered(*arguments):
+            yield np.concatenate([some[:-1], some[-1:] ^ 1])
+
+    monkeypatch.setattr(data, "_gathered", changed)
+    with pytest.raises(DataError, match="not those written"):
+        load(name)
+    assert list((own_cache / "decoded").iterdir()) == []
+
+
 def test_a_cache_that_cannot_be_written_costs_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     name = write_npz(tmp_path / "toy.npz", toy())
     (tmp_path / "file").write_text("")
@@ -1064,16 +1079,18 @@ def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path, caplog: pyte
     for hidden in ("._000.png", ".DS_Store"):
         (place / hidden).write_bytes(b"no image")
     (place / "gone.png").symlink_to(place / "nowhere.png")
+    (tmp_path / "toy/train/77").symlink_to(place / "nowhere")
     (place / "more" / "deeper").mkdir(parents=True)
     for below in ("more/1.png", "more/deeper/2.png"):
         (place / below).write_bytes(png(arrays["train_images"][0]))
     (tmp_path / "toy/train/loose.png").write_bytes(png(arrays["train_images"][0]))
     (tmp_path / "toy/unlabelled").mkdir()
+    (tmp_path / "toy/labels.csv").write_text("nothing to read")
     (tmp_path / "toy/unlabelled/0.png").write_bytes(png(arrays["train_images"][0]))
     assert_same(load(name), before)
     for told in (
-        ".txt files (1)", ".heic files (1)", "files without a suffix (1)", "hidden files (2)", "dangling links (1)",
-        "files in folders inside a class (2)", "files beside the folders of classes (1)", "files in other folders (1)",
+        ".txt files (1)", ".heic files (1)", "files without a suffix (1)", "hidden files (2)", "dangling links (2)",
+        "files in folders inside a class (2)", "files beside the classes (1)", "files beside the splits (2)",
     ):  # fmt: skip
         assert told in caplog.text
     assert "plain" not in caplog.text
