@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import sys
 import time
 import typing as t
 from pathlib import Path
@@ -38,6 +39,7 @@ class Launched:
     planned: int
     made: int  # runs of this call, failed ones included
     failed: int
+    refused: int  # of those that failed: to be gone on with otherwise
     seconds: float
     board: Leaderboard
     problems: tuple[str, ...]  # files that are not used, and what wandb did not get
@@ -46,8 +48,11 @@ class Launched:
     def summary(self) -> str:
         """A few lines for a person."""
         if self.made:
-            failed = f", {self.failed} failed: run the same command to try them again" if self.failed else ""
-            first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}{failed}"
+            first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}"
+            if again := self.failed - self.refused:
+                first += f", {again} failed: run the same command to try them again"
+            if self.refused:
+                first += f", {self.refused} not gone on with: add --threads as then, --resume inexact or --resume never"
         else:
             first = f"all {self.planned} runs were done before; nothing to do"
         then = f"next: frostbench report {shlex.quote(str(self.directory))} --open"
@@ -181,7 +186,7 @@ def launch(
     damaged = contents.damaged
     missing = [one for one in planned if one.missing]
     directory = settings.output / suite.suite
-    made = failed = 0
+    made = failed = refused = 0
     store.sweep(directory)
     if missing:
         store.check_writable(directory)
@@ -192,15 +197,21 @@ def launch(
         contents = store.read_store(directory)
     if missing:
         stopping = Stopping()
-        with Display(len(missing)) as display, stopping.on_signals(), contextlib.closing(
+        apart = executor == "processes" or jobs > 1
+        if executor != "ray" and jobs > (room := executors.room(jobs)):
+            sys.stderr.write(f"--jobs {jobs} is more than there are cores and memory for here: {room} at a time\n")
+            jobs = room
+        titles = [one.title for one in missing]
+        with Display(titles, jobs or 1) as display, stopping.on_signals(), contextlib.closing(
             cluster.ray_tasks(missing, settings, jobs, address)
             if executor == "ray"
-            else executors.processes(missing, settings, jobs or 1)
-            if executor == "processes" or jobs > 1
+            else executors.processes(missing, settings, jobs or 1, display)
+            if apart
             else executors.serial(missing, settings, display, stopping)
         ) as ended:  # fmt: skip
             for one, seconds, error in ended:
                 made, failed = made + 1, failed + (error is not None)
+                refused += isinstance(error, executors.Refused)
                 display.finish(one.title, seconds, error)
                 if error and fail_fast:
                     break
@@ -212,7 +223,7 @@ def launch(
     aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
     problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
     problems += [mirrored.problem] if mirrored.problem else []
-    return Launched(directory, len(planned), made, failed, seconds, board, tuple(problems))
+    return Launched(directory, len(planned), made, failed, refused, seconds, board, tuple(problems))
 
 
 def _keep(suite: Suite, directory: Path) -> bool:

@@ -159,7 +159,10 @@ def execute(
             return None
         try:
             _execute(planned, settings, watcher, stopping, device, made)
-        except (store.Unwritable, ResumeRefused):  # no failure of the method: no record of it
+        except store.Unwritable:  # no failure of the method: no record of it
+            raise
+        except ResumeRefused as refused:  # nor is this, but its table should say why the run is not there
+            fail(planned, str(refused), made)
             raise
         except Exception as error:
             message = redacted(str(error) if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}")
