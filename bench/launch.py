@@ -202,7 +202,8 @@ def launch(
             sys.stderr.write(f"--jobs {jobs} is more than there are cores and memory for here: {room} at a time\n")
             jobs = room
         titles = [one.title for one in missing]
-        with Display(titles, jobs or 1) as display, stopping.on_signals(), contextlib.closing(
+        live = wandb_mirror.Live(directory, target, [(_known(one), one.directory) for one in missing])
+        with Display(titles, jobs or 1) as display, live, stopping.on_signals(), contextlib.closing(
             cluster.ray_tasks(missing, settings, jobs, address)
             if executor == "ray"
             else executors.processes(missing, settings, jobs or 1, display)
@@ -224,6 +225,16 @@ def launch(
     problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
     problems += [mirrored.problem] if mirrored.problem else []
     return Launched(directory, len(planned), made, failed, refused, seconds, board, tuple(problems))
+
+
+def _known(planned: PlannedRun) -> dict[str, t.Any]:
+    """What its run.json will say, as far as it is known before."""
+    spec, data = planned.spec, planned.spec.dataset
+    return {
+        **{"suite": spec.suite, "key": planned.key, "label": spec.encoder.label, "encoder": spec.encoder.name},
+        **{"dataset": data.name, "limit": data.limit, "split": data.split, "pretrain": data.pretrain},
+        **{"params": spec.encoder.params, "encoder_version": spec.encoder_version, "seed": spec.seed},
+    }
 
 
 def _keep(suite: Suite, directory: Path) -> bool:

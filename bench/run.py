@@ -54,6 +54,7 @@ from results.redaction import redacted
 from results.store import RunDirectory
 
 logger = logging.getLogger(__name__)
+HISTORY_SECONDS = 10.0  # between two writings of the history of a training that goes on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -386,7 +387,17 @@ def _fit(
     """Train, then publish encoder and generator, both frozen; run.json comes last and says that the rest is whole."""
     spec, directory = planned.spec, planned.directory
     images = shown(dataset.pretraining, encoder, spec.seed)
-    training = Training(spec.seed, device, planned.precision, watcher.training, keeper=keeper, ranks=ranks)
+    training = Training(spec.seed, device, planned.precision, keeper=keeper, ranks=ranks)
+    told = time.monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal told
+        watcher.training(progress)
+        if training.history and time.monotonic() - told >= HISTORY_SECONDS:
+            store.replace(directory.history, _csv(training.history))
+            told = time.monotonic()
+
+    training.report = report
     watcher.stage("fitting")
     started = time.perf_counter()
     module = encoder.fit(images, training)
