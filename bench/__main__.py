@@ -169,7 +169,7 @@ def plan(
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """Show which runs of a suite are done, which would be made, and what time, memory and disk they will take."""
-    from bench import launch
+    from bench import executors, launch
     from bench.forecast import of_suite
     from bench.progress import clock, size
 
@@ -187,6 +187,7 @@ def plan(
         took = clock(needed.seconds) if planned.missing else ""
         print(f"{'to do' if planned.missing else 'done '}  {planned.title:<44}  {took:>12}  {planned.directory.path}")
     if costs:
+        jobs = jobs if executor == "ray" else executors.room(jobs)
         total, how = of_suite(costs, jobs or 1), f"{jobs} at a time" if jobs > 1 else "one after the other"
         _say(
             f"{len(costs)} runs to do, {how}: about {clock(total.seconds)}, {size(total.memory)} of memory; "

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import sys
 import time
 import typing as t
 from pathlib import Path
@@ -39,6 +40,7 @@ class Launched:
     made: int  # runs of this call, failed ones included
     failed: int
     lost: int  # that were made, now or before, and whose results are not there
+    refused: int  # of those that failed: to be gone on with otherwise
     seconds: float
     board: Leaderboard
     problems: tuple[str, ...]  # files that are not used, and what wandb did not get
@@ -47,8 +49,11 @@ class Launched:
     def summary(self) -> str:
         """A few lines for a person."""
         if self.made or self.lost:
-            failed = f", {self.failed} failed: run the same command to try them again" if self.failed else ""
-            first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}{failed}"
+            first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}"
+            if again := self.failed - self.refused:
+                first += f", {again} failed: run the same command to try them again"
+            if self.refused:
+                first += f", {self.refused} not gone on with: add --threads as then, --resume inexact or --resume never"
         else:
             first = f"all {self.planned} runs were done before; nothing to do"
         then = f"next: frostbench report {shlex.quote(str(self.directory))} --open"
@@ -182,7 +187,7 @@ def launch(
     damaged = contents.damaged
     missing = [one for one in planned if one.missing]
     directory = settings.output / suite.suite
-    done, failed = [one for one in planned if not one.missing], 0
+    done, failed, refused = [one for one in planned if not one.missing], 0, 0
     store.sweep(directory)
     if missing:
         store.check_writable(directory)
@@ -193,15 +198,22 @@ def launch(
         contents = store.read_store(directory)
     if missing:
         stopping = Stopping()
-        with Display(len(missing)) as display, stopping.on_signals(), contextlib.closing(
+        apart = executor == "processes" or jobs > 1
+        if executor != "ray" and jobs > (room := executors.room(jobs)):
+            sys.stderr.write(f"--jobs {jobs} is more than there are cores and memory for here: {room} at a time\n")
+            jobs = room
+        titles = [one.title for one in missing]
+        live = wandb_mirror.Live(directory, target, [(_known(one), one.directory) for one in missing])
+        with Display(titles, jobs or 1) as display, live, stopping.on_signals(), contextlib.closing(
             cluster.ray_tasks(missing, settings, jobs, address)
             if executor == "ray"
-            else executors.processes(missing, settings, jobs or 1)
-            if executor == "processes" or jobs > 1
+            else executors.processes(missing, settings, jobs or 1, display)
+            if apart
             else executors.serial(missing, settings, display, stopping)
         ) as ended:  # fmt: skip
             for one, seconds, error in ended:
                 failed += error is not None
+                refused += isinstance(error, executors.Refused)
                 done += [one] if error is None else []
                 known = error and one.directory.failed.exists()
                 display.finish(one.title, seconds, f"{error}; more in {one.directory.failed}" if known else error)
@@ -220,7 +232,18 @@ def launch(
     problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
     problems += [f"{one.title}: its results were there, and are gone: run the same command" for one in lost]
     problems += [mirrored.problem] if mirrored.problem else []
-    return Launched(directory, len(planned), made, failed, len(lost), seconds, board, tuple(problems))
+    return Launched(directory, len(planned), made, failed, len(lost), refused, seconds, board, tuple(problems))
+
+
+def _known(planned: PlannedRun) -> dict[str, t.Any]:
+    """What its run.json will say, as far as it is known before."""
+    spec, data = planned.spec, planned.spec.dataset
+    return {
+        **{"suite": spec.suite, "key": planned.key, "label": spec.encoder.label, "encoder": spec.encoder.name},
+        **{"dataset": data.name, "limit": data.limit, "split": data.split, "pretrain": data.pretrain},
+        **{"size": data.size, "mode": data.mode},
+        **{"params": spec.encoder.params, "encoder_version": spec.encoder_version, "seed": spec.seed},
+    }
 
 
 def _keep(suite: Suite, directory: Path) -> bool:

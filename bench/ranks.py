@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -25,7 +26,7 @@ import torch.distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from bench.stopping import STOPS, start_deaf, stop_with_parent
+from bench.stopping import STOPS, begin, start_deaf
 from encoders.base import EncoderError
 from encoders.ranks import Ranks
 
@@ -51,7 +52,11 @@ def together(follow: t.Callable[..., None], arguments: tuple[str, ...], world: i
     with tempfile.TemporaryDirectory(prefix="frostbench-") as directory:
         meeting = Path(directory, "ranks")
         others = [
-            spawn.Process(target=_other, args=(follow, arguments, meeting, Ranks(rank, world), kind), daemon=True)
+            spawn.Process(
+                target=begin,
+                args=(pickle.dumps((_other, (follow, arguments, meeting, Ranks(rank, world), kind))),),
+                daemon=True,
+            )
             for rank in range(1, world)
         ]
         try:
@@ -74,7 +79,6 @@ def together(follow: t.Callable[..., None], arguments: tuple[str, ...], world: i
 
 
 def _other(follow: t.Callable[..., None], arguments: tuple[t.Any, ...], meeting: Path, ranks: Ranks, kind: str) -> None:
-    threading.Thread(target=stop_with_parent, daemon=True).start()
     with _joined(ranks, kind, init_method=meeting.as_uri()):
         follow(*arguments, ranks)
         threading.Event().wait()  # for the first, which may still read what this one sent, to end it

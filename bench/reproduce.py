@@ -61,7 +61,7 @@ def reproduce(directory: Path, settings: Settings) -> t.Iterator[Reproduced]:
     if not runs:
         raise StoreError(f"no run in {directory}: wanted a directory with a run.json, or one that holds several")
     stopping = Stopping()
-    with Display(len(runs)) as display, stopping.on_signals():
+    with Display([str(path) for path in runs]) as display, stopping.on_signals():
         for path in runs:
             yield _reproduce(path, settings, display, stopping)
 

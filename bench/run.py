@@ -56,6 +56,7 @@ from results.redaction import message, trace
 from results.store import RunDirectory
 
 logger = logging.getLogger(__name__)
+HISTORY_SECONDS = 10.0  # between two writings of the history of a training that goes on
 
 Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
 
@@ -180,7 +181,10 @@ def execute(
                 machine.left_as_it_was(f"{planned.title}: its code"),
             ):
                 _execute(planned, settings, watcher, stopping, device, made)
-        except (store.Unwritable, ResumeRefused, KeyboardInterrupt):  # no failure of the method: no record of it
+        except (store.Unwritable, KeyboardInterrupt):  # no failure of the method: no record of it
+            raise
+        except ResumeRefused as refused:  # nor is this, but its table should say why the run is not there
+            fail(planned, str(refused), made)
             raise
         except BaseException as error:  # a method can also call sys.exit
             said = message(error, kind=not isinstance(error, EncoderError))
@@ -446,7 +450,17 @@ def _fit(
     """Train, then publish encoder and generator, both frozen, with all that is told of them: run.json comes last."""
     spec, directory = planned.spec, planned.directory
     images = shown(dataset.pretraining, encoder, spec.seed)
-    training = Training(spec.seed, device, planned.precision, watcher.training, keeper=keeper, ranks=ranks)
+    training = Training(spec.seed, device, planned.precision, keeper=keeper, ranks=ranks)
+    told = time.monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal told
+        watcher.training(progress)
+        if training.history and time.monotonic() - told >= HISTORY_SECONDS:
+            store.replace(directory.history, _csv(training.history))
+            told = time.monotonic()
+
+    training.report = report
     watcher.stage("fitting")
     started = time.perf_counter()
     with machine.left_as_it_was(f"{planned.title}: its encoder"):

@@ -22,6 +22,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import typing as t
 import urllib.error
@@ -31,8 +32,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results import store
+from results.metrics import interval
 from results.record import Json, Record, dataset_label
 
+MOST_CLASSES = 50  # of a confusion matrix that can still be read
+LIMIT = 30.0  # seconds that a suite gives to wandb at once
+LIVE_SECONDS = 60.0  # between two looks at the histories of runs that are being made
 ENDING = 1.0  # seconds kept of the time limit for ending the processes
 DESCRIBES_RUN = (  # what a run.json and the records of a run have in common
     *("suite", "key", "dataset", "split", "limit", "fingerprint", "train_images", "test_images"),
@@ -89,11 +94,15 @@ class WandbRun:
     table: list[dict[str, Json]] = dataclasses.field(default_factory=list)  # rows of the leaderboard
     records: list[dict[str, Json]] = dataclasses.field(default_factory=list)
     predictions: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)  # column, file, its SHA-256
+    pictures: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)  # kind, file, its SHA-256
+    classes: list[str] = dataclasses.field(default_factory=list)  # names, as far as the run left them
 
     @property
     def content(self) -> str:
         """SHA-256 over everything it says. Raises StoreError for NaN and infinity, which are never sent."""
-        told = dataclasses.asdict(self) | {"predictions": [(column, digest) for column, _, digest in self.predictions]}
+        told = dataclasses.asdict(self)
+        for files in ("predictions", "pictures"):
+            told[files] = [(name, digest) for name, _, digest in getattr(self, files)]
         return hashlib.sha256(store.canonical(told)).hexdigest()
 
 
@@ -138,7 +147,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-def mirror(directory: Path, target: WandbTarget, timeout: float = 30.0) -> MirrorReport:
+def mirror(directory: Path, target: WandbTarget, timeout: float = LIMIT) -> MirrorReport:
     """Send what this target has not seen of a suite's directory. Never raises, never asks, ends in `timeout` seconds.
 
     Offline, wandb's files are written to `<directory>/wandb/offline-run-*`, where the target has no other directory.
@@ -160,6 +169,58 @@ def mirror(directory: Path, target: WandbTarget, timeout: float = 30.0) -> Mirro
 def sync(directory: Path, target: WandbTarget, timeout: float = 600.0) -> MirrorReport:
     """Send what the online target has not seen, whatever the suite's mode is; otherwise like `mirror`."""
     return mirror(directory, dataclasses.replace(target, mode="online"), timeout)
+
+
+class Live:
+    """Sends the histories of a suite's runs as they grow, from a process of its own. Use it as a context manager.
+
+    runs: what a run.json says of each, as far as it is known, and its directory. Whatever wandb does, leaving the block
+    takes a few seconds; what it did not get, `mirror` sends when the suite has ended.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        target: WandbTarget,
+        runs: t.Sequence[tuple[dict[str, Json], store.RunDirectory]],
+        seconds: float = LIVE_SECONDS,
+    ) -> None:
+        self.directory, self.target, self.runs, self.seconds = directory, target, runs, seconds
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> t.Self:
+        if self.target.mode == "online":
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        if self.thread.is_alive():
+            self.thread.join(5 * ENDING)
+
+    def _look(self) -> None:
+        while not self.stop.wait(self.seconds):
+            with contextlib.suppress(Exception):  # of which `mirror` will speak
+                growing = [
+                    _growing(run, place.history, self.target)
+                    for run, place in self.runs
+                    if place.history.exists() and not place.run_json.exists()
+                ]
+                _send_due(self.directory, self.target, growing, time.monotonic() + LIMIT, self.stop)
+
+
+def _growing(run: dict[str, Json], history: Path, target: WandbTarget) -> WandbRun:
+    return WandbRun(
+        id=_id(run, target),
+        name=f"{run['label']}-{_dataset(run)}-seed{run['seed']}",
+        group=run["suite"],
+        job_type="run",
+        tags=_tags(target, run["dataset"], run["encoder"]),
+        config=run,
+        summary={"status": "running"},
+        history=_history(history),
+    )
 
 
 # ---- from records to wandb runs ---------------------------------------------------------------------------------
@@ -186,7 +247,7 @@ def _identity(run: dict[str, Json]) -> tuple[Json, ...]:
 def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record], target: WandbTarget) -> WandbRun:
     first = records[0]
     about = fitted or first.model_dump(mode="json")
-    dataset = _dataset(first)
+    dataset, place = _dataset(dict(first)), (directory / first.label, f"seed{first.seed}-{first.key}")
     failed = next((record for record in records if record.status == "failed"), None)
     summary: dict[str, Json] = {"status": "failed" if failed else "done", "error": failed and failed.error}
     for record in sorted(records, key=lambda record: record.provenance.started):  # of a changed protocol, the newest
@@ -196,7 +257,7 @@ def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record],
             summary |= {f"{judged}/{metric}": value for metric, value in record.metrics.items()}
             summary |= {f"{judged}/seconds": record.seconds["score"]}
     return WandbRun(
-        id=f"{first.key}-{_digest([*_identity(about), target.entity, target.project])}",
+        id=_id(about, target),
         name=f"{first.label}-{dataset}-seed{first.seed}",
         group=first.suite,
         job_type="run",
@@ -205,9 +266,15 @@ def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record],
         | {"taps": about.get("taps"), "labels": first.labels, "pretrain": first.pretrain}
         | about["provenance"],
         summary=summary,
-        history=_history(directory / first.label, f"seed{first.seed}-{first.key}") if fitted else [],
-        predictions=_predictions(directory / first.label, f"seed{first.seed}-{first.key}", records),
+        history=next(map(_history, _files(*place, "history.csv")), []) if fitted else [],
+        predictions=_predictions(*place, records),
+        pictures=[(path.stem, *_hashed(path)) for path in _files(*place, "pictures/*.png")],
+        classes=next(filter(None, map(_classes, _files(*place, "views/*.npz"))), []),
     )
+
+
+def _id(run: dict[str, Json], target: WandbTarget) -> str:
+    return f"{run['key']}-{_digest([*_identity(run), target.entity, target.project])}"
 
 
 def _leaderboard(contents: store.Contents, target: WandbTarget) -> WandbRun:
@@ -235,16 +302,32 @@ def _tags(target: WandbTarget, *own: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*target.tags, *(tag[:64] for tag in own)]))  # wandb takes no longer ones
 
 
-def _dataset(record: Record) -> str:
-    return dataset_label(record.dataset, record.limit, record.split, record.pretrain, record.size, record.mode)
+def _dataset(run: dict[str, Json]) -> str:
+    facts = (run.get(name) for name in ("limit", "split", "pretrain", "size", "mode"))
+    return dataset_label(str(run["dataset"]), *facts)
 
 
-def _history(encoder: Path, run: str) -> list[dict[str, float]]:
-    """The rows of history.csv, without what is not finite. Encoders that are not trained by gradient have none."""
-    for path in sorted(encoder.glob(f"*/{run}/history.csv")):
-        with path.open(newline="") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        return [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
+def _files(encoder: Path, run: str, name: str) -> list[Path]:
+    return sorted(encoder.glob(f"*/{run}/{name}"))
+
+
+def _hashed(path: Path) -> tuple[str, str]:
+    return str(path.absolute()), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    """The rows of a history.csv, without what is not finite. Encoders that are not trained by gradient have none."""
+    with path.open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
+
+
+def _classes(view: Path) -> list[str]:
+    """The names of the classes; none of a view that is damaged, which is the report's to say."""
+    import numpy as np  # noqa: PLC0415 - only where there is something to send
+
+    with contextlib.suppress(Exception), np.load(view, allow_pickle=False) as arrays:
+        return [str(name) for name in arrays["classes"].tolist()]
     return []
 
 
@@ -271,25 +354,35 @@ def _mirror(directory: Path, target: WandbTarget, deadline: float) -> MirrorRepo
     runs = wandb_runs(directory, target)
     if not runs:
         return MirrorReport(0, 0, None)
-    home = directory.absolute() / "wandb"
-    home.mkdir(exist_ok=True)
-    with (home / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return MirrorReport(0, 0, "another process is sending the same results")
-        files = Path(target.directory or directory.absolute()) / "wandb"
-        files.mkdir(parents=True, exist_ok=True)
-        for killed in home.glob(".sending-*"):
-            shutil.rmtree(killed, ignore_errors=True)
-        due = [run for run in runs if _sent(home, target, run.id).get("content") != run.content]
-        said = _send_apart(home, files, target, due, deadline, lock.fileno()) if due else []
+    due, said = _send_due(directory, target, runs, deadline)
+    if due is None:
+        return MirrorReport(0, 0, "another process is sending the same results")
     sent, known = said.count("sent"), said.count("known")
     problem = None
     if sent + known < len(due):
         why = next(line.removeprefix("problem ") for line in said if line.startswith("problem "))
         problem = f"{why} ({sent + known} of {len(due)} runs sent)"
     return MirrorReport(sent, len(runs) - len(due) + known, problem)
+
+
+def _send_due(
+    directory: Path, target: WandbTarget, runs: list[WandbRun], deadline: float, stop: threading.Event | None = None
+) -> tuple[list[WandbRun] | None, list[str]]:
+    """What of some runs the target has not seen, and what the process that sends it said; None while another does."""
+    home = directory.absolute() / "wandb"
+    home.mkdir(exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None, []
+        files = Path(target.directory or directory.absolute()) / "wandb"
+        files.mkdir(parents=True, exist_ok=True)
+        for killed in home.glob(".sending-*"):
+            shutil.rmtree(killed, ignore_errors=True)
+        due = [run for run in runs if _sent(home, target, run.id).get("content") != run.content]
+        said = _send_apart(home, files, target, due, deadline, lock.fileno(), stop) if due else []
+    return due, said
 
 
 def _sent(home: Path, target: WandbTarget, run: str) -> dict[str, Json]:
@@ -312,7 +405,13 @@ def _server(target: WandbTarget) -> str | None:
 
 
 def _send_apart(
-    home: Path, files: Path, target: WandbTarget, due: list[WandbRun], deadline: float, lock: int
+    home: Path,
+    files: Path,
+    target: WandbTarget,
+    due: list[WandbRun],
+    deadline: float,
+    lock: int,
+    stop: threading.Event | None,
 ) -> list[str]:
     """Have a process of its own send what is due; returns what it said, a line a run, then why there is no more."""
     with contextlib.ExitStack() as stack:
@@ -344,12 +443,23 @@ def _send_apart(
         os.close(alive)
         ending = "problem the process that sends it broke down"
         try:
-            process.wait(limit)
+            _wait(process, limit, stop)
         except subprocess.TimeoutExpired:
             ending = "problem the time was up"
         finally:
             _end(process)
         return [*(work / "said").read_text().splitlines(), ending]
+
+
+def _wait(process: subprocess.Popen[bytes], limit: float, stop: threading.Event | None) -> None:
+    """Until it ends, or is to stop. Raises TimeoutExpired."""
+    if stop is None:
+        process.wait(limit)
+        return
+    end = time.monotonic() + limit
+    while process.poll() is None and not stop.wait(0.1):
+        if time.monotonic() > end:
+            raise subprocess.TimeoutExpired(process.args, limit)
 
 
 def _environment(files: Path, work: Path, target: WandbTarget) -> dict[str, str]:
@@ -507,7 +617,7 @@ def _send(wandb: t.Any, home: Path, files: Path, work: Path, target: WandbTarget
         data = [[row[name] for name in COLUMNS] for row in run.table]
         shown = {"leaderboard": wandb.Table(columns=list(COLUMNS), data=data)}
         for title, bars in _bars(run.table).items():
-            table = wandb.Table(columns=["row", "mean"], data=bars)
+            table = wandb.Table(columns=["row", "mean", "low", "high"], data=bars)
             shown[f"bars/{title}"] = wandb.plot.bar(table, "row", "mean", title=title)
         started.log(shown)
     if run.records:
@@ -517,6 +627,10 @@ def _send(wandb: t.Any, home: Path, files: Path, work: Path, target: WandbTarget
         started.log_artifact(artifact)
         if target.mode == "online":
             artifact.wait(timeout=30)
+    shown = {f"pictures/{kind}": wandb.Image(path) for kind, path, _ in run.pictures}
+    shown |= {f"mistakes/{column}": chart for column, chart in _mistakes(wandb, run)}
+    if shown:
+        started.log(shown)
     if run.predictions:
         artifact = wandb.Artifact(f"predictions-{run.id}", type="predictions")
         artifact.add_file(str(_prediction_table(work, run)))
@@ -532,13 +646,34 @@ def _send(wandb: t.Any, home: Path, files: Path, work: Path, target: WandbTarget
 
 
 def _bars(rows: list[dict[str, Json]]) -> dict[str, list[list[Json]]]:
-    """[row, mean] by dataset and protocol, the best first, as the leaderboard has them."""
+    """[row with its interval, mean, low, high] by dataset and protocol, the best first, as the leaderboard has them."""
     bars: dict[str, list[list[Json]]] = {}
     for row in rows:
         if row["mean"] is not None:
             title = f"{row['dataset']}, {row['protocol']}, {row['metric']}"
-            bars.setdefault(title, []).append([f"{row['encoder']}/{row['tap']}", row["mean"]])
+            name, ends = f"{row['encoder']}/{row['tap']}", (row["low"], row["high"])
+            if None not in ends:
+                name += f" {interval(row['mean'], *ends, row['metric'])}"
+            bars.setdefault(title, []).append([name, row["mean"], *ends])
     return bars
+
+
+def _mistakes(wandb: t.Any, run: WandbRun) -> t.Iterator[tuple[str, t.Any]]:
+    """A confusion matrix for each column of predictions, where there are few enough classes to be seen."""
+    import numpy as np  # noqa: PLC0415 - only where there is something to send
+
+    for column, path, _ in run.predictions:
+        with np.load(path, allow_pickle=False) as arrays:
+            true, predicted = arrays["label"].astype(int), arrays["predicted"].astype(int)
+        count = 1 + max(true.max(), predicted.max(), len(run.classes) - 1)
+        if true.shape == predicted.shape and count <= MOST_CLASSES:
+            names = [*run.classes, *map(str, range(len(run.classes), count))]
+            yield (
+                column,
+                wandb.plot.confusion_matrix(
+                    y_true=true.tolist(), preds=predicted.tolist(), class_names=names, title=column
+                ),
+            )
 
 
 def _prediction_table(work: Path, run: WandbRun) -> Path:

@@ -478,8 +478,11 @@ def test_a_signal_keeps_the_state_and_another_environment_is_refused(
     code, said = start(tmp_path, *endless, "--threads", "2").end()
     assert code == 3
     assert "was stopped in another environment (threads 1, now 2)" in said
-    assert "--resume inexact" in said
-    assert not list(tmp_path.rglob("failed.json"))  # the method has not failed
+    assert "--threads 1 goes on to the same bits, --resume inexact" in said
+    assert "not gone on with: add --threads" in said and "same command" not in said
+    (row,) = re.findall(r"bigan: failed: was stopped.*", (tmp_path / "runs/small/leaderboard.txt").read_text())
+    assert row
+    assert list(tmp_path.rglob("checkpoint/step*"))
 
 
 def test_a_full_disk_keeps_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,8 @@ def test_how_many_columns_are_features_and_which_is_said(tmp_path: Path, caplog:
     pq.write_table(table(features=rows.tolist(), id=rows[:, 0]), tmp_path / "list.parquet")
     features.read(tmp_path / "list.parquet")
     assert "list.parquet: the features are the column 'features'; 1 not read: 'id'" in caplog.text
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e5m2, torch.float64])
 def test_short_floats_of_tensors_are_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
     parts = {name: torch.from_numpy(array.copy()) for name, array in GOOD.items()}
