@@ -303,8 +303,8 @@ def _tags(target: WandbTarget, *own: str) -> tuple[str, ...]:
 
 
 def _dataset(run: dict[str, Json]) -> str:
-    facts = (run.get(name) for name in ("limit", "split", "pretrain", "size", "mode"))
-    return dataset_label(str(run["dataset"]), *facts)
+    limit, split, pretrain, size, mode = (run.get(name) for name in ("limit", "split", "pretrain", "size", "mode"))
+    return dataset_label(str(run["dataset"]), limit, str(split), pretrain, size, mode)
 
 
 def _files(encoder: Path, run: str, name: str) -> list[Path]:
