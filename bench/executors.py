@@ -70,7 +70,16 @@ def processes(runs: t.Sequence[PlannedRun], settings: Settings, jobs: int) -> t.
                 worker = spawn.Process(target=_work, args=(run, here, wait), name=run.title)
                 start_deaf(worker)
                 working[worker.sentinel] = worker, run, attempt, slot, time.monotonic()
-            for sentinel in multiprocessing.connection.wait(list(working)):
+            left = None
+            if settings.time_limit:
+                left = max(0.0, min(one[-1] for one in working.values()) + settings.time_limit - time.monotonic())
+            ended = multiprocessing.connection.wait(list(working), left)
+            if not ended:  # the time of the oldest is up
+                worker, run, _, slot, started = working.pop(min(working, key=lambda one: working[one][-1]))
+                _stop([worker])
+                slots.append(slot)
+                yield run, time.monotonic() - started, _overdue(run, settings, worker.exitcode)
+            for sentinel in ended:
                 worker, run, attempt, slot, started = working.pop(t.cast(int, sentinel))
                 worker.join()
                 slots.append(slot)
@@ -133,6 +142,17 @@ def _outcome(run: PlannedRun, status: int, settings: Settings) -> str | None:
     if status in (0, NO_ROOM, NOT_RESUMED):
         return outcome(run, status)
     message = _ended_by(status) if status < 0 else f"its process ended with status {status}"
+    device = machine.pick_device(settings.device)
+    fail(run, message, machine.provenance(device, settings.threads, run.precision, settings.ranks))
+    return message
+
+
+def _overdue(run: PlannedRun, settings: Settings, status: int) -> str | None:
+    """What is to be said of a run that was stopped for its time, unless it was done before it heard of that."""
+    if status == 0:
+        return outcome(run, status)
+    limit = f"{settings.time_limit:g}"
+    message = f"took longer than --time-limit {limit}; with more seconds it goes on from its last state"
     device = machine.pick_device(settings.device)
     fail(run, message, machine.provenance(device, settings.threads, run.precision, settings.ranks))
     return message

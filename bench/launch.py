@@ -1,5 +1,6 @@
 """A suite from start to end: what is missing is run, the tables are written, wandb gets its copy."""
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -8,11 +9,11 @@ import time
 import typing as t
 from pathlib import Path
 
-from bench import cluster, executors, machine, run
+from bench import cluster, executors, machine, run, verify
 from bench.checkpoints import Resume
 from bench.forecast import Cost, Forecast
 from bench.progress import Display, clock
-from bench.ranks import local_world, torchrun
+from bench.ranks import check_processes, local_world, torchrun
 from bench.run import PlannedRun, Settings
 from bench.stopping import Stopping
 from bench.strict_yaml import wrong
@@ -21,6 +22,7 @@ from results import store, wandb_mirror
 from results.leaderboard import Leaderboard, leaderboard
 from results.merge import Merged
 from results.merge import merge as merge_stores
+from results.record import Record
 from results.store import Contents
 from results.text import FORMATS
 from results.wandb_mirror import MirrorReport, WandbTarget
@@ -87,6 +89,7 @@ def settings(
     checkpoint_seconds: float = 60.0,
     resume: Resume = "exact",
     ranks: int = 1,
+    time_limit: float = 0.0,
 ) -> Settings:
     """Paths made absolute and the number of threads made definite, so that workers need no more than this.
 
@@ -99,10 +102,9 @@ def settings(
             f"torchrun has started {world} ranks for one run at a time; leave --ranks and --jobs"
         )
     ranks = max(ranks, world)
-    if threads > 4 * machine.available_cores():
-        raise machine.MachineError(f"--threads {threads} on {machine.available_cores()} cores; wanted 4 a core at most")
+    check_processes(ranks, threads)
     return Settings(
-        output=output.absolute(),
+        output=store.checked_path(output.absolute()),
         data_root=data_root and data_root.absolute(),
         offline=offline,
         device=device,
@@ -112,6 +114,7 @@ def settings(
         keep_features=keep_features,
         checkpoint_seconds=checkpoint_seconds,
         resume=resume,
+        time_limit=time_limit,
     )
 
 
@@ -128,7 +131,17 @@ def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
         if spec.dataset not in fingerprints:
             fingerprints[spec.dataset] = run.load_data(spec, settings).fingerprint
         planned.append(run.plan(spec, fingerprints[spec.dataset], settings, contents.whole))
-    return planned, contents
+    records: dict[Path, dict[Path, Record]] = collections.defaultdict(dict)
+    for path, record in contents.whole.items():
+        records[path.parents[2]][path] = record
+    damaged = [verify.to_make_again(one.directory, records[one.directory.path]) for one in planned]
+    for place, (one, again) in enumerate(zip(planned, damaged)):
+        if again.problems:
+            whole = contents.whole.keys() - again.records
+            missing = run.plan(one.spec, one.fingerprint, settings, whole).missing
+            planned[place] = dataclasses.replace(one, missing=missing, again=True)
+    problems = [problem for again in damaged for problem in again.problems]
+    return planned, dataclasses.replace(contents, damaged=sorted({*contents.damaged, *problems}))
 
 
 def forecast(
@@ -171,6 +184,8 @@ def launch(
     started = time.monotonic()
     if torchrun().world > 1 and executor != "serial":
         raise machine.MachineError("torchrun has started the ranks of one run at a time; leave --executor")
+    if settings.time_limit and (torchrun().world > 1 or executor == "ray"):
+        raise machine.MachineError("--time-limit ends processes of this machine; leave it out with torchrun and ray")
     if executor != "ray":  # whose nodes may have what this machine has not
         machine.pick_device(settings.device)
     planned, contents = plan(suite, settings)
@@ -192,7 +207,7 @@ def launch(
             cluster.ray_tasks(missing, settings, jobs, address)
             if executor == "ray"
             else executors.processes(missing, settings, jobs or 1)
-            if executor == "processes" or jobs > 1
+            if executor == "processes" or jobs > 1 or settings.time_limit
             else executors.serial(missing, settings, display, stopping)
         ) as ended:  # fmt: skip
             for one, seconds, error in ended:
@@ -205,6 +220,7 @@ def launch(
     seconds = time.monotonic() - started
     mirrored = wandb_mirror.mirror(directory, _target(suite.wandb))
     problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
+    problems += [f"not used: {path}: {problem}" for one in planned for path, problem in verify.lost(one.directory)]
     aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
     problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
     problems += [mirrored.problem] if mirrored.problem else []
@@ -214,8 +230,8 @@ def launch(
 def _keep(suite: Suite, directory: Path) -> bool:
     """Write suite.json, from which tables take their order and their recipes, unless it says so already."""
     path, content = directory / "suite.json", store.canonical(suite.model_dump(mode="json"))
-    with contextlib.suppress(OSError):
-        if path.read_bytes() == content:
+    with contextlib.suppress(store.StoreError):
+        if store.read_bytes(path, store.LARGEST_JSON) == content:
             return False
     store.replace(path, content)
     return True
@@ -240,10 +256,12 @@ def _tables(directory: Path, contents: Contents) -> Leaderboard:
 def sync(directory: Path, project: str, entity: str) -> MirrorReport:
     """Send to wandb what it has not seen of a suite's directory, to the project its suite names unless told another."""
     try:
-        suite = json.loads((directory / "suite.json").read_bytes())
-    except (OSError, ValueError) as error:
+        suite = json.loads(store.read_bytes(directory / "suite.json", store.LARGEST_JSON))
+        target = _target(WandbSpec.model_validate(suite["wandb"]))
+    except store.Missing as error:
         raise store.StoreError(f"{directory} is not a suite's directory: it has no suite.json") from error
-    target = _target(WandbSpec.model_validate(suite["wandb"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise store.StoreError(f"{directory / 'suite.json'} is damaged: `frostbench run` writes it again") from error
     target = dataclasses.replace(target, project=project or target.project, entity=entity or target.entity)
     return wandb_mirror.sync(directory, target)
 

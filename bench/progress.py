@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from encoders import base
+from results.redaction import printable
 
 LINE_SECONDS = 30.0  # between two lines about the same run where there is no terminal
 
@@ -67,7 +68,7 @@ class Display:
         self.done += 1
         self.bars.update(self.suite, completed=self.done)
         outcome = f"failed: {error}" if error else f"done in {clock(seconds)}"
-        self.console.print(f"[{self.done}/{self.total}] {title}: {outcome}", markup=False, soft_wrap=True)
+        self.console.print(printable(f"[{self.done}/{self.total}] {title}: {outcome}"), markup=False, soft_wrap=True)
 
     def _close(self) -> None:
         self.lines.stop()

@@ -70,6 +70,7 @@ class Settings:
     checkpoint_seconds: float = 60.0  # between two checkpoints of a training
     resume: Resume = "exact"  # whether trainings go on from what is kept of them
     ranks: int = 1  # processes that train a run together
+    time_limit: float = 0.0  # seconds of a run from the start of its process on; 0: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,7 @@ class PlannedRun:
     missing: tuple[tuple[str, ProtocolSpec], ...]  # (tap, protocol) without a record
     is_control: bool
     labels: int | t.Literal["all"]  # of the training images that the encoder is given
+    again: bool = False  # files of it are damaged: what is missing has a record, and is made again all the same
 
     @property
     def title(self) -> str:
@@ -152,9 +154,8 @@ def execute(
     made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that makes it")
     with store.claim(planned.directory.path, wait=wait):
-        planned = dataclasses.replace(
-            planned, missing=tuple(one for one in planned.missing if not _is_there(planned, one))
-        )
+        left = tuple(one for one in planned.missing if planned.again or not _is_there(planned, one))
+        planned = dataclasses.replace(planned, missing=left)
         if not planned.missing:
             return None
         try:
@@ -204,7 +205,7 @@ def _execute(
     dataset = load_data(spec, settings)
     _check_planned(planned, dataset)
     encoder = recipe(spec, settings)
-    fitted = _reload(planned, encoder, dataset.train) if directory.run_json.exists() else None
+    fitted = _reload(planned, encoder, dataset) if directory.run_json.exists() else None
     if fitted is None:
         shutil.rmtree(directory.views, ignore_errors=True)  # of an encoder that was damaged
         keeper = Checkpoints(
@@ -227,11 +228,7 @@ def _execute(
     features = features_on_disk(directory.features, spec.encoder.name, module, parts, encoder.taps, device)
     train, test = features["train"], features["test"]
     seconds = seconds | {"extract": time.perf_counter() - started}
-    for tap in encoder.taps:
-        if directory.neighbours(tap).exists():  # it is the last one written
-            continue
-        sets = {part: _feature_set(rows, tap, parts[part]) for part, rows in features.items()}
-        views.keep(directory, tap, sets, parts)
+    _keep_views(directory, encoder.taps, features, parts)
     alarms = {tap: diagnose(train[tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
     known = resolve.protocols(settings.plugins)
     left = len(planned.missing)
@@ -281,6 +278,18 @@ def _execute(
             if not left:
                 _tidy(directory, settings)
             store.publish_record(directory.record(tap, protocol.file_name), record)
+
+
+def _keep_views(
+    directory: RunDirectory, taps: t.Sequence[str], features: dict[str, Features], parts: dict[str, ImageSet]
+) -> None:
+    """Views of each tap that has none, or damaged ones."""
+    for tap in taps:
+        kept = directory.view(tap), directory.neighbours(tap)
+        if not all(store.is_kept(directory, path) for path in kept):
+            sets = {part: _feature_set(rows, tap, parts[part]) for part, rows in features.items()}
+            views.keep(directory, tap, sets, parts)
+            store.note_files(directory, kept)
 
 
 def _check_planned(planned: PlannedRun, dataset: data.Dataset) -> None:
@@ -396,25 +405,16 @@ def _fit(
         images_of = _weights(generator)
         store.replace(directory.generator, images_of)
         hashes["generator_sha256"] = hashlib.sha256(images_of).hexdigest()
-        for name, picture in samples.pictures(encoder, generator, module, dataset.test, spec.seed).items():
-            store.replace(directory.pictures / name, picture)
+        _draw(directory, encoder, generator, module, dataset, spec.seed)
     store.replace(directory.history, _csv(training.history))
-    about = {
-        "encoder": spec.encoder.name,
-        "params": spec.encoder.params,
-        "encoder_version": spec.encoder_version,
-        "shape": list(dataset.train.shape),
-        "taps": list(encoder.taps),
-        **hashes,
-    }
-    store.replace(directory.encoder_json, store.canonical(about))
+    store.replace(directory.encoder_json, _description(spec, dataset, encoder, hashes))
     judged = {"tap", "dimensions", "metrics", "details", "alarms", "error", "status"}
     judged |= {"predictions", "predictions_sha256"}
     record = _record(planned, made, dataset=dataset, status="done", seconds=seconds)
     run = record.model_dump(mode="json", exclude=judged)
     for field in [field for field in run if field.startswith("protocol")]:
         del run[field]
-    run |= {"taps": _dimensions(module, images, device), **hashes}
+    run |= {"taps": _dimensions(module, images, device), **hashes, "files": store.file_digests(directory)}
     store.publish_run(directory.run_json, run)
     shutil.rmtree(directory.checkpoint, ignore_errors=True)
     return _Fitted(module, generator, seconds, not keeper.exact)
@@ -436,22 +436,64 @@ def follow(part: str, ranks: Ranks) -> None:
     encoder.fit(shown(dataset.pretraining, encoder, spec.seed), training)
 
 
-def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted | None:
-    """Encoder and generator of an earlier call, their files checked before they are read; None to make them again."""
-    directory = planned.directory
+def _reload(planned: PlannedRun, encoder: Encoder, dataset: data.Dataset) -> _Fitted | None:
+    """Encoder and generator of an earlier call, their files checked before they are read; None to make them again.
+
+    What follows from them is made again where it is damaged: encoder.json, and the pictures.
+    """
+    directory, shape = planned.directory, dataset.train.shape
     try:
-        run = store.read_run(directory.run_json)
-        module = restore(encoder.build, train.shape, directory.weights, run.get("weights_sha256"))
+        run = store.read_run(directory.run_json, "seconds", "provenance", "encoder_version", "taps", "weights_sha256")
+        module = restore(encoder.build, shape, directory.weights, run["weights_sha256"])
         generator = None
-        if isinstance(encoder, Generative) and any(tap == SAMPLES for tap, _ in planned.missing):
+        wanted = any(tap == SAMPLES for tap, _ in planned.missing)
+        wanted |= planned.again and directory.generator.exists()
+        if isinstance(encoder, Generative) and wanted:
             sha256 = run.get("generator_sha256")
-            generator = restore(encoder.build_generator, train.shape, directory.generator, sha256)
+            generator = restore(encoder.build_generator, shape, directory.generator, sha256)
     except (store.StoreError, EncoderError):
         logger.warning("the encoder in %s is damaged or gone; training it again", directory.path)
         store.set_aside(directory.run_json)
         return None
+    if not store.is_kept(directory, directory.encoder_json):
+        hashes = {field: sha256 for field, sha256 in run.items() if field in ("weights_sha256", "generator_sha256")}
+        store.replace(directory.encoder_json, _description(planned.spec, dataset, encoder, hashes))
+        store.note_files(directory, [directory.encoder_json])
+    if isinstance(encoder, Generative) and generator is not None:
+        pictures = [path for path in store.files_beside(directory) if path.parent == directory.pictures]
+        if not all(store.is_kept(directory, path) for path in pictures):
+            shutil.rmtree(directory.pictures)
+            store.note_files(directory, _draw(directory, encoder, generator, module, dataset, planned.spec.seed))
     shutil.rmtree(directory.checkpoint, ignore_errors=True)  # of a fit that was killed at its very end
     return _Fitted(module, generator, run["seconds"], run["provenance"].get("resumed_elsewhere", False))
+
+
+def _draw(
+    directory: RunDirectory,
+    encoder: Generative,
+    generator: nn.Module,
+    module: nn.Module,
+    dataset: data.Dataset,
+    seed: int,
+) -> list[Path]:
+    """Write the pictures of what a generator makes; where they are."""
+    made = samples.pictures(encoder, generator, module, dataset.test, seed)
+    for name, picture in made.items():
+        store.replace(directory.pictures / name, picture)
+    return [directory.pictures / name for name in made]
+
+
+def _description(spec: RunSpec, dataset: data.Dataset, encoder: Encoder, hashes: dict[str, str]) -> bytes:
+    """What encoder.json says."""
+    about = {
+        "encoder": spec.encoder.name,
+        "params": spec.encoder.params,
+        "encoder_version": spec.encoder_version,
+        "shape": list(dataset.train.shape),
+        "taps": list(encoder.taps),
+        **hashes,
+    }
+    return store.canonical(about)
 
 
 def _weights(module: nn.Module) -> bytes:
