@@ -21,6 +21,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import typing as t
@@ -555,7 +556,8 @@ def _written(path: Path, contents: t.Iterable[memoryview]) -> str:
 def _whole(folder: Path) -> t.Iterator[Path]:
     """A directory to fill, which takes the folder's place when the block ends well: all of it is there, or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    partial = folder.parent / f".partial-{secrets.token_hex(8)}"
+    partial.mkdir()  # not mkdtemp's, which only its maker may read: several people may share a cache
     try:
         yield partial
         try:

@@ -66,7 +66,6 @@ def processes(
     """
     if jobs * settings.ranks * settings.threads > machine.available_cores():
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    spawn = multiprocessing.get_context("spawn")
     waiting = collections.deque((run, 1, False) for run in runs)  # a run, the attempt, whether to wait for others
     working: dict[int, tuple[t.Any, t.Any, PlannedRun, int, int, float]] = {}
     slots = list(range(jobs))  # of the jobs; each has a GPU of its own as far as there are enough
@@ -76,16 +75,18 @@ def processes(
                 run, attempt, wait = waiting.popleft()
                 slot = slots.pop(0)
                 here = dataclasses.replace(settings, device=machine.device_of_slot(settings.device, slot))
-                told, tell = spawn.Pipe(duplex=False)
-                stderr = display.hear(run.title)
-                work = pickle.dumps((_work, (run, here, wait, stderr is not None)))
-                worker = spawn.Process(target=begin, args=(work, stderr, tell), name=run.title)
-                start_deaf(worker)
-                tell.close()
-                if stderr:
-                    stderr.close()  # the worker has it, and its end is the end of what it says
+                worker, told = _start(run, here, wait, display)
                 working[worker.sentinel] = worker, told, run, attempt, slot, time.monotonic()
-            for sentinel in multiprocessing.connection.wait(list(working)):
+            left = None
+            if settings.time_limit:
+                left = max(0.0, min(one[-1] for one in working.values()) + settings.time_limit - time.monotonic())
+            ended = multiprocessing.connection.wait(list(working), left)
+            if not ended:  # the time of the oldest is up
+                worker, told, run, _, slot, started = working.pop(min(working, key=lambda one: working[one][-1]))
+                _stop([worker])
+                slots.append(slot)
+                yield run, time.monotonic() - started, _overdue(run, settings, _told(told))
+            for sentinel in ended:
                 worker, told, run, attempt, slot, started = working.pop(t.cast(int, sentinel))
                 worker.join()
                 slots.append(slot)
@@ -105,6 +106,20 @@ def processes(
                     yield run, time.monotonic() - started, outcome(run, status)
     finally:
         _stop([worker for worker, *_ in working.values()])
+
+
+def _start(run: PlannedRun, settings: Settings, wait: bool, display: Display) -> tuple[t.Any, t.Any]:
+    """A worker that makes a run, and the pipe over which it says how its call went."""
+    spawn = multiprocessing.get_context("spawn")
+    told, tell = spawn.Pipe(duplex=False)
+    stderr = display.hear(run.title)
+    work = pickle.dumps((_work, (run, settings, wait, stderr is not None)))
+    worker = spawn.Process(target=begin, args=(work, stderr, tell), name=run.title)
+    start_deaf(worker)
+    tell.close()
+    if stderr:
+        stderr.close()  # the worker has it, and its end is the end of what it says
+    return worker, told
 
 
 def room(jobs: int) -> int:
@@ -165,6 +180,17 @@ def attempt(run: PlannedRun, settings: Settings, stopping: Stopping, *, wait: bo
     finally:
         lines.stop()
     return ENDED
+
+
+def _overdue(run: PlannedRun, settings: Settings, status: int | None) -> str | None:
+    """What is to be said of a run that was stopped for its time, unless it was done before it heard of that."""
+    if status == ENDED:
+        return outcome(run, status)
+    limit = f"{settings.time_limit:g}"
+    message = f"took longer than --time-limit {limit}; with more seconds it goes on from its last state"
+    device = machine.pick_device(settings.device)
+    fail(run, message, machine.provenance(device, settings.threads, run.precision, settings.ranks))
+    return message
 
 
 def outcome(run: PlannedRun, status: int) -> str | None:

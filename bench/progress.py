@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 from rich.table import Column
 
 from encoders import base
+from results.redaction import printable
 
 LINE_SECONDS = 30.0  # between two lines about the same run where there is no terminal
 WIDE = 110  # columns of a terminal that has room for the losses, too
@@ -82,7 +83,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """A line above the bars."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(printable(line), markup=False, soft_wrap=True)
 
     def hear(self, title: str) -> multiprocessing.connection.Connection | None:
         """On a terminal, what a worker's stderr is to be: its lines come above the bars, what it tells into its own."""

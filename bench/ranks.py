@@ -26,11 +26,13 @@ import torch.distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from bench import machine
 from bench.stopping import STOPS, begin, start_deaf
 from encoders.base import EncoderError
 from encoders.ranks import Ranks
 
 EXIT_SECONDS = 10.0  # between a rank's last word and its end
+A_CORE = 4  # ranks, or threads of one, at most: each rank takes a process of some 400 MB
 PATIENCE = datetime.timedelta(minutes=10)  # of a rank for the others, such as while they decode their data
 
 
@@ -112,6 +114,14 @@ def torchrun() -> Ranks:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Ranks()
     return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+
+
+def check_processes(ranks: int, threads: int) -> None:
+    """Raises MachineError for many more ranks, or threads of one, than this machine has cores."""
+    cores = machine.available_cores()
+    for count, name in ((local_world(ranks), "ranks"), (threads, "threads")):
+        if count > A_CORE * cores:
+            raise machine.MachineError(f"--{name} {count} on {cores} cores; wanted {A_CORE} a core at most")
 
 
 def local_world(world: int) -> int:

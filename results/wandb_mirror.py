@@ -7,7 +7,6 @@ whatever it does (prompt, hang, raise), the suite loses at most that time. wandb
 """
 
 import contextlib
-import csv
 import dataclasses
 import fcntl
 import hashlib
@@ -15,6 +14,7 @@ import http.client
 import json
 import math
 import os
+import re
 import select
 import shutil
 import signal
@@ -34,6 +34,7 @@ from pathlib import Path
 from results import store
 from results.metrics import interval
 from results.record import Json, Record, dataset_label
+from results.store import RunDirectory
 
 MOST_CLASSES = 50  # of a confusion matrix that can still be read
 LIMIT = 30.0  # seconds that a suite gives to wandb at once
@@ -48,6 +49,7 @@ COLUMNS = (  # of the leaderboard's rows: text, or numbers that wandb can sort b
     *("difference", "difference_low", "difference_high", "seeds", "of_seeds", "control"),
     *("labels", "dimensions", "fit_seconds", "device", "precision", "commit", "status", "error"),
 )
+LARGEST_PREDICTIONS = 2**26  # bytes, unpacked
 Mode = t.Literal["off", "offline", "online"]
 INHERITED = ("WANDB_API_KEY", "WANDB_BASE_URL")  # any other WANDB_ variable could make our runs somebody else's
 
@@ -203,14 +205,14 @@ class Live:
         while not self.stop.wait(self.seconds):
             with contextlib.suppress(Exception):  # of which `mirror` will speak
                 growing = [
-                    _growing(run, place.history, self.target)
+                    _growing(run, place, self.target)
                     for run, place in self.runs
                     if place.history.exists() and not place.run_json.exists()
                 ]
                 _send_due(self.directory, self.target, growing, time.monotonic() + LIMIT, self.stop)
 
 
-def _growing(run: dict[str, Json], history: Path, target: WandbTarget) -> WandbRun:
+def _growing(run: dict[str, Json], place: RunDirectory, target: WandbTarget) -> WandbRun:
     return WandbRun(
         id=_id(run, target),
         name=f"{run['label']}-{_dataset(run)}-seed{run['seed']}",
@@ -219,23 +221,37 @@ def _growing(run: dict[str, Json], history: Path, target: WandbTarget) -> WandbR
         tags=_tags(target, run["dataset"], run["encoder"]),
         config=run,
         summary={"status": "running"},
-        history=_history(history),
+        history=store.read_history(place),
     )
 
 
 # ---- from records to wandb runs ---------------------------------------------------------------------------------
 
 
-def wandb_runs(directory: Path, target: WandbTarget) -> list[WandbRun]:
-    """The leaderboard first, then every run of a suite's directory. A directory without records has none."""
+def wandb_runs(
+    directory: Path, target: WandbTarget, damaged: list[str] | None = None, deadline: float = math.inf
+) -> list[WandbRun]:
+    """The leaderboard first, then every run of a suite's directory. A directory without records has none.
+
+    damaged: gets a sentence for each file that is left out for being damaged. Raises StoreError at the deadline.
+    """
     contents = store.read_store(directory)
     if not contents.records:
         return []
-    fitted = {_identity(run): run for run in contents.runs}
+    fitted = {_identity(run): run for run in contents.runs if run.keys() >= {*DESCRIBES_RUN, "provenance"}}
+    places: dict[str, list[RunDirectory]] = {}
+    for place in store.runs_below(directory):
+        places.setdefault(f"{place.path.parents[1].name}/{place.path.name}", []).append(place)
     judged: dict[tuple[Json, ...], list[Record]] = {}
     for record in contents.records:
         judged.setdefault(_identity(dict(record)), []).append(record)
-    runs = [_run(directory, fitted.get(identity), records, target) for identity, records in judged.items()]
+    runs = []
+    for identity, records in judged.items():
+        if time.monotonic() > deadline:
+            raise store.StoreError("the time was up while the results were read")
+        one = records[0]
+        here = places.get(f"{one.label}/seed{one.seed}-{one.key}", [])
+        runs.append(_run(here, fitted.get(identity), records, target, [] if damaged is None else damaged))
     return [_leaderboard(contents, target), *runs]
 
 
@@ -244,10 +260,16 @@ def _identity(run: dict[str, Json]) -> tuple[Json, ...]:
     return tuple(run[name] for name in ("suite", "label", "dataset", "limit", "split", "seed", "key"))
 
 
-def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record], target: WandbTarget) -> WandbRun:
+def _run(
+    places: list[RunDirectory],
+    fitted: dict[str, Json] | None,
+    records: list[Record],
+    target: WandbTarget,
+    damaged: list[str],
+) -> WandbRun:
     first = records[0]
     about = fitted or first.model_dump(mode="json")
-    dataset, place = _dataset(dict(first)), (directory / first.label, f"seed{first.seed}-{first.key}")
+    dataset = _dataset(dict(first))
     failed = next((record for record in records if record.status == "failed"), None)
     summary: dict[str, Json] = {"status": "failed" if failed else "done", "error": failed and failed.error}
     for record in sorted(records, key=lambda record: record.provenance.started):  # of a changed protocol, the newest
@@ -266,10 +288,17 @@ def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record],
         | {"taps": about.get("taps"), "labels": first.labels, "pretrain": first.pretrain}
         | about["provenance"],
         summary=summary,
-        history=next(map(_history, _files(*place, "history.csv")), []) if fitted else [],
-        predictions=_predictions(*place, records),
-        pictures=[(path.stem, *_hashed(path)) for path in _files(*place, "pictures/*.png")],
-        classes=next(filter(None, map(_classes, _files(*place, "views/*.npz"))), []),
+        history=_history(places, damaged) if fitted else [],
+        predictions=_predictions(places, records, damaged),
+        pictures=[
+            (path.stem, str(path.absolute()), store.file_digest(path))
+            for place in places[:1]
+            for path in sorted(place.pictures.glob("*.png"))
+            if store.is_kept(place, path)
+        ],
+        classes=next(
+            filter(None, (_classes(place, view) for place in places for view in place.views.glob("*.npz"))), []
+        ),
     )
 
 
@@ -307,40 +336,54 @@ def _dataset(run: dict[str, Json]) -> str:
     return dataset_label(str(run["dataset"]), limit, str(split), pretrain, size, mode)
 
 
-def _files(encoder: Path, run: str, name: str) -> list[Path]:
-    return sorted(encoder.glob(f"*/{run}/{name}"))
-
-
-def _hashed(path: Path) -> tuple[str, str]:
-    return str(path.absolute()), hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    """The rows of a history.csv, without what is not finite. Encoders that are not trained by gradient have none."""
-    with path.open(newline="") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    return [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
-
-
-def _classes(view: Path) -> list[str]:
+def _classes(places: list[RunDirectory]) -> list[str]:
     """The names of the classes; none of a view that is damaged, which is the report's to say."""
-    import numpy as np  # noqa: PLC0415 - only where there is something to send
+    from results.arrays import read_view  # noqa: PLC0415 - only where there is something to send
 
-    with contextlib.suppress(Exception), np.load(view, allow_pickle=False) as arrays:
-        return [str(name) for name in arrays["classes"].tolist()]
+    for place in places:
+        for view in place.views.glob("*.npz"):
+            with contextlib.suppress(store.StoreError, KeyError):
+                return [str(name) for name in read_view(place, view)["classes"].tolist()]
     return []
 
 
-def _predictions(encoder: Path, run: str, records: list[Record]) -> list[tuple[str, str, str]]:
+def _history(places: list[RunDirectory], damaged: list[str]) -> list[dict[str, float]]:
+    """The rows of history.csv, without what is not finite. Encoders that are not trained by gradient have none."""
+    for place in places:
+        try:
+            return store.read_history(place)
+        except store.Missing:
+            continue
+        except store.StoreError as error:
+            damaged.append(str(error))
+    return []
+
+
+def _predictions(places: list[RunDirectory], records: list[Record], damaged: list[str]) -> list[tuple[str, str, str]]:
     """What each record says of every image: the column it becomes, the file it is in, and that file's SHA-256."""
-    found = {
-        f"{record.tap}/{record.protocol_label}@{record.protocol_version}": path
-        for record in records
-        if record.predictions
-        for path in encoder.glob(f"*/{run}/{record.predictions}")
-    }
-    hashes = {column: hashlib.sha256(path.read_bytes()).hexdigest() for column, path in found.items()}
-    return [(column, str(found[column].absolute()), hashes[column]) for column in sorted(found)]
+    found = {}
+    for record in records:
+        for place in places if record.predictions else []:
+            path = (place.path / str(record.predictions)).absolute()
+            try:
+                _check_predictions(path, record)
+                column = f"{record.tap}/{record.protocol_label}@{record.protocol_version}"
+                found[column] = str(path), store.file_digest(path, LARGEST_PREDICTIONS)
+            except store.Missing:
+                continue
+            except store.StoreError as error:
+                damaged.append(str(error))
+    return [(column, *found[column]) for column in sorted(found)]
+
+
+def _check_predictions(path: Path, record: Record) -> None:
+    """That the process which sends them will be able to read them. Raises StoreError."""
+    from results.arrays import read_arrays  # noqa: PLC0415 - it brings numpy, which the sending process can spare
+
+    kept = read_arrays(path, LARGEST_PREDICTIONS)
+    for name in ("predicted", "label"):
+        if name not in kept or kept[name].shape != (record.test_images,) or kept[name].dtype.kind not in "iu":
+            raise store.StoreError(f"{path}: {name} is not a class for each of {record.test_images:,} images")
 
 
 def _digest(value: Json) -> str:
@@ -351,14 +394,15 @@ def _digest(value: Json) -> str:
 
 
 def _mirror(directory: Path, target: WandbTarget, deadline: float) -> MirrorReport:
-    runs = wandb_runs(directory, target)
+    damaged: list[str] = []
+    runs = wandb_runs(directory, target, damaged, deadline)
     if not runs:
         return MirrorReport(0, 0, None)
     due, said = _send_due(directory, target, runs, deadline)
     if due is None:
         return MirrorReport(0, 0, "another process is sending the same results")
     sent, known = said.count("sent"), said.count("known")
-    problem = None
+    problem = f"left out, being damaged: {'; '.join(damaged)}" if damaged else None
     if sent + known < len(due):
         why = next(line.removeprefix("problem ") for line in said if line.startswith("problem "))
         problem = f"{why} ({sent + known} of {len(due)} runs sent)"
@@ -388,8 +432,8 @@ def _send_due(
 def _sent(home: Path, target: WandbTarget, run: str) -> dict[str, Json]:
     """The ledger's entry: the content that was sent last, and how many rows of history. Empty if there is none."""
     try:
-        entry = json.loads(_ledger(home, target, run).read_bytes())
-    except (OSError, ValueError):
+        entry = json.loads(store.read_bytes(_ledger(home, target, run), store.LARGEST_JSON))
+    except (store.StoreError, ValueError):
         return {}
     return entry if isinstance(entry, dict) and entry.get("server") == _server(target) else {}
 
@@ -400,8 +444,9 @@ def _ledger(home: Path, target: WandbTarget, run: str) -> Path:
 
 
 def _server(target: WandbTarget) -> str | None:
-    """Whose ledger it is: what one server has, another has not."""
-    return os.environ.get("WANDB_BASE_URL") if target.mode == "online" else None
+    """Whose ledger it is: what one server has, another has not. Its name and password are not kept."""
+    address = os.environ.get("WANDB_BASE_URL") if target.mode == "online" else None
+    return address and re.sub(r"(?<=://)[^/]*@", "", address)
 
 
 def _send_apart(

@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -1315,6 +1316,71 @@ def test_a_mirror_without_the_file_is_a_failed_download(
         with pytest.raises(DataMissing, match="404"):
             load("fashion_mnist")
     gc.collect()  # a connection left open would warn
+
+
+@contextlib.contextmanager
+def dripping() -> t.Iterator[str]:
+    """The address of a server that sends bytes without an end."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(2**16))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "said"),
+    [("LARGEST", 10**6, "more than 1,000,000 bytes"), ("LONGEST", 0.0, "not done after 0 h")],
+)
+def test_a_download_without_an_end_has_one(
+    own_cache: Path, fashion: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, limit: str, value: float, said: str
+) -> None:
+    from bench import _torchvision
+
+    monkeypatch.setattr(_torchvision, limit, value)
+    with dripping() as url:
+        set_mirrors(monkeypatch, url)
+        with pytest.raises(DataMissing, match=said):
+            load("fashion_mnist")
+    assert list((own_cache / "downloads").iterdir()) == []
+
+
+def test_a_download_that_is_cut_is_a_failed_one(fashion: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Short(bytes):
+        def __len__(self) -> int:
+            return super().__len__() + 100
+
+    with serving({name: Short(body) for name, body in fashion.items()}) as (url, _):
+        set_mirrors(monkeypatch, url)
+        with pytest.raises(DataMissing, match=r"ended after [\d,]+ of [\d,]+ bytes"):
+            load("fashion_mnist")
+
+
+def test_a_cache_can_be_read_by_whoever_the_umask_lets(tmp_path: Path, own_cache: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        load(write_npz(tmp_path / "shared.npz", toy()))
+    finally:
+        os.umask(before)
+    made = list((own_cache / "decoded").iterdir())
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o755}
+    assert {stat.S_IMODE(path.stat().st_mode) for folder in made for path in folder.iterdir()} == {0o644}
 
 
 def test_an_archive_is_unpacked_and_a_lone_file_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from bench import run
 from results import store, wandb_mirror
 from results.record import Provenance, Record
 from results.statistics import wilson
-from results.wandb_mirror import Live, MirrorReport, WandbTarget, mirror, sync, target
+from results.wandb_mirror import Live, MirrorReport, WandbTarget, _server, mirror, sync, target, wandb_runs
 
 OFFLINE = WandbTarget("offline", project="birds")
 ONLINE = WandbTarget("online", project="birds")
@@ -76,7 +76,7 @@ def record(**changes: t.Any) -> Record:
     made = {"commit": "6e0b0c7", "dirty": False, "versions": {"torch": "2.13.0"}, "device": "cpu", "threads": 1}
     done: dict[str, t.Any] = {
         **{"suite": "mnist", "key": BIGAN, "dataset": "mnist5k", "split": "test", "limit": 1000},
-        **{"fingerprint": "f" * 32, "train_images": 1000, "test_images": 1000, "encoder": "bigan", "label": "bigan"},
+        **{"fingerprint": "f" * 32, "train_images": 1000, "test_images": 3, "encoder": "bigan", "label": "bigan"},
         **{"params": {"epochs": 3}, "encoder_version": 1, "is_control": False, "seed": 4, "status": "done"},
         **{"tap": "code", "dimensions": 50, "protocol": "knn", "protocol_label": "knn", "protocol_version": 1},
         **{"metrics": {"top1": 0.75}, "seconds": {"fit": 12.5, "extract": 0.25, "score": 0.5}},
@@ -218,6 +218,52 @@ def test_files_go_where_wandb_dir_says(
 
 
 # ---- offline ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["loss\n1\n", "epoch,loss\n1,one\n", "epoch\n\xff", f"epoch\n{'1' * 140_000}x\n"])
+def test_one_damaged_history_keeps_nothing_else_from_being_sent(suite: Path, text: str) -> None:
+    (path, *_) = sorted(suite.rglob("history.csv"))
+    path.write_bytes(text.encode("latin-1"))
+    damaged: list[str] = []
+    runs = wandb_runs(suite, OFFLINE, damaged)
+    assert [run.job_type for run in runs] == ["leaderboard", "run", "run", "run"]
+    assert len(damaged) == 1 and damaged[0].startswith(f"{path}: not a history")
+
+
+@pytest.mark.parametrize("kind", ["elsewhere", "pipe", "device", "sparse", "text"])
+def test_predictions_are_read_from_the_runs_directory_and_with_limits(suite: Path, tmp_path: Path, kind: str) -> None:
+    made = record(predictions="predictions/code/x.npz", protocol_label="other")
+    if kind == "elsewhere":
+        path = place(suite, made).record("code", "other")
+        value = made.model_dump() | {"predictions": "../../../../secret.npz"}
+        path.write_text(json.dumps(value | {"sha256": store._digest(path, value)}))
+        named = path
+    else:
+        store.publish_record(place(suite, made).record("code", "other"), made)
+        named = place(suite, made).path / "predictions/code/x.npz"
+        named.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "pipe":
+            os.mkfifo(named)
+        elif kind == "device":
+            named.symlink_to("/dev/zero")
+        elif kind == "sparse":
+            named.touch()
+            os.truncate(named, 2**40)
+        else:
+            np.savez(named.with_suffix(""), predicted=np.array(["a", "b", "c"]), label=np.arange(3))
+    damaged: list[str] = []
+    runs = wandb_runs(suite, OFFLINE, damaged)
+    assert "code/other@1" not in [column for run in runs for column, _, _ in run.predictions]
+    assert str(named) in " ".join([*damaged, *(str(path) for path, _ in store.read_store(suite).damaged)])
+
+
+def test_what_takes_too_long_to_read_ends_in_time(suite: Path) -> None:
+    assert "the time was up" in str(mirror(suite, OFFLINE, timeout=-1.0).problem)
+
+
+def test_the_ledger_keeps_no_password_of_the_servers_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "https://me:secret@wandb.example/path@x")
+    assert _server(WandbTarget("online")) == "https://wandb.example/path@x"
 
 
 def test_off_writes_nothing(suite: Path) -> None:
