@@ -69,8 +69,9 @@ def test_extracted_features_score_what_their_run_scored(
     (again,) = Path("runs").glob("features/*/*/seed3-*")
     for path in (run / "scores" / tap).iterdir():
         ours, theirs = read_record(path), read_record(again / "scores" / "features" / path.name)
-        for field in ("metrics", "details", "fingerprint", "dimensions", "alarms"):
+        for field in ("metrics", "details", "fingerprint", "dimensions"):
             assert getattr(ours, field) == getattr(theirs, field), field
+        assert [one for one in ours.alarms if one.name != "few_updates"] == theirs.alarms  # of features alone
         kept = (run / str(ours.predictions)).read_bytes()
         assert kept == (again / str(theirs.predictions)).read_bytes()
 
