@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import shutil
 import time
 import typing as t
@@ -646,6 +647,6 @@ def _dimensions(module: nn.Module, images: ImageSet, device: torch.device) -> di
 
 def _csv(rows: list[dict[str, float]]) -> bytes:
     """The history as CSV; an encoder that is not trained by gradient has only a header."""
-    columns = list(rows[0]) if rows else ["epoch", "seconds", "images_per_second"]
-    lines = [",".join(columns), *(",".join(repr(row[column]) for column in columns) for row in rows)]
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["epoch", "seconds", "images_per_second"]
+    lines = [",".join(columns), *(",".join(repr(row.get(column, math.nan)) for column in columns) for row in rows)]
     return ("\n".join(lines) + "\n").encode()

@@ -296,9 +296,7 @@ def _run(
             for path in sorted(place.pictures.glob("*.png"))
             if store.is_kept(place, path)
         ],
-        classes=next(
-            filter(None, (_classes(place, view) for place in places for view in place.views.glob("*.npz"))), []
-        ),
+        classes=_classes(places),
     )
 
 
