@@ -6,6 +6,7 @@ Heavy imports wait inside the commands: `frostbench --help` answers at once.
 import enum
 import io
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -123,6 +124,9 @@ def run(
     ] = False,
     checkpoint_every: t.Annotated[float, typer.Option(min=0, help="Seconds between two of a training.")] = 60.0,
     resume: t.Annotated[Resume, typer.Option(help="Go on with trainings that were stopped.")] = "exact",
+    time_limit: t.Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="A run that takes longer fails; each then has a process.")
+    ] = 0.0,
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
@@ -137,8 +141,9 @@ def run(
         return
     checked = launch.read(suite, override, seeds, limit, plugin)
     settings = launch.settings(
-        output, threads, device, data_root, offline, plugin, jobs, keep_features, checkpoint_every, resume, ranks
-    )
+        output, threads, device, data_root, offline, plugin, jobs, keep_features, checkpoint_every, resume, ranks,
+        time_limit,
+    )  # fmt: skip
     try:
         launched = launch.launch(checked, settings, jobs=jobs, executor=executor, address=address, fail_fast=fail_fast)
     except KeyboardInterrupt:
@@ -170,7 +175,7 @@ def plan(
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """Show which runs of a suite are done, which would be made, and what time, memory and disk they will take."""
-    from bench import launch
+    from bench import executors, launch
     from bench.forecast import of_suite
     from bench.progress import clock, size
 
@@ -178,7 +183,7 @@ def plan(
     settings = launch.settings(output, threads, device, data_root, offline, plugin, jobs, ranks=ranks)
     if not cost:
         for planned in launch.plan(checked, settings)[0]:
-            print(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
+            _tell(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
         return
     costs = []
     start, apart = time.process_time(), executor != "serial" or jobs > 1
@@ -186,8 +191,9 @@ def plan(
         if planned.missing:
             costs.append(needed)
         took = clock(needed.seconds) if planned.missing else ""
-        print(f"{'to do' if planned.missing else 'done '}  {planned.title:<44}  {took:>12}  {planned.directory.path}")
+        _tell(f"{'to do' if planned.missing else 'done '}  {planned.title:<44}  {took:>12}  {planned.directory.path}")
     if costs:
+        jobs = jobs if executor == "ray" else executors.room(jobs)
         total, how = of_suite(costs, jobs or 1), f"{jobs} at a time" if jobs > 1 else "one after the other"
         _say(
             f"{len(costs)} runs to do, {how}: about {clock(total.seconds)}, {size(total.memory)} of memory; "
@@ -306,7 +312,7 @@ def why(
 
 @app.command(rich_help_panel=EXCHANGE)
 def score(
-    features: t.Annotated[Path, typer.Argument(metavar="FILE", help="Features and labels, .npz or .parquet.")],
+    features: t.Annotated[Path, typer.Argument(metavar="FILE", help="Features and labels.")],
     name: t.Annotated[str, typer.Option(help="Of its row; the file's if not given.")] = "",
     protocol: t.Annotated[list[str], typer.Option(metavar="PROTOCOL", help=OF_PROTOCOL)] = ["linear", "knn"],  # noqa: B006
     dataset: t.Annotated[str, typer.Option(help="Whose images these are, in canonical order.")] = "",
@@ -325,7 +331,8 @@ def score(
 
     FILE.npz holds train_features (n, d), train_labels (n,), test_features and test_labels; or features, labels and
     split, which says train or test of each row. FILE.parquet has columns split, label and features, a list a row; or
-    in place of features any columns of numbers. `frostbench extract` writes both.
+    in place of features any columns of numbers. `frostbench extract` writes both. FILE.safetensors, FILE.pt and FILE.h5
+    hold the same names as FILE.npz; so does a directory of train_features.npy and its three companions.
     """
     from bench import launch
     from bench import score as scoring
@@ -358,7 +365,7 @@ def extract(
     from bench import export, launch, score
 
     settings = launch.settings(Path(), threads, device, data_root, offline, plugin)
-    print(export.write_features(source, output, tap, score.named(dataset, limit, split), seed, settings))
+    _tell(export.write_features(source, output, tap, score.named(dataset, limit, split), seed, settings))
 
 
 @app.command(rich_help_panel=LOOK)
@@ -392,7 +399,7 @@ def export(
     from bench import export, launch
 
     settings = launch.settings(Path(), threads, "cpu", data_root, offline, plugin)
-    print(export.export(run, directory, format_, settings))
+    _tell(export.export(run, directory, format_, settings))
 
 
 @app.command(rich_help_panel=TRUST)
@@ -401,7 +408,7 @@ def verify(directory: Directory = Path("runs")) -> None:
     from bench import verify
 
     report = verify.verify(directory)
-    print(report.text())
+    _tell(report.text())
     if report.problems:
         raise typer.Exit(FAILED)
 
@@ -424,7 +431,7 @@ def reproduce(
     settings = Settings(Path(), data_root, offline, device, threads, tuple(plugin))
     failed = False
     for outcome in reproduce.reproduce(run, settings):
-        print(outcome.text(), flush=True)
+        _tell(outcome.text())
         failed |= outcome.verdict == "not reproduced"
     if failed:
         raise typer.Exit(FAILED)
@@ -462,7 +469,7 @@ def check(
     from bench import own
 
     for line in own.check(file):
-        print(line)
+        _tell(line)
 
 
 @app.command(rich_help_panel=TRUST)
@@ -522,7 +529,7 @@ def merge(
     from bench import launch
 
     merged, records = launch.merge(into, others)
-    print(f"{merged.new} records copied, {merged.same} were there; {into} has {records}")
+    _tell(f"{merged.new} records copied, {merged.same} were there; {into} has {records}")
     for problem in merged.problems:
         _say(problem)
     if merged.problems:
@@ -544,10 +551,11 @@ def report(
     from results.report import NAME, page
 
     output = output or directory / NAME
-    if not store.read_store(directory).records:
+    contents = store.read_store(directory)
+    if not contents.records:
         _say(f"{directory} holds no results yet, and so does the page")
-    store.replace(output, page(directory).encode())
-    print(output)
+    store.replace(output, page(directory, contents).encode())
+    _tell(str(output))
     if open_ and not webbrowser.open(output.absolute().as_uri()):
         _say("no browser was found here: open the page yourself")
 
@@ -558,7 +566,7 @@ def doctor(data_root: DataRoot = None) -> None:
     from bench import doctor
 
     for line in doctor.report(data_root):
-        print(line)
+        _tell(line)
 
 
 @app.command(rich_help_panel=FIND)
@@ -699,13 +707,26 @@ def _terminal() -> tuple[int | None, bool]:
 
 
 def _print(text: str) -> None:
+    """A result; of what would steer a terminal only colours get there."""
+    if sys.stdout.isatty():
+        from results.redaction import printable
+
+        parts = re.split(r"(\x1b\[[\d;]*m)", text)  # every second one is a colour
+        text = "".join(part if place % 2 else printable(part) for place, part in enumerate(parts))
     print(text.rstrip("\n"))
 
 
-def _say(text: str) -> None:
-    from results.redaction import redacted
+def _tell(text: str) -> None:
+    """A line with names of files in it."""
+    from results.redaction import printable
 
-    print(redacted(text), file=sys.stderr)
+    print(printable(text), flush=True)
+
+
+def _say(text: str) -> None:
+    from results.redaction import printable, redacted
+
+    print(printable(redacted(text)), file=sys.stderr)
 
 
 if __name__ == "__main__":

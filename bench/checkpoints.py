@@ -103,9 +103,12 @@ class Checkpoints:
             if circumstances.get(name) != self.environment.get(name)
         ]
         if changed and self.resume == "exact":
+            then = circumstances.get("threads")
+            exact = f"--threads {then} goes on to the same bits, " if then != self.environment.get("threads") else ""
             raise ResumeRefused(
                 f"was stopped in another environment ({'; '.join(changed)}), where its last bits would differ; "
-                "--resume inexact goes on from there and marks the result, --resume never trains from the start"
+                f"{exact if len(changed) == 1 else ''}--resume inexact goes on from there and marks the result, "
+                "--resume never trains from the start"
             )
         self.exact = not changed and circumstances.get("exact") == "yes"
 

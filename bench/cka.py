@@ -44,7 +44,7 @@ def render(found: list[Likeness]) -> str:
 
 def _test(path: Path, settings: Settings) -> tuple[Layers, Tensor]:
     """Features of test by layer, and labels. The layer of a file is called what the file is."""
-    if not path.is_dir():
+    if not path.is_dir() or features.is_directory(path):
         _, test = features.read(path)
         return {path.name: test.features}, test.labels
     opened = export.open_run(path, settings)

@@ -2,9 +2,10 @@
 
 Looked for under --data-root, then $FROSTBENCH_DATA, then the user's cache, where torchvision's download goes unless
 offline. Whatever the storage, the rows of each part are sorted by a digest of their pixels and label, so that the same
-images from idx, Parquet or npz give the same arrays, the same splits and the same fingerprint. Decoded once, then
-mapped from the cache; the arrays may be written to, which changes neither the cache nor another load. A set may be
-larger than memory: it is decoded, sorted, checked and split a slice at a time.
+images from idx, Parquet or npz give the same arrays, the same splits and the same fingerprint. Decoded once for each
+content of the files, then mapped from the cache, whose files are hashed first; the arrays may be written to, which
+changes neither the cache nor another load. A set may be larger than memory: it is decoded, sorted, checked and split a
+slice at a time.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import typing as t
@@ -301,15 +303,29 @@ class _Rows:
                 yield from _gathered(file, file.seek(-self.images.nbytes, os.SEEK_END), self.images.shape[1:], index)
 
     def divided(self, size: int, purpose: str) -> tuple["_Rows", "_Rows"]:
-        """The rest, and so many rows chosen from every class in proportion: the same ones each time."""
-        rest, chosen = self._chosen(size, purpose)
+        """The rest, which has every class, and at most so many rows chosen from each in proportion, always the same."""
+        _, several = self._by_class()
+        classes = len(np.unique(self.labels[several]))
+        chosen = self._chosen(several, min(size, len(several) - classes), purpose)
+        rest = np.setdiff1d(np.arange(len(self.labels)), chosen)
         return self.take(rest, f"not-{purpose}"), self.take(chosen, purpose)
 
     def limited(self, limit: int) -> "_Rows":
-        return self if limit >= len(self.labels) else self.take(self._chosen(limit, "limit")[1], "limit")
+        """So many rows, no fewer than there are classes, which all stay."""
+        if limit >= len(self.labels):
+            return self
+        alone, several = self._by_class()
+        chosen = self._chosen(several, limit - len(alone), "limit")
+        return self.take(np.sort(np.concatenate([alone, chosen])), "limit")
 
-    def _chosen(self, size: int, purpose: str) -> tuple[Index, Index]:
-        return stratified_split(self.labels, size, derive_seed(0, "data", purpose))
+    def _by_class(self) -> tuple[Index, Index]:
+        """The rows that are the only one of their class, and the others."""
+        _, of_class, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
+        is_alone = counts[of_class] == 1
+        return np.flatnonzero(is_alone), np.flatnonzero(~is_alone)
+
+    def _chosen(self, among: Index, size: int, purpose: str) -> Index:
+        return among[stratified_split(self.labels[among], size, derive_seed(0, "data", purpose))[1]]
 
 
 def _fingerprint(digests: np.ndarray[t.Any, np.dtype[np.uint8]]) -> str:
@@ -351,28 +367,32 @@ def _numbered(
     return np.array([numbers[name] for name in names], np.int64)[places], classes
 
 
+def _row_digests(images: Images, labels: Index) -> bytes:
+    """16 bytes a row: of its shape, its label and its pixels."""
+    described = ",".join(map(str, images.shape[1:]))
+    kinds = {
+        label: hashlib.blake2b(f"{described};{label};".encode(), digest_size=16) for label in np.unique(labels).tolist()
+    }
+    digests = bytearray()
+    for image, label in zip(images, labels.tolist()):
+        digest = kinds[label].copy()
+        digest.update(image)
+        digests += digest.digest()
+    return bytes(digests)
+
+
 def _digested(slices: t.Iterable[Images], labels: Index, where: str, file: t.BinaryIO) -> tuple[tuple[int, ...], bytes]:
     """Check images as a reader hands them out and write them to a file: their shape, and a digest of each row."""
-    kinds: dict[int, t.Any] = {}
     count, shape, digests = 0, tuple[int, ...](), bytearray()
     for images in slices:
         if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
             came = f"{images.dtype} {images.shape}"
             raise DataError(f"{where}: images must be uint8 (n, c, h, w), none of them 0; got {came}")
-        if not kinds:
-            shape = images.shape[1:]
-            described = ",".join(map(str, shape))
-            kinds = {
-                label: hashlib.blake2b(f"{described};{label};".encode(), digest_size=16)
-                for label in np.unique(labels).tolist()
-            }
+        shape = images.shape[1:]
         step = max(1, formats.SLICE // images[0].nbytes)
         for start in range(0, len(images), step):  # of a reader that knows no slices
             some = np.ascontiguousarray(images[start : start + step])
-            for image, label in zip(some, labels[count : count + len(some)].tolist()):
-                digest = kinds[label].copy()
-                digest.update(image)
-                digests += digest.digest()
+            digests += _row_digests(some, labels[count : count + len(some)])
             file.write(some.data)
             count += len(some)
     if len(labels) != count:
@@ -383,11 +403,16 @@ def _digested(slices: t.Iterable[Images], labels: Index, where: str, file: t.Bin
 def _check_pair(name: str, train: _Rows, test: _Rows) -> None:
     """What no part can know alone."""
     if not len(test.labels):
-        raise DataError(f"{name} has too few images: none of {len(train.labels)} is left to test on")
+        few = "; testing a class takes two of it" if len(np.unique(train.labels)) == len(train.labels) else ""
+        raise DataError(f"{name} has too few images: none of {len(train.labels)} is left to test on{few}")
     if len(np.unique(train.labels)) < 2:
         raise DataError(f"{name} has a train set of one class; telling classes apart takes two or more")
     if test.classes != train.classes:
         raise DataError(f"{name}: train and test name different classes: {train.classes} and {test.classes}")
+    unlearned = np.setdiff1d(test.labels, train.labels)
+    if len(unlearned):
+        some = ", ".join(train.classes[label] for label in unlearned[:5]) + ", ..." * (len(unlearned) > 5)
+        raise DataError(f"{name}: test has images of {some}, of which train has none; give train some, or test none")
     if test.images.shape[1:] != train.images.shape[1:]:
         came = f"{train.images.shape[1:]} and {test.images.shape[1:]}"
         raise DataError(f"{name}: train and test images must have one shape (c, h, w); got {came}; {HINT}")
@@ -493,7 +518,7 @@ def _write_cache(
     """`shape` is that of all the images; meta.json comes last, with a digest of every file and of itself."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(first := io.BytesIO(), header)
-    rows = itertools.chain([memoryview(first.getvalue())], (some.data for some in images))
+    rows = itertools.chain([memoryview(first.getvalue())], (some.data for some in _as_keyed(images, labels, digests)))
     sha256 = {"images": _written(folder / "images.npy", rows)}
     arrays: dict[str, np.ndarray[t.Any, t.Any]] = {"labels": labels, "digests": digests}
     for name, array in arrays.items():
@@ -501,6 +526,18 @@ def _write_cache(
         sha256[name] = _written(folder / f"{name}.npy", [memoryview(whole.getvalue())])
     meta = json.dumps({"classes": classes, "sha256": sha256})
     (folder / "meta.json").write_text(f"{_digest(meta)}\n{meta}")
+
+
+def _as_keyed(
+    slices: t.Iterator[Images], labels: Index, digests: np.ndarray[t.Any, np.dtype[np.uint8]]
+) -> t.Iterator[Images]:
+    """The same images, once each has the digest that fingerprints are made of. Raises OSError."""
+    done = 0
+    for some in slices:
+        rows = slice(done, done := done + len(some))
+        if _row_digests(some, labels[rows]) != digests[rows].tobytes():
+            raise OSError(errno.EIO, "images came back from the disk that are not those written")
+        yield some
 
 
 def _written(path: Path, contents: t.Iterable[memoryview]) -> str:
@@ -519,7 +556,8 @@ def _written(path: Path, contents: t.Iterable[memoryview]) -> str:
 def _whole(folder: Path) -> t.Iterator[Path]:
     """A directory to fill, which takes the folder's place when the block ends well: all of it is there, or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    partial = folder.parent / f".partial-{secrets.token_hex(8)}"
+    partial.mkdir()  # not mkdtemp's, which only its maker may read: several people may share a cache
     try:
         yield partial
         try:

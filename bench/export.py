@@ -49,7 +49,7 @@ def open_run(directory: Path, settings: Settings) -> Opened:
     if not (directory / "run.json").exists():
         wanted = "wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY, of a run that did not fail"
         raise store.StoreError(f"{directory} is no run's directory: {wanted}")
-    about = store.read_run(directory / "run.json")
+    about = store.read_run(directory / "run.json", "encoder", "dataset", "limit", "split", "fingerprint")
     known = resolve.encoders(settings.plugins)
     if about["encoder"] not in known:
         raise wrong("--plugin", f"{directory} is of the encoder {about['encoder']!r}, which is not ours: name its file")
@@ -143,7 +143,7 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
     with tempfile.TemporaryDirectory() as temporary:
         private = Path(temporary)
         for name in (RECIPE, WEIGHTS):
-            (private / name).write_bytes((source / name).read_bytes())
+            (private / name).write_bytes(store.read_bytes(source / name))
         write = {"safetensors": _safetensors, "torch.export": _program, "onnx": _onnx}[form]
         try:
             written = write(opened, private, images)

@@ -1,9 +1,11 @@
 """Files of features with labels, of train and of test: `frostbench score` reads them, `frostbench extract` writes them.
 
-    FILE.npz      train_features (n, d), train_labels (n,), test_features (m, d), test_labels (m,);
-                  or features (n + m, d), labels (n + m,) and split (n + m,), which says train or test of each row
-    FILE.parquet  columns split and label, and features, a list of d numbers a row; or in place of features
-                  any columns of numbers, which are the features in the file's order; an index of pandas is none
+    FILE.npz          train_features (n, d), train_labels (n,), test_features (m, d), test_labels (m,); or features
+                      (n + m, d), labels (n + m,) and split (n + m,), which says train or test of each row
+    FILE.safetensors  the first of these by name; FILE.pt, a dictionary that torch.save wrote, and FILE.h5: either
+    DIR               train_features.npy, train_labels.npy, test_features.npy, test_labels.npy
+    FILE.parquet      columns split and label, and features, a list of d numbers a row; or in place of features
+                      any columns of numbers, which are the features in the file's order; an index of pandas is none
 
 Features are numbers and become float32; labels are whole numbers from 0. Nothing that a file brings is run.
 """
@@ -13,10 +15,13 @@ import io
 import logging
 import re
 import typing as t
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import safetensors
 import torch
+from torch import Tensor
 
 from bench.formats import Array, DataError, must_not_explode, read_columns
 from bench.strict_yaml import shown, wrong
@@ -34,12 +39,11 @@ def read(path: Path) -> tuple[FeatureSet, FeatureSet]:
 
     Raises DataError for a file that is not there, not of this layout, or not to be judged, ConfigError for its name.
     """
-    check_name(path)
-    if not path.is_file():
-        raise DataError(f"{path}: not a regular file" if path.exists() else f"{path}: no such file")
-    train_features, train_labels, test_features, test_labels = arrays = (
-        _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
-    )
+    train_features, train_labels, test_features, test_labels = arrays = _arrays(path)
+    for name, array in zip(ARRAYS, arrays):
+        if name.endswith("features") and (array.dtype == np.uint16 or array.dtype.str == "|V2"):
+            bits = "the bits of bfloat16 numbers; write them as float32 (`tensor.float()`), whole numbers as int32"
+            raise DataError(f"{path}: {name} are {array.dtype}, which may be {bits}")
     for name, array in zip(ARRAYS, arrays):
         wanted, kinds, ndim = ("whole", "iu", 1) if name.endswith("labels") else ("real", "fiu", 2)
         if array.dtype.kind not in kinds or array.ndim != ndim:
@@ -61,8 +65,27 @@ def read(path: Path) -> tuple[FeatureSet, FeatureSet]:
         raise DataError(f"{path}: labels must lie in {wanted}; got {low}..{high}")
     if len(np.unique(train_labels)) < 2:
         raise DataError(f"{path}: train has one class; telling classes apart takes two or more")
+    unlearned = np.setdiff1d(test_labels, train_labels)
+    if len(unlearned):
+        rows = f"{int(np.isin(test_labels, unlearned).sum()):,} test rows have labels of which train has none"
+        way_out = "give train rows of them, or leave them out of test"
+        raise DataError(
+            f"{path}: {rows} ({', '.join(map(str, unlearned[:5]))}{', ...' * (len(unlearned) > 5)}); {way_out}"
+        )
     train = _set(f"{path}, train", train_features, train_labels, high + 1)
     return train, _set(f"{path}, test", test_features, test_labels, high + 1)
+
+
+def _arrays(path: Path) -> tuple[Array, ...]:
+    """In the order of ARRAYS, as the file has them."""
+    if is_directory(path):
+        return _read_npy(path)
+    if path.suffix not in _READERS:
+        many = f"of .npy files give the directory, which has {', '.join(f'{name}.npy' for name in ARRAYS)}"
+        raise wrong(str(path), f"wanted a file of features that ends in {', '.join(_READERS)}; {many}")
+    if not path.is_file():
+        raise DataError(f"{path}: not a regular file" if path.exists() else f"{path}: no such file")
+    return _READERS[path.suffix](path)
 
 
 def write(path: Path, train: FeatureSet, test: FeatureSet) -> None:
@@ -90,15 +113,28 @@ def write(path: Path, train: FeatureSet, test: FeatureSet) -> None:
     store.replace(path, buffer.getvalue())
 
 
+def is_directory(path: Path) -> bool:
+    """Whether features lie there as .npy files."""
+    return (path / f"{ARRAYS[0]}.npy").is_file()
+
+
 def check_name(path: Path) -> None:
-    """Raise ConfigError for a name that says neither format."""
+    """Raise ConfigError for a name that says neither format that is written."""
     if path.suffix not in (".npz", ".parquet"):
         raise wrong(str(path), "wanted a file of features that ends in .npz or .parquet")
 
 
 def _set(where: str, features: Array, labels: Array, classes: int) -> FeatureSet:
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
         rows = torch.from_numpy(np.ascontiguousarray(features, np.float32))
+    scale = "features are judged as float32; scale them"
+    if features.dtype.kind == "f" and features.dtype.itemsize > 4 and features.size:
+        beyond = int((~torch.isfinite(rows).all(dim=1).numpy() & np.isfinite(features).all(axis=1)).sum())
+        if beyond:
+            largest = f"{torch.finfo(rows.dtype).max:.1e}"
+            raise DataError(f"{where}: {beyond} of {len(rows)} rows hold numbers beyond {largest}; {scale}")
+        if features.any() and not rows.any():
+            raise DataError(f"{where}: no number is above {np.abs(features).max():.0e}, where float32 has 0; {scale}")
     try:
         return FeatureSet(rows, torch.from_numpy(labels.astype(np.int64)), classes)
     except ProtocolError as error:
@@ -117,25 +153,106 @@ def _divided(path: Path, features: Array, labels: Array, split: Array) -> tuple[
     return features[train], labels[train], features[test], labels[test]
 
 
+def _named(path: Path, held: t.Collection[str], get: t.Callable[[str], Array]) -> tuple[Array, ...]:
+    """The four arrays, of those that a file holds by name."""
+    names = next((names for names in (ARRAYS, SPLIT_ARRAYS) if set(names) <= set(held)), None)
+    if names is None:
+        nearest = max((ARRAYS, SPLIT_ARRAYS), key=lambda names: len(set(names) & set(held)))
+        missing = [name for name in nearest if name not in held]
+        wanted = f"wanted the arrays {', '.join(ARRAYS)}, or {', '.join(SPLIT_ARRAYS)}"
+        raise DataError(f"{path}: {wanted}; missing: {', '.join(missing)}")
+    arrays = tuple(get(name) for name in names)
+    if any(not array.ndim for array in arrays):
+        raise DataError(f"{path}: wanted arrays of rows; got a single number")
+    return arrays if names is ARRAYS else _divided(path, *arrays)
+
+
 def _read_npz(path: Path) -> tuple[Array, ...]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             members = archive.zip.infolist()
             must_not_explode(path, sum(member.file_size for member in members), path.stat().st_size)
-            names = next((names for names in (ARRAYS, SPLIT_ARRAYS) if set(names) <= set(archive)), None)
-            if names is None:
-                nearest = max((ARRAYS, SPLIT_ARRAYS), key=lambda names: len(set(names) & set(archive)))
-                missing = [name for name in nearest if name not in archive]
-                wanted = f"wanted the arrays {', '.join(ARRAYS)}, or {', '.join(SPLIT_ARRAYS)}"
-                raise DataError(f"{path}: {wanted}; missing: {', '.join(missing)}")
-            arrays = tuple(np.asarray(archive[name]) for name in names)
+            return _named(path, set(archive), lambda name: np.asarray(archive[name]))
     except DataError:
         raise
     except Exception as error:  # numpy meets broken files with whatever it stumbles over
         raise DataError(f"{path}: wanted an .npz file of plain arrays; pickled objects are not read") from error
-    if any(not array.ndim for array in arrays):
-        raise DataError(f"{path}: wanted arrays of rows; got a single number")
-    return arrays if names is ARRAYS else _divided(path, *arrays)
+
+
+def _read_npy(folder: Path) -> tuple[Array, ...]:
+    held = {name for name in ARRAYS if (folder / f"{name}.npy").is_file()}
+
+    def get(name: str) -> Array:
+        try:
+            return np.asarray(np.load(folder / f"{name}.npy", allow_pickle=False))
+        except Exception as error:  # as above
+            raise DataError(f"{folder / name}.npy: wanted a plain array; pickled objects are not read") from error
+
+    return _named(folder, held, get)
+
+
+def _read_safetensors(path: Path) -> tuple[Array, ...]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return _named(path, file.keys(), lambda name: _plain(file.get_tensor(name)))
+    except DataError:
+        raise
+    except Exception as error:  # as above
+        raise DataError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _read_pt(path: Path) -> tuple[Array, ...]:
+    def get(name: str) -> Array:
+        held = content[name]
+        if not isinstance(held, Tensor):
+            return np.array(held)
+        must_not_explode(path, held.numel() * held.element_size(), path.stat().st_size)  # rows can be one, repeated
+        return _plain(held)
+
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                must_not_explode(path, sum(one.file_size for one in archive.infolist()), path.stat().st_size)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: wanted a dictionary of tensors; got {type(content).__name__}")
+        return _named(path, [name for name in content if isinstance(name, str)], get)
+    except DataError:
+        raise
+    except Exception as error:  # as above
+        raise DataError(
+            f"{path}: wanted what torch.save writes of a dictionary of tensors; nothing else is read"
+        ) from error
+
+
+def _plain(tensor: Tensor) -> Array:
+    """A tensor as NumPy has it: bfloat16 and other short floats as float32."""
+    short = tensor.is_floating_point() and tensor.dtype != torch.float64
+    return np.asarray((tensor.detach().float() if short else tensor.detach()).numpy())
+
+
+def _read_h5(path: Path) -> tuple[Array, ...]:
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise DataError(f"{path}: reading HDF5 needs h5py: pip install h5py") from error
+
+    def get(name: str) -> Array:
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            raise DataError(f"{path}: {name} is a link, which is not followed")
+        found = file[name]
+        if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
+            raise DataError(f"{path}: {name} must be a dataset that lies in this file")
+        must_not_explode(path, found.nbytes, path.stat().st_size)
+        return np.array(found.asstr()[()] if h5py.check_string_dtype(found.dtype) else found[()])
+
+    try:
+        with h5py.File(path, "r") as file:
+            return _named(path, set(file), get)
+    except DataError:
+        raise
+    except Exception as error:  # as above
+        raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
 
 
 def _read_parquet(path: Path) -> tuple[Array, ...]:
@@ -193,7 +310,7 @@ def _columns(path: Path, table: t.Any) -> tuple[Array, Array, Array]:
         if name not in ("split", "label"):
             if not (pa.types.is_integer(table[name].type) or pa.types.is_floating(table[name].type)):
                 raise DataError(f"{path}: columns beside split and label must be numbers; {name} is {table[name].type}")
-            columns.append(table[name].to_numpy().astype(np.float32))
+            columns.append(table[name].to_numpy())
     return np.stack(columns, axis=1) if columns else np.empty((len(table), 0), np.float32), labels, split
 
 
@@ -214,3 +331,12 @@ def _list_to_rows(path: Path, column: t.Any) -> Array:
     if flat.null_count:
         raise DataError(f"{path}: {flat.null_count:,} features are null")
     return np.asarray(flat.to_numpy()).reshape(-1, lengths[0]) if lengths[0] else np.empty((len(column), 0))
+
+
+_READERS: dict[str, t.Callable[[Path], tuple[Array, ...]]] = {
+    ".npz": _read_npz,
+    ".parquet": _read_parquet,
+    ".safetensors": _read_safetensors,
+    ".pt": _read_pt,
+    ".h5": _read_h5,
+}

@@ -8,8 +8,6 @@ import contextlib
 import dataclasses
 import heapq
 import json
-import resource
-import sys
 import tempfile
 import time
 import typing as t
@@ -88,7 +86,7 @@ class Forecast:
         self.once = worker  # seconds that a process takes once, and count with its first run
         self.unknown: dict[str, None] = {}  # protocols that are not counted, as they were never run here
         machine.prepare(settings.threads)
-        self.resident = _resident()  # before any trial
+        self.resident = machine.resident()  # before any trial
 
     def cost(self, planned: PlannedRun) -> Cost:
         """Of what is missing of a run. Measures where nothing is known; raises what the run would raise at once."""
@@ -133,7 +131,7 @@ class Forecast:
             copies = max(copies, floats + 4 * 8 * BLOCK * samples)  # and the distances between some of them
         return Cost(
             seconds,
-            memory=max(_resident(), self.resident + 2 * pixels + wide + copies + 6 * weights),
+            memory=max(machine.resident(), self.resident + 2 * pixels + wide + copies + 6 * weights),
             disk=weights
             + (RECORD_BYTES + len(dataset.test)) * len(planned.missing)
             + (PICTURED * dataset.test.images[0].nbytes if generator else 0)
@@ -460,9 +458,3 @@ def _feature_set(images: ImageSet, rows: Tensor, count: int) -> FeatureSet:
 
 def _pixels(images: ImageSet, count: int) -> FeatureSet:
     return _feature_set(images, _images(images, count).flatten(1) / 255, count)
-
-
-def _resident() -> int:
-    """Bytes that this process has taken at most: what libraries need is among them, and what trials did."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -459,7 +459,7 @@ def _parquet_parts(place: Path) -> dict[Part, tuple[Path, ...]]:
             found = sorted(entry.glob("*.parquet"))
         else:
             found = [entry] if entry.suffix == ".parquet" and split.lower() in SPLITS else []
-        for file in found:
+        for file in filter(Path.is_file, found):  # opening a pipe would wait for ever
             called = f"{entry.name}/" if entry.is_dir() else split
             groups.setdefault(SPLITS[split.lower()], {}).setdefault(called, []).append(file)
     parts = _tested(groups)
@@ -625,7 +625,9 @@ def folder(path: Path) -> Stored | None:
         [missing] = {"train", "test"} - parts.keys()
         has = f"{path} has {' and '.join(place.name for place in parts.values())} but no {missing} folder"
         raise DataError(f"{has}; wanted train/<class>/* and test/<class>/*, or <class>/* with no class of such a name")
-    passed_over = Counter({"files in other folders": sum(_files_below(other) for other in others)} if splits else {})
+    passed_over: Counter[str] = Counter()
+    if splits:
+        passed_over["files beside the splits"] = _loose_files(path) + sum(_files_below(other) for other in others)
     by_class = {part: _images_by_class(place, passed_over) for part, place in parts.items()}
     if passed_over := +passed_over:
         _say(f"{path}: passed over {', '.join(f'{kind} ({count:,})' for kind, count in sorted(passed_over.items()))}")
@@ -647,9 +649,8 @@ def folder(path: Path) -> Stored | None:
 
 def _images_by_class(path: Path, passed_over: Counter[str]) -> dict[str, list[Path]]:
     """The images of each class; what else is there is counted by its kind."""
-    passed_over["files beside the folders of classes"] += sum(
-        entry.is_file() and not entry.name.startswith(".") for entry in os.scandir(path)
-    )
+    passed_over["files beside the classes"] += _loose_files(path)
+    passed_over["dangling links"] += sum(not entry.exists() for entry in path.iterdir())
     groups: dict[str, list[Path]] = {}
     for group in _folders(path):
         files = groups[group.name] = []
@@ -673,6 +674,10 @@ def _images_by_class(path: Path, passed_over: Counter[str]) -> dict[str, list[Pa
         if not files:
             raise DataError(f"no images in {path / name}: wanted {suffixes} files, or no such folder")
     return groups
+
+
+def _loose_files(path: Path) -> int:
+    return sum(entry.is_file() and not entry.name.startswith(".") for entry in os.scandir(path))
 
 
 def _files_below(path: Path) -> int:

@@ -1,20 +1,22 @@
 """A suite from start to end: what is missing is run, the tables are written, wandb gets its copy."""
 
+import collections
 import contextlib
 import dataclasses
 import json
 import os
 import re
 import shlex
+import sys
 import time
 import typing as t
 from pathlib import Path
 
-from bench import cluster, executors, machine, run
+from bench import cluster, executors, machine, run, verify
 from bench.checkpoints import Resume
 from bench.forecast import Cost, Forecast
 from bench.progress import Display, clock
-from bench.ranks import local_world, torchrun
+from bench.ranks import check_processes, local_world, torchrun
 from bench.run import PlannedRun, Settings
 from bench.stopping import Stopping
 from bench.strict_yaml import wrong
@@ -23,6 +25,7 @@ from results import leaderboard, store, wandb_mirror
 from results.leaderboard import Leaderboard
 from results.merge import Merged
 from results.merge import merge as merge_stores
+from results.record import Record
 from results.store import Contents
 from results.text import FORMATS
 from results.wandb_mirror import MODES, MirrorReport, WandbTarget
@@ -39,6 +42,7 @@ class Launched:
     made: int  # runs of this call, failed ones included
     failed: int
     lost: int  # that were made, now or before, and whose results are not there
+    refused: int  # of those that failed: to be gone on with otherwise
     seconds: float
     board: Leaderboard
     problems: tuple[str, ...]  # files that are not used, and what wandb did not get
@@ -47,8 +51,11 @@ class Launched:
     def summary(self) -> str:
         """A few lines for a person."""
         if self.made or self.lost:
-            failed = f", {self.failed} failed: run the same command to try them again" if self.failed else ""
-            first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}{failed}"
+            first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}"
+            if again := self.failed - self.refused:
+                first += f", {again} failed: run the same command to try them again"
+            if self.refused:
+                first += f", {self.refused} not gone on with: add --threads as then, --resume inexact or --resume never"
         else:
             first = f"all {self.planned} runs were done before; nothing to do"
         then = f"next: frostbench report {shlex.quote(str(self.directory))} --open"
@@ -91,6 +98,7 @@ def settings(
     checkpoint_seconds: float = 60.0,
     resume: Resume = "exact",
     ranks: int = 1,
+    time_limit: float = 0.0,
 ) -> Settings:
     """Paths made absolute and the number of threads made definite, so that workers need no more than this.
 
@@ -103,10 +111,9 @@ def settings(
             f"torchrun has started {world} ranks for one run at a time; leave --ranks and --jobs"
         )
     ranks = max(ranks, world)
-    if threads > 4 * machine.available_cores():
-        raise machine.MachineError(f"--threads {threads} on {machine.available_cores()} cores; wanted 4 a core at most")
+    check_processes(ranks, threads)
     return Settings(
-        output=output.absolute(),
+        output=store.checked_path(output.absolute()),
         data_root=data_root and data_root.absolute(),
         offline=offline,
         device=device,
@@ -116,6 +123,7 @@ def settings(
         keep_features=keep_features,
         checkpoint_seconds=checkpoint_seconds,
         resume=resume,
+        time_limit=time_limit,
     )
 
 
@@ -132,7 +140,17 @@ def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
         if spec.dataset not in fingerprints:
             fingerprints[spec.dataset] = run.load_data(spec, settings).fingerprint
         planned.append(run.plan(spec, fingerprints[spec.dataset], settings, contents.whole))
-    return planned, contents
+    records: dict[Path, dict[Path, Record]] = collections.defaultdict(dict)
+    for path, record in contents.whole.items():
+        records[path.parents[2]][path] = record
+    damaged = [verify.to_make_again(one.directory, records[one.directory.path]) for one in planned]
+    for place, (one, again) in enumerate(zip(planned, damaged)):
+        if again.problems:
+            whole = contents.whole.keys() - again.records
+            missing = run.plan(one.spec, one.fingerprint, settings, whole).missing
+            planned[place] = dataclasses.replace(one, missing=missing, again=True)
+    problems = [problem for again in damaged for problem in again.problems]
+    return planned, dataclasses.replace(contents, damaged=sorted({*contents.damaged, *problems}))
 
 
 def forecast(
@@ -176,13 +194,15 @@ def launch(
     if torchrun().world > 1 and executor != "serial":
         raise machine.MachineError("torchrun has started the ranks of one run at a time; leave --executor")
     target = _target(suite.wandb)
+    if settings.time_limit and (torchrun().world > 1 or executor == "ray"):
+        raise machine.MachineError("--time-limit ends processes of this machine; leave it out with torchrun and ray")
     if executor != "ray":  # whose nodes may have what this machine has not
         machine.pick_device(settings.device)
     planned, contents = plan(suite, settings)
     damaged = contents.damaged
     missing = [one for one in planned if one.missing]
     directory = settings.output / suite.suite
-    done, failed = [one for one in planned if not one.missing], 0
+    done, failed, refused = [one for one in planned if not one.missing], 0, 0
     store.sweep(directory)
     if missing:
         store.check_writable(directory)
@@ -193,15 +213,20 @@ def launch(
         contents = store.read_store(directory)
     if missing:
         stopping = Stopping()
-        with Display(len(missing)) as display, stopping.on_signals(), contextlib.closing(
+        apart = executor == "processes" or jobs > 1 or settings.time_limit
+        jobs = jobs if executor == "ray" else _within_room(jobs)
+        titles = [one.title for one in missing]
+        live = wandb_mirror.Live(directory, target, [(_known(one), one.directory) for one in missing])
+        with Display(titles, jobs or 1) as display, live, stopping.on_signals(), contextlib.closing(
             cluster.ray_tasks(missing, settings, jobs, address)
             if executor == "ray"
-            else executors.processes(missing, settings, jobs or 1)
-            if executor == "processes" or jobs > 1
+            else executors.processes(missing, settings, jobs or 1, display)
+            if apart
             else executors.serial(missing, settings, display, stopping)
         ) as ended:  # fmt: skip
             for one, seconds, error in ended:
                 failed += error is not None
+                refused += isinstance(error, executors.Refused)
                 done += [one] if error is None else []
                 known = error and one.directory.failed.exists()
                 display.finish(one.title, seconds, f"{error}; more in {one.directory.failed}" if known else error)
@@ -216,18 +241,37 @@ def launch(
     seconds = time.monotonic() - started
     mirrored = wandb_mirror.mirror(directory, target)
     problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
+    problems += [f"not used: {path}: {problem}" for one in planned for path, problem in verify.lost(one.directory)]
     aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
     problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
     problems += [f"{one.title}: its results were there, and are gone: run the same command" for one in lost]
     problems += [mirrored.problem] if mirrored.problem else []
-    return Launched(directory, len(planned), made, failed, len(lost), seconds, board, tuple(problems))
+    return Launched(directory, len(planned), made, failed, len(lost), refused, seconds, board, tuple(problems))
+
+
+def _within_room(jobs: int) -> int:
+    room = executors.room(jobs)
+    if jobs > room:
+        sys.stderr.write(f"--jobs {jobs} is more than there are cores and memory for here: {room} at a time\n")
+    return min(jobs, room)
+
+
+def _known(planned: PlannedRun) -> dict[str, t.Any]:
+    """What its run.json will say, as far as it is known before."""
+    spec, data = planned.spec, planned.spec.dataset
+    return {
+        **{"suite": spec.suite, "key": planned.key, "label": spec.encoder.label, "encoder": spec.encoder.name},
+        **{"dataset": data.name, "limit": data.limit, "split": data.split, "pretrain": data.pretrain},
+        **{"size": data.size, "mode": data.mode},
+        **{"params": spec.encoder.params, "encoder_version": spec.encoder_version, "seed": spec.seed},
+    }
 
 
 def _keep(suite: Suite, directory: Path) -> bool:
     """Write suite.json, from which tables take their order and their recipes, unless it says so already."""
     path, content = directory / "suite.json", store.canonical(suite.model_dump(mode="json"))
-    with contextlib.suppress(OSError):
-        if path.read_bytes() == content:
+    with contextlib.suppress(store.StoreError):
+        if store.read_bytes(path, store.LARGEST_JSON) == content:
             return False
     store.replace(path, content)
     return True
@@ -252,10 +296,12 @@ def _tables(directory: Path, contents: Contents) -> Leaderboard:
 def sync(directory: Path, project: str, entity: str) -> MirrorReport:
     """Send to wandb what it has not seen of a suite's directory, to the project its suite names unless told another."""
     try:
-        suite = json.loads((directory / "suite.json").read_bytes())
-    except (OSError, ValueError) as error:
+        suite = json.loads(store.read_bytes(directory / "suite.json", store.LARGEST_JSON))
+        target = _target(WandbSpec.model_validate(suite["wandb"]), project=project, entity=entity)
+    except store.Missing as error:
         raise store.StoreError(f"{directory} is not a suite's directory: it has no suite.json") from error
-    target = _target(WandbSpec.model_validate(suite["wandb"]), project=project, entity=entity)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise store.StoreError(f"{directory / 'suite.json'} is damaged: `frostbench run` writes it again") from error
     if MODES.get(mode := os.environ.get("WANDB_MODE", "").strip(), "online") != "online":
         raise wrong("WANDB_MODE", f"it is {mode!r}, which sends nothing: `WANDB_MODE=online frostbench sync ...` does")
     return wandb_mirror.sync(directory, target)

@@ -10,6 +10,8 @@ import logging
 import os
 import platform
 import random
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -66,6 +68,24 @@ def pick_precision(name: Precision, device: torch.device) -> t.Literal["float32"
 def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resident() -> int:
+    """Bytes that this process has taken at most: what libraries need is among them."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def available_memory() -> int | None:
+    """Bytes that new processes can take, of the machine and of the container this one is in; None where none tells."""
+    free = []
+    with contextlib.suppress(OSError, ValueError):
+        (kilobytes,) = re.findall(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        free.append(1024 * int(kilobytes))
+    with contextlib.suppress(OSError, ValueError):  # where it says "max" there is no limit
+        group = Path("/sys/fs/cgroup")
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(0, min(free)) if free else None
 
 
 def prepare(threads: int) -> None:

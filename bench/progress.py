@@ -1,38 +1,48 @@
 """What a person sees of a suite while it runs, on stderr: bars on a terminal, a line every 30 s elsewhere."""
 
+import collections
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
 import sys
 import threading
+import time
 import types
 import typing as t
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from encoders import base
+from results.redaction import printable
 
 LINE_SECONDS = 30.0  # between two lines about the same run where there is no terminal
+WIDE = 110  # columns of a terminal that has room for the losses, too
+MARK = "\x1e"  # opens what a worker tells of its run, for its bar; all else that it says is for people
 
 
 class Display:
-    """Shows a suite and the run it is at. Use it as a context manager; it is a run's Watcher."""
+    """Shows a suite and the runs it is at. Use it as a context manager; it is the Watcher of runs in this process.
 
-    def __init__(self, runs: int, terminal: bool | None = None) -> None:
+    titles: of the runs to come, `jobs` at a time. What was seen of other seeds tells when all will be done.
+    """
+
+    def __init__(self, titles: t.Sequence[str], jobs: int = 1, terminal: bool | None = None) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.live = self.console.is_terminal if terminal is None else terminal
-        self.total, self.done = runs, 0
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[detail]}"),
-            console=self.console,
-            disable=not self.live,
-            transient=True,
-        )
-        self.suite: TaskID = self.bars.add_task("runs", total=runs, detail="")
-        self.run: TaskID | None = None
-        self.lines = Lines("")
+        self.total, self.done, self.jobs = len(titles), 0, jobs
+        self.waiting = collections.Counter(map(_kind, titles))
+        self.took: dict[str, list[float]] = {}  # seconds of finished runs, by kind
+        self.bars = Progress(*_columns(self.console.width), console=self.console, disable=not self.live,
+                             transient=True, expand=True)  # fmt: skip
+        self.suite = self.bars.add_task("runs", total=self.total, count=f"0/{self.total}", left="", detail="")
+        self.active: dict[str, _Active] = {}
+        self.run: _Active | None = None  # that is in this process
+        self.lock = threading.RLock()
 
     def __enter__(self) -> t.Self:
         self.bars.start()
@@ -41,39 +51,177 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
+        for title in list(self.active):
+            self._close(title)
         self.bars.stop()
-        self.lines.stop()
 
     def start(self, title: str) -> None:
-        self._close()
-        self.run = self.bars.add_task(title, total=None, detail="")
-        if not self.live:
-            self.lines = Lines(title)
-            self.lines.start()
+        if self.run is not None:  # another process is at it
+            self._close(self.run.title)
+        self.run = self._open(title)
 
     def stage(self, text: str) -> None:
-        self.lines.stage(text)
         if self.run is not None:
-            self.bars.update(self.run, detail=text)
+            self._stage(self.run, text)
 
     def training(self, progress: base.Progress) -> None:
-        self.lines.training(progress)
         if self.run is not None:
-            done = int(progress.fraction * progress.epochs)
-            self.bars.update(self.run, total=progress.epochs, completed=done, detail=_training(progress))
+            self._training(self.run, progress)
 
     def finish(self, title: str, seconds: float, error: str | None) -> None:
-        self._close()
+        active = self.active.get(title)
+        if active and active.relay:
+            active.relay.join(1)  # what it said last stands above what became of it
+        self._close(title)
         self.done += 1
-        self.bars.update(self.suite, completed=self.done)
+        if not error:
+            self.took.setdefault(_kind(title), []).append(seconds)
+        self.bars.update(self.suite, completed=self.done, count=f"{self.done}/{self.total}")
+        self._foretell()
         outcome = f"failed: {error}" if error else f"done in {clock(seconds)}"
-        self.console.print(f"[{self.done}/{self.total}] {title}: {outcome}", markup=False, soft_wrap=True)
+        self.say(f"[{self.done}/{self.total}] {title}: {outcome}")
 
-    def _close(self) -> None:
-        self.lines.stop()
-        if self.run is not None:
-            self.bars.remove_task(self.run)
-            self.run = None
+    def say(self, line: str) -> None:
+        """A line above the bars."""
+        self.console.print(printable(line), markup=False, soft_wrap=True)
+
+    def hear(self, title: str) -> multiprocessing.connection.Connection | None:
+        """On a terminal, what a worker's stderr is to be: its lines come above the bars, what it tells into its own."""
+        if not self.live:
+            return None
+        reading, writing = multiprocessing.Pipe(duplex=False)
+        active = self._open(title)
+        active.relay = threading.Thread(target=self._relay, args=(active, reading), daemon=True)
+        active.relay.start()
+        return writing
+
+    def _relay(self, active: "_Active", reading: multiprocessing.connection.Connection) -> None:
+        with open(os.dup(reading.fileno()), encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 - no path
+            reading.close()
+            for line in lines:
+                text, _, told = line.rstrip("\n").partition(MARK)
+                if text.strip():
+                    self.say("".join(one if one.isprintable() else " " for one in text))
+                if told:
+                    stage, progress = json.loads(told)
+                    if progress:
+                        self._training(active, base.Progress(**progress))
+                    else:
+                        self._stage(active, stage)
+
+    def _open(self, title: str) -> "_Active":
+        with self.lock:
+            self._close(title)
+            self.waiting -= collections.Counter([_kind(title)])
+            label, rest = title.partition(", ")[::2]
+            *dataset, seed = rest.rsplit(", ", 1)  # the seed comes first, since a narrow terminal cuts the end
+            bar = self.bars.add_task(
+                ", ".join(filter(None, [label, seed, *dataset])), total=None, count="starting", left="", detail=""
+            )
+            active = self.active[title] = _Active(title, bar)
+        if not self.live:
+            active.lines = Lines(title)
+            active.lines.start()
+        return active
+
+    def _close(self, title: str) -> None:
+        with self.lock:
+            if active := self.active.pop(title, None):
+                self.bars.remove_task(active.bar)
+                if active.lines:
+                    active.lines.stop()
+
+    def _stage(self, active: "_Active", text: str) -> None:
+        active.left = None
+        self._update(active, count=text, left="", detail="")
+        if active.lines:
+            active.lines.stage(text)
+
+    def _training(self, active: "_Active", progress: base.Progress) -> None:
+        active.left = progress.seconds_left
+        count, left = f"epoch {progress.epoch}/{progress.epochs}", f"{clock(progress.seconds_left)} left"
+        self._update(active, total=1.0, completed=progress.fraction, count=count, left=left, detail=_speed(progress))
+        if active.lines:
+            active.lines.training(progress)
+        self._foretell()
+
+    def _update(self, active: "_Active", **shown: t.Any) -> None:
+        with self.lock:
+            if active.bar in self.bars.task_ids:  # what a worker told last may come after its end
+                self.bars.update(active.bar, **shown)
+
+    def _foretell(self) -> None:
+        seconds = self._left()
+        self.bars.update(self.suite, left="" if seconds is None else f"about {clock(seconds)} left")
+
+    def _left(self) -> float | None:
+        """Seconds until all is done, by what runs took and trainings have left; None if none tells."""
+        with self.lock:
+            now, active = time.monotonic(), list(self.active.values())
+        seen = [seconds for kind in self.took.values() for seconds in kind]
+        seen = seen or [now - one.started + one.left for one in active if one.left is not None]
+        if not seen:
+            return None
+        known = {kind: sum(seconds) / len(seconds) for kind, seconds in self.took.items()}
+        typical = sum(seen) / len(seen)
+        lefts = [
+            max(0.0, known.get(_kind(one.title), typical) - (now - one.started)) if one.left is None else one.left
+            for one in active
+        ]
+        waiting = sum(known.get(kind, typical) * count for kind, count in self.waiting.items())
+        return max([(sum(lefts) + waiting) / self.jobs, *lefts])
+
+
+@dataclasses.dataclass
+class _Active:
+    """A run that is being made."""
+
+    title: str
+    bar: t.Any
+    started: float = dataclasses.field(default_factory=time.monotonic)
+    left: float | None = None  # seconds, while it trains
+    lines: "Lines | None" = None
+    relay: threading.Thread | None = None
+
+
+class Teller:
+    """The Watcher of a run in a worker whose stderr a Display hears."""
+
+    def start(self) -> None:
+        pass
+
+    stop = start
+
+    def stage(self, text: str) -> None:
+        self._tell(text, None)
+
+    def training(self, progress: base.Progress) -> None:
+        self._tell("", dataclasses.asdict(progress))
+
+    def _tell(self, *told: t.Any) -> None:
+        with contextlib.suppress(OSError):  # nobody listens any more
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{MARK}{json.dumps(told)}\n".encode())
+
+
+def _columns(width: int) -> list[ProgressColumn]:
+    """Of a bar: what it is of, how far it is, since when and how much longer; losses where there is room for them."""
+
+    def told(field: str, **column: t.Any) -> TextColumn:
+        return TextColumn(field, markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", **column))
+
+    return [
+        told("{task.description}", ratio=1),
+        BarColumn(table_column=Column(width=10)),
+        told("{task.fields[count]}", max_width=20),
+        TimeElapsedColumn(table_column=Column(width=8)),
+        told("{task.fields[left]}"),
+        *([told("{task.fields[detail]}", ratio=1)] if width >= WIDE else []),
+    ]
+
+
+def _kind(title: str) -> str:
+    """What runs of several seeds share."""
+    return title.rpartition(", seed ")[0]
 
 
 class Lines(threading.Thread):
@@ -88,7 +236,9 @@ class Lines(threading.Thread):
         self.text = text
 
     def training(self, progress: base.Progress) -> None:
-        self.text = f"epoch {progress.epoch} of {progress.epochs}, {_training(progress)}"
+        self.text = (
+            f"epoch {progress.epoch} of {progress.epochs}, {_speed(progress)}, {clock(progress.seconds_left)} left"
+        )
 
     def stop(self) -> None:
         self.stopped.set()
@@ -98,9 +248,9 @@ class Lines(threading.Thread):
             print(f"{self.title}: {self.text}", file=sys.stderr, flush=True)  # noqa: T201 - what this class is for
 
 
-def _training(progress: base.Progress) -> str:
-    losses = ", ".join(f"{player} {loss:.3f}" for player, loss in progress.losses.items())
-    return f"{progress.images_per_second:,.0f} images/s, {losses}, {clock(progress.seconds_left)} left"
+def _speed(progress: base.Progress) -> str:
+    losses = [f"{player} {loss:.3f}" for player, loss in progress.losses.items()]
+    return ", ".join([f"{progress.images_per_second:,.0f} images/s", *losses])
 
 
 def clock(seconds: float) -> str:

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -25,11 +26,13 @@ import torch.distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from bench.stopping import STOPS, start_deaf, stop_with_parent
+from bench import machine
+from bench.stopping import STOPS, begin, start_deaf
 from encoders.base import EncoderError
 from encoders.ranks import Ranks
 
 EXIT_SECONDS = 10.0  # between a rank's last word and its end
+A_CORE = 4  # ranks, or threads of one, at most: each rank takes a process of some 400 MB
 PATIENCE = datetime.timedelta(minutes=10)  # of a rank for the others, such as while they decode their data
 
 
@@ -51,7 +54,11 @@ def together(follow: t.Callable[..., None], arguments: tuple[str, ...], world: i
     with tempfile.TemporaryDirectory(prefix="frostbench-") as directory:
         meeting = Path(directory, "ranks")
         others = [
-            spawn.Process(target=_other, args=(follow, arguments, meeting, Ranks(rank, world), kind), daemon=True)
+            spawn.Process(
+                target=begin,
+                args=(pickle.dumps((_other, (follow, arguments, meeting, Ranks(rank, world), kind))),),
+                daemon=True,
+            )
             for rank in range(1, world)
         ]
         try:
@@ -74,7 +81,6 @@ def together(follow: t.Callable[..., None], arguments: tuple[str, ...], world: i
 
 
 def _other(follow: t.Callable[..., None], arguments: tuple[t.Any, ...], meeting: Path, ranks: Ranks, kind: str) -> None:
-    threading.Thread(target=stop_with_parent, daemon=True).start()
     with _joined(ranks, kind, init_method=meeting.as_uri()):
         follow(*arguments, ranks)
         threading.Event().wait()  # for the first, which may still read what this one sent, to end it
@@ -108,6 +114,14 @@ def torchrun() -> Ranks:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Ranks()
     return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+
+
+def check_processes(ranks: int, threads: int) -> None:
+    """Raises MachineError for many more ranks, or threads of one, than this machine has cores."""
+    cores = machine.available_cores()
+    for count, name in ((local_world(ranks), "ranks"), (threads, "threads")):
+        if count > A_CORE * cores:
+            raise machine.MachineError(f"--{name} {count} on {cores} cores; wanted {A_CORE} a core at most")
 
 
 def local_world(world: int) -> int:

@@ -17,6 +17,7 @@ from scipy.stats import binomtest
 
 from bench import resolve, run
 from bench.progress import Display
+from bench.ranks import check_processes
 from bench.run import Settings
 from bench.stopping import Stopping
 from bench.strict_yaml import wrong
@@ -30,6 +31,10 @@ from results.store import StoreError
 
 Verdict = t.Literal["bit-identical", "within the interval", "not reproduced"]
 Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
+NEEDED = (
+    *("dataset", "limit", "split", "fingerprint", "encoder", "label", "params", "encoder_version", "seed"),
+    *("provenance", "weights_sha256"),
+)
 PROPORTIONS = ("top1",)  # metrics that are a share of the test images, whose interval is known
 
 
@@ -57,17 +62,18 @@ def reproduce(directory: Path, settings: Settings) -> t.Iterator[Reproduced]:
 
     Raises StoreError where there is no run, ConfigError for one that this frostbench has no code or data for.
     """
-    runs = sorted(path.parent for path in directory.absolute().rglob("run.json") if path.parent.name.startswith("seed"))
+    found = store.runs_below(directory.absolute()) if store.checked_path(directory).is_dir() else []
+    runs = sorted(run.path for run in found if run.run_json.exists())
     if not runs:
         raise StoreError(f"no run in {directory}: wanted a directory with a run.json, or one that holds several")
     stopping = Stopping()
-    with Display(len(runs)) as display, stopping.on_signals():
+    with Display([str(path) for path in runs]) as display, stopping.on_signals():
         for path in runs:
             yield _reproduce(path, settings, display, stopping)
 
 
 def _reproduce(path: Path, settings: Settings, display: Display, stopping: Stopping) -> Reproduced:
-    before = store.read_run(path / "run.json")
+    before = store.read_run(path / "run.json", *NEEDED)
     records = [record for record in store.read_store(path).records if record.status == "done"]
     judges = [_protocol(path, record, settings) for record in records]
     spec = _spec(path, before, judges, settings)
@@ -75,8 +81,9 @@ def _reproduce(path: Path, settings: Settings, display: Display, stopping: Stopp
     if fingerprint != before["fingerprint"]:
         raise wrong(str(path), f"its data is not here: {spec.dataset.label} has other images or labels than it had")
     threads = settings.threads or before["provenance"]["threads"]
+    ranks = before["provenance"].get("ranks", 1)
+    check_processes(ranks, threads)
     with tempfile.TemporaryDirectory() as temporary:
-        ranks = before["provenance"].get("ranks", 1)
         there = dataclasses.replace(settings, output=Path(temporary), threads=threads, ranks=ranks, resume="never")
         planned = run.plan(spec, fingerprint, there, ())
         display.start(planned.title)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import shutil
 import time
 import typing as t
@@ -56,6 +57,7 @@ from results.redaction import message, trace
 from results.store import RunDirectory
 
 logger = logging.getLogger(__name__)
+HISTORY_SECONDS = 10.0  # between two writings of the history of a training that goes on
 
 Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
 
@@ -74,6 +76,7 @@ class Settings:
     checkpoint_seconds: float = 60.0  # between two checkpoints of a training
     resume: Resume = "exact"  # whether trainings go on from what is kept of them
     ranks: int = 1  # processes that train a run together
+    time_limit: float = 0.0  # seconds of a run from the start of its process on; 0: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +91,7 @@ class PlannedRun:
     missing: tuple[tuple[str, ProtocolSpec], ...]  # (tap, protocol) without a record
     is_control: bool
     labels: int | t.Literal["all"]  # of the training images that the encoder is given
+    again: bool = False  # files of it are damaged: what is missing has a record, and is made again all the same
 
     @property
     def title(self) -> str:
@@ -169,9 +173,8 @@ def execute(
     made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that makes it")
     with store.claim(planned.directory.path, wait=wait) as locked:
-        planned = dataclasses.replace(
-            planned, missing=tuple(one for one in planned.missing if not _is_there(planned, one))
-        )
+        left = tuple(one for one in planned.missing if planned.again or not _is_there(planned, one))
+        planned = dataclasses.replace(planned, missing=left)
         if not planned.missing:
             return None
         try:
@@ -180,7 +183,10 @@ def execute(
                 machine.left_as_it_was(f"{planned.title}: its code"),
             ):
                 _execute(planned, settings, watcher, stopping, device, made)
-        except (store.Unwritable, ResumeRefused, KeyboardInterrupt):  # no failure of the method: no record of it
+        except (store.Unwritable, KeyboardInterrupt):  # no failure of the method: no record of it
+            raise
+        except ResumeRefused as refused:  # nor is this, but its table should say why the run is not there
+            fail(planned, str(refused), made)
             raise
         except BaseException as error:  # a method can also call sys.exit
             said = message(error, kind=not isinstance(error, EncoderError))
@@ -253,7 +259,7 @@ def _execute(
     dataset = load_data(spec, settings)
     _check_planned(planned, dataset)
     encoder = recipe(spec, settings)
-    fitted = _reload(planned, encoder, dataset.train)
+    fitted = _reload(planned, encoder, dataset)
     if fitted is None:
         shutil.rmtree(directory.views, ignore_errors=True)  # of an encoder that was damaged
         keeper = Checkpoints(
@@ -276,11 +282,7 @@ def _execute(
     features = features_on_disk(directory.features, spec.encoder.name, module, parts, encoder.taps, device)
     train, test = features["train"], features["test"]
     seconds = seconds | {"extract": time.perf_counter() - started}
-    for tap in encoder.taps:
-        if directory.neighbours(tap).exists():  # it is the last one written
-            continue
-        sets = {part: _feature_set(rows, tap, parts[part]) for part, rows in features.items()}
-        views.keep(directory, tap, sets, parts)
+    _keep_views(directory, encoder.taps, features, parts)
     alarms = {tap: diagnose(train[tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
     known = resolve.protocols(settings.plugins, reread=False)
     left = len(planned.missing)
@@ -337,8 +339,20 @@ def _execute(
 
 def _keep_predictions(planned: PlannedRun, judged: tuple[str, ProtocolSpec], content: bytes) -> None:
     """Before the record that names them; where a process without locks was quicker they belong to its record."""
-    if not _is_there(planned, judged):
+    if planned.again or not _is_there(planned, judged):
         store.replace(planned.directory.predictions(judged[0], judged[1].file_name), content)
+
+
+def _keep_views(
+    directory: RunDirectory, taps: t.Sequence[str], features: dict[str, Features], parts: dict[str, ImageSet]
+) -> None:
+    """Views of each tap that has none, or damaged ones."""
+    for tap in taps:
+        kept = directory.view(tap), directory.neighbours(tap)
+        if not all(store.is_kept(directory, path) for path in kept):
+            sets = {part: _feature_set(rows, tap, parts[part]) for part, rows in features.items()}
+            views.keep(directory, tap, sets, parts)
+            store.note_files(directory, kept)
 
 
 def _check_planned(planned: PlannedRun, dataset: data.Dataset) -> None:
@@ -446,7 +460,17 @@ def _fit(
     """Train, then publish encoder and generator, both frozen, with all that is told of them: run.json comes last."""
     spec, directory = planned.spec, planned.directory
     images = shown(dataset.pretraining, encoder, spec.seed)
-    training = Training(spec.seed, device, planned.precision, watcher.training, keeper=keeper, ranks=ranks)
+    training = Training(spec.seed, device, planned.precision, keeper=keeper, ranks=ranks)
+    told = time.monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal told
+        watcher.training(progress)
+        if training.history and time.monotonic() - told >= HISTORY_SECONDS:
+            store.replace(directory.history, _csv(training.history))
+            told = time.monotonic()
+
+    training.report = report
     watcher.stage("fitting")
     started = time.perf_counter()
     with machine.left_as_it_was(f"{planned.title}: its encoder"):
@@ -458,24 +482,17 @@ def _fit(
     if generator is not None and isinstance(encoder, Generative):
         files[directory.generator.name] = _weights(generator)
         hashes["generator_sha256"] = _sha256(files[directory.generator.name])
-        pictures = samples.pictures(encoder, generator, module, dataset.test, spec.seed)
-        files |= {f"{directory.pictures.name}/{name}": picture for name, picture in pictures.items()}
-    about = {
-        "encoder": spec.encoder.name,
-        "params": spec.encoder.params,
-        "encoder_version": spec.encoder_version,
-        "shape": list(dataset.train.shape),
-        "taps": list(encoder.taps),
-        **hashes,
-    }
-    files[directory.encoder_json.name] = store.canonical(about)
+        files |= _pictures(directory, encoder, generator, module, dataset, spec.seed)
+    files[directory.encoder_json.name] = _description(spec, dataset, encoder, hashes)
     judged = {"tap", "dimensions", "metrics", "details", "alarms", "error", "status"}
     judged |= {"predictions", "predictions_sha256"}
     record = _record(planned, made, dataset=dataset, status="done", seconds=seconds, updates=training.updates)
     run = record.model_dump(mode="json", exclude=judged)
     for field in [field for field in run if field.startswith("protocol")]:
         del run[field]
-    run |= {"taps": _dimensions(module, images, device), **hashes}
+    heavy = (directory.weights.name, directory.generator.name)
+    beside = {name: _sha256(content) for name, content in files.items() if name not in heavy}
+    run |= {"taps": _dimensions(module, images, device), **hashes, "files": beside}
     store.publish_run(directory.path, run, files)
     shutil.rmtree(directory.checkpoint, ignore_errors=True)
     return _Fitted(module, generator, seconds, not keeper.exact, training.updates)
@@ -498,23 +515,40 @@ def follow(part: str, ranks: Ranks) -> None:
         encoder.fit(shown(dataset.pretraining, encoder, spec.seed), training)
 
 
-def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted | None:
-    """Encoder and generator of an earlier call, their files checked before they are read; None to make them again."""
-    directory = planned.directory
+def _reload(planned: PlannedRun, encoder: Encoder, dataset: data.Dataset) -> _Fitted | None:
+    """Encoder and generator of an earlier call, their files checked before they are read; None to make them again.
+
+    What follows from them is made again where it is damaged: encoder.json, and the pictures.
+    """
+    directory, shape = planned.directory, dataset.train.shape
     store.settle(directory.path)  # what a process that was killed has begun to publish
     if not directory.run_json.exists():
         return None
     try:
-        run = store.read_run(directory.run_json)
-        module = restore(encoder.build, train.shape, directory.weights, run.get("weights_sha256"))
+        run = store.read_run(directory.run_json, "seconds", "provenance", "encoder_version", "taps", "weights_sha256")
+        module = restore(encoder.build, shape, directory.weights, run["weights_sha256"])
         generator = None
-        if isinstance(encoder, Generative) and any(tap == SAMPLES for tap, _ in planned.missing):
+        wanted = any(tap == SAMPLES for tap, _ in planned.missing)
+        wanted |= planned.again and directory.generator.exists()
+        if isinstance(encoder, Generative) and wanted:
             sha256 = run.get("generator_sha256")
-            generator = restore(encoder.build_generator, train.shape, directory.generator, sha256)
+            generator = restore(encoder.build_generator, shape, directory.generator, sha256)
     except (store.StoreError, EncoderError):
         logger.warning("the encoder in %s is damaged or gone; training it again", directory.path)
         store.set_aside(directory.run_json)
         return None
+    if not store.is_kept(directory, directory.encoder_json):
+        hashes = {field: sha256 for field, sha256 in run.items() if field in ("weights_sha256", "generator_sha256")}
+        store.replace(directory.encoder_json, _description(planned.spec, dataset, encoder, hashes))
+        store.note_files(directory, [directory.encoder_json])
+    if isinstance(encoder, Generative) and generator is not None:
+        pictures = [path for path in store.files_beside(directory) if path.parent == directory.pictures]
+        if not all(store.is_kept(directory, path) for path in pictures):
+            shutil.rmtree(directory.pictures)
+            made = _pictures(directory, encoder, generator, module, dataset, planned.spec.seed)
+            for name, picture in made.items():
+                store.replace(directory.path / name, picture)
+            store.note_files(directory, [directory.path / name for name in made])
     shutil.rmtree(directory.checkpoint, ignore_errors=True)  # of a fit that was killed at its very end
     resumed_elsewhere = run["provenance"].get("resumed_elsewhere", False)
     return _Fitted(module, generator, run["seconds"], resumed_elsewhere, run.get("updates", {}))
@@ -522,6 +556,32 @@ def _reload(planned: PlannedRun, encoder: Encoder, train: ImageSet) -> _Fitted |
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _pictures(
+    directory: RunDirectory,
+    encoder: Generative,
+    generator: nn.Module,
+    module: nn.Module,
+    dataset: data.Dataset,
+    seed: int,
+) -> dict[str, bytes]:
+    """Pictures of what a generator makes, by their names in the run's directory."""
+    made = samples.pictures(encoder, generator, module, dataset.test, seed)
+    return {f"{directory.pictures.name}/{name}": picture for name, picture in made.items()}
+
+
+def _description(spec: RunSpec, dataset: data.Dataset, encoder: Encoder, hashes: dict[str, str]) -> bytes:
+    """What encoder.json says."""
+    about = {
+        "encoder": spec.encoder.name,
+        "params": spec.encoder.params,
+        "encoder_version": spec.encoder_version,
+        "shape": list(dataset.train.shape),
+        "taps": list(encoder.taps),
+        **hashes,
+    }
+    return store.canonical(about)
 
 
 def _weights(module: nn.Module) -> bytes:
@@ -587,6 +647,6 @@ def _dimensions(module: nn.Module, images: ImageSet, device: torch.device) -> di
 
 def _csv(rows: list[dict[str, float]]) -> bytes:
     """The history as CSV; an encoder that is not trained by gradient has only a header."""
-    columns = list(rows[0]) if rows else ["epoch", "seconds", "images_per_second"]
-    lines = [",".join(columns), *(",".join(repr(row[column]) for column in columns) for row in rows)]
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["epoch", "seconds", "images_per_second"]
+    lines = [",".join(columns), *(",".join(repr(row.get(column, math.nan)) for column in columns) for row in rows)]
     return ("\n".join(lines) + "\n").encode()

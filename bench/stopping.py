@@ -2,10 +2,13 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import multiprocessing.context
 import os
+import pickle
 import signal
 import sys
+import threading
 import types
 import typing as t
 
@@ -61,7 +64,22 @@ def start_deaf(worker: multiprocessing.context.SpawnProcess) -> None:
             signal.signal(one, handler)
 
 
-def stop_with_parent() -> None:
+def begin(call: bytes, stderr: multiprocessing.connection.Connection | None = None, *pipes: t.Any) -> None:
+    """What a worker does before it imports what it works with: from here on it ends with its parent.
+
+    call: a function and its first arguments, pickled; the pipes are its last. stderr: takes what the worker says, also
+    on a terminal's stdout.
+    """
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    if stderr is not None:
+        for stream in (1, 2) if os.isatty(1) else (2,):
+            os.dup2(stderr.fileno(), stream)
+        stderr.close()
+    function, arguments = pickle.loads(call)  # noqa: S301 - its parent wrote it
+    function(*arguments, *pipes)
+
+
+def _stop_with_parent() -> None:
     """Nobody would read what an orphan prints, and the next call of the suite would make its run a second time."""
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -40,9 +40,11 @@ class _Plain(BaseModel):
 class DatasetSpec(_Plain):
     """Images to learn from and to be judged on."""
 
-    name: str = Field(description="a dataset, or folder:PATH, npz:PATH, parquet:PATH")
+    name: str = Field(description="a dataset, or folder:PATH, npz:PATH, parquet:PATH, idx:PATH")
     limit: PositiveInt | None = Field(None, description="images kept of train and of test, each class in proportion")
-    split: t.Literal["test", "validation"] = Field("test", description="the test set, or a part of train held out")
+    split: t.Literal["test", "validation"] = Field(
+        "test", description="the test set, or a validation set: the dataset's own, or else a part of train"
+    )
     pretrain: str | None = Field(None, description="another dataset, whose train images encoders learn from instead")
     size: int | None = Field(None, ge=1, le=1024, description="pixels a side, of the largest square in the middle")
     mode: t.Literal["grey", "rgb"] | None = Field(None, description="make images grey or RGB")

@@ -2,8 +2,8 @@
 
 import collections
 import dataclasses
-import hashlib
 import json
+import os
 import typing as t
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import torch
 from bench import resolve
 from bench.run import predictions_digest
 from bench.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
-from results import leaderboard, store
-from results.arrays import read_npz
+from encoders.base import EncoderError
+from encoders.loading import LARGEST_RECIPE, check_size
+from results import arrays, leaderboard, store
 from results.metrics import METRICS
 from results.record import Json, Record
 from results.store import RunDirectory, StoreError
@@ -26,7 +27,9 @@ TOLD = (
     *("key", "label", "encoder", "params", "encoder_version", "seed"),
     *("dataset", "limit", "split", "pretrain", "size", "mode", "fingerprint"),
 )
-LARGEST = 2**30  # bytes that a file of predictions may take in memory
+GONE = "is gone"
+OTHER = "changed since it was written: its record has another sha256"
+LARGEST = 2**30  # bytes of any file but weights, and what one of predictions may take in memory
 
 
 @dataclasses.dataclass
@@ -57,12 +60,10 @@ def verify(directory: Path) -> Report:
     """
     contents = store.read_store(directory)
     report = Report(problems=list(contents.damaged))
-    runs: dict[Path, Record | None] = {
-        path.parent: None for path in directory.absolute().rglob("run.json") if path.parent.name.startswith("seed")
-    }
+    here = [run for run in store.runs_below(directory.absolute()) if run.run_json.exists()]
+    runs: dict[Path, Record | None] = {run.path: None for run in here}
     truths: dict[tuple[Json, ...], dict[Path, bytes]] = collections.defaultdict(dict)
-    for path in sorted(contents.whole):
-        record = store.read_record(path)
+    for path, record in sorted(contents.whole.items(), key=lambda one: one[0]):
         run = path.parent if record.status == "failed" else path.parents[2]
         runs[run] = record
         _check_place(run, path, record, report)
@@ -79,8 +80,9 @@ def verify(directory: Path) -> Report:
         report.problems += [(path, problem) for path, true in files.items() if true != usual]
     for run, about in sorted(runs.items()):
         _check_encoder(RunDirectory(run), about, report)
-    for path in sorted(directory.absolute().rglob("leaderboard.json")):
-        _check_tables(path.parent, report)
+    suites = {parent for run in runs for parent in run.parents[2:3] if parent.is_relative_to(directory.absolute())}
+    for path in sorted(suites):
+        _check_tables(path, report)
     return report
 
 
@@ -139,10 +141,8 @@ def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Cla
         report.problems.append((kept, f"holds {len(true):,} predictions; its record has {record.test_images:,} images"))
     if record.predictions_sha256 is None:
         report.unchecked["hashes of predictions, which older records have not"] += 1
-    else:
-        more = {name: torch.from_numpy(rows) for name, rows in others.items()}
-        if predictions_digest(torch.from_numpy(predicted), torch.from_numpy(true), more) != record.predictions_sha256:
-            report.problems.append((kept, "changed since it was written: its record has another sha256"))
+    elif _digest(predicted, true, others) != record.predictions_sha256:
+        report.problems.append((kept, OTHER))
     again = _numbers(record, predicted, true, others)
     for name, value in {**record.metrics, **_repeated(record)}.items():
         if name not in again:
@@ -192,12 +192,14 @@ def read_predictions(path: Path) -> tuple[Classes, Classes]:
 def read_all(path: Path) -> tuple[Classes, Classes, dict[str, Classes]]:
     """(predicted, true), each (n,), and further predictions by name. Raises StoreError for a file that is not ours."""
     try:
-        others = read_npz(path, LARGEST)
+        others = arrays.read_arrays(path, LARGEST)
         predicted, true = others.pop("predicted"), others.pop("label")
-    except FileNotFoundError as error:
+    except store.Missing as error:
         raise StoreError("is gone") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise StoreError(f"cannot be read: {error}") from error
+    except KeyError as error:
+        raise StoreError(f"cannot be read: it has no array {error}") from error
+    except StoreError as error:
+        raise StoreError(str(error).removeprefix(f"{path}: ")) from error
     for rows in (predicted, *others.values()):
         if true.ndim != 1 or rows.shape != true.shape or not {rows.dtype.kind, true.dtype.kind} <= {"i", "u"}:
             came = f"{rows.dtype} {rows.shape} and {true.dtype} {true.shape}"
@@ -218,15 +220,18 @@ def _check_encoder(directory: RunDirectory, record: Record | None, report: Repor
         return  # the store has named it as damaged
     report.checked["runs"] += 1
     _check_weights(directory, run, report)
+    _check_files(directory, run, report)
     told = {} if record is None else record.model_dump(mode="json", include=set(TOLD))
     for field, value in told.items():
         if run.get(field) != value:
             report.problems.append((directory.run_json, f"{field} is {run.get(field)}; its records have {value}"))
     if (path := directory.encoder_json).exists():
         try:
-            described = json.loads(path.read_bytes())
+            described = json.loads(store.read_bytes(path, LARGEST_RECIPE))
             wrong = [f"{field} is not what run.json says" for field in DESCRIBED if described[field] != run[field]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except StoreError as error:
+            wrong = [str(error).removeprefix(f"{path}: ")]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             wrong = [f"describes no encoder: {type(error).__name__}: {error}"]
         report.problems += [(path, problem) for problem in wrong]
 
@@ -235,20 +240,123 @@ def _check_weights(directory: RunDirectory, run: dict[str, Json], report: Report
     for path, field in ((directory.weights, "weights_sha256"), (directory.generator, "generator_sha256")):
         if field not in run:
             continue
-        if not path.exists():
+        problem = damage(path, run[field])
+        if problem == GONE:
             report.unchecked["weights, which were not kept"] += 1
-        elif hashlib.sha256(path.read_bytes()).hexdigest() == run[field]:
+        elif problem is None:
             report.checked["weights"] += 1
         else:
-            report.problems.append((path, "changed since it was written: run.json has another sha256"))
+            report.problems.append((path, problem))
+
+
+def _check_files(directory: RunDirectory, run: dict[str, Json], report: Report) -> None:
+    """History, pictures and views against the SHA-256 that run.json has of each."""
+    beside = store.files_beside(directory)
+    known = run.get("files")
+    if known is None:
+        report.unchecked["recipes, histories, pictures and views, whose hashes older runs have not"] += len(beside)
+        return
+    for path in beside:
+        problem = damage(path, known.get(store.name_in(directory, path)))
+        if problem is None:
+            report.checked["files beside"] += 1
+        else:
+            report.problems.append((path, problem))
+    if gone := known.keys() - {store.name_in(directory, path) for path in beside}:
+        report.unchecked["recipes, histories, pictures and views, which were not kept"] += len(gone)
+
+
+class Again(t.NamedTuple):
+    """What of a run the suite that asks for it is to make again."""
+
+    problems: list[tuple[Path, str]]
+    records: set[Path]  # that count as missing until then
+
+
+def to_make_again(run: RunDirectory, records: t.Mapping[Path, Record]) -> Again:
+    """Damaged weights are trained again, and what follows from weights is made again from them, if they were kept.
+
+    records: of this run.
+    """
+    if not records or not run.run_json.exists():
+        return Again([], set())
+    try:
+        about = store.read_run(run.run_json, "weights_sha256")
+    except StoreError as error:
+        return Again([(run.run_json, str(error).removeprefix(f"{run.run_json}: "))], set(records))
+    weights = {run.weights: about["weights_sha256"], run.generator: about.get("generator_sha256")}
+    found = {path: damage(path, sha256) for path, sha256 in weights.items() if path.exists()}
+    if run.weights in found and (known := about.get("files")) is not None:
+        ours = {run.views, *([run.pictures] if run.generator in found else [])}
+        beside = [run.encoder_json, *(path for path in store.files_beside(run) if path.parent in ours)]
+        found |= {path: damage(path, known.get(store.name_in(run, path))) for path in beside}
+    problems = [(path, problem) for path, problem in found.items() if problem]
+    missing = set(records) if problems else set()
+    if run.weights in found:
+        for path, record in records.items():
+            if record.predictions is not None and (problem := _damaged_predictions(run, record)):
+                problems.append((run.path / record.predictions, problem))
+                missing.add(path)
+    return Again(problems, missing)
+
+
+def lost(run: RunDirectory) -> list[tuple[Path, str]]:
+    """What is damaged of a run and only a training gives again."""
+    try:
+        store.read_history(run)
+    except store.Missing:
+        return []
+    except StoreError as error:
+        way_out = f"only a training gives it again: remove {run.path} and run the same command"
+        return [(run.history, f"{str(error).removeprefix(f'{run.history}: ')}; {way_out}")]
+    return []
+
+
+def _damaged_predictions(run: RunDirectory, record: Record) -> str | None:
+    try:
+        predicted, true, others = read_all(run.path / str(record.predictions))
+    except StoreError as error:
+        return str(error)
+    if record.predictions_sha256 in (None, _digest(predicted, true, others)):
+        return None
+    return OTHER
+
+
+def _digest(predicted: Classes, true: Classes, others: dict[str, Classes]) -> str:
+    more = {name: torch.from_numpy(rows) for name, rows in others.items()}
+    return predictions_digest(torch.from_numpy(predicted), torch.from_numpy(true), more)
+
+
+def damage(path: Path, sha256: str | None) -> str | None:
+    """What is wrong with a file of a run that has this digest there; None if nothing is."""
+    if not os.path.lexists(path):
+        return GONE
+    try:
+        if path.suffix == ".safetensors":
+            check_size(path)  # which is known at once, while a digest reads all
+            largest = store.LARGEST
+        else:
+            largest = LARGEST
+        return None if store.file_digest(path, largest) == sha256 else store.CHANGED
+    except (StoreError, EncoderError) as error:
+        return str(error).removeprefix(str(path)).lstrip(": ")
 
 
 def _check_tables(directory: Path, report: Report) -> None:
     """The tables of a suite against its records."""
+    if not (directory / "leaderboard.json").exists():
+        return
     contents = store.read_store(directory)
     board = leaderboard.of(contents)
     for form, suffix in FORMATS.items():
         path = directory / f"leaderboard.{suffix}"
-        if path.exists() and path.read_bytes() != board.render(form).encode():
+        try:
+            written = store.read_bytes(path)
+        except store.Missing:
+            continue
+        except StoreError as error:
+            report.problems.append((path, str(error).removeprefix(f"{path}: ")))
+            continue
+        if written != board.render(form).encode():
             report.problems.append((path, "is not what the records give here; `frostbench run` writes it again"))
-        report.checked["tables"] += path.exists()
+        report.checked["tables"] += 1

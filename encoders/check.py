@@ -21,7 +21,7 @@ def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float3
     alone and gives the same bits for the same seed, also if it is stopped after its second step and goes on from the
     state that was kept; the module is frozen, gives the promised taps as finite float32 rows, each that of its image
     alone, and its weights alone, loaded into a fresh `build`, give the same features. A `Generative` recipe leaves a
-    frozen generator behind whose images are in 0..1 and follow from its weights alone.
+    frozen generator behind whose images are in 0..1 and follow from its weights alone; log-likelihoods are finite.
     """
     name = type(recipe).__name__
     parsed = type(recipe).model_validate_json(recipe.model_dump_json())
@@ -42,9 +42,9 @@ def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float3
         well = rows.ndim == 2 and len(rows) == len(given) and rows.dtype == torch.float32 and rows.shape[1] > 0
         _require(well, name, f"gives {rows.dtype} {tuple(rows.shape)} at tap {tap!r}, not float32 (n, d)")
         _require(bool(torch.isfinite(rows).all()), name, f"gives NaN or infinity at tap {tap!r}")
-    if (tap := dependent_tap(module, given.images, torch.device("cpu"))) is not None:
+    if (found := dependent_tap(module, given.images, torch.device("cpu"))) is not None:
         depend = "depend on the other images of its batch, or on chance"
-        raise EncoderError(f"{name} gives features of an image at tap {tap!r} that {depend}")
+        raise EncoderError(f"{name} gives features of an image at tap {found!r} that {depend}")
     repeated = _features(recipe.fit(given, Training(seed=0, precision=precision)), given)
     _require(all(torch.equal(features[tap], repeated[tap]) for tap in features), name, "differs for the same seed")
     stopped = _features(fit_with_a_stop(recipe, given, Training(seed=0, precision=precision), after=2), given)
@@ -56,7 +56,7 @@ def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float3
     same = all(torch.equal(features[tap], reloaded[tap]) for tap in features)
     _require(same, name, "gives other features after its weights were saved and loaded")
     if isinstance(recipe, Generative):
-        _check_generator(recipe, run.generator, features, given)
+        _check_generator(recipe, module, run.generator, features, given)
 
 
 def dependent_tap(module: nn.Module, images: np.ndarray[t.Any, t.Any], device: torch.device) -> str | None:
@@ -153,7 +153,9 @@ class Stopper:
 
 
 @torch.no_grad()
-def _check_generator(recipe: Generative, generator: nn.Module | None, features: Features, images: ImageSet) -> None:
+def _check_generator(
+    recipe: Generative, module: nn.Module, generator: nn.Module | None, features: Features, images: ImageSet
+) -> None:
     name = type(recipe).__name__
     if generator is None:
         raise EncoderError(f"{name} leaves no run.generator behind")
@@ -161,6 +163,10 @@ def _check_generator(recipe: Generative, generator: nn.Module | None, features: 
     with torch.random.fork_rng():
         fresh = recipe.build_generator(images.shape).eval()
         drawn = recipe.draw_for(images.shape, 8, torch.device("cpu"))
+        likelihoods = recipe.log_likelihoods(module, generator, images, images)
+    for what, nats in likelihoods.items():
+        well = nats.shape == (len(images),) and bool(torch.isfinite(nats).all())
+        _require(well, name, f"gives a {what} that is not a finite number for each image")
     fresh.load_state_dict(generator.state_dict(), strict=True)
     own = recipe.codes({tap: rows[:8] for tap, rows in features.items()})
     _require(drawn is not None or own is not None, name, "has a generator, but no codes to give it")

@@ -35,7 +35,7 @@ class LatentRegressor(Generative):
     epochs: NonNegativeInt = 400
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
-    generator_learning_rate: PositiveFloat | None = None  # decays likewise; null: learning_rate
+    discriminator_learning_rate: PositiveFloat | None = None  # null: learning_rate; decays likewise
     beta1: NonNegativeFloat = 0.5
     weight_decay: NonNegativeFloat = 2.5e-5  # L2, added to the gradient
 
@@ -96,13 +96,14 @@ class LatentRegressor(Generative):
         def with_encoder(fraction: float) -> float:
             return constant_then_decay(max(2 * fraction - 1, 0) if self.after_gan else fraction)
 
-        def adam(learning_rate: float) -> Adam:
-            return Adam(learning_rate, self.beta1, weight_decay=self.weight_decay)
-
+        judging, adam = (
+            Adam(rate, self.beta1, weight_decay=self.weight_decay)
+            for rate in (self.discriminator_learning_rate or self.learning_rate, self.learning_rate)
+        )
         players = [
-            Player("discriminator", [discriminator], adam(self.learning_rate), with_gan),
-            Player("generator", [generator], adam(self.generator_learning_rate or self.learning_rate), with_gan),
-            Player("encoder", [encoder], adam(self.learning_rate), with_encoder),
+            Player("discriminator", [discriminator], judging, with_gan),
+            Player("generator", [generator], adam, with_gan),
+            Player("encoder", [encoder], adam, with_encoder),
         ]
         observes, epochs = (divergence.observed,), self.epochs
         if self.after_gan:

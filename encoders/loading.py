@@ -4,7 +4,10 @@ import hashlib
 import importlib
 import inspect
 import json
+import os
 import pkgutil
+import stat
+import struct
 import typing as t
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from encoders.base import Encoder, EncoderError, Features, ImageShape, frozen
 
 WEIGHTS, RECIPE = "encoder.safetensors", "encoder.json"
 LARGEST_RECIPE = 2**20  # bytes; one has a few hundred
+LARGEST_WEIGHTS = 2**34  # bytes; those of 4 billion numbers
+LARGEST_HEADER = 10**8  # bytes of a safetensors file, as its own library has it
 LARGEST_SIDE = 2**14  # pixels
 
 brought: dict[str, type[Encoder]] = {}  # encoders of plugins and packages, by name, once they were resolved
@@ -47,7 +52,7 @@ def plain(module: nn.Module) -> nn.Module:
     """A frozen module with its weights as they are used: PyTorch pickles no layer with a spectral norm."""
     for layer in list(module.modules()):
         if parametrize.is_parametrized(layer):
-            for name in list(layer.parametrizations):
+            for name in list(t.cast(nn.ModuleDict, layer.parametrizations)):
                 parametrize.remove_parametrizations(layer, name)
     return frozen(module)
 
@@ -77,15 +82,13 @@ def describe(directory: Path, recipe: type[Encoder] | None = None) -> Descriptio
     """What `load` would load. Raises EncoderError."""
     path = directory / RECIPE
     try:
-        with path.open("rb") as file:
-            about = json.loads(file.read(LARGEST_RECIPE))
+        with _regular(path, LARGEST_RECIPE) as file:
+            about = json.loads(file.read())
         channels, height, width = map(int, about["shape"])
         name, version, shape = about["encoder"], about["encoder_version"], (channels, height, width)
         encoder = (recipe or named(name)).model_validate_json(json.dumps(about["params"]))
         described = Description(name, encoder, shape, about["weights_sha256"])
-    except OSError as error:
-        raise EncoderError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise EncoderError(f"{path} describes no frozen encoder: {type(error).__name__}: {error}") from error
     if not all(0 < size <= LARGEST_SIDE for size in shape):
         raise EncoderError(f"{path}: sizes of images must lie in 1..{LARGEST_SIDE}; got {shape}")
@@ -98,17 +101,75 @@ def describe(directory: Path, recipe: type[Encoder] | None = None) -> Descriptio
 
 
 def restore(build: t.Callable[[ImageShape], nn.Module], shape: ImageShape, path: Path, sha256: str | None) -> nn.Module:
-    """The frozen module of these weights, which must have this digest. Raises EncoderError."""
-    try:
-        weights = path.read_bytes()
-    except OSError as error:
-        raise EncoderError(f"{path} cannot be read: {error.strerror or error}") from error
+    """The frozen module of these weights, which must have this digest. Raises EncoderError.
+
+    The sizes that the file's header names are held against the module's, of which none takes memory until they agree.
+    """
+    stored = check_size(path)
+    with _regular(path, LARGEST_WEIGHTS) as file:
+        weights = file.read()
     if hashlib.sha256(weights).hexdigest() != sha256:
         raise EncoderError(f"{path}: changed since it was written: its sha256 does not fit")
-    with torch.random.fork_rng():
-        module = build(shape)
-    module.load_state_dict(safetensors.torch.load(weights), strict=True)
+    try:
+        with torch.random.fork_rng():
+            wanted = _sizes(build, shape)
+            if wanted is not None and wanted != stored:
+                raise EncoderError(f"{path} does not fit its recipe: {_unlike(wanted, stored)}")
+            module = build(shape)
+        module.load_state_dict(safetensors.torch.load(weights), strict=True)
+    except (EncoderError, MemoryError):
+        raise
+    except Exception as error:  # a recipe's own mistake, or weights that are those of another
+        raise EncoderError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     return frozen(module)
+
+
+def _sizes(build: t.Callable[[ImageShape], nn.Module], shape: ImageShape) -> dict[str, list[int]] | None:
+    """The shape of each tensor of a module by name; None for a module that cannot be built without its memory."""
+    try:
+        with torch.device("meta"):
+            module = build(shape)
+    except Exception:  # one that looks at its numbers as it is built
+        return None
+    return {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _unlike(wanted: dict[str, list[int]], stored: dict[str, list[int]]) -> str:
+    name = min(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name))
+    return f"wanted {name} {wanted.get(name, 'not at all')}, got {stored.get(name, 'none')}"
+
+
+def check_size(path: Path) -> dict[str, list[int]]:
+    """The shape of each tensor in a safetensors file, whose size must be what its header says. Raises EncoderError."""
+    with _regular(path, LARGEST_WEIGHTS) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > LARGEST_HEADER:
+                raise ValueError(f"a header of {length:,} bytes")
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            end = 8 + length + max((int(one["data_offsets"][1]) for one in header.values()), default=0)
+            shapes = {name: [int(side) for side in one["shape"]] for name, one in header.items()}
+        except (struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+            raise EncoderError(f"{path} holds no weights: {type(error).__name__}: {error}") from error
+    if size != end:
+        raise EncoderError(f"{path} is damaged: it has {size:,} bytes, and its header speaks of {end:,}")
+    return shapes
+
+
+def _regular(path: Path, largest: int) -> t.BinaryIO:
+    """A regular file of at most so many bytes, open for reading. Raises EncoderError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= largest:
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    wanted = f"wanted a regular file of at most {largest:,} bytes"
+    raise EncoderError(f"{path} is {'larger' if stat.S_ISREG(status.st_mode) else 'something else'}: {wanted}")
 
 
 def named(name: str) -> type[Encoder]:

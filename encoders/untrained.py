@@ -35,7 +35,7 @@ class Untrained(Encoder):
     @property
     def revision(self) -> int:
         """Grows with its own version and with the architecture's."""
-        return self.version + _recipe(self.architecture, self.parameters).version - 1
+        return self.version + _recipe(self.architecture, self.parameters).revision - 1
 
     @property
     def runs_code_of(self) -> tuple[type[Encoder], ...]:

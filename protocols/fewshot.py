@@ -28,7 +28,8 @@ class FewShot(Protocol):
     A draw takes `labels` train rows of each class (all of a class that has fewer) without replacement, and the head,
     `svm` or `linear` with its defaults, chooses its strength on a split of these and is fitted on all of them. No other
     train row is read, and features are standardised by the rows drawn, which hurts where these are very few. Draw i is
-    the same for the same labels and seed, and fewer draws are the first of more.
+    the same for the same labels and seed, and fewer draws are the first of more. Where no class has more rows than
+    `labels`, one draw is made, of all rows, and a warning stands in the details.
 
     `mean_top1`: over draws. Predictions are those of the first draw: a vote of all draws would have seen more labels.
     Details: `spread`, the standard deviation over draws (0 for one); `draws`, each with its `top1`, its `rows`, and the
@@ -44,7 +45,9 @@ class FewShot(Protocol):
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
         fitted = []
-        for draw in range(self.draws):
+        largest = int(train.labels.bincount().max())
+        count = self.draws if self.labels < largest else 1  # of all rows there is one draw
+        for draw in range(count):
             rows = balanced(train.labels.cpu().numpy(), self.labels, (seed, draw))
             few = train.rows(torch.from_numpy(rows).to(train.labels.device))
             fitted.append((len(rows), *HEADS[self.head].fit(few, seed)))
@@ -54,9 +57,14 @@ class FewShot(Protocol):
         truth = test.labels
         top1 = [_accuracy(predictions, truth) for predictions in answers]
         draws = [{"top1": one, "rows": rows} | about for one, (rows, _, _, about) in zip(top1, fitted)]
-        details: dict[str, t.Any] = {"spread": statistics.stdev(top1) if self.draws > 1 else 0.0, "draws": draws}
+        details: dict[str, t.Any] = {"spread": statistics.stdev(top1) if count > 1 else 0.0, "draws": draws}
+        if count < self.draws:
+            asked = (
+                f"{self.draws} draws of labels={self.labels} a class asked of classes of at most {largest} train rows"
+            )
+            details["warning"] = f"{asked}; one draw takes all"
         others = {f"draw{draw}": predictions for draw, predictions in enumerate(answers) if draw}
-        return Scores({"mean_top1": math.fsum(top1) / self.draws}, answers[0], details, others)
+        return Scores({"mean_top1": math.fsum(top1) / count}, answers[0], details, others)
 
 
 def _accuracy(predictions: Tensor, labels: Tensor) -> float:

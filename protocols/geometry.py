@@ -53,6 +53,9 @@ class Geometry(Protocol):
         return Quality(metrics, {"rows": len(x)})
 
 
+_ROUNDING = 2.0**-46  # variance, beside the mean square, of numbers that differ by the last bit of float32 only
+
+
 def effective_rank(features: Tensor) -> float:
     """exp of the entropy of the singular values of (n, d), as shares of their sum: 0 where nothing varies, at most d.
 
@@ -63,7 +66,7 @@ def effective_rank(features: Tensor) -> float:
     gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
     variances = torch.linalg.eigvalsh(gram)
     largest = variances[-1]
-    if largest <= 1e-12 * features.double().square().sum():
+    if variances.sum() <= _ROUNDING * features.double().square().sum():
         return 0.0
     values = variances[variances > 1e-12 * largest].sqrt()  # what is below is rounding
     shares = values / values.sum()

@@ -29,7 +29,8 @@ class KNN(Protocol):
     Neighbours are those of distances computed in float64: Euclidean, or 1 - cosine similarity, where a row of zeros has
     similarity 0 to every row. The rules where a choice is needed:
 
-    - equal distances: the smaller gallery row is nearer;
+    - equal distances: the smaller gallery row is nearer. Cosine similarities are equal where nothing but float64's
+      rounding parts them: those of rows of one direction, of rows of zeros, of whole numbers;
     - equal votes: the smaller class label wins, as in scikit-learn;
     - k beyond the gallery: every gallery row votes, with a warning in the log and in the details;
     - `distance` weights are 1 / distance; where some neighbours lie at distance 0, only those vote, as in scikit-learn.
@@ -111,6 +112,22 @@ def nearest(queries: Tensor, gallery: Tensor, k: int, metric: Metric) -> Neighbo
     answer.
     """
     space = _Space(gallery, queries, metric)
+    if metric == "euclidean":
+        rows, squares, left = _proved(space, queries, gallery, k)
+        if len(left):
+            rows[left], squares[left] = _scan(space, queries[left], gallery, k)
+        return Neighbours(rows, squares.sqrt(), len(left))
+    rows, squares, left = _proved(space, queries, gallery, min(k + 1, len(gallery)))
+    doubtful = space.doubtful(rows, squares, gallery, k)
+    doubtful[left] = True
+    rows, distances, left = rows[:, :k].clone(), squares[:, :k] / 2, doubtful.nonzero()[:, 0]
+    if len(left):
+        rows[left], distances[left] = _by_direction(space, queries[left], gallery, k)
+    return Neighbours(rows, distances, len(left))
+
+
+def _proved(space: "_Space", queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows and squared distances (m, k) by fast products, and the numbers of the queries that they could not prove."""
     rows = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
     squares = torch.empty(len(queries), k, dtype=torch.float64, device=queries.device)
     left = torch.arange(len(queries), device=queries.device)
@@ -119,9 +136,7 @@ def nearest(queries: Tensor, gallery: Tensor, k: int, metric: Metric) -> Neighbo
         left = left[~proved]
         if not len(left):
             break
-    else:
-        rows[left], squares[left] = _scan(space, queries[left], gallery, k)
-    return Neighbours(rows, squares / 2 if metric == "cosine" else squares.sqrt(), len(left))
+    return rows, squares, left
 
 
 def _multiplies_int8(width: int, device: torch.device) -> bool:
@@ -158,6 +173,19 @@ class _Space:
         # A row of zeros points along an axis of its own: at right angles to everything else.
         axes = torch.tensor([1.0, 0.0] if gallery else [0.0, 1.0], dtype=rows.dtype, device=rows.device)
         return torch.cat([rows / length.masked_fill(zero, 1), zero * axes], dim=1)
+
+    def doubt(self, squares: Tensor) -> Tensor:
+        """How far rounding can move squared distances of rows made unit length."""
+        return 2.0**-51 * ((self.width + 8) * squares + 2 * squares.sqrt() + (self.width + 64) * 2.0**-53)
+
+    def doubtful(self, rows: Tensor, squares: Tensor, gallery: Tensor, k: int) -> Tensor:
+        """Whether rounding may have exchanged two of the first k neighbours, or one for the next (m,)."""
+        gaps = squares.diff(dim=1)
+        close = gaps <= self.doubt(squares[:, 1:])
+        query, place = (close & (gaps == 0))[:, : k - 1].nonzero(as_tuple=True)  # copies of a row stand in order
+        one, other = (gallery.index_select(0, rows[query, place + step]) for step in (0, 1))
+        close[query, place] = (one != other).any(dim=1)
+        return close.any(dim=1)
 
     def moved(self, rows: Tensor, *, gallery: bool) -> Tensor:
         return (self.embedded(rows, gallery=gallery) - self.centre) * self.scale
@@ -340,15 +368,8 @@ def _squares(space: _Space, queries: Tensor, gallery: Tensor, query: Tensor, row
 
 
 def _scan(space: _Space, queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Rows and squared distances (m, k) from all float64 distances; copies of a row beyond the first k cannot count."""
-    copies: Counter[bytes] = Counter()
-    kept: list[int] = []
-    for i, features in enumerate(gallery.cpu().numpy()):
-        digest = hashlib.blake2b(features.tobytes(), digest_size=16).digest()
-        copies[digest] += 1
-        if copies[digest] <= k:
-            kept.append(i)
-    numbers = torch.tensor(kept, device=gallery.device)
+    """Rows and squared distances (m, k) from all float64 distances."""
+    numbers = _first_copies(gallery, k)
     found = []
     for some in torch.split(queries, 16):
         x = space.embedded(some, gallery=False)
@@ -357,3 +378,74 @@ def _scan(space: _Space, queries: Tensor, gallery: Tensor, k: int) -> tuple[Tens
         square = _squares(space, x, gallery, query, row)
         found.append(_first(k, [row.view(len(some), -1)], [square.view(len(some), -1)]))
     return torch.cat([rows for rows, _ in found]), torch.cat([squares for _, squares in found])
+
+
+def _first_copies(gallery: Tensor, k: int) -> Tensor:
+    """The numbers of all rows but the copies of a row beyond the first k, which cannot count."""
+    copies: Counter[bytes] = Counter()
+    kept: list[int] = []
+    for i, features in enumerate(gallery.cpu().numpy()):
+        digest = hashlib.blake2b(features.tobytes(), digest_size=16).digest()
+        copies[digest] += 1
+        if copies[digest] <= k:
+            kept.append(i)
+    return torch.tensor(kept, device=gallery.device)
+
+
+def _by_direction(space: _Space, queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Rows and cosine distances (m, k) of the nearest directions, equal ones by row."""
+    different, which = torch.unique(queries, dim=0, return_inverse=True)
+    numbers, positive = _first_copies(gallery, k), all_positive(queries, gallery)
+    found = []
+    for query in torch.split(different, 1):
+        x = space.embedded(query, gallery=False)
+        squares = _squares(space, x, gallery, torch.zeros_like(numbers), numbers)
+        last = squares.kthvalue(k).values
+        near = numbers[squares <= last + 2 * space.doubt(last)]
+        found_near, order = nearness(query, gallery.index_select(0, near)).sort(descending=True)
+        run = told_apart(found_near, gallery.shape[1], relative=positive).cumsum(dim=0)
+        of_run = found_near[torch.searchsorted(run, run)]  # equals share the first one's
+        distance = torch.where(of_run > 1, 1 / of_run, 1 - of_run)
+        order = near[order]
+        first = (run * len(gallery) + order).argsort()[:k]
+        found.append((order[first], distance[first]))
+    rows, distances = (torch.stack(parts)[which] for parts in zip(*found))
+    return rows, distances
+
+
+def nearness(queries: Tensor, gallery: Tensor) -> Tensor:
+    """What grows with the cosine similarity of two float32 rows each, (p, d) and (p, d) or (1, d), float64 (p,).
+
+    The similarity itself or, where it is so near 1 that float64 has no more digits, 1 / (1 - it), which is at least
+    2^19 and infinite for rows of one direction. Either is right but for its last digits. Rows of zeros give 0.
+    """
+    parts = zip(*(torch.split(rows.expand(len(gallery), -1), 2**12) for rows in (queries, gallery)))
+    return torch.cat([_nearness(x.double(), y.double()) for x, y in parts])
+
+
+def _nearness(x: Tensor, y: Tensor) -> Tensor:
+    lengths = torch.linalg.vector_norm(x, dim=1) * torch.linalg.vector_norm(y, dim=1)
+    found = (x * y).sum(dim=1) / lengths.masked_fill(lengths == 0, 1)
+    near = (found > 1 - 2.0**-20).nonzero()[:, 0]
+    x, y = x[near], y[near]
+    # What of y is at right angles to x: products of float32 are exact in float64, so that their difference is right.
+    pivot = x.abs().argmax(dim=1, keepdim=True)
+    aside = (x.gather(1, pivot) * y - x * y.gather(1, pivot)) / x.gather(1, pivot)
+    unit = x / torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    aside = aside - unit * (unit * aside).sum(dim=1, keepdim=True)
+    sines = (aside / torch.linalg.vector_norm(y, dim=1, keepdim=True)).square().sum(dim=1)
+    found[near] = (1 + found[near]) / sines  # 1 - cos = sin^2 / (1 + cos)
+    return found
+
+
+def told_apart(found: Tensor, width: int, *, relative: bool) -> Tensor:
+    """Whether each of (..., n) that fall along the last dimension is less than the one before by more than rounding.
+
+    found: the `nearness` of rows of this width. relative: nothing in the rows was negative, so that no sum cancelled.
+    """
+    size = found[..., 1:].abs() if relative else found[..., 1:].abs().clamp(min=1)
+    return functional.pad(found[..., :-1] - found[..., 1:] > (width + 16) * 2.0**-51 * size, (1, 0))
+
+
+def all_positive(*parts: Tensor) -> bool:
+    return all(bool(rows.amin() >= 0) for rows in parts)

@@ -1,7 +1,8 @@
 """Retrieval: each test image asks for the train images of its class, and all of them are ranked by cosine similarity.
 
 Source: mean average precision as in Philbin et al. 2007, CVPR, in the form of scikit-learn's average_precision_score;
-precision at k. Differs: equal similarities count as such, so that the order of the rows moves no number.
+precision at k. Differs: similarities that only float64's rounding parts are ties, so that the order of the rows moves
+no number.
 """
 
 import typing as t
@@ -13,11 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from protocols.base import FeatureSet, Protocol, Scores
-from protocols.knn import nearest
+from protocols.knn import all_positive, nearest, nearness, told_apart
 
 _PAIRS = 2**23  # of a query and a gallery row whose similarity is found at once: 64 MiB
 _RANKED = 2**20  # of these that are ranked at once, with ten numbers for each
-_EQUAL = 2.0**-30  # similarities nearer than this are ties: float64 products of equal rows can differ by less
+_NEAR = 2.0**-20  # of 1; above it products in float64 have too few digits to part similarities
+_FINITE = 2.0**1000  # in place of infinity
+_MANTISSA = 2**63 - 1  # every bit of an integer but its sign
 
 
 class Retrieval(Protocol):
@@ -28,11 +31,13 @@ class Retrieval(Protocol):
     equals on the border, the share expected in random order. Both are fractions, better higher; a test row whose class
     the gallery lacks scores 0, and k beyond the gallery is all of it. A row of zeros has similarity 0 to every row.
 
-    Predictions are the class of the first row retrieved; of equals, the smaller gallery row. The ranking is of float64
-    similarities. Details: `k` as used and `unanswerable`, the test rows whose class the gallery lacks.
+    Predictions are the class of the first row retrieved; of equals, the smaller gallery row. Similarities are those of
+    float64, and near 1 those that 1 - similarity has in float64; what only rounding parts is equal. Details: `k` as
+    used and `unanswerable`, the test rows whose class the gallery lacks.
     """
 
     source = "Philbin et al. 2007, CVPR"
+    version = 2  # 1 took similarities within 2^-30 for equal
 
     k: PositiveInt = 10  # rows of precision_at_K
 
@@ -44,12 +49,16 @@ class Retrieval(Protocol):
         size = max(1, 2**22 // gallery.shape[1])  # gallery rows that are float64 at a time: 32 MiB
         found = []
         block = max(1, _PAIRS // len(gallery))
+        positive = all_positive(queries, gallery)
         for few, labels in zip(torch.split(queries, block), torch.split(asked, block)):
             x = functional.normalize(few.double(), eps=1e-300)
             similarity = [x @ functional.normalize(y.double(), eps=1e-300).T for y in torch.split(gallery, size)]
             right, rows = labels[:, None] == train.labels, max(1, _RANKED // len(gallery))
-            pairs = zip(torch.split(torch.cat(similarity, dim=1), rows), torch.split(right, rows))
-            found += [ranking(near, relevant, k) for near, relevant in pairs]
+            pairs = zip(
+                torch.split(_refined(torch.cat(similarity, dim=1), few, gallery), rows), torch.split(right, rows)
+            )
+            width = gallery.shape[1]
+            found += [ranking(near, relevant, k, width=width, positive=positive) for near, relevant in pairs]
         average, precision = (torch.cat(parts) for parts in zip(*found))
         known = torch.isin(asked, train.labels)
         details: dict[str, t.Any] = {"k": k, "unanswerable": int((~known).sum())}
@@ -57,23 +66,41 @@ class Retrieval(Protocol):
         return Scores(metrics, predictions, details)
 
 
-def ranking(similarity: Tensor, relevant: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _refined(similarity: Tensor, queries: Tensor, gallery: Tensor) -> Tensor:
+    """The `nearness` of all pairs, in place of their similarities in float64 (m, n)."""
+    near = (similarity > 1 - _NEAR).nonzero()
+    for some in torch.split(near, max(1, 2**22 // gallery.shape[1])):
+        query, row = some.T
+        similarity[query, row] = nearness(queries.index_select(0, query), gallery.index_select(0, row)).clamp(
+            max=_FINITE
+        )
+    return similarity
+
+
+def ranking(
+    found: Tensor, relevant: Tensor, k: int, *, width: int = 1, positive: bool = False
+) -> tuple[Tensor, Tensor]:
     """Average precision and precision at k of each query, both float64 (m,) in 0..1, 0 where nothing is relevant.
 
-    Of similarities in -1..1, float64 (m, n), and what each query should find, bool (m, n), with 1 <= k <= n.
+    Of what grows with the similarity, float64 (m, n), and what each query should find, bool (m, n), with 1 <= k <= n.
+    width, positive: as `told_apart` asks of the rows.
     """
     n = relevant.shape[1]
-    keys = 2 * ((1 - similarity) / _EQUAL).round_().long() + relevant  # nearest first, relevance in the last bit
+    keys = (-found).view(torch.int64)  # nearest first; as integers, which fall where negative numbers grow
+    keys = ((keys ^ ((keys >> 63) & _MANTISSA)) & ~1) | relevant  # relevance in the last bit
     keys = torch.from_numpy(np.sort(keys.cpu().numpy(), axis=1)).to(relevant.device)  # its sort is much the faster
-    right, keys = keys & 1, keys >> 1
-    last = functional.pad(keys[:, 1:] != keys[:, :-1], (0, 1), value=True)  # of equals
+    right, keys = keys & 1, keys & ~1
+    ordered = -(keys ^ ((keys >> 63) & _MANTISSA)).view(torch.float64)
+    starts = told_apart(ordered, width, relative=positive)  # of a rank, which equals share
+    last = functional.pad(starts[:, 1:], (0, 1), value=True)
     hits = right.cumsum(dim=1)
     before = functional.pad((hits * last).cummax(dim=1).values[:, :-1], (1, 0))  # hits up to the rank before
     places = torch.arange(1, n + 1, device=keys.device)
     gained = (hits - before) * last * (hits / places.double())
     average = gained.sum(dim=1) / hits[:, -1].clamp(min=1)
-    border = keys[:, k - 1 : k]
-    nearer, equal = keys < border, keys == border
+    ranks = starts.cumsum(dim=1)
+    border = ranks[:, k - 1 : k]
+    nearer, equal = ranks < border, ranks == border
     share = (right * equal).sum(dim=1) / equal.sum(dim=1).double()
     precision = ((right * nearer).sum(dim=1) + share * (k - nearer.sum(dim=1))) / k
     return average, precision

@@ -1,7 +1,7 @@
 """Arrays out of .npy and .npz files that may be damaged; nothing that a file brings is run.
 
 NumPy and zipfile meet damage with whatever they stumble over, such as TokenError and SyntaxError in a header or
-NotImplementedError in an archive. Here all of it is a ValueError.
+NotImplementedError in an archive. Here all of it is a ValueError, or a StoreError of a file of ours.
 """
 
 import contextlib
@@ -11,7 +11,28 @@ from pathlib import Path
 
 import numpy as np
 
+from results import store
+from results.store import RunDirectory, StoreError
+
+LARGEST = 2**28  # bytes, packed and unpacked: no view or predictions of ours come near
 Array = np.ndarray[t.Any, np.dtype[t.Any]]
+
+
+def read_arrays(path: Path, largest: int = LARGEST) -> dict[str, Array]:
+    """Every array of a file, none of them pickled. Raises store.Missing and StoreError."""
+    return _unpacked(path, store.read_bytes(path, largest), largest)
+
+
+def read_view(run: RunDirectory, path: Path, largest: int = LARGEST) -> dict[str, Array]:
+    """The same of a file that run.json may have the SHA-256 of. Raises store.Missing and StoreError."""
+    return _unpacked(path, store.read_kept(run, path, largest), largest)
+
+
+def _unpacked(path: Path, content: bytes, largest: int) -> dict[str, Array]:
+    try:
+        return read_npz(content, largest)
+    except ValueError as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from error
 
 
 def read_npz(source: Path | bytes, largest: int, names: t.Collection[str] = ()) -> dict[str, Array]:

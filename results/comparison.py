@@ -27,6 +27,7 @@ from results.leaderboard import (
     versioned,
 )
 from results.record import Json, Record
+from results.redaction import printable
 from results.statistics import (
     Estimate,
     Split,
@@ -299,7 +300,9 @@ def render(
     (_, first), *others = [
         (about, text.table(WORDS, header, rows, width=width, colour=colour)) for about, header, rows in tables
     ]
-    prose = [textwrap.fill(one, min(width or 100, 100), break_on_hyphens=False) for one in [*verdicts, "", legend]]
+    prose = [
+        textwrap.fill(printable(one), min(width or 100, 100), break_on_hyphens=False) for one in [*verdicts, "", legend]
+    ]
     return "\n".join([title, first, *prose, *(f"\n{about}\n{rows}" for about, rows in others)]).rstrip("\n") + "\n"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results import store
-from results.record import Record
+from results.record import Json
 from results.store import RunDirectory, StoreError
 
 
@@ -33,10 +33,17 @@ def merge(into: Path, others: t.Iterable[Path]) -> Merged:
     for other in others:
         _must_fit(into, other)
         for there in store.runs_below(other):
-            total += _copy_run(there, RunDirectory(into / there.path.relative_to(other)))
+            total += _copy_run(there, RunDirectory(into / there.path.relative_to(other)), other)
         for suite in sorted(other.glob("*/suite.json")):
-            if not (into / suite.relative_to(other)).exists():
-                store.replace(into / suite.relative_to(other), store.read_bytes(suite))
+            if (into / suite.relative_to(other)).exists():
+                continue
+            try:
+                _check_inside(suite, other)
+                store.replace(into / suite.relative_to(other), store.read_bytes(suite, store.LARGEST_JSON))
+            except store.Unwritable:
+                raise
+            except StoreError as error:
+                total += Merged(0, 0, (str(error),))
     return total
 
 
@@ -57,18 +64,21 @@ def _must_fit(into: Path, other: Path) -> None:
 
 def _suite_name(directory: Path) -> str:
     try:
-        return str(json.loads(store.read_bytes(directory / "suite.json"))["suite"])
+        return str(json.loads(store.read_bytes(directory / "suite.json", store.LARGEST_JSON))["suite"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{directory / 'suite.json'} is damaged: {error}") from error
 
 
-def _copy_run(there: RunDirectory, here: RunDirectory) -> Merged:
-    """One run: the encoder first, each record after the predictions that it names."""
+def _copy_run(there: RunDirectory, here: RunDirectory, top: Path) -> Merged:
+    """One run below `top`: the encoder first, each record after the predictions that it names."""
     try:
+        _check_inside(there.path, top)
         if there.run_json.exists():
-            run = store.read_run(there.run_json)
-            fresh = not here.run_json.exists()
-            files = _about_the_encoder(there) if fresh else []
+            run = store.read_run(there.run_json, "weights_sha256")
+            files = [] if here.run_json.exists() else _about_the_encoder(there)
+            for path in files:
+                _check_inside(path, there.path)
+                _check_whole(path, there, run)
             contents = {path.relative_to(there.path).as_posix(): store.read_bytes(path) for path in files}
             store.publish_run(here.path, run, contents)
         elif there.failed.exists() and not here.run_json.exists() and not here.failed.exists():
@@ -92,24 +102,31 @@ def _copy_run(there: RunDirectory, here: RunDirectory) -> Merged:
 
 def _copy_record(path: Path, there: RunDirectory, here: RunDirectory) -> bool:
     """Whether it was new here."""
+    _check_inside(path, there.path)
     record = store.read_record(path)
     place = here.path / path.relative_to(there.path)
     fresh = not place.exists()
     if record.predictions is not None and fresh:
-        store.replace(here.path / _predictions(record), store.read_bytes(there.path / _predictions(record)))
+        _check_inside(there.path / record.predictions, there.path)
+        store.replace(here.path / record.predictions, store.read_bytes(there.path / record.predictions))
     store.publish_record(place, record)
     return fresh
 
 
-def _predictions(record: Record) -> Path:
-    assert record.predictions is not None
-    path = Path(record.predictions)
-    if path.is_absolute() or ".." in path.parts or path.parts[:1] != ("predictions",):
-        raise StoreError(f"a record names its predictions {record.predictions!r}; wanted a file below predictions/")
-    return path
+def _check_inside(path: Path, directory: Path) -> None:
+    """What somebody else's directory links to outside of it is not ours to copy. Raises StoreError."""
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise StoreError(f"{path} leads out of {directory}; what lies elsewhere is not copied")
+
+
+def _check_whole(path: Path, run: RunDirectory, about: dict[str, Json]) -> None:
+    """That a file is as its run.json has it, as far as that says. Raises StoreError."""
+    known = {store.name_in(run, run.weights): about["weights_sha256"], **(about.get("files") or {})}
+    known |= {store.name_in(run, run.generator): about["generator_sha256"]} if "generator_sha256" in about else {}
+    wanted = known.get(store.name_in(run, path))
+    if wanted is not None and store.file_digest(path) != wanted:
+        raise StoreError(f"{path}: {store.CHANGED}; not copied")
 
 
 def _about_the_encoder(run: RunDirectory) -> list[Path]:
-    files = [run.weights, run.generator, run.encoder_json, run.history, *sorted(run.pictures.glob("*.png"))]
-    files += sorted(run.views.glob("*"))
-    return [path for path in files if path.exists()]
+    return [*(path for path in (run.weights, run.generator) if path.exists()), *store.files_beside(run)]

@@ -25,7 +25,7 @@ METRICS = {  # in the order of a table's columns
     "log_likelihood": Metric(
         "log-likelihood", 1, True, "log-density of test images under the model, nats, higher is better"
     ),
-    "elbo": Metric("ELBO", 1, True, "a lower bound of that log-density, nats, higher is better"),
+    "elbo": Metric("ELBO", 1, True, "a lower bound of the log-density of test images, nats, higher is better"),
     "binary_elbo": Metric(
         "binary ELBO",
         1,

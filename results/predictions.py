@@ -49,9 +49,10 @@ def correct(record: Record, run: Path) -> Correct:
 
 def answers(contents: Contents) -> t.Callable[[Record], Correct | None]:
     """What `correct` gives for a record of these contents; None where it has no predictions, or damaged ones."""
+    places = {id(record): path for path, record in contents.whole.items()}
 
     def read(record: Record) -> Correct | None:
-        path = contents.paths.get(store.identity(record))
+        path = places.get(id(record))
         if path is None or record.predictions is None or "top1" not in record.metrics:
             return None
         try:

@@ -43,7 +43,7 @@ class Record(BaseModel):
     suite: str
     key: str  # content key of the run, 16 hex digits
     dataset: str
-    split: t.Literal["test", "validation"]  # what was scored: the test set, or a held-out part of train
+    split: t.Literal["test", "validation"]  # what was scored: the test set, or a validation set
     limit: int | None  # rows of train and of test kept, None for all
     pretrain: str | None = (
         None  # the dataset that the encoder learned from, if another; limit and split are its own too
@@ -88,6 +88,39 @@ def dataset_label(
     parts = [name, f"from {pretrain}" if pretrain else "", f"({form})" if form else ""]
     parts += [f"(limit {limit})" if limit else "", "(validation)" if split == "validation" else ""]
     return " ".join(filter(None, parts))
+
+
+class RunFacts(BaseModel):
+    """The types of what a run.json says, where it says it: older ones lack some fields."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+    suite: str = ""
+    key: str = ""
+    dataset: str = ""
+    split: t.Literal["test", "validation"] = "test"
+    limit: int | None = None
+    pretrain: str | None = None
+    size: int | None = None
+    mode: str | None = None
+    fingerprint: str = ""
+    train_images: int = 0
+    test_images: int = 0
+    encoder: str = ""
+    label: str = ""
+    params: dict[str, Json] = Field(default_factory=dict)
+    encoder_version: int = 0
+    code: str = ""
+    is_control: bool = False
+    labels: int | t.Literal["all"] = 0
+    seed: int = 0
+    seconds: dict[str, float] = Field(default_factory=dict)
+    updates: dict[str, int] = Field(default_factory=dict)
+    provenance: Provenance | None = None
+    taps: dict[str, int] = Field(default_factory=dict)  # with their dimensions
+    weights_sha256: str = ""
+    generator_sha256: str = ""
+    files: dict[str, str] | None = None  # the SHA-256 of whatever else a run leaves; of before there were such, None
 
 
 class Asked(BaseModel):

@@ -4,28 +4,30 @@ import json
 import os
 import re
 import traceback
+import typing as t
+import urllib.parse
 
-NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # what the name of a variable with a secret holds
+SECRET = re.compile(  # what the name of a variable with a secret holds; PAT is a personal access token
+    r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|PASS$|(^|_)(PASS|PAT|PWD)(_|$)", re.IGNORECASE
+)
+DIRECTORIES = ("PWD", "OLDPWD")  # which the pattern would take for passwords
+IN_URL = re.compile(r"://([^/?#@\s:]*)(?::([^/?#\s]*))?@")  # the name, or the name and the password
 LONGEST = 2_000, 20_000  # characters of a message, of a traceback
 SHORTEST = 4  # characters; a shorter value would be found in words and numbers that are none
-
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def redacted(text: str) -> str:
     """The text with each secret value of the environment replaced by its variable's name in brackets.
 
-    Control characters and lone surrogates, which a terminal obeys and no file takes, become escapes.
+    Secrets are the values of variables whose names say so, and the password, or else the name, in an address such as
+    http://name:password@proxy, whatever its variable is called. The text is `printable`.
     """
     found = {
-        form: name
-        for name, value in os.environ.items()
-        if len(value) >= SHORTEST and any(part in name.upper() for part in NAMES)
-        for form in (value, repr(value)[1:-1], json.dumps(value)[1:-1])  # as it is, and as programs print it
+        form: name for name, value in os.environ.items() for secret in _secrets(name, value) for form in _forms(secret)
     }
     for value in sorted(found, key=len, reverse=True):  # one may be part of another
         text = text.replace(value, f"[{found[value]}]")
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return printable(text)
 
 
 def message(error: BaseException, *, kind: bool = True) -> str:
@@ -48,3 +50,26 @@ def shortened(text: str, longest: int) -> str:
     if len(text) <= longest:
         return text
     return f"{text[: longest // 2]} [... of {len(text):,} characters ...] {text[-longest // 2 :]}"
+
+
+def _secrets(name: str, value: str) -> t.Iterator[str]:
+    if SECRET.search(name) and name not in DIRECTORIES and len(value) >= SHORTEST:
+        yield value
+    for user, password in IN_URL.findall(value):
+        secret = password or user
+        yield from (one for one in {secret, urllib.parse.unquote(secret)} if len(one) >= SHORTEST)
+
+
+def _forms(secret: str) -> set[str]:
+    """A secret as it is, as programs print it, and as addresses hold it."""
+    quoted = {urllib.parse.quote(secret, safe=safe, errors="surrogateescape") for safe in ("", "/")}
+    quoted.add(urllib.parse.quote_plus(secret, errors="surrogateescape"))
+    lower = {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), one) for one in quoted}
+    return {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], *quoted, *lower}
+
+
+def printable(text: str) -> str:
+    """The text with each character that would steer a terminal, or that no file can hold, written out: \\x1b."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)

@@ -5,6 +5,7 @@ the same directory, is synced, and is then linked to its name (published once) o
 
     <suite directory>/<label>/<dataset>/seed<k>-<key>/
         run.json  encoder.safetensors  encoder.json  history.csv  failed.json  checkpoint/  features/
+                                            run.json has the SHA-256 of weights, recipe, history, pictures and views
         generator.safetensors  pictures/    of methods that make images
         publishing/  in_flight.json         while the files above take their places; while one process makes the run
         views/<tap>.npz  views/neighbours-<tap>.png     of the features, for the report
@@ -15,29 +16,37 @@ the same directory, is synced, and is then linked to its name (published once) o
 """
 
 import contextlib
+import csv
 import errno
 import fcntl
 import functools
 import hashlib
+import io
 import itertools
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 import socket
+import stat
 import time
 import typing as t
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
 from results.metrics import METRICS, lowest
-from results.record import Json, Plan, Record
+from results.record import Json, Plan, Record, RunFacts
 
 ROOM = 64 * 2**20  # bytes that must be free before a run starts: its weights, features and scores
 LARGEST_JSON = 16 * 2**20  # bytes; a record has a few thousand
+LARGEST = 16 * 2**30  # bytes of any file of a run: weights of 4 billion numbers
+LONGEST_PATH = 4096 - 1024  # bytes of a run's directory: Linux takes 4,096 in all, macOS less
+
+CHANGED = "changed since it was written: run.json has another sha256"
 
 _RUN = re.compile(r"seed\d+-[0-9a-f]{16}")
 _IN_RUN = re.compile(rf"/{_RUN.pattern}/")
@@ -49,6 +58,10 @@ _FORGOTTEN = 24 * 3600  # seconds; no write takes a day, so an older temporary f
 
 class StoreError(Exception):
     """A file that cannot be written, read or trusted; the message names it and says why."""
+
+
+class Missing(StoreError):
+    """There is no such file."""
 
 
 class Unwritable(StoreError):
@@ -113,7 +126,7 @@ def publish_run(directory: Path, run: dict[str, Json], files: t.Mapping[str, byt
     Already there with the same weights is fine, whenever and by whom they were made. Raises Conflict, of which
     conflicts/ keeps the run.json, and Unwritable.
     """
-    content = canonical(run | {"sha256": _digest(directory, json.loads(canonical(run)))})  # of the order in the file
+    content = _sealed(directory, run)
     ready, there = directory / _PUBLISHING, directory / "run.json"
     settle(directory)  # what another process has begun
     if not there.exists():
@@ -125,6 +138,11 @@ def publish_run(directory: Path, run: dict[str, Json], files: t.Mapping[str, byt
     now = read_run(there)
     if [now.get(one) for one in hashes] != [run.get(one) for one in hashes]:
         raise _conflict(there, content)
+
+
+def _sealed(directory: Path, run: dict[str, Json]) -> bytes:
+    """A run.json with the hash of all that it says."""
+    return canonical(run | {"sha256": _digest(directory, json.loads(canonical(run)))})  # of the order in the file
 
 
 def settle(directory: Path) -> None:
@@ -152,6 +170,19 @@ def settle(directory: Path) -> None:
         shutil.rmtree(ready, ignore_errors=True)
 
 
+def file_digests(run: "RunDirectory", paths: t.Iterable[Path] | None = None) -> dict[str, str]:
+    """{file of a run: its SHA-256}, for run.json; of all that lies beside its weights unless told which."""
+    wanted = files_beside(run) if paths is None else paths
+    return {name_in(run, path): file_digest(path) for path in wanted}
+
+
+def note_files(run: "RunDirectory", paths: t.Iterable[Path]) -> None:
+    """Have run.json say the SHA-256 of files that were made again from the frozen encoder; old ones say none."""
+    about = read_run(run.run_json)
+    if about.get("files") is not None:
+        replace(run.run_json, _sealed(run.path, about | {"files": about["files"] | file_digests(run, paths)}))
+
+
 @contextlib.contextmanager
 def private_directory(path: Path) -> t.Iterator[Path]:
     """A private directory to fill, which gets this name when the block ends well; it is gone if the name is taken.
@@ -163,8 +194,11 @@ def private_directory(path: Path) -> t.Iterator[Path]:
         with writing(path):
             private.mkdir(parents=True)
         yield private
-        with contextlib.suppress(OSError):  # somebody else was quicker
+        try:
             private.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else somebody else was quicker
+                raise Unwritable(_explain(path, error)) from error
     finally:
         shutil.rmtree(private, ignore_errors=True)
 
@@ -316,15 +350,16 @@ def run_directory(suite_directory: Path, label: str, dataset_slug: str, seed: in
     name = f"seed{seed}-{key}"
     if not _RUN.fullmatch(name):
         raise StoreError(f"a run needs a seed from 0 up and a key of 16 hex digits; got seed {seed} and key {key!r}")
-    return RunDirectory(suite_directory / _component(label) / _component(dataset_slug) / name)
+    _component(suite_directory.name)
+    return RunDirectory(checked_path(suite_directory / _component(label) / _component(dataset_slug) / name))
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
 def runs_below(directory: Path) -> t.Iterator[RunDirectory]:
-    """Every run directory below this one, in the order of their names."""
-    for parent, directories, _ in os.walk(directory):
+    """Every run directory below this one, those behind links to directories last."""
+    for parent, directories, _ in _walk(directory):
         directories[:] = sorted(name for name in directories if name != "corrupt" and not name.startswith("."))
         if _RUN.fullmatch(Path(parent).name):
             directories.clear()
@@ -338,9 +373,10 @@ class Contents:
     records: list[Record]  # done and failed, in an order that does not depend on where they lie
     runs: list[dict[str, Json]]  # the run.json of every run
     damaged: list[tuple[Path, str]]
-    whole: frozenset[Path] = field(default=frozenset(), compare=False)  # the files of every record that could be read
+    whole: dict[Path, Record] = field(
+        default_factory=dict, compare=False
+    )  # every record that could be read, by its file
     plans: list[Plan] = field(default_factory=list)  # of each suite.json, in the order of their paths
-    paths: dict[tuple[str | int, ...], Path] = field(default_factory=dict, compare=False)  # of records, by `identity`
 
 
 def read_store(directory: Path) -> Contents:
@@ -351,7 +387,7 @@ def read_store(directory: Path) -> Contents:
     finished records claim different numbers for the same thing made alike neither is used, and both are reported.
     Raises StoreError if there is no such directory.
     """
-    if not directory.is_dir():
+    if not checked_path(directory).is_dir():
         raise StoreError(f"no results in {directory}: there is no such directory")
     found: list[tuple[tuple[str | int, ...], Path, Record]] = []
     runs: list[dict[str, Json]] = []
@@ -365,14 +401,13 @@ def read_store(directory: Path) -> Contents:
                 plans.append(_read_plan(path))
             else:
                 record = read_record(path)
-                found.append((identity(record), path, record))
+                found.append((_identity(record), path, record))
         except StoreError as error:
             damaged.append((path, str(error).removeprefix(f"{path}: ")))
     found.sort(key=lambda one: one[2].provenance.started, reverse=True)
     found.sort(key=lambda one: one[0])
     records: list[Record] = []
-    paths: dict[tuple[str | int, ...], Path] = {}
-    for one, copies in itertools.groupby(found, key=lambda one: one[0]):
+    for _, copies in itertools.groupby(found, key=lambda one: one[0]):
         same = [(path, record) for _, path, record in copies]  # the newest first
         rivals = {} if same[0][1].status == "failed" else {path: _rival(record, same) for path, record in same}
         damaged += [
@@ -380,10 +415,8 @@ def read_store(directory: Path) -> Contents:
             for path, rival in rivals.items()
             if rival
         ]
-        for path, record in [(path, record) for path, record in same if not rivals.get(path)][:1]:
-            records.append(record)
-            paths[one] = path
-    return Contents(records, runs, sorted(damaged), frozenset(path for _, path, _ in found), plans, paths)
+        records += [record for path, record in same if not rivals.get(path)][:1]
+    return Contents(records, runs, sorted(damaged), {path: record for _, path, record in found}, plans)
 
 
 def read_record(path: Path) -> Record:
@@ -404,7 +437,7 @@ def read_record(path: Path) -> Record:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise StoreError(f"{path}: not a record of schema version 1: {place}: {first['msg']}") from error
-    _check_fractions(path, record)
+    _check_meaning(path, record)
     return record
 
 
@@ -417,10 +450,10 @@ def is_record(path: Path) -> bool:
     return True
 
 
-def read_run(path: Path) -> dict[str, Json]:
+def read_run(path: Path, *needed: str) -> dict[str, Json]:
     """The run.json of a finished training, its hash verified; only those of before there were hashes have none.
 
-    Raises StoreError for a file that is not one, or changed since written.
+    Raises StoreError for a file that is not one, lacks a `needed` field, or changed since written.
     """
     value = _read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != 1:
@@ -429,6 +462,14 @@ def read_run(path: Path) -> dict[str, Json]:
     hashed = claimed is not None or not value.keys() <= _UNHASHED
     if hashed and claimed != _digest(path, value):
         raise StoreError(f"{path}: changed since it was written: its sha256 does not fit")
+    try:
+        RunFacts.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise StoreError(f"{path}: not a run of schema version 1: {place}: {first['msg']}") from error
+    if lacking := [field for field in needed if field not in value]:
+        raise StoreError(f"{path}: not a whole run: it lacks {', '.join(lacking)}")
     return value
 
 
@@ -441,15 +482,93 @@ def _read_plan(path: Path) -> Plan:
         raise StoreError(f"{path}: not a suite: {place}: {first['msg']}") from error
 
 
-def read_bytes(path: Path, largest: int = -1) -> bytes:
-    """What a regular file holds, up to `largest` bytes (-1: all). Raises StoreError for what is none, or unreadable."""
+def open_file(path: Path, largest: int = LARGEST) -> io.BufferedReader:
+    """A regular file of at most `largest` bytes, open for reading. Raises Missing, or StoreError for any other kind."""
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise StoreError(f"{path}: not a regular file" if path.exists() else f"{path}: there is no such file")
-        with path.open("rb") as file:
-            return file.read(largest)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Missing(f"{path}: there is no such file") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise StoreError(f"{path}: not a regular file")
+    if status.st_size > largest:
+        os.close(descriptor)
+        raise StoreError(f"{path}: larger than {largest:,} bytes, which no such file of ours is")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+    """What a regular file of at most `largest` bytes holds. Raises Missing and StoreError."""
+    with open_file(path, largest) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def file_digest(path: Path, largest: int = LARGEST) -> str:
+    """SHA-256 of a regular file, read a piece at a time. Raises Missing and StoreError."""
+    with open_file(path, largest) as file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_kept(run: RunDirectory, path: Path, largest: int = LARGEST) -> bytes:
+    """What a file of a run holds, if run.json has its SHA-256; an older run.json, which has none, is believed.
+
+    Raises Missing and StoreError.
+    """
+    content = read_bytes(path, largest)
+    with contextlib.suppress(Missing):  # published without it
+        known = read_run(run.run_json).get("files")
+        if known is not None and known.get(name_in(run, path)) != hashlib.sha256(content).hexdigest():
+            raise StoreError(f"{path}: {CHANGED}")
+    return content
+
+
+def is_kept(run: RunDirectory, path: Path) -> bool:
+    """Whether a file of a run is there, and as run.json has it."""
+    try:
+        read_kept(run, path)
+    except StoreError:
+        return False
+    return True
+
+
+def read_history(run: RunDirectory) -> list[dict[str, float]]:
+    """The rows of history.csv without what is not finite, each with an epoch; none for what is not trained by gradient.
+
+    Raises Missing and StoreError.
+    """
+    try:
+        text = read_kept(run, run.history, LARGEST_JSON).decode()
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text.splitlines())]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise StoreError(f"{run.history}: not a history: {error}") from error
+    finite = [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
+    if not all("epoch" in row for row in finite):
+        raise StoreError(f"{run.history}: not a history: wanted a number in the column 'epoch' of each row")
+    return finite
+
+
+def files_beside(run: RunDirectory) -> list[Path]:
+    """What lies beside the weights and records of a run: its recipe, its history, pictures and views."""
+    found = (run.encoder_json, run.history, *_visible(run.pictures), *_visible(run.views))
+    return [path for path in found if os.path.lexists(path)]
+
+
+def _visible(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("*") if not path.name.startswith("."))
+
+
+def name_in(run: RunDirectory, path: Path) -> str:
+    """What run.json calls a file of its run."""
+    return path.relative_to(run.path).as_posix()
 
 
 # ---- how it is done ---------------------------------------------------------------------------------------------
@@ -555,13 +674,24 @@ def _is_stray(path: Path) -> bool:
     return False
 
 
+def checked_path(path: Path) -> Path:
+    """A path that files can lie below, and that can be written down. Raises StoreError."""
+    try:
+        size = len(str(path).encode())
+    except UnicodeEncodeError as error:
+        raise StoreError(f"{str(path)!r} is not UTF-8; wanted a path that can be written down: rename it") from error
+    if size > LONGEST_PATH or any(len(part.encode()) > 255 for part in path.parts):
+        raise StoreError(f"{path} is too long: wanted {LONGEST_PATH:,} bytes at most, 255 in each part")
+    return path
+
+
 def _component(name: str) -> str:
     """A name that is safe as one part of a path, and that says nothing special to `read_store`."""
     if not name or len(name.encode(errors="replace")) > 200:
         raise StoreError(f"{name!r} cannot be part of a path: wanted 1 to 200 bytes")
     if name.startswith(".") or not name.isprintable() or "/" in name or "\\" in name:
         raise StoreError(f"{name!r} cannot be part of a path: no '/', no '\\', no '.' in front, nothing unprintable")
-    if name in ("conflicts", "corrupt"):
+    if name in ("conflicts", "corrupt", "wandb") or _RUN.fullmatch(name):
         raise StoreError(f"{name!r} cannot be part of a path: the store keeps other things under this name")
     return name
 
@@ -580,11 +710,22 @@ def _record_to_bytes(path: Path, record: Record) -> bytes:
     content = _dump(value | {"sha256": _digest(path, value)}, sort_keys=False)
     if len(content) > LARGEST_JSON:
         raise StoreError(f"{path}: a record may have {LARGEST_JSON} bytes; this one has {len(content)}")
-    _check_fractions(path, record)
+    _check_meaning(path, record)
     return content
 
 
-def _check_fractions(path: Path, record: Record) -> None:
+def _check_meaning(path: Path, record: Record) -> None:
+    """What types do not say: its tap names a file, its predictions are the run's own, its metrics are fractions."""
+    if record.tap is not None:
+        try:
+            _component(record.tap)
+        except StoreError as error:
+            raise StoreError(f"{path}: its tap {error}") from error
+    if record.predictions is not None:
+        predictions = PurePosixPath(record.predictions)
+        if predictions.parts[:1] != ("predictions",) or ".." in predictions.parts or "\0" in record.predictions:
+            wanted = "which are not its own: wanted a file below predictions/"
+            raise StoreError(f"{path}: names the predictions {record.predictions!r}, {wanted}")
     for metric, value in record.metrics.items():
         if metric not in METRICS and not lowest(metric) <= value <= 1:
             raise StoreError(f"{path}: metrics are fractions in {lowest(metric):g}..1; {metric} is {value}")
@@ -600,9 +741,7 @@ def _digest(path: Path, value: dict[str, Json]) -> str:
 
 
 def _read_json(path: Path) -> Json:
-    content = read_bytes(path, LARGEST_JSON + 1)
-    if len(content) > LARGEST_JSON:
-        raise StoreError(f"{path}: larger than {LARGEST_JSON} bytes, which no file of ours is")
+    content = read_bytes(path, LARGEST_JSON)
     if not content.strip(b"\0"):
         raise StoreError(f"{path}: empty, or only zeros: perhaps the machine went down while it was written")
     try:
@@ -617,7 +756,7 @@ def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]
     def unreadable(error: OSError) -> None:
         damaged.append((Path(error.filename), f"cannot be read: {error.strerror}"))
 
-    for parent, directories, files in os.walk(directory.absolute(), onerror=unreadable):
+    for parent, directories, files in _walk(directory.absolute(), unreadable):
         above, here = parent.split("/")[-2:]
         is_run = _RUN.fullmatch(here) is not None
         unread = ("corrupt", "predictions", "features", "checkpoint", "pictures", "views") if is_run else ("corrupt",)
@@ -625,7 +764,7 @@ def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]
         if not is_run and not _IN_RUN.search(parent):
             yield from (Path(parent, name) for name in files if name == "suite.json")
             continue
-        for name in files:
+        for name in [*files, *(name for name in directories if name.endswith(".json"))]:  # a directory there is damage
             if name.startswith("."):
                 continue
             if (above == "scores" and name.endswith(".json")) or (is_run and name in ("run.json", "failed.json")):
@@ -635,7 +774,23 @@ def _files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]
                 damaged.append((Path(parent, name), problem))
 
 
-def identity(record: Record) -> tuple[str | int, ...]:
+def _walk(
+    directory: Path, unreadable: t.Callable[[OSError], object] | None = None
+) -> t.Iterator[tuple[str, list[str], list[str]]]:
+    """Like os.walk, through links to directories too, but through each directory once and its own name first."""
+    waiting, seen = [str(directory)], set()
+    while waiting:
+        for parent, directories, files in os.walk(waiting.pop(0), onerror=unreadable):
+            here = Path(parent).stat()
+            if (here.st_dev, here.st_ino) in seen:
+                directories.clear()
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            yield parent, directories, files
+            waiting += [str(path) for name in directories if (path := Path(parent, name)).is_symlink()]
+
+
+def _identity(record: Record) -> tuple[str | int, ...]:
     """What a record is about. Its numbers should follow from this, so it is also the order of a store's records."""
     run = (record.dataset, record.label, record.seed, record.key, record.status)
     judged = (record.tap or "", record.protocol_label or "", record.protocol_version or 0, record.protocol_code)

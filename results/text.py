@@ -9,6 +9,7 @@ import typing as t
 from dataclasses import dataclass
 
 from results.record import Json
+from results.redaction import printable
 
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
 FORMATS: dict[Format, str] = {  # to what the names of such files end in
@@ -77,9 +78,9 @@ def table(
 
     grid = Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name in header:
-        grid.add_column(Text(name, "bold"), justify="left" if name in words else "right", overflow="fold")
+        grid.add_column(Text(printable(name), "bold"), justify="left" if name in words else "right", overflow="fold")
     for place, row in enumerate(rows):
-        grid.add_row(*(Text(cell) for cell in row), style=styles[place] if styles else "")
+        grid.add_row(*(Text(printable(cell)) for cell in row), style=styles[place] if styles else "")
     console = Console(
         file=io.StringIO(),
         width=width or 10_000,
@@ -93,9 +94,9 @@ def table(
 
 
 def _terminal(one: Table, width: int | None, colour: bool) -> str:
-    legend = textwrap.fill(one.legend, min(width or 100, 100), break_on_hyphens=False)
+    legend = textwrap.fill(printable(one.legend), min(width or 100, 100), break_on_hyphens=False)
     grid = table(one.words, one.header, one.rows, width=width, colour=colour)
-    return f"{one.title}\n{grid}\n{legend}\n"
+    return f"{printable(one.title)}\n{grid}\n{legend}\n"
 
 
 def markdown(words: t.Sequence[str], header: t.Sequence[str], rows: t.Sequence[t.Sequence[str]]) -> str:
@@ -205,6 +206,9 @@ def _html(one: Table) -> str:
     return "\n".join([*lines, "</tbody>", "</table>", paragraph(one.legend)])
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # begins of a cell that is run
+
+
 # ---- for programs -----------------------------------------------------------------------------------------------
 
 
@@ -213,10 +217,20 @@ def to_json(rows: t.Sequence[dict[str, Json]]) -> str:
 
 
 def to_csv(rows: t.Sequence[dict[str, Json]], columns: t.Sequence[str]) -> str:
-    """Lists and objects as JSON."""
+    """Lists and objects as JSON; text that a spreadsheet would take for a formula with a ' in front, as OWASP has it.
+
+    So begin =, +, -, @, tabs and ends of line, and their full-width forms. Numbers are no text and keep their signs.
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
     import pandas as pd  # noqa: PLC0415 - slow to import
 
-    flat = [
-        {name: json.dumps(one) if isinstance(one, list | dict) else one for name, one in row.items()} for row in rows
-    ]
+    def cell(one: Json) -> Json:
+        if isinstance(one, list | dict):
+            return json.dumps(one)
+        if not isinstance(one, str):
+            return one
+        one = re.sub(r"\r(?!\n)", "\n", one)  # alone it would end a row, since nothing quotes it
+        return f"'{one}" if one.startswith(FORMULA) else one
+
+    flat = [{name: cell(one) for name, one in row.items()} for row in rows]
     return pd.DataFrame(flat, columns=list(columns), dtype=object).to_csv(index=False, lineterminator="\n")

@@ -7,7 +7,6 @@ whatever it does (prompt, hang, raise), the suite loses at most that time. wandb
 """
 
 import contextlib
-import csv
 import dataclasses
 import fcntl
 import hashlib
@@ -15,6 +14,7 @@ import http.client
 import json
 import math
 import os
+import re
 import select
 import shutil
 import signal
@@ -22,6 +22,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import typing as t
 import urllib.error
@@ -31,8 +32,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results import store
+from results.metrics import interval
 from results.record import Json, Record, dataset_label
+from results.store import RunDirectory
 
+MOST_CLASSES = 50  # of a confusion matrix that can still be read
+LIMIT = 30.0  # seconds that a suite gives to wandb at once
+LIVE_SECONDS = 60.0  # between two looks at the histories of runs that are being made
 ENDING = 1.0  # seconds kept of the time limit for ending the processes
 DESCRIBES_RUN = (  # what a run.json and the records of a run have in common
     *("suite", "key", "dataset", "split", "limit", "fingerprint", "train_images", "test_images"),
@@ -44,6 +50,7 @@ COLUMNS = (  # of the leaderboard's rows: text, or numbers that wandb can sort b
     *("difference", "difference_low", "difference_high", "seeds", "of_seeds", "control"),
     *("labels", "dimensions", "fit_seconds", "device", "precision", "commit", "status", "error"),
 )
+LARGEST_PREDICTIONS = 2**26  # bytes, unpacked
 Mode = t.Literal["off", "offline", "online"]
 INHERITED = ("WANDB_API_KEY", "WANDB_BASE_URL")  # any other WANDB_ variable could make our runs somebody else's
 
@@ -90,11 +97,15 @@ class WandbRun:
     table: list[dict[str, Json]] = dataclasses.field(default_factory=list)  # rows of the leaderboard
     records: list[dict[str, Json]] = dataclasses.field(default_factory=list)
     predictions: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)  # column, file, its SHA-256
+    pictures: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)  # kind, file, its SHA-256
+    classes: list[str] = dataclasses.field(default_factory=list)  # names, as far as the run left them
 
     @property
     def content(self) -> str:
         """SHA-256 over everything it says. Raises StoreError for NaN and infinity, which are never sent."""
-        told = dataclasses.asdict(self) | {"predictions": [(column, digest) for column, _, digest in self.predictions]}
+        told = dataclasses.asdict(self)
+        for files in ("predictions", "pictures"):
+            told[files] = [(name, digest) for name, _, digest in getattr(self, files)]
         return hashlib.sha256(store.canonical(told)).hexdigest()
 
 
@@ -139,7 +150,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-def mirror(directory: Path, target: WandbTarget, timeout: float = 30.0) -> MirrorReport:
+def mirror(directory: Path, target: WandbTarget, timeout: float = LIMIT) -> MirrorReport:
     """Send what this target has not seen of a suite's directory. Never raises, never asks, ends in `timeout` seconds.
 
     Offline, wandb's files are written to `<directory>/wandb/offline-run-*`, where the target has no other directory.
@@ -163,19 +174,85 @@ def sync(directory: Path, target: WandbTarget, timeout: float = 600.0) -> Mirror
     return mirror(directory, dataclasses.replace(target, mode="online"), timeout)
 
 
+class Live:
+    """Sends the histories of a suite's runs as they grow, from a process of its own. Use it as a context manager.
+
+    runs: what a run.json says of each, as far as it is known, and its directory. Whatever wandb does, leaving the block
+    takes a few seconds; what it did not get, `mirror` sends when the suite has ended.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        target: WandbTarget,
+        runs: t.Sequence[tuple[dict[str, Json], store.RunDirectory]],
+        seconds: float = LIVE_SECONDS,
+    ) -> None:
+        self.directory, self.target, self.runs, self.seconds = directory, target, runs, seconds
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> t.Self:
+        if self.target.mode == "online":
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        if self.thread.is_alive():
+            self.thread.join(5 * ENDING)
+
+    def _look(self) -> None:
+        while not self.stop.wait(self.seconds):
+            with contextlib.suppress(Exception):  # of which `mirror` will speak
+                growing = [
+                    _growing(run, place, self.target)
+                    for run, place in self.runs
+                    if place.history.exists() and not place.run_json.exists()
+                ]
+                _send_due(self.directory, self.target, growing, time.monotonic() + LIMIT, self.stop)
+
+
+def _growing(run: dict[str, Json], place: RunDirectory, target: WandbTarget) -> WandbRun:
+    return WandbRun(
+        id=_id(run, target),
+        name=f"{run['label']}-{_dataset(run)}-seed{run['seed']}",
+        group=run["suite"],
+        job_type="run",
+        tags=_tags(target, run["dataset"], run["encoder"]),
+        config=run,
+        summary={"status": "running"},
+        history=store.read_history(place),
+    )
+
+
 # ---- from records to wandb runs ---------------------------------------------------------------------------------
 
 
-def wandb_runs(directory: Path, target: WandbTarget) -> list[WandbRun]:
-    """The leaderboard first, then every run of a suite's directory. A directory without records has none."""
+def wandb_runs(
+    directory: Path, target: WandbTarget, damaged: list[str] | None = None, deadline: float = math.inf
+) -> list[WandbRun]:
+    """The leaderboard first, then every run of a suite's directory. A directory without records has none.
+
+    damaged: gets a sentence for each file that is left out for being damaged. Raises StoreError at the deadline.
+    """
     contents = store.read_store(directory)
     if not contents.records:
         return []
-    fitted = {_identity(run): run for run in contents.runs}
+    fitted = {_identity(run): run for run in contents.runs if run.keys() >= {*DESCRIBES_RUN, "provenance"}}
+    places: dict[str, list[RunDirectory]] = {}
+    for place in store.runs_below(directory):
+        places.setdefault(f"{place.path.parents[1].name}/{place.path.name}", []).append(place)
     judged: dict[tuple[Json, ...], list[Record]] = {}
     for record in contents.records:
         judged.setdefault(_identity(dict(record)), []).append(record)
-    runs = [_run(directory, fitted.get(identity), records, target) for identity, records in judged.items()]
+    runs = []
+    for identity, records in judged.items():
+        if time.monotonic() > deadline:
+            raise store.StoreError("the time was up while the results were read")
+        one = records[0]
+        here = places.get(f"{one.label}/seed{one.seed}-{one.key}", [])
+        runs.append(_run(here, fitted.get(identity), records, target, [] if damaged is None else damaged))
     return [_leaderboard(contents, target), *runs]
 
 
@@ -184,10 +261,16 @@ def _identity(run: dict[str, Json]) -> tuple[Json, ...]:
     return tuple(run[name] for name in ("suite", "label", "dataset", "limit", "split", "seed", "key"))
 
 
-def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record], target: WandbTarget) -> WandbRun:
+def _run(
+    places: list[RunDirectory],
+    fitted: dict[str, Json] | None,
+    records: list[Record],
+    target: WandbTarget,
+    damaged: list[str],
+) -> WandbRun:
     first = records[0]
     about = fitted or first.model_dump(mode="json")
-    dataset = _dataset(first)
+    dataset = _dataset(dict(first))
     failed = next((record for record in records if record.status == "failed"), None)
     summary: dict[str, Json] = {"status": "failed" if failed else "done", "error": failed and failed.error}
     for record in sorted(records, key=lambda record: record.provenance.started):  # of a changed protocol, the newest
@@ -197,7 +280,7 @@ def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record],
             summary |= {f"{judged}/{metric}": value for metric, value in record.metrics.items()}
             summary |= {f"{judged}/seconds": record.seconds["score"]}
     return WandbRun(
-        id=f"{first.key}-{_digest([*_identity(about), target.entity, target.project])}",
+        id=_id(about, target),
         name=f"{first.label}-{dataset}-seed{first.seed}",
         group=first.suite,
         job_type="run",
@@ -206,9 +289,20 @@ def _run(directory: Path, fitted: dict[str, Json] | None, records: list[Record],
         | {"taps": about.get("taps"), "labels": first.labels, "pretrain": first.pretrain}
         | about["provenance"],
         summary=summary,
-        history=_history(directory / first.label, f"seed{first.seed}-{first.key}") if fitted else [],
-        predictions=_predictions(directory / first.label, f"seed{first.seed}-{first.key}", records),
+        history=_history(places, damaged) if fitted else [],
+        predictions=_predictions(places, records, damaged),
+        pictures=[
+            (path.stem, str(path.absolute()), store.file_digest(path))
+            for place in places[:1]
+            for path in sorted(place.pictures.glob("*.png"))
+            if store.is_kept(place, path)
+        ],
+        classes=_classes(places),
     )
+
+
+def _id(run: dict[str, Json], target: WandbTarget) -> str:
+    return f"{run['key']}-{_digest([*_identity(run), target.entity, target.project])}"
 
 
 def _leaderboard(contents: store.Contents, target: WandbTarget) -> WandbRun:
@@ -233,29 +327,59 @@ def _tags(target: WandbTarget, *own: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*target.tags, *(tag[:64] for tag in own)]))  # wandb takes no longer ones
 
 
-def _dataset(record: Record) -> str:
-    return dataset_label(record.dataset, record.limit, record.split, record.pretrain, record.size, record.mode)
+def _dataset(run: dict[str, Json]) -> str:
+    limit, split, pretrain, size, mode = (run.get(name) for name in ("limit", "split", "pretrain", "size", "mode"))
+    return dataset_label(str(run["dataset"]), limit, str(split), pretrain, size, mode)
 
 
-def _history(encoder: Path, run: str) -> list[dict[str, float]]:
-    """The rows of history.csv, without what is not finite. Encoders that are not trained by gradient have none."""
-    for path in sorted(encoder.glob(f"*/{run}/history.csv")):
-        with path.open(newline="") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        return [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
+def _classes(places: list[RunDirectory]) -> list[str]:
+    """The names of the classes; none of a view that is damaged, which is the report's to say."""
+    from results.arrays import read_view  # noqa: PLC0415 - only where there is something to send
+
+    for place in places:
+        for view in place.views.glob("*.npz"):
+            with contextlib.suppress(store.StoreError, KeyError):
+                return [str(name) for name in read_view(place, view)["classes"].tolist()]
     return []
 
 
-def _predictions(encoder: Path, run: str, records: list[Record]) -> list[tuple[str, str, str]]:
+def _history(places: list[RunDirectory], damaged: list[str]) -> list[dict[str, float]]:
+    """The rows of history.csv, without what is not finite. Encoders that are not trained by gradient have none."""
+    for place in places:
+        try:
+            return store.read_history(place)
+        except store.Missing:
+            continue
+        except store.StoreError as error:
+            damaged.append(str(error))
+    return []
+
+
+def _predictions(places: list[RunDirectory], records: list[Record], damaged: list[str]) -> list[tuple[str, str, str]]:
     """What each record says of every image: the column it becomes, the file it is in, and that file's SHA-256."""
-    found = {
-        f"{record.tap}/{record.protocol_label}@{record.protocol_version}": path
-        for record in records
-        if record.predictions
-        for path in encoder.glob(f"*/{run}/{record.predictions}")
-    }
-    hashes = {column: hashlib.sha256(path.read_bytes()).hexdigest() for column, path in found.items()}
-    return [(column, str(found[column].absolute()), hashes[column]) for column in sorted(found)]
+    found = {}
+    for record in records:
+        for place in places if record.predictions else []:
+            path = (place.path / str(record.predictions)).absolute()
+            try:
+                _check_predictions(path, record)
+                column = f"{record.tap}/{record.protocol_label}@{record.protocol_version}"
+                found[column] = str(path), store.file_digest(path, LARGEST_PREDICTIONS)
+            except store.Missing:
+                continue
+            except store.StoreError as error:
+                damaged.append(str(error))
+    return [(column, *found[column]) for column in sorted(found)]
+
+
+def _check_predictions(path: Path, record: Record) -> None:
+    """That the process which sends them will be able to read them. Raises StoreError."""
+    from results.arrays import read_arrays  # noqa: PLC0415 - it brings numpy, which the sending process can spare
+
+    kept = read_arrays(path, LARGEST_PREDICTIONS)
+    for name in ("predicted", "label"):
+        if name not in kept or kept[name].shape != (record.test_images,) or kept[name].dtype.kind not in "iu":
+            raise store.StoreError(f"{path}: {name} is not a class for each of {record.test_images:,} images")
 
 
 def _digest(value: Json) -> str:
@@ -266,35 +390,46 @@ def _digest(value: Json) -> str:
 
 
 def _mirror(directory: Path, target: WandbTarget, deadline: float) -> MirrorReport:
-    runs = wandb_runs(directory, target)
+    damaged: list[str] = []
+    runs = wandb_runs(directory, target, damaged, deadline)
     if not runs:
         return MirrorReport(0, 0, None)
-    home = directory.absolute() / "wandb"
-    home.mkdir(exist_ok=True)
-    with (home / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return MirrorReport(0, 0, "another process is sending the same results")
-        files = Path(target.directory or directory.absolute()) / "wandb"
-        files.mkdir(parents=True, exist_ok=True)
-        for killed in home.glob(".sending-*"):
-            shutil.rmtree(killed, ignore_errors=True)
-        due = [run for run in runs if _sent(home, target, run.id).get("content") != run.content]
-        said = _send_apart(home, files, target, due, deadline, lock.fileno()) if due else []
+    due, said = _send_due(directory, target, runs, deadline)
+    if due is None:
+        return MirrorReport(0, 0, "another process is sending the same results")
     sent, known = said.count("sent"), said.count("known")
-    problem = None
+    problem = f"left out, being damaged: {'; '.join(damaged)}" if damaged else None
     if sent + known < len(due):
         why = next(line.removeprefix("problem ") for line in said if line.startswith("problem "))
         problem = f"{why} ({sent + known} of {len(due)} runs sent)"
     return MirrorReport(sent, len(runs) - len(due) + known, problem)
 
 
+def _send_due(
+    directory: Path, target: WandbTarget, runs: list[WandbRun], deadline: float, stop: threading.Event | None = None
+) -> tuple[list[WandbRun] | None, list[str]]:
+    """What of some runs the target has not seen, and what the process that sends it said; None while another does."""
+    home = directory.absolute() / "wandb"
+    home.mkdir(exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None, []
+        files = Path(target.directory or directory.absolute()) / "wandb"
+        files.mkdir(parents=True, exist_ok=True)
+        for killed in home.glob(".sending-*"):
+            shutil.rmtree(killed, ignore_errors=True)
+        due = [run for run in runs if _sent(home, target, run.id).get("content") != run.content]
+        said = _send_apart(home, files, target, due, deadline, lock.fileno(), stop) if due else []
+    return due, said
+
+
 def _sent(home: Path, target: WandbTarget, run: str) -> dict[str, Json]:
     """The ledger's entry: the content that was sent last, and how many rows of history. Empty if there is none."""
     try:
-        entry = json.loads(_ledger(home, target, run).read_bytes())
-    except (OSError, ValueError):
+        entry = json.loads(store.read_bytes(_ledger(home, target, run), store.LARGEST_JSON))
+    except (store.StoreError, ValueError):
         return {}
     return entry if isinstance(entry, dict) and entry.get("server") == _server(target) else {}
 
@@ -305,12 +440,19 @@ def _ledger(home: Path, target: WandbTarget, run: str) -> Path:
 
 
 def _server(target: WandbTarget) -> str | None:
-    """Whose ledger it is: what one server has, another has not."""
-    return os.environ.get("WANDB_BASE_URL") if target.mode == "online" else None
+    """Whose ledger it is: what one server has, another has not. Its name and password are not kept."""
+    address = os.environ.get("WANDB_BASE_URL") if target.mode == "online" else None
+    return address and re.sub(r"(?<=://)[^/]*@", "", address)
 
 
 def _send_apart(
-    home: Path, files: Path, target: WandbTarget, due: list[WandbRun], deadline: float, lock: int
+    home: Path,
+    files: Path,
+    target: WandbTarget,
+    due: list[WandbRun],
+    deadline: float,
+    lock: int,
+    stop: threading.Event | None,
 ) -> list[str]:
     """Have a process of its own send what is due; returns what it said, a line a run, then why there is no more."""
     with contextlib.ExitStack() as stack:
@@ -342,12 +484,23 @@ def _send_apart(
         os.close(alive)
         ending = "problem the process that sends it broke down"
         try:
-            process.wait(limit)
+            _wait(process, limit, stop)
         except subprocess.TimeoutExpired:
             ending = "problem the time was up"
         finally:
             _end(process)
         return [*(work / "said").read_text().splitlines(), ending]
+
+
+def _wait(process: subprocess.Popen[bytes], limit: float, stop: threading.Event | None) -> None:
+    """Until it ends, or is to stop. Raises TimeoutExpired."""
+    if stop is None:
+        process.wait(limit)
+        return
+    end = time.monotonic() + limit
+    while process.poll() is None and not stop.wait(0.1):
+        if time.monotonic() > end:
+            raise subprocess.TimeoutExpired(process.args, limit)
 
 
 def _environment(files: Path, work: Path, target: WandbTarget) -> dict[str, str]:
@@ -505,7 +658,7 @@ def _send(wandb: t.Any, home: Path, files: Path, work: Path, target: WandbTarget
         data = [[row[name] for name in COLUMNS] for row in run.table]
         shown = {"leaderboard": wandb.Table(columns=list(COLUMNS), data=data)}
         for title, bars in _bars(run.table).items():
-            table = wandb.Table(columns=["row", "mean"], data=bars)
+            table = wandb.Table(columns=["row", "mean", "low", "high"], data=bars)
             shown[f"bars/{title}"] = wandb.plot.bar(table, "row", "mean", title=title)
         started.log(shown)
     if run.records:
@@ -515,6 +668,10 @@ def _send(wandb: t.Any, home: Path, files: Path, work: Path, target: WandbTarget
         started.log_artifact(artifact)
         if target.mode == "online":
             artifact.wait(timeout=30)
+    shown = {f"pictures/{kind}": wandb.Image(path) for kind, path, _ in run.pictures}
+    shown |= {f"mistakes/{column}": chart for column, chart in _mistakes(wandb, run)}
+    if shown:
+        started.log(shown)
     if run.predictions:
         artifact = wandb.Artifact(f"predictions-{run.id}", type="predictions")
         artifact.add_file(str(_prediction_table(work, run)))
@@ -530,13 +687,34 @@ def _send(wandb: t.Any, home: Path, files: Path, work: Path, target: WandbTarget
 
 
 def _bars(rows: list[dict[str, Json]]) -> dict[str, list[list[Json]]]:
-    """[row, mean] by dataset and protocol, the best first, as the leaderboard has them."""
+    """[row with its interval, mean, low, high] by dataset and protocol, the best first, as the leaderboard has them."""
     bars: dict[str, list[list[Json]]] = {}
     for row in rows:
         if row["mean"] is not None:
             title = f"{row['dataset']}, {row['protocol']}, {row['metric']}"
-            bars.setdefault(title, []).append([f"{row['encoder']}/{row['tap']}", row["mean"]])
+            name, ends = f"{row['encoder']}/{row['tap']}", (row["low"], row["high"])
+            if None not in ends:
+                name += f" {interval(row['mean'], *ends, row['metric'])}"
+            bars.setdefault(title, []).append([name, row["mean"], *ends])
     return bars
+
+
+def _mistakes(wandb: t.Any, run: WandbRun) -> t.Iterator[tuple[str, t.Any]]:
+    """A confusion matrix for each column of predictions, where there are few enough classes to be seen."""
+    import numpy as np  # noqa: PLC0415 - only where there is something to send
+
+    for column, path, _ in run.predictions:
+        with np.load(path, allow_pickle=False) as arrays:
+            true, predicted = arrays["label"].astype(int), arrays["predicted"].astype(int)
+        count = 1 + max(true.max(), predicted.max(), len(run.classes) - 1)
+        if true.shape == predicted.shape and count <= MOST_CLASSES:
+            names = [*run.classes, *map(str, range(len(run.classes), count))]
+            yield (
+                column,
+                wandb.plot.confusion_matrix(
+                    y_true=true.tolist(), preds=predicted.tolist(), class_names=names, title=column
+                ),
+            )
 
 
 def _prediction_table(work: Path, run: WandbRun) -> Path:

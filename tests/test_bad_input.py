@@ -225,3 +225,37 @@ def test_an_unknown_name_is_answered_by_the_nearest(say: t.Callable[..., str]) -
     assert "did you mean 'bigan'?" in say(2, "describe", "bigann")
     assert "absent" in say(2, "leaderboard", "absent")
     assert "suite.json" in say(2, "sync", "absent")
+
+
+BUG = """from encoders.pixels import Pixels
+class Mine(Pixels):
+    def fit(self, data, run):
+        1 / 0
+"""
+NAN = """from encoders.base import frozen
+from encoders.pixels import Pixels
+class Mine(Pixels):
+    def fit(self, data, run):
+        module = frozen(self.build(data.shape))
+        module.register_forward_hook(lambda _module, _given, taps: {"pixels": taps["pixels"] * float("nan")})
+        return module
+"""
+
+
+@pytest.mark.parametrize("words", ["check mine.py", "extract mine --plugin mine.py --dataset digits --output f.npz"])
+def test_a_bug_in_ones_own_encoder_is_named_by_its_line(words: str, frostbench: t.Callable[..., t.Any]) -> None:
+    Path("mine.py").write_text(BUG)
+    done = frostbench(*words.split())
+    assert done.code in (1, 2)
+    assert "ZeroDivisionError: division by zero (mine.py, line 4)" in done.err
+    assert "internal" not in done.err
+
+
+def test_nan_features_of_ones_own_encoder_are_called_that(frostbench: t.Callable[..., t.Any]) -> None:
+    Path("mine.py").write_text(NAN)
+    assert "Mine gives NaN or infinity at tap 'pixels'" in frostbench("check", "mine.py").err
+    suite = ["smoke", "--limit", "100", "--set", "encoders=[mine]", "--set", "wandb.mode=off", "--plugin", "mine.py"]
+    done = frostbench("run", *suite)
+    assert "encoder 'mine', tap 'pixels': " in done.err
+    assert " images have NaN or infinite features" in done.err
+    assert "atol" not in done.err

@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -246,6 +247,47 @@ def test_a_folder_without_parts_is_split_four_to_one(tmp_path: Path) -> None:
     loaded = load(write_folder(tmp_path / "heap", arrays, parts=["train"]))
     assert (len(loaded.train), len(loaded.test)) == (48, 12)
     assert pixels(np.concatenate([loaded.train.images, loaded.test.images])) == pixels(arrays["train_images"])
+
+
+def heap_of(tmp_path: Path, counts: t.Sequence[int]) -> str:
+    """A folder of classes a, b, ... with so many images each, all of them different."""
+    for label, count in zip("abcdefghijklmnopqrst", counts):
+        (tmp_path / "heap" / label).mkdir(parents=True)
+        for row in range(count):
+            image = np.full((8, 8), row, np.uint8)
+            image[0, 0] = ord(label)
+            (tmp_path / "heap" / label / f"{row}.png").write_bytes(png(image))
+    return f"folder:{tmp_path / 'heap'}"
+
+
+def test_the_only_image_of_a_class_is_learned_from_and_not_tested(tmp_path: Path) -> None:
+    name = heap_of(tmp_path, [1] * 12 + [2, 4])  # a fifth of 18 is 4, and two can be spared from the last: 1 + 3
+    loaded = load(name)
+    assert np.bincount(loaded.train.labels).tolist() == [1] * 14
+    assert np.bincount(loaded.test.labels).tolist() == [0] * 12 + [1, 3]
+    limited = load(name, limit=14)
+    assert_same(limited, loaded)
+    with pytest.raises(DataError, match="none of 14 is left to test on; testing a class takes two of it"):
+        load(name, split="validation")
+
+
+def test_a_heap_of_one_image_a_class_cannot_be_tested_on(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none of 8 is left to test on; testing a class takes two of it"):
+        load(heap_of(tmp_path, [1] * 8))
+
+
+def test_a_limit_leaves_train_every_class(tmp_path: Path) -> None:
+    loaded = load(heap_of(tmp_path, [1, 1, 20, 30]), limit=5)
+    assert np.bincount(loaded.train.labels).tolist() == [1, 1, 1, 2]
+    assert np.bincount(loaded.test.labels, minlength=4).tolist() == [0, 0, 2, 3]
+
+
+def test_a_class_that_only_test_has_is_refused(tmp_path: Path) -> None:
+    arrays = toy((8, 8))
+    kept = arrays["train_labels"] != 1
+    arrays |= {"train_images": arrays["train_images"][kept], "train_labels": arrays["train_labels"][kept]}
+    with pytest.raises(DataError, match="test has images of 1, of which train has none; give train some, or test none"):
+        load(write_npz(tmp_path / "lacking.npz", arrays))
 
 
 def matlab(arrays: Arrays, part: str) -> bytes:
@@ -488,6 +530,21 @@ def test_a_damaged_cache_is_noticed_and_made_again(
     caplog.clear()
     assert_same(load(name), before)
     assert not caplog.records
+
+
+def test_images_that_come_back_changed_from_the_disk_are_not_kept(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, gathered = write_npz(tmp_path / "toy.npz", toy()), data._gathered
+
+    def changed(*arguments: t.Any) -> t.Iterator[data.Images]:
+        for some in gathered(*arguments):
+            yield np.concatenate([some[:-1], some[-1:] ^ 1])
+
+    monkeypatch.setattr(data, "_gathered", changed)
+    with pytest.raises(DataError, match="not those written"):
+        load(name)
+    assert list((own_cache / "decoded").iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_costs_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -1023,16 +1080,18 @@ def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path, caplog: pyte
     for hidden in ("._000.png", ".DS_Store"):
         (place / hidden).write_bytes(b"no image")
     (place / "gone.png").symlink_to(place / "nowhere.png")
+    (tmp_path / "toy/train/77").symlink_to(place / "nowhere")
     (place / "more" / "deeper").mkdir(parents=True)
     for below in ("more/1.png", "more/deeper/2.png"):
         (place / below).write_bytes(png(arrays["train_images"][0]))
     (tmp_path / "toy/train/loose.png").write_bytes(png(arrays["train_images"][0]))
     (tmp_path / "toy/unlabelled").mkdir()
+    (tmp_path / "toy/labels.csv").write_text("nothing to read")
     (tmp_path / "toy/unlabelled/0.png").write_bytes(png(arrays["train_images"][0]))
     assert_same(load(name), before)
     for told in (
-        ".txt files (1)", ".heic files (1)", "files without a suffix (1)", "hidden files (2)", "dangling links (1)",
-        "files in folders inside a class (2)", "files beside the folders of classes (1)", "files in other folders (1)",
+        ".txt files (1)", ".heic files (1)", "files without a suffix (1)", "hidden files (2)", "dangling links (2)",
+        "files in folders inside a class (2)", "files beside the classes (1)", "files beside the splits (2)",
     ):  # fmt: skip
         assert told in caplog.text
     assert "plain" not in caplog.text
@@ -1257,6 +1316,71 @@ def test_a_mirror_without_the_file_is_a_failed_download(
         with pytest.raises(DataMissing, match="404"):
             load("fashion_mnist")
     gc.collect()  # a connection left open would warn
+
+
+@contextlib.contextmanager
+def dripping() -> t.Iterator[str]:
+    """The address of a server that sends bytes without an end."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(2**16))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "said"),
+    [("LARGEST", 10**6, "more than 1,000,000 bytes"), ("LONGEST", 0.0, "not done after 0 h")],
+)
+def test_a_download_without_an_end_has_one(
+    own_cache: Path, fashion: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, limit: str, value: float, said: str
+) -> None:
+    from bench import _torchvision
+
+    monkeypatch.setattr(_torchvision, limit, value)
+    with dripping() as url:
+        set_mirrors(monkeypatch, url)
+        with pytest.raises(DataMissing, match=said):
+            load("fashion_mnist")
+    assert list((own_cache / "downloads").iterdir()) == []
+
+
+def test_a_download_that_is_cut_is_a_failed_one(fashion: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Short(bytes):
+        def __len__(self) -> int:
+            return super().__len__() + 100
+
+    with serving({name: Short(body) for name, body in fashion.items()}) as (url, _):
+        set_mirrors(monkeypatch, url)
+        with pytest.raises(DataMissing, match=r"ended after [\d,]+ of [\d,]+ bytes"):
+            load("fashion_mnist")
+
+
+def test_a_cache_can_be_read_by_whoever_the_umask_lets(tmp_path: Path, own_cache: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        load(write_npz(tmp_path / "shared.npz", toy()))
+    finally:
+        os.umask(before)
+    made = list((own_cache / "decoded").iterdir())
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o755}
+    assert {stat.S_IMODE(path.stat().st_mode) for folder in made for path in folder.iterdir()} == {0o644}
 
 
 def test_an_archive_is_unpacked_and_a_lone_file_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,19 @@ def test_features_in_order_raise_nothing() -> None:
     assert names(one_hot) == []
 
 
+@pytest.mark.parametrize("offset", [1e3, 1e5, 1e6, -1e6])
+def test_an_offset_that_float32_can_hold_is_no_collapse(offset: float) -> None:
+    for features in (normal(1000, 64), normal(300, 500), 3 * normal(1000, 1)):
+        assert names(features + offset) == []
+        assert effective_rank(features + offset) == pytest.approx(effective_rank(features), rel=0.01)
+
+
+def test_what_varies_by_rounding_only_is_a_collapse() -> None:
+    constant = 1 + normal(1000, 20) * 2.0**-25  # rounded to the neighbours of 1
+    assert constant.unique().numel() > 1
+    assert "effective_rank" in names(constant)
+
+
 def test_units_that_never_vary_are_dead() -> None:
     features = normal(200, 10)
     features[:, :6] = torch.arange(6.0)  # each another constant

@@ -74,6 +74,19 @@ def test_fewer_draws_are_the_first_of_more() -> None:
     assert one["spread"] == 0
 
 
+@pytest.mark.parametrize(("labels", "draws"), [(9, 4), (10, 1), (25, 1)])
+def test_draws_that_would_all_be_equal_are_one(labels: int, draws: int) -> None:
+    train, test = overlapping(30, 0), overlapping(60, 1)  # ten rows a class
+    scores = FewShot(labels=labels, draws=4).score(train, test, seed=0)
+    assert len(scores.details["draws"]) == draws
+    assert len(scores.others) == draws - 1
+    assert (scores.details["spread"] > 0) == (draws > 1)
+    told = f"4 draws of labels={labels} a class asked of classes of at most 10 train rows; one draw takes all"
+    assert scores.details.get("warning") == (None if draws > 1 else told)
+    if draws == 1:
+        assert scores.metrics["mean_top1"] == SVM().score(train, test, seed=0).metrics["top1"]
+
+
 def test_more_labels_are_better() -> None:
     train, test = overlapping(600, 0), overlapping(600, 1)
     few, many = (FewShot(labels=labels).score(train, test, seed=0).metrics["mean_top1"] for labels in (2, 50))

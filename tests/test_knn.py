@@ -1,5 +1,6 @@
 """k-NN: the neighbours of float64, whatever the features; scikit-learn's labels on real digits."""
 
+import fractions
 import functools
 import logging
 import subprocess
@@ -237,6 +238,57 @@ def test_zero_rows_have_similarity_zero_to_all() -> None:
     answer = nearest(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.from_numpy(gallery).float(), 3, "cosine")
     assert answer.rows.tolist() == [[2, 1, 0], [0, 1, 2]]
     assert answer.distances.tolist() == [[pytest.approx(0), pytest.approx(1), pytest.approx(2)], [1, 1, 1]]
+
+
+def exact_order(query: Array, gallery: Array) -> list[int]:
+    """Gallery rows by exact cosine similarity, whole numbers in and fractions compared; equals by row."""
+
+    def similarity(row: Array) -> fractions.Fraction:
+        product, square = int(query @ row), int(row @ row)
+        return fractions.Fraction(product * abs(product), square) if square else fractions.Fraction(0)
+
+    return sorted(range(len(gallery)), key=lambda i: (-similarity(gallery[i]), i))
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("low", [0, -2])
+def test_equal_cosines_take_the_smaller_row(low: int) -> None:
+    gallery = generator(31).integers(low, 3, size=(300, 7))  # with rows of zeros, of one direction, at right angles
+    gallery[40:60] *= generator(32).integers(1, 40, size=(20, 1))
+    queries = np.concatenate([generator(33).integers(low, 3, size=(30, 7)), np.zeros((2, 7), int)])
+    gallery[5] = gallery[200] = 0
+    for k in (1, 9, 300):
+        rows = found(queries, gallery, k, "cosine")
+        for query, row in zip(queries, rows):
+            assert row.tolist() == exact_order(query, gallery)[:k]
+
+
+def test_a_query_or_rows_of_zeros_are_equally_far_from_all() -> None:
+    gallery = generator(34).normal(size=(12, 5)).astype(np.float32)
+    zero = torch.zeros(1, 5)
+    answer = nearest(zero, torch.from_numpy(gallery), 12, "cosine")
+    assert (answer.rows[0].tolist(), answer.distances[0].tolist()) == (list(range(12)), [1.0] * 12)
+    assert nearest(zero, torch.from_numpy(gallery), 1, "cosine").rows.tolist() == [[0]]
+    one_hot = np.eye(5)[[1, 2, 3, 0, 4]] * np.array([[0.3], [0.7], [0], [5], [0.1]])
+    right_angles = nearest(torch.tensor([[1.0, 0, 0, 0, 0]]), torch.from_numpy(one_hot).float(), 5, "cosine")
+    assert (right_angles.rows.tolist(), right_angles.distances.tolist()) == ([[3, 0, 1, 2, 4]], [[0.0, 1, 1, 1, 1]])
+
+
+def test_one_direction_is_at_distance_0_whatever_its_length() -> None:
+    direction = generator(35).integers(1, 2**12, size=(1, 50))
+    gallery = (direction * np.arange(40, 0, -1)[:, None] + 0.0).astype(np.float32)  # exact, and no powers of two
+    gallery[7, 0] += 1
+    answer = nearest(torch.from_numpy(gallery[:3]), torch.from_numpy(gallery), 39, "cosine")
+    for rows, distances in zip(answer.rows.tolist(), answer.distances.tolist()):
+        assert rows == [i for i in range(40) if i != 7]
+        assert set(distances) == {0.0}
+
+
+def test_cosines_nearer_to_1_than_float64_can_tell_are_told_apart() -> None:
+    angles = 10.0 ** -np.arange(5.0, 30)
+    turned = generator(36).permutation(len(angles))
+    gallery = np.stack([np.ones(25), angles], axis=1)[turned]
+    assert found(np.array([[1.0, 0.0]]), gallery, 25, "cosine")[0].tolist() == np.argsort(angles[turned]).tolist()
 
 
 def test_distances_are_euclidean() -> None:

@@ -1,5 +1,6 @@
 """Leaderboards from records with numbers known by hand, in every format parsed back."""
 
+import csv
 import html.parser
 import io
 import json
@@ -15,7 +16,7 @@ import pytest
 from results.leaderboard import COLUMNS, EMPTY, Leaderboard, Row, Unknown, leaderboard
 from results.record import Alarm, Asked, Plan, Provenance, Record
 from results.statistics import wilson
-from results.text import FORMATS, Format
+from results.text import FORMATS, Format, to_csv
 
 FOLDING = [40, 60, 80, 100]
 
@@ -322,6 +323,16 @@ def test_json_is_a_list_of_rows_with_fractions() -> None:
     assert by_hand["limit"] is None
     assert rows[-1]["error"] == "non-finite loss\nof the discriminator"
     assert rows[-1]["mean"] is None
+
+
+def test_no_cell_of_a_csv_is_a_formula() -> None:
+    begins = ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\uff1d1"]
+    rows = [{"label": text, "mean": -0.5, "values": [-1.0]} for text in begins] + [{"label": "a=b", "mean": None}]
+    written = to_csv(rows, ["label", "mean", "values"])
+    read = list(csv.DictReader(io.StringIO(written, newline="")))
+    assert [row["label"] for row in read] == [*(f"'{text}".replace("\r", "\n") for text in begins), "a=b"]
+    assert [row["mean"] for row in read] == ["-0.5"] * len(begins) + [""]
+    assert read[0]["values"] == "[-1.0]"
 
 
 def test_csv_has_the_same_rows() -> None:

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+import typing as t
 from pathlib import Path
 
 import pytest
 
-from results.redaction import redacted
+from results.redaction import message, printable, redacted
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
@@ -53,6 +54,66 @@ def test_the_longest_secret_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUOTED_PASSWORD", "a'b\"c")
     assert redacted("abcdefgh, abcd, 1, green") == "[LONG_TOKEN], [SHORT_TOKEN], 1, green"
     assert redacted(repr({"one": "a'b\"c"})) == "{'one': '[QUOTED_PASSWORD]'}"
+
+
+def test_what_a_terminal_obeys_is_shown_as_an_escape() -> None:
+    assert redacted("a\x1b[2J\r\x9b\ud800 b\tc\nd ±") == r"a\x1b[2J\r\x9b\ud800 b" + "\tc\nd ±"
+
+
+def test_a_long_text_keeps_its_beginning_and_its_end_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONG_TOKEN", "abcdefgh")
+    said = message(ValueError("first " + "abcdefgh" * 10**6 + " last"))
+    assert said.startswith("ValueError: first [LONG_TOKEN]") and said.endswith("[LONG_TOKEN] last")
+    assert "abcd" not in said and len(said) < 2_100
+    assert message(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize(
+    "name", ["DB_PASSWD", "SMTP_PASS", "SSHPASS", "GITHUB_PAT", "gitlab_pat", "MYSQL_PWD", "SSH_PASSPHRASE"]
+)
+def test_names_that_say_password_in_short(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "s3cr3t/+ value")
+    text = "s3cr3t/+ value, s3cr3t%2F%2B%20value, s3cr3t/%2B%20value, s3cr3t%2f%2b%20value, s3cr3t%2F%2B+value"
+    assert redacted(text) == ", ".join([f"[{name}]"] * 5)
+
+
+@pytest.mark.parametrize("name", ["PATH", "PWD", "OLDPWD", "PATTERN", "COMPASS_NORTH"])
+def test_names_that_only_look_like_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "/some/where")
+    assert redacted("/some/where") == "/some/where"
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "https_proxy", "WANDB_BASE_URL", "REDIS"])
+def test_the_password_in_an_address_is_a_secret_and_the_rest_is_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "https://somebody:p%40ss%2Fword@proxy.example:8080/path")
+    said = redacted("no answer from https://somebody:p%40ss%2Fword@proxy.example:8080/path with p@ss/word")
+    assert said == f"no answer from https://somebody:[{name}]@proxy.example:8080/path with [{name}]"
+    monkeypatch.setenv(name, "https://ghp_token@github.com")
+    assert redacted("https://ghp_token@github.com") == f"https://[{name}]@github.com"
+
+
+def test_no_control_character_reaches_a_terminal() -> None:
+    text = "a\x1b[31mb\x9bc\x7f\r\u202e\ud800 \u00e9\u4e2d\n\tend"
+    assert printable(text) == "a\\x1b[31mb\\x9bc\\x7f\\r\\u202e\\ud800 \u00e9\u4e2d\n\tend"
+    assert printable(text).encode().decode() == printable(text)
+    assert printable("plain ± text") == "plain ± text"
+
+
+def test_names_of_files_are_escaped_wherever_they_are_said(
+    tmp_path: Path, frostbench: t.Callable[..., tuple[int, str, str]]
+) -> None:
+    hostile = tmp_path / "runs\x1b]0;owned\x07"
+    broken = hostile / "small" / "label" / "data" / f"seed0-{'a' * 16}"
+    broken.mkdir(parents=True)
+    for name in ("run.json", "failed.json"):
+        (broken / name).write_text("{")
+    for command in (["verify"], ["leaderboard"], ["report"], ["export", hostile / "absent"], ["compare", "a", "b"]):
+        first, *rest = command
+        where = [*rest, hostile] if first != "export" else [*rest, "out"]
+        _, out, err = frostbench(first, *where)
+        assert "\x1b" not in out + err, command
+        assert "\x07" not in out + err, command
+        assert "\\x1b" in out + err, command
 
 
 @pytest.mark.parametrize("words", [["run", "small.yaml", "--plugin", "mine.py"], ["--debug", "check", "mine.py"]])

@@ -1,4 +1,4 @@
-"""A training that is not gone on with here is no failure, whoever says so, and whatever failed before."""
+"""A training that is not gone on with here says so in its row, whoever tells it, and whatever failed before."""
 
 import typing as t
 from pathlib import Path
@@ -9,6 +9,7 @@ from bench import executors, launch, run
 from bench.checkpoints import ResumeRefused
 from bench.progress import Display
 from bench.stopping import Stopping
+from results import store
 
 SUITE = """
 suite: small
@@ -42,17 +43,19 @@ def failed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[run.
 
 
 def test_a_worker_tells_the_refusal_and_no_older_failure(
-    failed_before: tuple[run.PlannedRun, run.Settings], capsys: pytest.CaptureFixture[str]
+    failed_before: tuple[run.PlannedRun, run.Settings],
 ) -> None:
     planned, settings = failed_before
     status = executors.attempt(planned, settings, Stopping(), wait=True)
-    assert "was stopped elsewhere" in capsys.readouterr().err
-    assert "was stopped in another environment" in str(executors.outcome(planned, status))
-    assert planned.directory.failed.exists()
+    error = executors.outcome(planned, status)
+    assert error == "was stopped elsewhere"
+    assert isinstance(error, executors.Refused)
+    assert store.read_record(planned.directory.failed).error == "was stopped elsewhere"  # for its table
 
 
 def test_so_does_this_process(failed_before: tuple[run.PlannedRun, run.Settings]) -> None:
     planned, settings = failed_before
-    with Display(1) as display:
+    with Display([planned.title]) as display:
         [(_, _, error)] = executors.serial([planned], settings, display, Stopping())
     assert error == "was stopped elsewhere"
+    assert isinstance(error, executors.Refused)

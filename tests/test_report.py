@@ -346,7 +346,7 @@ def test_settings_of_equal_score_show_their_own_mistakes(tmp_path: Path) -> None
     (section,) = sections(store.read_store(tmp_path).records)
     worst = {}
     for judged in section.judged:
-        matrix = figures.confusions(judged, runs, ["cat", "dog"])
+        matrix = figures.confusions(judged, runs, ["cat", "dog"], {})
         assert matrix is not None
         worst[judged.row.protocol] = matrix.worst
     assert worst == {"knn@2 (k=1)": "dog taken for cat: 50.0 %", "knn@2 (k=5)": "cat taken for dog: 50.0 %"}
@@ -431,6 +431,95 @@ def test_arrays_with_a_damaged_header_leave_their_part_out(suite: Path) -> None:
     text = page(suite)
     assert 'class="map"' not in text
     assert 'class="confusion"' not in text
+
+
+HISTORIES = {
+    "infinite": "epoch,loss\ninf,inf\n2,1\n",
+    "without epochs": "seconds,a_loss\n1,1\n",
+    "a long field": f"epoch,a_loss\n1,{'1' * 140_000}\n",
+    "text": "epoch,a_loss\none,two\n",
+    "far apart": "epoch,a_loss\n1,-1e308\n2,1e308\n",
+    "close together": "epoch,a_loss\n1,5e-324\n2,0\n",
+    "huge epochs": "epoch,a_loss\n1e308,1\n-1e308,2\n",
+}
+
+
+@pytest.mark.parametrize("text", HISTORIES.values(), ids=HISTORIES)
+def test_no_history_keeps_the_page_from_being_made(suite: Path, text: str) -> None:
+    (damaged, *_) = sorted(suite.rglob("history.csv"))
+    damaged.write_text(text)
+    assert "1 bigan code 96.00 ± " in " ".join(Outline(page(suite)).texts("tr"))
+
+
+VIEWS: dict[str, dict[str, t.Any]] = {
+    "complex": {"projection": np.ones((40, 3), np.complex128)},
+    "text": {"variance_shares": np.array(["a", "b", "c"])},
+    "no axis": {"classes": np.array("cat")},
+    "infinite": {"projection": np.full((40, 3), np.inf)},
+    "enormous": {"projection": np.linspace(-1e300, 1e300, 120).reshape(40, 3)},
+    "classes of text": {"neighbour_labels": np.array([["a", "b"], ["c", "d"]])},
+    "one axis": {"projection": np.ones(40)},
+    "empty": {"projection": np.ones((40, 0))},
+}
+
+
+@pytest.mark.parametrize("changed", VIEWS.values(), ids=VIEWS)
+def test_a_view_of_other_arrays_is_named_and_left_out(suite: Path, changed: dict[str, t.Any]) -> None:
+    (path,) = suite.glob("bigan/*/seed0-*/views/code.npz")
+    with np.load(path) as file:
+        arrays(path, **dict(file) | changed)
+    text = prose(page(suite))
+    assert "seed0-" in text.partition("views/code.npz")[0][-60:]
+
+
+def test_files_that_run_json_has_another_hash_of_are_named_and_left_out(suite: Path) -> None:
+    about = record("bigan", "code", 0, 0.5).model_dump(mode="json")
+    (run,) = [run for run in store.runs_below(suite) if run.path.parts[-3] == "bigan" and "seed0" in run.path.name]
+    store.publish(run.run_json, store.canonical(about | {"files": store.file_digests(run)}))
+    assert "run.json has another sha256" not in page(suite)
+    names = ["history.csv", "pictures/samples.png", "views/code.npz", "views/neighbours-code.png"]
+    for name in names:
+        path = run.path / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    text = page(suite)
+    assert text.count("run.json has another sha256") == len(names)
+    assert all(f"{run.path.relative_to(suite)}/{name}" in prose(text) for name in names)
+    assert not Outline(text).all("img")
+    assert "bigan · code" not in Outline(text).texts("figcaption")
+
+
+def test_a_picture_of_enormous_size_is_not_decoded(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = suite.glob("bigan/*/seed0-*/pictures/samples.png")
+    path.write_bytes(png(np.zeros((5000, 5000), np.uint8)))
+    decoded: list[t.Any] = []
+    load = Image.Image.load
+    monkeypatch.setattr(Image.Image, "load", lambda image: decoded.append(image.size) or load(image))
+    assert "samples.png : cannot be drawn: 5000 x 5000 pixels" in prose(page(suite))
+    assert (5000, 5000) not in decoded
+
+
+def test_hundreds_of_labels_have_few_maps_and_pictures_that_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path)
+    (view,) = tmp_path.glob("bigan/*/seed0-*/views/code.npz")
+    pixels = png(np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8))
+    for place in range(120):
+        run = publish(tmp_path, record(f"e{place}", "code", 0, 0.5, key=f"{place:016x}"))
+        store.replace(run.view("code"), view.read_bytes())
+        store.replace(run.pictures / "samples.png", pixels)
+    placed: list[int] = []
+    monkeypatch.setattr(figures, "_tsne", lambda rows: placed.append(len(rows)))
+    opened: list[Path] = []
+    drawn = figures._pixels
+    monkeypatch.setattr(figures, "_pixels", lambda run, path: opened.append(path) or drawn(run, path))
+    text = page(tmp_path)
+    assert len(placed) <= figures.MOST_TSNE
+    assert 20 < text.count('class="map"') <= figures.MOST_MAPS
+    assert len([path for path in opened if path.exists()]) < 40  # 120 of them are heavier than a page may be
+    assert re.search(r"\d+ pictures more would make this page heavy", prose(text))
+    assert "rows further down the table have no map here" in prose(text)
 
 
 def test_arrays_that_do_not_fit_leave_their_part_out(suite: Path) -> None:
@@ -626,9 +715,9 @@ def test_pictures_have_every_pixel_once_and_are_left_out_beyond_a_weight(tmp_pat
     run = RunDirectory(tmp_path)
     store.replace(run.pictures / "samples.png", png(pixels.repeat(8, 0).repeat(8, 1)))
     store.replace(run.pictures / "reconstructions.png", png(pixels))
-    found = figures.pictures("bigan", run)
+    found = list(figures.pictures("bigan", run, {}))
     assert [(one.width, one.height) for one in found] == [(4, 3), (4, 3)]
-    assert figures.within(found, most=len(found[0].source)) == found[:1]
+    assert figures.within(found, lambda one: one, most=len(found[0].source)) == found[:1]
 
 
 # ---- the command ------------------------------------------------------------------------------------------------

@@ -61,6 +61,24 @@ def test_a_row_comes_out_the_same_bit_for_bit_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("field", ["ranks", "threads"])
+def test_no_run_json_starts_thousands_of_processes(row: Path, frostbench: Frostbench, field: str) -> None:
+    path = run_of(row) / "run.json"
+    made = json.loads(path.read_text())["provenance"]
+    rewrite(path, provenance=made | {field: 5000})
+    status, out, err = frostbench("reproduce", run_of(row))
+    assert (status, out) == (2, "")
+    assert f"--{field} 5000 on" in err
+
+
+def test_a_run_json_that_lacks_something_is_named(row: Path, frostbench: Frostbench) -> None:
+    path = run_of(row) / "run.json"
+    path.write_text(json.dumps({"schema_version": 1, "seed": 0}))
+    status, _, err = frostbench("reproduce", run_of(row))
+    assert status == 2
+    assert f"{path}: not a whole run: it lacks dataset" in err
+
+
 def test_other_weights_with_the_same_numbers_are_within_the_interval(row: Path, frostbench: Frostbench) -> None:
     rewrite(run_of(row) / "run.json", weights_sha256="0" * 64)
     status, out, _ = frostbench("reproduce", run_of(row))

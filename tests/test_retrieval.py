@@ -1,5 +1,7 @@
 """Retrieval: scikit-learn's average precision on rankings with and without ties; small rankings known by hand."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,39 @@ def test_neither_order_nor_length_of_the_rows_moves_a_number() -> None:
     turned = draw.permutation(200)
     stretched = x[turned] * 2.0 ** draw.integers(-20, 20, size=(200, 1))
     assert Retrieval().score(features(stretched, y[turned], 4), test, seed=0).metrics == pytest.approx(straight)
+
+
+def exact(queries: np.ndarray, gallery: np.ndarray, relevant: np.ndarray) -> float:
+    """Mean average precision by similarities of whole numbers as fractions."""
+    found = []
+    for query, right in zip(queries, relevant):
+        products = [int(query @ row) for row in gallery]
+        squares = [int(row @ row) or 1 for row in gallery]
+        values = [Fraction(product * abs(product), square) for product, square in zip(products, squares)]
+        place = {value: i for i, value in enumerate(sorted(set(values)))}
+        found.append(average_precision_score(right, [place[value] for value in values]))
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("low", [0, -2])
+def test_ties_are_those_of_exact_similarities(low: int) -> None:
+    draw = generator(3)
+    x, y = draw.integers(low, 4, size=(200, 5)), draw.integers(0, 3, 200)
+    queries, labels = draw.integers(low, 4, size=(40, 5)), draw.integers(0, 3, 40)
+    x[:50] *= draw.integers(1, 30, size=(50, 1))
+    metrics = Retrieval().score(features(x, y, 3), features(queries, labels, 3), seed=0).metrics
+    assert metrics["map"] == pytest.approx(exact(queries, x, labels[:, None] == y), abs=1e-12)
+
+
+def test_similarities_near_1_are_told_apart() -> None:
+    # Almost one-hot, as what a mixture is responsible for: similarities within 2^-30 of 1 and of each other.
+    draw = generator(4)
+    x, queries = (np.stack([np.full(n, 2**20), draw.integers(1, 30, n)], axis=1) for n in (150, 20))
+    y, labels = (rows[:, 1] // 10 for rows in (x, queries))
+    metrics = Retrieval().score(features(x, y, 3), features(queries, labels, 3), seed=0).metrics
+    wanted = exact(queries.astype(object), x.astype(object), labels[:, None] == y)
+    assert metrics["map"] == pytest.approx(wanted, abs=1e-9)
+    assert wanted > np.mean(labels[:, None] == y) + 0.3
 
 
 def test_the_gallery_and_queries_in_several_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import launch, machine, run
+from bench import executors, launch, machine, run
 from bench.progress import Display
 from results import store
 from results.metrics import METRICS, SAMPLES
@@ -98,6 +98,9 @@ class Odd(Encoder):
             raise Mute
         if self.way == "meddles":
             meddle()
+        if self.way == "hangs":
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            signal.sigwait([signal.SIGUSR1])  # for ever, in C
         if self.way == "trains on":
             return self.build(data.shape).train()
         if self.way == "file" and not os.path.exists("mended"):
@@ -339,6 +342,60 @@ def test_an_encoder_that_is_damaged_is_trained_again(way: str, frostbench: t.Cal
     assert path.read_bytes() == content
     frostbench("run", "small.yaml", "--output", "fresh")
     assert numbers(Path("runs")) == numbers(Path("fresh"))
+
+
+GENERATIVE = """
+suite: small
+datasets: [{name: digits, limit: 100}]
+seeds: [0]
+encoders: [{name: bigan, hidden: 8, latent: 2, epochs: 1}]
+protocols: [{name: knn, k: 1}, generative]
+wandb: {mode: off}
+"""
+DAMAGED = (
+    ("encoder.safetensors",),
+    ("generator.safetensors",),
+    ("run.json",),
+    (
+        "encoder.json",
+        "pictures/samples.png",
+        "views/code.npz",
+        "views/neighbours-code.png",
+        "predictions/code/knn@*.npz",
+    ),
+    ("history.csv",),
+)
+
+
+@pytest.mark.parametrize("files", DAMAGED, ids=lambda files: files[0])
+def test_what_is_damaged_of_a_finished_run_is_made_again_or_the_message_says_how(
+    files: tuple[str, ...], frostbench: t.Callable[..., Done]
+) -> None:
+    Path("small.yaml").write_text(GENERATIVE)
+    assert frostbench("run", "small.yaml").code == 0
+    (run,) = Path("runs/small/bigan").glob("*/seed0-*")
+    paths = [path for file in files for path in run.glob(file)]
+    assert len(paths) == len(files)
+    before = {one: one.read_bytes() for one in run.rglob("*") if one.is_file()}
+    for path in paths:
+        damaged = bytearray(before[path])
+        damaged[len(damaged) // 3] ^= 1
+        path.write_bytes(damaged if path.name != "run.json" else damaged[:99])
+    done = frostbench("run", "small.yaml")
+    assert done.code == 0, done.err
+    lines = [line for line in done.err.splitlines() for path in paths if f"{path}: " in line]
+    assert len(lines) == len(paths)
+    if files == ("history.csv",):
+        assert f"remove {run.absolute()} and run the same command" in lines[0]
+        shutil.rmtree(run)
+    else:
+        assert all("damaged, and made again" in line for line in lines)
+        timed = {run / "run.json", run / "history.csv"}
+        assert [one for one in before.keys() - timed if one.read_bytes() != before[one]] == []
+    done = frostbench("run", "small.yaml")
+    assert done.code == 0
+    assert [line for line in done.err.splitlines() for path in paths if str(path) in line] == []
+    assert all(path.exists() for path in paths)
 
 
 def test_a_record_that_is_damaged_is_made_again(frostbench: t.Callable[..., Done]) -> None:
@@ -591,6 +648,26 @@ def test_a_loss_that_is_not_finite_fails_its_run_with_step_and_player(frostbench
     assert done.code == 3
     assert "discriminator's loss became" in done.err
     assert "at step" in done.err
+
+
+def test_a_run_that_hangs_fails_when_its_time_is_up(
+    frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "STOP_SECONDS", 1)
+    arguments = ["run", "small.yaml", "--plugin", "odd.py", "--time-limit", "4"]
+    done = frostbench(*arguments, "--set", "encoders=[{name: odd, way: hangs}]")
+    assert done.code == 3
+    assert "odd, digits (limit 300), seed 0: failed: took longer than --time-limit 4;" in done.err
+    (failed,) = store.read_store(Path("runs")).records
+    assert (failed.status, failed.error) == ("failed", done.err.partition("failed: ")[2].partition("\n")[0])
+    done = frostbench(*arguments, "--executor", "ray")
+    assert (done.code, "leave it out with torchrun and ray" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--ranks", "--threads"])
+def test_thousands_of_processes_are_refused(frostbench: t.Callable[..., Done], option: str) -> None:
+    done = frostbench("plan", "small.yaml", option, "5000")
+    assert (done.code, f"{option} 5000 on" in done.err) == (2, True)
 
 
 def test_a_worker_that_dies_fails_its_run_and_no_other(frostbench: t.Callable[..., Done]) -> None:

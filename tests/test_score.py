@@ -5,10 +5,12 @@ import typing as t
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
 
 from bench import data, features
@@ -42,7 +44,21 @@ def write_every_layout(both: np.ndarray[t.Any, t.Any]) -> list[Path]:
     pq.write_table(table(features=pa.FixedSizeListArray.from_arrays(flat, 3)), "fixed.parquet")
     pq.write_table(table(features=pa.array(both.tolist())), "list.parquet", row_group_size=7)
     pq.write_table(table(a=both[:, 0], b=both[:, 1], c=both[:, 2]), "wide.parquet")
-    return [Path(name) for name in ("four.npz", "split.npz", "fixed.parquet", "list.parquet", "wide.parquet")]
+    parts = {name: (both[:60], both[60:])["test" in name] for name in ("train_features", "test_features")}
+    parts |= {"train_labels": LABELS, "test_labels": LABELS[:30]}
+    Path("arrays").mkdir()
+    for name, array in parts.items():
+        np.save(f"arrays/{name}.npy", array)
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in parts.items()}
+    safetensors.torch.save_file(tensors, "f.safetensors")
+    torch.save(tensors, "f.pt")
+    torch.save({"features": torch.from_numpy(both), "labels": labels.tolist(), "split": split.tolist()}, "split.pt")
+    with h5py.File("f.h5", "w") as file, h5py.File("split.h5", "w") as other:
+        for name, array in parts.items():
+            file.create_dataset(name, data=array, compression="gzip")
+        other["features"], other["labels"], other["split"] = both.astype(np.float64), labels, split.tolist()
+    npz, parquet = ("four.npz", "split.npz"), ("fixed.parquet", "list.parquet", "wide.parquet")
+    return [Path(one) for one in (*npz, *parquet, "arrays", "f.safetensors", "f.pt", "split.pt", "f.h5", "split.h5")]
 
 
 def test_every_layout_holds_the_same_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +99,75 @@ def test_how_many_columns_are_features_and_which_is_said(tmp_path: Path, caplog:
     pq.write_table(table(features=rows.tolist(), id=rows[:, 0]), tmp_path / "list.parquet")
     features.read(tmp_path / "list.parquet")
     assert "list.parquet: the features are the column 'features'; 1 not read: 'id'" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e5m2, torch.float64])
+def test_short_floats_of_tensors_are_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
+    parts = {name: torch.from_numpy(array.copy()) for name, array in GOOD.items()}
+    parts |= {name: (parts[name] * 1.75).to(dtype) for name in ("train_features", "test_features")}
+    safetensors.torch.save_file(parts, tmp_path / "f.safetensors")
+    torch.save(parts, tmp_path / "f.pt")
+    for name in ("f.safetensors", "f.pt"):
+        train, test = features.read(tmp_path / name)
+        assert torch.equal(train.features, torch.from_numpy(CLEAR) * 1.75)
+        assert torch.equal(test.features, torch.from_numpy(CLEAR[:30]) * 1.75)
+
+
+class Runs:
+    def __reduce__(self) -> t.Any:
+        return Path.touch, (Path("ran"),)
+
+
+def test_nothing_that_a_file_of_tensors_brings_is_run_or_followed(frostbench: Frostbench) -> None:
+    good = {name: torch.from_numpy(array.copy()) for name, array in GOOD.items()}
+    torch.save(good | {"train_features": Runs()}, "code.pt")
+    torch.save([good], "list.pt")
+    torch.save(good | {"train_features": torch.zeros(1, 1).expand(60, 10**9)}, "repeated.pt")
+    torch.save(good | {"train_features": good["train_features"].to_sparse()}, "sparse.pt")
+    safetensors.torch.save_file({name: one for name, one in good.items() if "test" not in name}, "half.safetensors")
+    with h5py.File("else.h5", "w") as file:
+        file.update(GOOD)
+    for name, link in {"link": h5py.ExternalLink("else.h5", "train_features"), "soft": h5py.SoftLink("/a")}.items():
+        with h5py.File(f"{name}.h5", "w") as file:
+            file.update({key: array for key, array in GOOD.items() if key != "train_features"})
+            file["a"] = CLEAR
+            file["train_features"] = link
+    with h5py.File("outside.h5", "w") as file:
+        file.update({key: array for key, array in GOOD.items() if key != "train_features"})
+        file.create_dataset("train_features", (60, 3), "f4", external=[("else.h5", 0, 720)])
+    with h5py.File("bomb.h5", "w") as file:
+        file.update({key: array for key, array in GOOD.items() if key != "train_features"})
+        file.create_dataset("train_features", (60, 10**8), "f4", chunks=(1, 10**4), fillvalue=0)
+    Path("folder").mkdir()
+    for name, array in GOOD.items():
+        np.save(f"folder/{name}.npy", array if name != "test_labels" else np.array([Runs()] * 30))
+    for name in ("text.pt", "text.safetensors", "text.h5"):
+        Path(name).write_text("no such format")
+    for name, words in {
+        "code.pt": "nothing else is read",
+        "list.pt": "wanted a dictionary of tensors; got list",
+        "repeated.pt": "would unpack from",
+        "sparse.pt": "nothing else is read",
+        "half.safetensors": "missing: test_features, test_labels",
+        "link.h5": "train_features is a link, which is not followed",
+        "soft.h5": "train_features is a link, which is not followed",
+        "outside.h5": "train_features must be a dataset that lies in this file",
+        "bomb.h5": "would unpack from",
+        "folder": "pickled objects are not read",
+        "text.pt": "nothing else is read",
+        "text.safetensors": "is not a readable safetensors file",
+        "text.h5": "is not a readable HDF5 file",
+    }.items():
+        status, _, err = frostbench("score", name)
+        assert (status, words in err, name in err) == (4, True, True), err
+    assert not Path("ran").exists()
+    status, _, err = frostbench("score", "folder/train_features.npy")
+    assert (status, "of .npy files give the directory, which has train_features.npy" in err) == (2, True), err
+
+
+def test_columns_of_a_table_beyond_float32_are_named(frostbench: Frostbench) -> None:
+    pq.write_table(table(a=np.full(90, 1e300), b=np.ones(90)), "own.parquet")
+    assert "train: 60 of 60 rows hold numbers beyond 3.4e+38" in frostbench("score", "own.parquet")[2]
 
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
@@ -170,7 +255,18 @@ def test_protocols_take_the_settings_of_suites(frostbench: Frostbench) -> None:
     ("changed", "words"),
     [
         ({"test_features": np.full((30, 3), np.nan)}, "test: features must be finite; 30 of 30 rows hold NaN"),
-        ({"test_features": np.full((30, 3), 1e300)}, "test: features must be finite"),
+        ({"test_features": np.full((30, 3), 1e300)}, "test: 30 of 30 rows hold numbers beyond 3.4e+38"),
+        ({"test_features": np.full((30, 3), np.inf)}, "test: features must be finite; 30 of 30 rows hold NaN"),
+        ({"train_features": CLEAR.astype(np.float64) * 1e-60}, "train: no number is above 1e-60, where float32 has 0"),
+        (
+            {"train_features": torch.from_numpy(CLEAR).bfloat16().view(torch.uint16).numpy()},
+            "train_features are uint16, which may be the bits of bfloat16 numbers; write them as float32",
+        ),
+        ({"train_features": CLEAR.astype(np.float16).view("V2")}, "train_features are |V2, which may be the bits"),
+        (
+            {"test_labels": np.where(np.arange(30) < 4, 3, LABELS[:30])},
+            "4 test rows have labels of which train has none (3); give train rows of them, or leave them out of test",
+        ),
         ({"train_features": CLEAR[:, :0]}, "must have the same d"),
         ({"train_features": CLEAR[:, :2]}, "must have the same d"),
         ({"train_features": LABELS}, "train_features must be real numbers (n, d); got int64 (60,)"),
@@ -234,9 +330,10 @@ def test_files_that_are_no_features_are_named(frostbench: Frostbench) -> None:
     for name in ("half.npz", "single.npz", "text.npz", "text.parquet", "strange.npz", "absent.npz"):
         status, _, err = frostbench("score", name)
         assert (status, name in err) == (4, True), err
-    assert frostbench("score", "own.csv")[::2] == (
+    status, _, err = frostbench("score", "own.csv")
+    assert (status, "own.csv: wanted a file of features that ends in .npz, .parquet, .safetensors, .pt" in err) == (
         2,
-        "own.csv: wanted a file of features that ends in .npz or .parquet\n",
+        True,
     )
     assert "--protocol 'nonsense': no protocol" in frostbench("score", "half.npz", "--protocol", "nonsense")[2]
 

@@ -1,5 +1,6 @@
 """The result store: whole or absent, once, verified before use; whoever is killed, whatever is damaged."""
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -579,6 +580,103 @@ def test_a_pipe_in_place_of_a_record_does_not_hang(tmp_path: Path) -> None:
     assert store.read_store(tmp_path).damaged == [(path, "not a regular file")]
 
 
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "directory", "link to a device"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "encoder.safetensors"
+    with contextlib.ExitStack() as until:
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            until.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
+        elif kind == "directory":
+            path.mkdir()
+        elif kind == "device":
+            path = Path(os.devnull)
+        else:
+            path.symlink_to("/dev/zero")
+        for read in (store.read_bytes, store.file_digest, store.read_record, store.read_run):
+            with pytest.raises(StoreError, match=r"not a regular file|No such device"):
+                read(path)
+
+
+def test_a_directory_in_place_of_a_record_or_a_run_json_is_damage(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    places = [run.record("code", "knn@1-aa"), run.run_json]
+    for place in places:
+        place.mkdir(parents=True)
+    assert store.read_store(tmp_path).damaged == [(path, "not a regular file") for path in sorted(places)]
+    store.publish_record(places[0], record())
+    assert store.read_store(tmp_path).records == [record()]
+
+
+def test_sizes_are_looked_at_before_a_byte_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    path.touch()
+    os.truncate(path, store.LARGEST + 1)  # sparse: it takes no room
+    for read in (store.read_bytes, store.file_digest, store.read_record):
+        with pytest.raises(StoreError, match="larger than"):
+            read(path)
+    with pytest.raises(store.Missing, match="no such file"):
+        store.read_bytes(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "loss\n0.5\n",
+        "epoch,loss\ninf,0.5\n",
+        "epoch,loss\nnan,0.5\n",
+        "epoch,loss\n1\n",
+        "epoch,loss\n1,2,3\n",
+        "epoch,loss\n1,one\n",
+        "epoch,loss\n1,2j\n",
+        f"epoch,loss\n1,{'1' * 200_000}\n",
+        "epoch,loss\n1,\ud800\n",
+    ],
+)
+def test_what_is_no_history_is_damage(tmp_path: Path, text: str) -> None:
+    run = a_run(tmp_path)
+    store.replace(run.history, text.encode(errors="surrogatepass"))
+    with pytest.raises(StoreError, match="not a history"):
+        store.read_history(run)
+
+
+def test_a_history_is_read_without_what_is_not_finite(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    store.replace(run.history, b"epoch,loss\n1,inf\n2,0.5\n3,-inf\n4,nan\n")
+    assert store.read_history(run) == [{"epoch": 1}, {"epoch": 2, "loss": 0.5}, {"epoch": 3}, {"epoch": 4}]
+    store.replace(run.history, b"epoch,seconds\n")
+    assert store.read_history(run) == []
+
+
+def test_a_file_is_believed_if_run_json_has_its_hash_or_is_older_than_these(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    store.replace(run.history, b"epoch\n1\n")
+    assert store.read_history(run) == [{"epoch": 1}]  # published without a run.json
+    store.replace(run.run_json, store.canonical({"schema_version": 1}))
+    assert store.is_kept(run, run.history)
+    store.replace(run.run_json, store.canonical({"schema_version": 1, "files": store.file_digests(run)}))
+    assert store.is_kept(run, run.history)
+    store.replace(run.history, b"epoch\n2\n")
+    with pytest.raises(StoreError, match="changed since it was written"):
+        store.read_history(run)
+    store.note_files(run, [run.history])
+    assert store.read_history(run) == [{"epoch": 2}]
+
+
+@pytest.mark.parametrize("about", [{"params": []}, {"seed": "0"}, {"files": {"history.csv": 1}}, {"provenance": {}}])
+def test_a_run_json_of_other_types_is_damaged(tmp_path: Path, about: dict[str, t.Any]) -> None:
+    store.replace(tmp_path / "run.json", store.canonical({"schema_version": 1, **about}))
+    with pytest.raises(StoreError, match=f"not a run of schema version 1: {next(iter(about))}"):
+        store.read_run(tmp_path / "run.json")
+
+
+def test_a_run_json_that_lacks_what_is_needed_is_named(tmp_path: Path) -> None:
+    store.replace(tmp_path / "run.json", store.canonical({"schema_version": 1, "seed": 0}))
+    with pytest.raises(StoreError, match="lacks encoder, params"):
+        store.read_run(tmp_path / "run.json", "encoder", "seed", "params")
+
+
 # ---- the whole store --------------------------------------------------------------------------------------------
 
 
@@ -596,6 +694,37 @@ def test_reading_finds_the_same_from_the_run_the_suite_and_above_and_skips_the_r
     wanted = store.Contents([record(), record(tap="penultimate")], [{"schema_version": 1}], [])
     for directory in (run.path, run.path.parent, tmp_path / "runs" / "mnist", tmp_path):
         assert store.read_store(directory) == wanted
+
+
+def test_links_to_directories_of_suites_and_labels_are_followed_once(tmp_path: Path) -> None:
+    runs, far = tmp_path / "runs", tmp_path / "far"
+    store.publish_record(a_run(runs / "here").record("code", "knn@1-aa"), record())
+    store.publish_record(a_run(far / "suite", seed=1).record("code", "knn@1-aa"), record(seed=1))
+    store.publish_record(a_run(far, "label", seed=2).record("code", "knn@1-aa"), record(seed=2))
+    (runs / "linked").symlink_to(far / "suite")
+    (runs / "here" / "linked").symlink_to(far / "label")
+    (runs / "here" / "round").symlink_to(runs)
+    (runs / "here" / "nowhere").symlink_to(tmp_path / "nowhere")
+    contents = store.read_store(runs)
+    assert [one.seed for one in contents.records] == [0, 1, 2]
+    assert contents.damaged == []
+    named = {path.relative_to(runs).parts[:2] for path in contents.whole}
+    assert named == {("here", "bigan"), ("here", "linked"), ("linked", "bigan")}
+    assert len(list(store.runs_below(runs))) == 3
+
+
+@pytest.mark.parametrize("label", ["corrupt", "conflicts", "wandb", f"seed0-{KEY}"])
+def test_names_of_the_stores_own_are_refused(tmp_path: Path, label: str) -> None:
+    for suite, named in ((tmp_path, label), (tmp_path / label, "bigan")):
+        with pytest.raises(StoreError, match="the store keeps other things under this name"):
+            a_run(suite, named)
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "x" * 256, "/".join(["x" * 200] * 20)])
+def test_paths_that_cannot_be_written_down_or_are_too_long_are_refused(tmp_path: Path, name: str) -> None:
+    for use in (store.read_store, a_run):
+        with pytest.raises(StoreError, match=r"not UTF-8|too long"):
+            use(tmp_path / name / "small")
 
 
 def test_reading_does_not_depend_on_where_things_lie(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`frostbench verify` names every file that was tampered with."""
 
 import json
+import os
 import re
 import shutil
 import typing as t
@@ -198,6 +199,36 @@ def a_better_table(path: Path) -> None:
     path.write_text(path.read_text().replace("bigan", "big"))
 
 
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def zeroed(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def sparse(path: Path) -> None:
+    os.truncate(path, 2**33)
+
+
+BESIDE = ("encoder.json", "history.csv", "pictures/samples.png", "views/code.npz", "views/neighbours-code.png")
+for file in BESIDE:
+    for tamper in (flipped, zeroed):
+        TAMPERINGS[f"{file} {tamper.__name__}"] = tamper, f"bigan/*/seed0-*/{file}", "run.json has another sha256"
+for file in (*BESIDE, "encoder.safetensors", "generator.safetensors", "predictions/code/knn@*.npz", "run.json"):
+    TAMPERINGS[f"{file} piped"] = piped, f"bigan/*/seed0-*/{file}", "regular file"
+TAMPERINGS["tables piped"] = piped, "leaderboard.md", "not a regular file"
+TAMPERINGS["sparse weights"] = sparse, "bigan/*/seed0-*/encoder.safetensors", "is damaged: it has 8,589,934,592 bytes"
+TAMPERINGS["sparse history"] = sparse, "bigan/*/seed0-*/history.csv", "larger than"
+
+
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_what_was_tampered_with_is_named(runs: Path, frostbench: Frostbench, name: str) -> None:
     tamper, pattern, words = TAMPERINGS[name]
@@ -212,7 +243,7 @@ def test_what_was_not_touched_fits(runs: Path, frostbench: Frostbench) -> None:
     status, out, _ = frostbench("verify", "runs")
     assert status == 0, out
     first, *rest = out.splitlines()
-    assert first == "no problems; checked: 6 numbers, 8 records, 4 runs, 6 weights, 6 tables"
+    assert first == "no problems; checked: 6 numbers, 8 records, 4 runs, 6 weights, 26 files beside, 6 tables"
     assert rest == ["not to be checked here: numbers of protocols that give no class (12)"]
 
 
@@ -278,6 +309,25 @@ def test_draws_that_were_changed_are_found_and_older_files_lack_them(many: Path,
     assert status == 0, out
     assert "not to be checked here: mean_top1, whose predictions older records have not (1)" in out
     assert "not to be checked here: repetitions, whose predictions older records have not (2)" in out
+
+
+def test_runs_of_before_there_were_hashes_of_all_files_stay_valid(runs: Path, frostbench: Frostbench) -> None:
+    for path in runs.rglob("run.json"):
+        about = json.loads(path.read_text())
+        del about["files"]
+        path.write_text(json.dumps(about))
+    status, out, _ = frostbench("verify", "runs")
+    assert status == 0, out
+    assert "recipes, histories, pictures and views, whose hashes older runs have not (26)" in out
+
+
+def test_results_behind_links_to_directories_are_verified(runs: Path, frostbench: Frostbench) -> None:
+    (runs / "small" / "bigan").rename(runs.parent / "elsewhere")
+    (runs / "small" / "bigan").symlink_to(runs.parent / "elsewhere")
+    (runs.parent / "elsewhere" / "back").symlink_to(runs)  # round and round
+    status, out, _ = frostbench("verify", "runs")
+    assert status == 0, out
+    assert out.startswith("no problems; checked: 6 numbers, 8 records, 4 runs, 6 weights")
 
 
 def test_weights_that_were_not_kept_are_said_to_be_unchecked(runs: Path, frostbench: Frostbench) -> None:

@@ -2,6 +2,7 @@
 
 import collections
 import fcntl
+import functools
 import io
 import json
 import os
@@ -20,10 +21,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from results import store
+from bench import run
+from results import store, wandb_mirror
 from results.record import Provenance, Record
-from results.wandb_mirror import MirrorReport, WandbTarget, mirror, sync, target
+from results.statistics import wilson
+from results.wandb_mirror import Live, MirrorReport, WandbTarget, _server, mirror, sync, target, wandb_runs
 
 OFFLINE = WandbTarget("offline", project="birds")
 ONLINE = WandbTarget("online", project="birds")
@@ -72,7 +76,7 @@ def record(**changes: t.Any) -> Record:
     made = {"commit": "6e0b0c7", "dirty": False, "versions": {"torch": "2.13.0"}, "device": "cpu", "threads": 1}
     done: dict[str, t.Any] = {
         **{"suite": "mnist", "key": BIGAN, "dataset": "mnist5k", "split": "test", "limit": 1000},
-        **{"fingerprint": "f" * 32, "train_images": 1000, "test_images": 1000, "encoder": "bigan", "label": "bigan"},
+        **{"fingerprint": "f" * 32, "train_images": 1000, "test_images": 3, "encoder": "bigan", "label": "bigan"},
         **{"params": {"epochs": 3}, "encoder_version": 1, "is_control": False, "seed": 4, "status": "done"},
         **{"tap": "code", "dimensions": 50, "protocol": "knn", "protocol_label": "knn", "protocol_version": 1},
         **{"metrics": {"top1": 0.75}, "seconds": {"fit": 12.5, "extract": 0.25, "score": 0.5}},
@@ -101,6 +105,11 @@ def runs_of(server: t.Any) -> dict[str, t.Any]:
     return {run.fields["displayName"]: run for run in server.runs.values()}
 
 
+def epochs_of(run: t.Any) -> list[dict[str, t.Any]]:
+    """The rows of its history that are of epochs; pictures and charts stand in others."""
+    return [row for row in run.history if "images_per_second" in row]
+
+
 def table_of(server: t.Any) -> list[dict[str, t.Any]]:
     """The rows of the table that the leaderboard run shows now."""
     run = runs_of(server)["leaderboard-mnist"]
@@ -118,14 +127,14 @@ def assert_all_there_once(server: t.Any) -> None:
         "pixels-mnist5k (limit 1000)-seed4",
     ]
     assert len(server.runs) == 4
-    history = runs["bigan-mnist5k (limit 1000)-seed4"].history
-    assert [without_underscores(row) for row in history] == [
+    history = epochs_of(runs["bigan-mnist5k (limit 1000)-seed4"])
+    assert [of_epoch(row) for row in history] == [
         {"epoch": 1, "seconds": 2.0, "images_per_second": 1000, "judge": 0.69},
         {"epoch": 2, "seconds": 2.5, "images_per_second": 800, "judge": 0.6, "coder": 1.5},
         {"epoch": 3, "seconds": 2.0, "images_per_second": 1000, "coder": 1.25},
     ]
     assert [row["_step"] for row in history] == [0, 1, 2]
-    assert runs["pixels-mnist5k (limit 1000)-seed4"].history == []
+    assert epochs_of(runs["pixels-mnist5k (limit 1000)-seed4"]) == []
     summary = runs["bigan-mnist5k (limit 1000)-seed4"].summary
     assert summary["status"] == "done"
     assert summary["mnist5k (limit 1000)/code/knn@1/top1"] == 0.75
@@ -144,8 +153,9 @@ def assert_all_there_once(server: t.Any) -> None:
     assert sorted(one["key"] for one in sent) == [BIGAN, BIGAN, PIXELS, FAILED]
 
 
-def without_underscores(row: dict[str, t.Any]) -> dict[str, t.Any]:
-    return {name: value for name, value in row.items() if not name.startswith("_")}
+def of_epoch(row: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What was logged of an epoch: without wandb's own columns, and the pictures and charts that join the last one."""
+    return {name: value for name, value in row.items() if not name.startswith("_") and "/" not in name}
 
 
 def files_with(text: str, directory: Path) -> list[Path]:
@@ -210,6 +220,52 @@ def test_files_go_where_wandb_dir_says(
 # ---- offline ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("text", ["loss\n1\n", "epoch,loss\n1,one\n", "epoch\n\xff", f"epoch\n{'1' * 140_000}x\n"])
+def test_one_damaged_history_keeps_nothing_else_from_being_sent(suite: Path, text: str) -> None:
+    (path, *_) = sorted(suite.rglob("history.csv"))
+    path.write_bytes(text.encode("latin-1"))
+    damaged: list[str] = []
+    runs = wandb_runs(suite, OFFLINE, damaged)
+    assert [run.job_type for run in runs] == ["leaderboard", "run", "run", "run"]
+    assert len(damaged) == 1 and damaged[0].startswith(f"{path}: not a history")
+
+
+@pytest.mark.parametrize("kind", ["elsewhere", "pipe", "device", "sparse", "text"])
+def test_predictions_are_read_from_the_runs_directory_and_with_limits(suite: Path, tmp_path: Path, kind: str) -> None:
+    made = record(predictions="predictions/code/x.npz", protocol_label="other")
+    if kind == "elsewhere":
+        path = place(suite, made).record("code", "other")
+        value = made.model_dump() | {"predictions": "../../../../secret.npz"}
+        path.write_text(json.dumps(value | {"sha256": store._digest(path, value)}))
+        named = path
+    else:
+        store.publish_record(place(suite, made).record("code", "other"), made)
+        named = place(suite, made).path / "predictions/code/x.npz"
+        named.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "pipe":
+            os.mkfifo(named)
+        elif kind == "device":
+            named.symlink_to("/dev/zero")
+        elif kind == "sparse":
+            named.touch()
+            os.truncate(named, 2**40)
+        else:
+            np.savez(named.with_suffix(""), predicted=np.array(["a", "b", "c"]), label=np.arange(3))
+    damaged: list[str] = []
+    runs = wandb_runs(suite, OFFLINE, damaged)
+    assert "code/other@1" not in [column for run in runs for column, _, _ in run.predictions]
+    assert str(named) in " ".join([*damaged, *(str(path) for path, _ in store.read_store(suite).damaged)])
+
+
+def test_what_takes_too_long_to_read_ends_in_time(suite: Path) -> None:
+    assert "the time was up" in str(mirror(suite, OFFLINE, timeout=-1.0).problem)
+
+
+def test_the_ledger_keeps_no_password_of_the_servers_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "https://me:secret@wandb.example/path@x")
+    assert _server(WandbTarget("online")) == "https://wandb.example/path@x"
+
+
 def test_off_writes_nothing(suite: Path) -> None:
     assert mirror(suite, WandbTarget("off")) == MirrorReport(0, 0, None)
     assert not (suite / "wandb").exists()
@@ -226,7 +282,7 @@ def test_offline_files_say_what_the_records_say(
     assert bigan.id.startswith(BIGAN)
     assert (bigan.group, bigan.job_type) == ("mnist", "run")
     assert bigan.config["params"] == {"epochs": 3} and bigan.config["versions"] == {"torch": "2.13.0"}
-    assert [(row["epoch"], row.get("judge")) for row in bigan.history] == [(1, 0.69), (2, 0.6), (3, None)]
+    assert [(row["epoch"], row.get("judge")) for row in epochs_of(bigan)] == [(1, 0.69), (2, 0.6), (3, None)]
     assert bigan.summary["mnist5k (limit 1000)/penultimate/knn@1/top1"] == 0.875
     board = runs["leaderboard-mnist"]
     assert board.job_type == "leaderboard"
@@ -234,7 +290,14 @@ def test_offline_files_say_what_the_records_say(
     rows = [dict(zip(table["columns"], row)) for row in table["data"]]
     assert {row["mean"] for row in rows if row["encoder"] == "bigan"} == {0.75, 0.875}
     bars = board.tables["bars/mnist5k (limit 1000), knn@1, top1_table"]
-    assert sorted(bars["data"]) == [["bigan/code", 0.75], ["bigan/penultimate", 0.875], ["pixels/code", 1.0]]
+    assert bars["columns"] == ["row", "mean", "low", "high"]
+    low, high = wilson(0.75, 1000)
+    half = f"{100 * max(0.75 - low, high - 0.75):.2f}"
+    assert [f"bigan/code ± {half}", 0.75, low, high] in [
+        [*row[:2], pytest.approx(row[2]), pytest.approx(row[3])] for row in bars["data"]
+    ]
+    assert [row[1] for row in bars["data"]] == [1.0, 0.875, 0.75]
+    assert bars["data"][0][0] == f"pixels/code ({100 * wilson(1.0, 1000)[0]:.2f} to 100.00)"
     (records,) = board.artifacts["records"]
     assert suite in records.parents and len(records.read_bytes().splitlines()) == 4
     (predictions,) = bigan.artifacts["predictions"]
@@ -255,8 +318,122 @@ def test_offline_update_does_not_repeat_the_history(suite: Path, read_offline_ru
     add(suite, record(protocol_label="linear", metrics={"top1": 0.5}))
     assert mirror(suite, OFFLINE) == MirrorReport(2, 2, None)
     parts = [read_offline_run(path) for path in (suite / "wandb").glob(f"offline-run-*-{BIGAN}*")]
-    assert sorted(len(part.history) for part in parts) == [0, 3]
+    assert sorted(len(epochs_of(part)) for part in parts) == [0, 3]
     assert any("mnist5k (limit 1000)/code/linear@1/top1" in part.summary for part in parts)
+
+
+def test_pictures_and_mistakes_of_a_run_are_sent(suite: Path, read_offline_run: t.Callable[[Path], t.Any]) -> None:
+    picture = io.BytesIO()
+    Image.new("L", (4, 4)).save(picture, "png")
+    for kind in ("samples", "reconstructions"):
+        store.replace(place(suite, record()).pictures / f"{kind}.png", picture.getvalue())
+    view = io.BytesIO()
+    np.savez(view, classes=np.array(["cat", "dog", "newt"]))
+    store.replace(place(suite, record()).view("code"), view.getvalue())
+    assert mirror(suite, OFFLINE) == MirrorReport(4, 0, None)
+    (directory,) = (suite / "wandb").glob(f"offline-run-*-{BIGAN}*")
+    run = read_offline_run(directory)
+    shown = {name: value for row in run.history for name, value in row.items()}
+    for kind in ("samples", "reconstructions"):
+        sent = shown[f"pictures/{kind}"]
+        assert (sent["_type"], sent["width"]) == ("image-file", 4)
+        assert (directory / "files" / sent["path"]).exists()
+    (mistakes,) = [table for name, table in run.tables.items() if name == "mistakes/code/knn@1_table"]
+    counts = {tuple(row[:2]): row[2] for row in mistakes["data"]}
+    assert counts["dog", "dog"] == counts["newt", "newt"] == 1  # of labels 0, 1, 2, told 4, 1, 2
+    assert counts["cat", "4"] == 1
+    assert mirror(suite, OFFLINE) == MirrorReport(0, 4, None)
+
+
+# ---- while a suite runs ---------------------------------------------------------------------------------------------
+
+
+def test_a_history_is_sent_as_it_grows_and_repeated_by_nobody(suite: Path, online: t.Any) -> None:
+    about = record().model_dump(mode="json")
+    where = place(suite, record())
+    ended = where.run_json.rename(where.path / "ended.json")
+    header, *rows = HISTORY.splitlines(keepends=True)
+    store.replace(where.history, "".join([header, rows[0]]).encode())
+    with Live(suite, ONLINE, [(about, where)], seconds=0.2):
+        wait_for(lambda: [len(run.history) for run in online.runs.values()] == [1])
+        store.replace(where.history, "".join([header, *rows[:2]]).encode())
+        wait_for(lambda: [len(run.history) for run in online.runs.values()] == [2])
+    (run,) = online.runs.values()
+    assert run.summary["status"] == "running"
+    assert run.fields["displayName"] == "bigan-mnist5k (limit 1000)-seed4"
+    ended.rename(where.run_json)
+    store.replace(where.history, HISTORY.encode())
+    assert mirror(suite, ONLINE) == MirrorReport(4, 0, None)
+    assert_all_there_once(online)
+
+
+def test_a_wandb_that_hangs_does_not_hold_a_suite_up(suite: Path, online: t.Any) -> None:
+    online.answers = "nothing"
+    where = place(suite, record())
+    where.run_json.unlink()
+    with Live(suite, ONLINE, [(record().model_dump(mode="json"), where)], seconds=0.1):
+        wait_for(lambda: list((suite / "wandb").glob(".sending-*")))
+        started = time.monotonic()
+    assert time.monotonic() - started < 5 + BUSY
+    wait_for(lambda: not list((suite / "wandb").glob(".sending-*")))
+
+
+TRAINS = """
+import time, typing as t
+from pathlib import Path
+from encoders.base import Progress
+from encoders.pixels import Pixels
+
+class Trains(Pixels):
+    source: t.ClassVar[str] = "a test"
+    def fit(self, data, run):
+        end = time.monotonic() + 60
+        while not Path("seen").exists() and time.monotonic() < end:
+            run.history[:] = [{"epoch": 1.0, "player_loss": 0.5}]
+            run.report(Progress(1, 4, 0.3, 10.0, {"player": 0.5}, 90.0))
+            time.sleep(0.05)
+        return super().fit(data, run)
+"""
+
+
+def test_curves_are_there_before_the_training_has_ended(
+    online: t.Any, frostbench: t.Callable[..., t.Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trains.py").write_text(TRAINS)
+    monkeypatch.setattr(run, "HISTORY_SECONDS", 0.0)
+    monkeypatch.setattr(wandb_mirror, "Live", functools.partial(Live, seconds=0.2))
+    states: list[str] = []
+
+    def look(name: str) -> None:
+        rows = [row for one in online.runs.values() for row in one.history if row.get("player_loss") == 0.5]
+        if rows and not states:
+            states.extend("running" if not list(tmp_path.glob("runs/**/run.json")) else "ended" for _ in rows[:1])
+            (tmp_path / "seen").touch()
+
+    online.before = look
+    options = ["--set", "encoders=[trains]", "--plugin", "trains.py", "--set", "wandb.mode=online"]
+    done = frostbench("run", "smoke", "--limit", "100", *options)
+    assert done.code == 0, done.err
+    assert states == ["running"]
+    (sent,) = [one for one in online.runs.values() if one.fields["displayName"].startswith("trains")]
+    assert [row["epoch"] for row in sent.history if "player_loss" in row] == [1]
+    assert sent.summary["status"] == "done"
+
+
+@pytest.mark.parametrize("mode", ["off", "offline"])
+def test_nothing_is_sent_meanwhile_where_nothing_goes_online(suite: Path, mode: t.Any) -> None:
+    where = place(suite, record())
+    where.run_json.unlink()
+    with Live(suite, WandbTarget(mode), [(record().model_dump(mode="json"), where)], seconds=0.0) as live:
+        assert not live.thread.is_alive()
+    assert not (suite / "wandb").exists()
+
+
+def wait_for(true: t.Callable[[], t.Any]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 # ---- online -----------------------------------------------------------------------------------------------------
@@ -288,7 +465,7 @@ def test_a_new_record_reaches_its_run_without_repeating_the_history(suite: Path,
     add(suite, record(protocol_label="linear", metrics={"top1": 0.5}))
     assert mirror(suite, ONLINE) == MirrorReport(2, 2, None)
     bigan = runs_of(online)["bigan-mnist5k (limit 1000)-seed4"]
-    assert [row["epoch"] for row in bigan.history] == [1, 2, 3]
+    assert [row["epoch"] for row in epochs_of(bigan)] == [1, 2, 3]
     assert bigan.summary["mnist5k (limit 1000)/code/linear@1/top1"] == 0.5
     assert bigan.summary["mnist5k (limit 1000)/code/knn@1/top1"] == 0.75
     assert ("bigan", "linear@1", 0.5) in [(row["encoder"], row["protocol"], row["mean"]) for row in table_of(online)]

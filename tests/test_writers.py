@@ -1,6 +1,7 @@
 """One store under several writers, and two stores that become one: nothing is made twice, lost or torn."""
 
 import json
+import os
 import typing as t
 from pathlib import Path
 
@@ -146,12 +147,34 @@ def test_what_is_damaged_on_the_other_side_is_named_and_not_copied(made: t.Calla
     (Path(str(lost).replace("/scores/", "/predictions/")).with_suffix(".npz")).unlink()
     record = store.read_record(astray)
     astray.unlink()
-    store.publish_record(astray, Record(**record.model_dump() | {"predictions": "predictions/../../../outside.npz"}))
+    value = record.model_dump() | {"predictions": "predictions/../../../outside.npz"}
+    astray.write_text(json.dumps(value | {"sha256": store._digest(astray, value)}))
     merged = merge(one, [two])
     assert merged.new == 0
     assert [word in said for word, said in zip(("not JSON", "no such file", "below predictions"), merged.problems)] == [
         True
     ] * 3
+
+
+def test_what_links_lead_to_elsewhere_or_is_no_file_or_damaged_is_not_copied(
+    made: t.Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    one, two = made("one", "[0]"), made("two", "[1]")
+    secret = tmp_path / "secret"
+    secret.write_text("a key")
+    linked, other = sorted(run.path for run in store.runs_below(two))
+    (linked / "history.csv").unlink()
+    (linked / "history.csv").symlink_to(secret)
+    (other / "encoder.safetensors").unlink()
+    os.mkfifo(other / "encoder.safetensors")
+    assert [
+        words in said for words, said in zip(("leads out of", "not a regular file"), merge(one, [two]).problems)
+    ] == [True] * 2
+    (other / "encoder.safetensors").unlink()
+    (other / "encoder.safetensors").write_bytes(bytes(2**20))
+    assert "encoder.safetensors: changed since it was written" in merge(one, [two]).problems[1]
+    assert not [path for path in one.rglob("*") if path.is_file() and b"a key" in path.read_bytes()]
+    assert not list(one.rglob("seed1-*/run.json"))
 
 
 def test_another_suite_is_not_taken_into_a_suite(made: t.Callable[[str, str], Path]) -> None:

@@ -21,7 +21,7 @@ from results.record import Record
 from results.report import boards, charts, figures
 from results.report.boards import Section
 from results.report.figures import Curve, Map, Matrix, Picture, Training
-from results.store import RunDirectory
+from results.store import Contents, RunDirectory
 
 NAME = "report.html"
 
@@ -39,6 +39,7 @@ class Chapter:
     maps: list[Map]
     neighbours: list[tuple[Picture, str]]
     pictures: list[Picture]
+    unmapped: int  # taps without a map, for the page's weight and its time
     unseen: list[str]  # taps whose run left no view
     left_out: int  # pictures, for the page's weight
     made: list["Made"]
@@ -55,16 +56,18 @@ class Made:
     params: str
 
 
-def page(directory: Path) -> str:
+def page(directory: Path, contents: Contents | None = None) -> str:
     """Everything below a directory: of a run, a suite, several suites, or published records.
 
-    Raises StoreError if there is no such directory.
+    contents: what `read_store` has read of it. Raises StoreError if there is no such directory.
     """
-    contents = store.read_store(directory)
+    contents = contents or store.read_store(directory)
     board = leaderboard.of(contents)
     runs = {run.path.name.rpartition("-")[2]: run for run in store.runs_below(directory)}
+    damaged: figures.Damaged = dict(contents.damaged)
     chapters = [
-        _chapter(dataset, sections, runs) for dataset, sections in boards.sections(board.rows, contents.records).items()
+        _chapter(dataset, sections, runs, damaged)
+        for dataset, sections in boards.sections(board.rows, contents.records).items()
     ]
     done = [record for record in contents.records if record.status == "done"]
     files = resources.files(__name__)
@@ -80,9 +83,10 @@ def page(directory: Path) -> str:
         boards=boards,
         metrics=METRICS,
         alarms=_alarms(board.rows),
-        damaged=[(path.name, problem) for path, problem in contents.damaged],
+        damaged=[(_place(path, directory), problem) for path, problem in sorted(damaged.items())],
         versions=_versions(done),
         newest=max((record.provenance.started for record in done), default=""),
+        most_tsne=figures.MOST_TSNE,
         tsne_points=figures.TSNE_POINTS,
         tsne_steps=figures.TSNE_STEPS,
         style=style,
@@ -91,16 +95,22 @@ def page(directory: Path) -> str:
     )
 
 
+def _place(path: Path, directory: Path) -> str:
+    """A file's name below the directory that the page is about."""
+    return path.relative_to(directory).as_posix() if path.is_relative_to(directory) else path.name
+
+
 def _folding(name: str | None) -> Markup:
     """A name that a narrow screen breaks behind its underscores."""
     return escape(name).replace("_", Markup("_<wbr>"))
 
 
-def _chapter(dataset: str, sections: list[Section], runs: dict[str, RunDirectory]) -> Chapter:
+def _chapter(dataset: str, sections: list[Section], runs: dict[str, RunDirectory], damaged: figures.Damaged) -> Chapter:
     features = [section for section in sections if section.of_fractions]
     encoders: dict[str, dict[int, Record]] = defaultdict(dict)  # the best first; seed -> one of its records
     first_taps: list[tuple[str, str, RunDirectory]] = []  # of the first seed
     matrices = []
+    classes: list[str] | None = None  # the dataset's, as the first run that names them has them
     for section in sections:
         for line in section.lines:
             for judged in line.judged.values():
@@ -108,22 +118,32 @@ def _chapter(dataset: str, sections: list[Section], runs: dict[str, RunDirectory
     for section in features:
         for line in section.lines:
             run = _first(encoders[line.one.encoder], runs)
+            named = None
             if run is not None and line.one.tap is not None:
                 first_taps.append((line.name, line.one.tap, run))
+                if run.view(line.one.tap).exists():
+                    named = classes = classes or figures.class_names(run, line.one.tap, damaged)
             best = next(iter(line.judged.values()))
-            classes = None if run is None or line.one.tap is None else figures.class_names(run, line.one.tap)
-            if line.is_best_tap and (matrix := figures.confusions(best, runs, classes)):
+            if line.is_best_tap and (matrix := figures.confusions(best, runs, named, damaged)):
                 matrices.append(matrix)
     trainings = {
-        name: figures.training(name, [runs[by_seed[seed].key] for seed in sorted(by_seed) if by_seed[seed].key in runs])
+        name: figures.training(name, [runs[one.key] for _, one in sorted(by_seed.items()) if one.key in runs], damaged)
         for name, by_seed in encoders.items()
     }
-    maps = [found for one in first_taps if (found := figures.maps(*one))]
-    neighbours = [near for one in first_taps if (near := figures.neighbours(*one))]
-    drawn = {name: _first(by_seed, runs) for name, by_seed in encoders.items()}
-    pictures = [picture for name, run in drawn.items() if run for picture in figures.pictures(name, run)]
-    kept_neighbours = figures.within([picture for picture, _ in neighbours])
-    kept_pictures = figures.within(pictures)
+    maps = [
+        found
+        for place, one in enumerate(first_taps[: figures.MOST_MAPS])
+        if (found := figures.maps(*one, damaged, tsne=place < figures.MOST_TSNE))
+    ]
+    near = (pair for one in first_taps if (pair := figures.neighbours(*one, damaged)))
+    neighbours = figures.within(near, of=lambda pair: pair[0])
+    drawn = [(name, run) for name, by_seed in encoders.items() if (run := _first(by_seed, runs))]
+    made = (picture for name, run in drawn for picture in figures.pictures(name, run, damaged))
+    pictures = figures.within(made, of=lambda picture: picture)
+    files = {run.neighbours(tap) for _, tap, run in first_taps} | {
+        path for _, run in drawn for path in figures.picture_files(run)
+    }
+    there = sum(path.exists() for path in files - damaged.keys())
     return Chapter(
         dataset=dataset,
         sections=sections,
@@ -132,10 +152,11 @@ def _chapter(dataset: str, sections: list[Section], runs: dict[str, RunDirectory
         untrained=[name for name, training in trainings.items() if not training],
         matrices=matrices,
         maps=maps,
-        neighbours=[(picture, note) for picture, note in neighbours if picture in kept_neighbours],
-        pictures=kept_pictures,
+        neighbours=neighbours,
+        pictures=pictures,
+        unmapped=max(0, len(first_taps) - figures.MOST_MAPS),
         unseen=[name for name, tap, run in first_taps if not run.view(tap).exists()],
-        left_out=len(pictures) - len(kept_pictures) + len(neighbours) - len(kept_neighbours),
+        left_out=max(0, there - len(neighbours) - len(pictures)),
         made=[_made(name, by_seed) for name, by_seed in encoders.items() if by_seed],
     )
 

@@ -1,14 +1,14 @@
 """What the files beside the records show: losses, mistakes, maps of features, neighbours, pictures, curves.
 
-A file that is not there, or is damaged, gives None here, and the page says that there is nothing to show.
+A file that is not there, or is damaged, gives None here, and the page says that there is nothing to show; what is
+damaged is noted in `damaged`, {file: what is wrong with it}.
 """
 
 import base64
-import csv
 import io
 import json
-import math
 import typing as t
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from results import store
-from results.arrays import read_npz
+from results import arrays, store
+from results.arrays import Array
 from results.metrics import written
 from results.record import Record
 from results.report import charts
@@ -29,8 +29,15 @@ MOST_CLASSES = 20  # of a confusion matrix that can still be read
 TSNE_POINTS = 300  # of a map; its time grows faster than they do
 TSNE_STEPS = 500
 PICTURE_BYTES = 2_000_000  # of pictures of a kind, so that the page stays small
+MOST_LABELS = 1000  # of a dataset whose mistakes are counted
+MOST_MAPS = 30  # of a dataset
+MOST_TSNE = 12  # of these; each takes about a second
 LARGEST_FILE = 2**26  # bytes, unpacked: no view or predictions of ours come near
-Array = np.ndarray[t.Any, np.dtype[t.Any]]
+LARGEST_PICTURE = 2**24  # pixels: a hundred images of 400 x 400
+HIGHEST = 1e100  # loss that can be drawn beside others
+LARGEST_COORDINATE = 1e12  # of a map; what lies beyond are no features
+Damaged = dict[Path, str]
+T = t.TypeVar("T")
 
 
 # ---- losses -----------------------------------------------------------------------------------------------------
@@ -43,14 +50,15 @@ class Training:
     note: str
 
 
-def training(name: str, runs: t.Sequence[RunDirectory]) -> Training | None:
+def training(name: str, runs: t.Sequence[RunDirectory], damaged: Damaged) -> Training | None:
     """The losses of each player over the epochs, a line a seed; None if nothing was learned by gradient."""
-    histories = [history for history in map(_history, runs) if history]
-    players = sorted({column for history in histories for column in history[0] if column.endswith("_loss")})
+    histories = [history for run in runs if (history := _history(run, damaged))]
+    players = sorted({column for history in histories for row in history for column in row if column.endswith("_loss")})
     lines = []
     for player in players:
         for history in histories:
-            points = [(row["epoch"], row[player]) for row in history if math.isfinite(row.get(player, math.nan))]
+            points = [(row["epoch"], row[player]) for row in history if player in row]
+            points = [point for point in points if max(map(abs, point)) < HIGHEST]
             if points:
                 epochs, losses = zip(*points)
                 lines.append(charts.Line(player.removesuffix("_loss"), epochs, losses))
@@ -62,16 +70,23 @@ def training(name: str, runs: t.Sequence[RunDirectory]) -> Training | None:
     note = f"{seeds} seed{'' if seeds == 1 else 's'}"
     note += f", {sum(speeds) / len(speeds):,.0f} images a second" if speeds else ""
     moved = {name: row[name] for history in histories for row in history for name in row if name.endswith("_updates")}
-    if moved and all(map(math.isfinite, moved.values())):
+    if moved:
         note += "; updates: " + ", ".join(f"{name.removesuffix('_updates')} {n:,.0f}" for name, n in moved.items())
     return Training(name, charts.lines(lines, f"Losses of {name} over its epochs: {last}."), note)
 
 
-def _history(run: RunDirectory) -> list[dict[str, float]] | None:
+def _history(run: RunDirectory, damaged: Damaged) -> list[dict[str, float]] | None:
+    return _noted(damaged, run.history, lambda: store.read_history(run))
+
+
+def _noted(damaged: Damaged, path: Path, read: t.Callable[[], T]) -> T | None:
+    """What is read of a file; None where there is none, or a damaged one, which is noted."""
     try:
-        text = store.read_bytes(run.history).decode()
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text.splitlines())]
-    except (store.StoreError, ValueError, TypeError):
+        return read()
+    except store.Missing:
+        return None
+    except store.StoreError as error:
+        damaged[path] = str(error).removeprefix(f"{path}: ")
         return None
 
 
@@ -87,12 +102,16 @@ class Matrix:
     worst: str  # the pairs that are confused most
 
 
-def confusions(judged: Judged, runs: t.Mapping[str, RunDirectory], classes: t.Sequence[str] | None) -> Matrix | None:
+def confusions(
+    judged: Judged, runs: t.Mapping[str, RunDirectory], classes: t.Sequence[str] | None, damaged: Damaged
+) -> Matrix | None:
     """True classes against predicted ones, summed over the seeds whose predictions are there."""
-    found = [pair for record in judged.records if (pair := _predictions(record, runs))]
+    found = [pair for record in judged.records if (pair := _predictions(record, runs, damaged))]
     if not found:
         return None
     size = 1 + int(max(array.max() for pair in found for array in pair))
+    if size > MOST_LABELS:
+        return None
     counts = np.zeros((size, size), np.int64)
     for predicted, label in found:
         counts += np.bincount(label.astype(np.int64) * size + predicted, minlength=size * size).reshape(size, size)
@@ -118,16 +137,20 @@ def _percent(share: float) -> str:
     return "" if text == "0" else text
 
 
-def _predictions(record: Record, runs: t.Mapping[str, RunDirectory]) -> tuple[Array, Array] | None:
+def _predictions(record: Record, runs: t.Mapping[str, RunDirectory], damaged: Damaged) -> tuple[Array, Array] | None:
     run = runs.get(record.key)
     if run is None or record.predictions is None:
         return None
-    found = _arrays(run.path / record.predictions, "predicted", "label")
-    if found is None:
-        return None
-    predicted, label = found["predicted"], found["label"]
-    fits = predicted.shape == label.shape == (record.test_images,) and _are_classes(predicted) and _are_classes(label)
-    return (predicted, label) if fits and record.test_images else None
+    path = run.path / record.predictions
+
+    def read() -> tuple[Array, Array]:
+        kept = arrays.read_arrays(path, LARGEST_FILE)
+        pair = (_column(path, kept, "predicted", _are_classes), _column(path, kept, "label", _are_classes))
+        if not pair[0].shape == pair[1].shape == (record.test_images,):
+            raise store.StoreError(f"{path}: not the predictions of {record.test_images:,} images")
+        return pair
+
+    return _noted(damaged, path, read) if record.test_images else None
 
 
 # ---- maps -------------------------------------------------------------------------------------------------------
@@ -140,9 +163,9 @@ class Map:
     classes: list[tuple[int, str]]
 
 
-def maps(name: str, tap: str, run: RunDirectory) -> Map | None:
-    """Test images where their features lie: their first two principal components, and t-SNE."""
-    view = _view(run, tap)
+def maps(name: str, tap: str, run: RunDirectory, damaged: Damaged, *, tsne: bool) -> Map | None:
+    """Test images where their features lie: their first two principal components, and t-SNE if asked for."""
+    view = _view(run, tap, damaged)
     if view is None or not view["variance_shares"].any():
         return None
     classes, labels, projection = view["classes"].tolist(), view["labels"].tolist(), view["projection"]
@@ -156,7 +179,7 @@ def maps(name: str, tap: str, run: RunDirectory) -> Map | None:
             ),
         )
     ]
-    placed = _tsne(projection[:TSNE_POINTS])
+    placed = _tsne(projection[:TSNE_POINTS]) if tsne else None
     if placed is not None:
         about = f"t-SNE map of {len(placed)} test images, {name}, coloured by class."
         drawn.append(("t-SNE", charts.scatter(placed.tolist(), labels[: len(placed)], classes, about)))
@@ -188,10 +211,10 @@ class Picture:
     frames: list[tuple[float, float, float, float]]  # x, y, width and height of what is marked in it
 
 
-def neighbours(name: str, tap: str, run: RunDirectory) -> tuple[Picture, str] | None:
+def neighbours(name: str, tap: str, run: RunDirectory, damaged: Damaged) -> tuple[Picture, str] | None:
     """Test images with their nearest training images, those of another class framed; and how many those are."""
-    view = _view(run, tap)
-    picture = _picture(run.neighbours(tap))
+    view = _view(run, tap, damaged)
+    picture = _picture(run, run.neighbours(tap), damaged)
     if view is None or picture is None:
         return None
     queries, found, classes = view["query_labels"], view["neighbour_labels"], view["classes"].tolist()
@@ -211,38 +234,42 @@ def neighbours(name: str, tap: str, run: RunDirectory) -> tuple[Picture, str] | 
     return Picture(name, about, source, width, height, frames), note
 
 
-def pictures(name: str, run: RunDirectory) -> list[Picture]:
+PICTURES = {
+    "reconstructions": "Test images, each above its reconstruction",
+    "samples": "Samples",
+    "interpolations": "Interpolations between two codes, left to right",
+}
+
+
+def picture_files(run: RunDirectory) -> list[Path]:
+    """Where a run keeps what its generator makes."""
+    return [run.pictures / f"{kind}.png" for kind in PICTURES]
+
+
+def pictures(name: str, run: RunDirectory, damaged: Damaged) -> t.Iterator[Picture]:
     """What the encoder's generator makes."""
-    about = {
-        "reconstructions": "Test images, each above its reconstruction",
-        "samples": "Samples",
-        "interpolations": "Interpolations between two codes, left to right",
-    }
-    found = []
-    for kind, text in about.items():
-        picture = _picture(run.pictures / f"{kind}.png")
+    for (kind, text), path in zip(PICTURES.items(), picture_files(run)):
+        picture = _picture(run, path, damaged)
         if picture:
             source, width, height, _ = picture
-            found.append(Picture(f"{name}: {kind}", f"{text}, {name}.", source, width, height, []))
-    return found
+            yield Picture(f"{name}: {kind}", f"{text}, {name}.", source, width, height, [])
 
 
-def within(shown: t.Sequence[Picture], most: int = PICTURE_BYTES) -> list[Picture]:
-    """The first of these that are no larger together than `most` bytes."""
+def within(shown: t.Iterable[T], of: t.Callable[[T], Picture], most: int = PICTURE_BYTES) -> list[T]:
+    """The first of these whose pictures are no larger together than `most` bytes; none is drawn after those."""
     kept, left = [], most
-    for picture in shown:
-        left -= len(picture.source)
-        if left >= 0:
-            kept.append(picture)
+    for one in shown:
+        left -= len(of(one).source)
+        if left < 0:
+            break
+        kept.append(one)
     return kept
 
 
-def _picture(path: Path) -> tuple[str, int, int, int] | None:
+def _picture(run: RunDirectory, path: Path, damaged: Damaged) -> tuple[str, int, int, int] | None:
     """A PNG of a grid as a data: URI with its width, height and gap; each of its pixels once, if it was enlarged."""
-    try:
-        with Image.open(io.BytesIO(store.read_bytes(path)), formats=["PNG"]) as image:
-            pixels = np.asarray(image)
-    except (store.StoreError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    pixels = _noted(damaged, path, lambda: _pixels(run, path))
+    if pixels is None:
         return None
     for times in range(8, 1, -1):
         small = pixels[::times, ::times]
@@ -255,33 +282,57 @@ def _picture(path: Path) -> tuple[str, int, int, int] | None:
     return source, pixels.shape[1], pixels.shape[0], 2
 
 
-def _view(run: RunDirectory, tap: str) -> dict[str, Array] | None:
-    """What a run left of a tap's features, if its arrays fit together."""
-    names = ("classes", "labels", "projection", "variance_shares", "query_labels", "neighbour_labels")
-    view = _arrays(run.view(tap), *names)
-    if view is None:
-        return None
-    labels, near, most = view["labels"], view["neighbour_labels"], len(view["classes"])
-    fits = view["projection"].ndim == near.ndim == 2 and labels.shape == view["projection"].shape[:1] and labels.size
-    fits = (
-        fits
-        and view["classes"].dtype.kind == "U"
-        and near.size
-        and near.shape[:1] == view["query_labels"].shape
-        and np.isfinite(view["projection"]).all()
-    )
-    return view if fits and all(_are_classes(one, most) for one in (labels, near, view["query_labels"])) else None
-
-
-def _are_classes(values: Array, most: int = 1000) -> bool:
-    return values.dtype.kind in "iu" and bool((values >= 0).all()) and bool((values < most).all())
-
-
-def _arrays(path: Path, *names: str) -> dict[str, Array] | None:
+def _pixels(run: RunDirectory, path: Path) -> Array:
+    """A PNG's, decoded once its header says that they are not too many. Raises StoreError."""
+    content = store.read_kept(run, path, LARGEST_FILE)
     try:
-        return read_npz(store.read_bytes(path, LARGEST_FILE), LARGEST_FILE, names)
-    except (store.StoreError, ValueError):
-        return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at here
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                if image.width * image.height > LARGEST_PICTURE:
+                    raise ValueError(f"{image.width} x {image.height} pixels; at most {LARGEST_PICTURE:,} are shown")
+                if image.mode not in ("L", "LA", "RGB", "RGBA"):
+                    raise ValueError(f"pixels of the kind {image.mode}; wanted those of a grid of images")
+                return np.asarray(image)
+    except Exception as error:  # of a damaged file Pillow raises whatever its plugins stumble over
+        raise store.StoreError(f"{path}: cannot be drawn: {error}") from error
+
+
+def _view(run: RunDirectory, tap: str, damaged: Damaged) -> dict[str, Array] | None:
+    """What a run left of a tap's features, if its arrays fit together."""
+    path = run.view(tap)
+    return _noted(damaged, path, lambda: _checked_view(run, path))
+
+
+def _checked_view(run: RunDirectory, path: Path) -> dict[str, Array]:
+    kept = arrays.read_view(run, path, LARGEST_FILE)
+    classes = _column(path, kept, "classes", lambda one: one.dtype.kind == "U")
+    _column(path, kept, "variance_shares", _are_coordinates)
+    points = _column(path, kept, "projection", _are_coordinates, 2)
+    labels, queries = (_column(path, kept, name, _are_classes) for name in ("labels", "query_labels"))
+    near = _column(path, kept, "neighbour_labels", _are_classes, 2)
+    highest = max((int(one.max()) for one in (labels, queries, near) if one.size), default=0)
+    fits = labels.size and near.size and len(points) == len(labels) and len(near) == len(queries)
+    if not fits or highest >= len(classes) or not points.shape[1]:
+        raise store.StoreError(f"{path}: its arrays do not fit together")
+    return kept
+
+
+def _column(path: Path, kept: dict[str, Array], name: str, holds: t.Callable[[Array], bool], axes: int = 1) -> Array:
+    """An array of a file, if it is of its kind. Raises StoreError."""
+    if name not in kept:
+        raise store.StoreError(f"{path}: it has no array {name!r}")
+    if kept[name].ndim != axes or not holds(kept[name]):
+        raise store.StoreError(f"{path}: {name} cannot be {kept[name].dtype} {kept[name].shape} with such values")
+    return kept[name]
+
+
+def _are_classes(values: Array) -> bool:
+    return values.dtype.kind in "iu" and bool((values >= 0).all())
+
+
+def _are_coordinates(values: Array) -> bool:
+    return values.dtype.kind == "f" and bool((np.abs(values) < LARGEST_COORDINATE).all())
 
 
 # ---- curves -----------------------------------------------------------------------------------------------------
@@ -342,7 +393,7 @@ def _numbers(params: dict[str, t.Any]) -> t.Iterator[tuple[str, float, str]]:
             yield name, value, json.dumps({other: params[other] for other in sorted(params) if other != name})
 
 
-def class_names(run: RunDirectory, tap: str) -> list[str] | None:
+def class_names(run: RunDirectory, tap: str, damaged: Damaged) -> list[str] | None:
     """The dataset's, as the run left them."""
-    view = _view(run, tap)
+    view = _view(run, tap, damaged)
     return None if view is None else view["classes"].tolist()
