@@ -179,6 +179,7 @@ datasets: [{name: digits, limit: 60}]
 seeds: [0]
 encoders: [{name: vae, hidden: 16, epochs: 1, batch_size: 20}]
 protocols: [{name: knn, k: 1}]
+controls: none
 wandb: {mode: off}
 """
 

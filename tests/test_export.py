@@ -31,6 +31,7 @@ encoders:
   - {name: pca, components: 5}
   - {name: kmeans, centroids: 16, patch: 4, patches: 500}
 protocols: [linear, {name: knn, k: 1}]
+controls: none
 wandb: {mode: off}
 """
 Frostbench = t.Callable[..., tuple[int, str, str]]

@@ -24,6 +24,7 @@ encoders:
   - {name: pca, components: 5}
   - {name: bigan, hidden: 64, latent: 8, epochs: 40}
 protocols: [{name: knn, k: 1}, linear]
+controls: none
 wandb: {mode: off}
 """
 

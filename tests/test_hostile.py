@@ -81,6 +81,7 @@ encoders:
   - {name: bigan, label: mine, epochs: 2, learning_rate: 1e-3}
 protocols: [linear, {name: knn, k: 1, metric: euclidean}]
 precision: float32
+controls: none
 wandb: {mode: off, project: mine}
 """
 WORDS = [

@@ -22,6 +22,7 @@ encoders:
   - {name: vae, hidden: 16, latent: 4, epochs: 2, batch_size: 20}
   - pixels
 protocols: [{name: knn, k: 1}, {name: knn, k: 3, label: knn3}]
+controls: none
 wandb: {mode: off}
 """
 WORDS = ["run", "small.yaml", "--threads", "1", "--checkpoint-every", "0"]

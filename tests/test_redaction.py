@@ -42,6 +42,7 @@ datasets: [{name: digits, limit: 100}]
 seeds: [0]
 encoders: [pixels, {name: bigan, hidden: 8, latent: 2, epochs: 1}, leaky]
 protocols: [{name: knn, k: 1}]
+controls: none
 wandb: {mode: offline}
 """
 

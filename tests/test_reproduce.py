@@ -16,6 +16,7 @@ datasets: [{name: digits, limit: 100}]
 seeds: 0-1
 encoders: [{name: bigan, hidden: 8, latent: 2, epochs: 1}]
 protocols: [{name: knn, k: 1}]
+controls: none
 wandb: {mode: off}
 """
 Frostbench = t.Callable[..., tuple[int, str, str]]

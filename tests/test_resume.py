@@ -365,6 +365,7 @@ encoders:
   - {name: aae, hidden: 64, epochs: 20, batch_size: 50}
   - {name: dcgan, width: 4, epochs: 5, batch_size: 50}
 protocols: [{name: knn, k: 1}]
+controls: none
 wandb: {mode: off}
 """
 

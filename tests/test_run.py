@@ -28,6 +28,7 @@ encoders:
   - pixels
   - {name: bigan, hidden: 32, latent: 8, epochs: 2}
 protocols: [linear, {name: knn, k: 1}]
+controls: none
 wandb: {mode: off}
 """
 
@@ -350,6 +351,7 @@ datasets: [{name: digits, limit: 100}]
 seeds: [0]
 encoders: [{name: bigan, hidden: 8, latent: 2, epochs: 1}]
 protocols: [{name: knn, k: 1}, generative]
+controls: none
 wandb: {mode: off}
 """
 DAMAGED = (

@@ -263,8 +263,20 @@ sedes: 1
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", ["wanted a mapping with suite, datasets, seeds, encoders, protocols, precision, wandb, got nothing"]),
-        ("- a", ["wanted a mapping with suite, datasets, seeds, encoders, protocols, precision, wandb, got ['a']"]),
+        (
+            "",
+            [
+                "wanted a mapping with suite, datasets, seeds, encoders, protocols, precision, wandb, controls, "
+                "got nothing"
+            ],
+        ),
+        (
+            "- a",
+            [
+                "wanted a mapping with suite, datasets, seeds, encoders, protocols, precision, wandb, controls, "
+                "got ['a']"
+            ],
+        ),
         (
             "seeds: []\nencoders: []\n",
             [
@@ -287,6 +299,68 @@ sedes: 1
 )
 def test_what_is_missing_or_empty_is_said(write, text, expected):
     assert sorted(text for _, text in complaints(write(text))) == expected
+
+
+TRAINED = """\
+suite: mine
+datasets: [digits]
+seeds: [0]
+encoders:
+  - pixels
+  - {name: untrained, architecture: bigan}
+  - {name: bigan, epochs: 2}
+  - {name: bigan, label: slow, learning_rate: 0.01}
+  - {name: autoencoder, epochs: 3}
+  - {name: gan, generator_hidden: 20}
+  - {name: aae, hidden: 20}
+  - {name: aae, label: aae-wide, hidden: 30, epochs: 3}
+  - semisupervised_aae
+protocols: [linear]
+"""
+
+
+def test_each_trained_encoder_has_its_own_untrained_network_as_its_control(write):
+    suite = read_suite(write(TRAINED))
+    assert suite.control_of == {
+        "bigan": "untrained", "slow": "untrained", "autoencoder": "untrained",  # one network before its first step
+        "gan": "gan-untrained", "aae": "aae-untrained", "aae-wide": "aae-wide-untrained",
+    }  # fmt: skip
+    added = {one.label: one.params for one in suite.encoders[9:]}
+    assert added["aae-wide-untrained"]["architecture"] == "aae"
+    assert added["aae-wide-untrained"]["parameters"]["hidden"] == 30
+    default = read_suite(write(TRAINED.replace("hidden: 30, epochs: 3", "hidden: 30"))).encoders[-1]
+    assert default == suite.encoders[-1]  # how long is trained has no part in its key
+    assert [one.label for one in suite.encoders] == [
+        *("pixels", "untrained", "bigan", "slow", "autoencoder", "gan", "aae", "aae-wide", "semisupervised_aae"),
+        *("gan-untrained", "aae-untrained", "aae-wide-untrained"),
+    ]
+    assert set(suite.encoder_versions) == {one.label for one in suite.encoders}
+
+
+def test_controls_can_be_left_out_or_be_those_of_some_encoders(write):
+    none = read_suite(write(TRAINED + "controls: none\n"))
+    assert (len(none.encoders), none.control_of) == (9, {})
+    some = read_suite(write(TRAINED + "controls: [gan, bigan]\n"))
+    assert some.control_of == {"bigan": "untrained", "gan": "gan-untrained"}
+    assert complaints(write(TRAINED + "controls: [gam]\n")) == [
+        (15, "controls[0]: no encoder has the label 'gam' (did you mean 'gan'?)")
+    ]
+    taken = read_suite(write(TRAINED.replace("- pixels", "- {name: pixels, label: gan-untrained}")))
+    assert taken.control_of["gan"] == "gan-untrained-2"
+
+
+def test_a_plugins_encoder_has_its_own_control_too(write, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\nfrom encoders.base import Encoder\n"
+        "class Mine(Encoder):\n    source = 'a test'\n    epochs: int = 3\n"
+        "    @property\n    def taps(self): return ('code',)\n"
+        "    def build(self, shape): return nn.Linear(28, 2)\n    def fit(self, data, run): ...\n"
+    )
+    text = "suite: a\ndatasets: [digits]\nseeds: [0]\nencoders: [mine]\nprotocols: [linear]\n"
+    suite = read_suite(write(text), plugins=[tmp_path / "mine.py"])
+    assert suite.control_of == {"mine": "mine-untrained"}
+    assert suite.encoders[1].params["architecture"] == "mine"
+    assert suite.encoders[1].code  # the plugin's code is part of its key
 
 
 def test_datasets_may_be_paths(write):

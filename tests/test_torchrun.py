@@ -23,6 +23,7 @@ encoders:
   - {name: vae, label: odd, hidden: 16, epochs: 1, batch_size: 15}
   - {name: vae, label: wide, hidden: 32, epochs: 1, batch_size: 20}
 protocols: [{name: knn, k: 1}]
+controls: none
 wandb: {mode: off}
 """
 

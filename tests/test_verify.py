@@ -23,6 +23,7 @@ encoders:
   - pixels
   - {name: bigan, hidden: 8, latent: 2, epochs: 1}
 protocols: [{name: knn, k: 1}, generative]
+controls: none
 wandb: {mode: off}
 """
 Frostbench = t.Callable[..., tuple[int, str, str]]

@@ -95,6 +95,7 @@ datasets: [{name: digits, limit: 100}]
 seeds: SEEDS
 encoders: [pixels, {name: untrained, architecture: bigan, parameters: {hidden: 8}}]
 protocols: [{name: knn, k: 1}]
+controls: none
 wandb: {mode: off}
 """
 
