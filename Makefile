@@ -1,10 +1,11 @@
 # make quickstart   install into .venv and print a leaderboard of real MNIST digits (a few minutes)
 # make test         install into .venv, lint and test
+# make docs         print the tables of README.md and docs/results.md again, from results/published
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test lint format docs clean
 
 quickstart: .venv/.installed
 	$(BIN)/frostbench run configs/quickstart.yaml
@@ -21,6 +22,9 @@ lint: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/.installed
+	$(BIN)/python docs/tables.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
