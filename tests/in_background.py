@@ -15,7 +15,8 @@ resolve.protocols()
 
 
 def command_line(directory: Path, said: Path, arguments: tuple[str, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where who started the tests ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where who started the tests ignores them, as nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(directory)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
