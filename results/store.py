@@ -126,7 +126,7 @@ def publish_run(directory: Path, run: dict[str, Json], files: t.Mapping[str, byt
     Already there with the same weights is fine, whenever and by whom they were made. Raises Conflict, of which
     conflicts/ keeps the run.json, and Unwritable.
     """
-    content = _sealed(directory, run)
+    content = sealed(directory, run)
     ready, there = directory / _PUBLISHING, directory / "run.json"
     settle(directory)  # what another process has begun
     if not there.exists():
@@ -140,7 +140,7 @@ def publish_run(directory: Path, run: dict[str, Json], files: t.Mapping[str, byt
         raise _conflict(there, content)
 
 
-def _sealed(directory: Path, run: dict[str, Json]) -> bytes:
+def sealed(directory: Path, run: dict[str, Json]) -> bytes:
     """A run.json with the hash of all that it says."""
     return canonical(run | {"sha256": _digest(directory, json.loads(canonical(run)))})  # of the order in the file
 
@@ -180,7 +180,7 @@ def note_files(run: "RunDirectory", paths: t.Iterable[Path]) -> None:
     """Have run.json say the SHA-256 of files that were made again from the frozen encoder; old ones say none."""
     about = read_run(run.run_json)
     if about.get("files") is not None:
-        replace(run.run_json, _sealed(run.path, about | {"files": about["files"] | file_digests(run, paths)}))
+        replace(run.run_json, sealed(run.path, about | {"files": about["files"] | file_digests(run, paths)}))
 
 
 @contextlib.contextmanager

@@ -212,7 +212,7 @@ def test_a_run_says_what_is_next_and_the_report_opens(
     from results.leaderboard import leaderboard
 
     (tmp_path / "my runs").mkdir()
-    done = Launched(tmp_path / "my runs", 1, 1, 0, 0, 1.0, leaderboard([]), ())
+    done = Launched(tmp_path / "my runs", 1, 1, 0, 0, 0, 1.0, leaderboard([]), ())
     told, command = done.summary.splitlines()[-1].split("frostbench ")
     assert told == "next: "
     opened: list[str] = []

@@ -205,8 +205,8 @@ def test_keeps_its_promises_at_full_size_in_both_precisions(
 @pytest.mark.parametrize("recipe", SMALL, ids=lambda recipe: repr(recipe)[:60])
 def test_its_module_can_be_sent_to_workers(recipe: Encoder) -> None:
     with torch.random.fork_rng():
-        module = recipe.build((1, 8, 8)).eval()
-    images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+        module = recipe.build((1, 20, 20)).eval()
+    images = torch.zeros(3, 1, 20, 20, dtype=torch.uint8)
     with torch.no_grad():
         before = module(images)
         given = pickle.loads(pickle.dumps(plain(module)))(images)

@@ -20,6 +20,7 @@ from bench import data
 from bench.export import _pooled
 from encoders import load
 from encoders.base import Encoder, EncoderError, frozen
+from results import store
 from results.store import read_record
 
 SUITE = """
@@ -248,7 +249,10 @@ def test_weights_that_do_not_fit_are_a_plain_message(
     (run / "encoder.safetensors").write_bytes(weights)
     sha256 = hashlib.sha256(weights).hexdigest()  # by somebody who knows how it is made
     for name in ("encoder.json", "run.json"):
-        (run / name).write_text(json.dumps(json.loads((run / name).read_text()) | {"weights_sha256": sha256}))
+        about = json.loads((run / name).read_text()) | {"weights_sha256": sha256}
+        (run / name).write_text(json.dumps(about))
+    del about["sha256"]
+    (run / "run.json").write_bytes(store.sealed(run, about))
     status, out, err = frostbench("export", run, "out")
     assert (status, out) == (2, "")
     assert re.search(words, err), err

@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import math
 import shutil
-import socket
 import typing as t
 from pathlib import Path
 
@@ -373,7 +372,7 @@ def test_a_run_that_was_stopped_goes_on_with_its_features(tmp_path: Path, monkey
 
 
 def test_what_a_killed_extraction_left_is_swept(tmp_path: Path) -> None:
-    left = tmp_path / f".frostbench-{socket.gethostname()}-999999999-00000000.tmp"
+    left = tmp_path / f".frostbench-{store._here()}-999999999-00000000.tmp"
     (left / "out").mkdir(parents=True)
     (left / "out/train.npy").write_bytes(b"half")
     assert store.sweep(tmp_path) == 1

@@ -521,6 +521,7 @@ def test_a_terminal_that_is_closed_stops_once_however_often_it_says_so(monkeypat
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("sys.stderr", Closed())
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where who started the tests ignores it
     stopping = Stopping()
     with stopping.on_signals(), stopping.listening():
         os.kill(os.getpid(), signal.SIGHUP)

@@ -486,11 +486,10 @@ def test_a_bug_in_what_a_plugin_imports_is_named_by_its_file(
     done = frostbench("run", "small.yaml", "--plugin", "helped.py", "--set", encoders, "--jobs", jobs)
     said = "TypeError: 'ImageSet' object is not subscriptable (my_helper.py, line 3); more in "
     assert (done.code, said in done.err) == (3, True), done.err
-    code = store.read_store(Path("runs")).records[0].code
     (here / "my_helper.py").write_text(HELPER.replace("return data", "raise ValueError"))
     done = frostbench("run", "small.yaml", "--plugin", "helped.py", "--set", encoders)
     assert "my_helper.py, line 3" in done.err
-    assert store.read_store(Path("runs")).records[0].code != code
+    assert len({record.code for record in store.read_store(Path("runs")).records}) == 2
 
 
 def test_a_plugin_that_changes_once_its_suite_was_read_is_not_run(
@@ -661,7 +660,7 @@ def test_a_run_that_hangs_fails_when_its_time_is_up(
     assert done.code == 3
     assert "odd, digits (limit 300), seed 0: failed: took longer than --time-limit 4;" in done.err
     (failed,) = store.read_store(Path("runs")).records
-    assert (failed.status, failed.error) == ("failed", done.err.partition("failed: ")[2].partition("\n")[0])
+    assert (failed.status, failed.error) == ("failed", done.err.partition("failed: ")[2].partition("; more in")[0])
     done = frostbench(*arguments, "--executor", "ray")
     assert (done.code, "leave it out with torchrun and ray" in done.err) == (2, True)
 

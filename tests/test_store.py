@@ -655,7 +655,7 @@ def test_a_file_is_believed_if_run_json_has_its_hash_or_is_older_than_these(tmp_
     assert store.read_history(run) == [{"epoch": 1}]  # published without a run.json
     store.replace(run.run_json, store.canonical({"schema_version": 1}))
     assert store.is_kept(run, run.history)
-    store.replace(run.run_json, store.canonical({"schema_version": 1, "files": store.file_digests(run)}))
+    store.replace(run.run_json, store.sealed(tmp_path, {"schema_version": 1, "files": store.file_digests(run)}))
     assert store.is_kept(run, run.history)
     store.replace(run.history, b"epoch\n2\n")
     with pytest.raises(StoreError, match="changed since it was written"):
@@ -666,7 +666,7 @@ def test_a_file_is_believed_if_run_json_has_its_hash_or_is_older_than_these(tmp_
 
 @pytest.mark.parametrize("about", [{"params": []}, {"seed": "0"}, {"files": {"history.csv": 1}}, {"provenance": {}}])
 def test_a_run_json_of_other_types_is_damaged(tmp_path: Path, about: dict[str, t.Any]) -> None:
-    store.replace(tmp_path / "run.json", store.canonical({"schema_version": 1, **about}))
+    store.replace(tmp_path / "run.json", store.sealed(tmp_path, {"schema_version": 1, **about}))
     with pytest.raises(StoreError, match=f"not a run of schema version 1: {next(iter(about))}"):
         store.read_run(tmp_path / "run.json")
 

@@ -182,7 +182,7 @@ def a_run_of_another_seed(path: Path) -> None:
 
 @tampering("bigan/*/seed0-*/run.json", "changed since it was written: its sha256 does not fit")
 def a_faster_training(path: Path) -> None:
-    path.write_text(re.sub(r'"fit": \d+', '"fit": 0', path.read_text()))
+    path.write_text(re.sub(r'"fit": [\d.e-]+', '"fit": 0.125', path.read_text()))
 
 
 @tampering("bigan/*/seed0-*/encoder.json", "params is not what run.json says")
@@ -315,7 +315,7 @@ def test_draws_that_were_changed_are_found_and_older_files_lack_them(many: Path,
 def test_runs_of_before_there_were_hashes_of_all_files_stay_valid(runs: Path, frostbench: Frostbench) -> None:
     for path in runs.rglob("run.json"):
         about = json.loads(path.read_text())
-        del about["files"]
+        del about["files"], about["sha256"]
         path.write_text(json.dumps(about))
     status, out, _ = frostbench("verify", "runs")
     assert status == 0, out

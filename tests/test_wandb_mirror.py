@@ -29,6 +29,7 @@ from results.record import Provenance, Record
 from results.statistics import wilson
 from results.wandb_mirror import Live, MirrorReport, WandbTarget, _server, mirror, sync, target, wandb_runs
 
+IMAGES = 3  # of the test set
 OFFLINE = WandbTarget("offline", project="birds")
 ONLINE = WandbTarget("online", project="birds")
 BUSY = 10  # seconds that a machine with much to do may take longer; wandb itself would try for minutes
@@ -76,7 +77,7 @@ def record(**changes: t.Any) -> Record:
     made = {"commit": "6e0b0c7", "dirty": False, "versions": {"torch": "2.13.0"}, "device": "cpu", "threads": 1}
     done: dict[str, t.Any] = {
         **{"suite": "mnist", "key": BIGAN, "dataset": "mnist5k", "split": "test", "limit": 1000},
-        **{"fingerprint": "f" * 32, "train_images": 1000, "test_images": 3, "encoder": "bigan", "label": "bigan"},
+        **{"fingerprint": "f" * 32, "train_images": 1000, "test_images": IMAGES, "encoder": "bigan", "label": "bigan"},
         **{"params": {"epochs": 3}, "encoder_version": 1, "is_control": False, "seed": 4, "status": "done"},
         **{"tap": "code", "dimensions": 50, "protocol": "knn", "protocol_label": "knn", "protocol_version": 1},
         **{"metrics": {"top1": 0.75}, "seconds": {"fit": 12.5, "extract": 0.25, "score": 0.5}},
@@ -291,13 +292,12 @@ def test_offline_files_say_what_the_records_say(
     assert {row["mean"] for row in rows if row["encoder"] == "bigan"} == {0.75, 0.875}
     bars = board.tables["bars/mnist5k (limit 1000), knn@1, top1_table"]
     assert bars["columns"] == ["row", "mean", "low", "high"]
-    low, high = wilson(0.75, 1000)
-    half = f"{100 * max(0.75 - low, high - 0.75):.2f}"
-    assert [f"bigan/code ± {half}", 0.75, low, high] in [
+    low, high = wilson(0.75, IMAGES)
+    assert [f"bigan/code ({100 * low:.2f} to {100 * high:.2f})", 0.75, low, high] in [
         [*row[:2], pytest.approx(row[2]), pytest.approx(row[3])] for row in bars["data"]
     ]
     assert [row[1] for row in bars["data"]] == [1.0, 0.875, 0.75]
-    assert bars["data"][0][0] == f"pixels/code ({100 * wilson(1.0, 1000)[0]:.2f} to 100.00)"
+    assert bars["data"][0][0] == f"pixels/code ({100 * wilson(1.0, IMAGES)[0]:.2f} to 100.00)"
     (records,) = board.artifacts["records"]
     assert suite in records.parents and len(records.read_bytes().splitlines()) == 4
     (predictions,) = bigan.artifacts["predictions"]
