@@ -261,7 +261,9 @@ class Scores:
         The squares of Student's half-width over the seeds of both, with Welch's degrees of freedom, and of the
         half-width over images are added: unlike `joined` this errs on no side but the wide one at every confidence, as
         comparisons of thousands of pairs need it. Over images it is that of the paired answers, where both are known;
-        else Wilson's reach of either. Places go together as arrays do, and with levels of confidence; an array a level.
+        else Wilson's reach of either. With answers the seeds' part is no less than that of either row alone, since
+        Welch's freedom is too large where a variance happens to be small. Places go together as arrays do, and with
+        levels of confidence; an array a level.
         """
         parts = self._parts(first, second)
         return [self._below(parts, confidence) for confidence in confidences]
@@ -283,11 +285,16 @@ class Scores:
             below, above = self._images(parts.first, confidence)[0], self._images(parts.second, confidence)[1]
             wilsons = below**2 + above**2
             squares = wilsons if parts.apart is None else np.where(parts.apart, wilsons, squares)
-        if at.ndim:
-            squares = squares + stdtrit(1 / np.maximum(parts.inverse, 1e-12), at) ** 2 * parts.seeds
-        elif self.deviation.any():
-            steps = np.ceil(parts.inverse * _FREEDOMS).astype(np.int64)
-            squares = squares + _squared_quantiles(confidence)[steps] * parts.seeds
+        if self.deviation.any():
+            if at.ndim:
+                seeds = stdtrit(1 / np.maximum(parts.inverse, 1e-12), at) ** 2 * parts.seeds
+            else:
+                steps = np.ceil(parts.inverse * _FREEDOMS).astype(np.int64)
+                seeds = _squared_quantiles(confidence)[steps] * parts.seeds
+            variance, freedom = self._over_seeds
+            for rows in (parts.first, parts.second) if self.answers is not None else ():
+                seeds = np.maximum(seeds, stdtrit(freedom[rows], at) ** 2 * variance[rows])
+            squares = squares + seeds
         half: Floats = np.sqrt(squares)
         return half
 

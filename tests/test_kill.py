@@ -120,12 +120,13 @@ def files(where: Path) -> dict[str, t.Any]:
     return found
 
 
-def made(where: Path) -> dict[Path, tuple[bytes, int]]:
+def made(where: Path) -> dict[Path, t.Any]:
     """What is published once, as it lies there; and the weights of a run that says that they are whole."""
     runs = [*where.rglob("seed*/run.json")]
-    once = [*where.rglob("scores/*/*.json"), *runs]
     whole = [run.with_name(name) for run in runs for name in ("encoder.safetensors", "history.csv")]
-    return {path: (path.read_bytes(), path.stat().st_ino) for path in [*once, *whole]}
+    once = [*where.rglob("scores/*/*.json"), *whole]
+    told = {run: store.read_run(run) | {"files": None} for run in runs}  # it learns the hashes of views that come later
+    return told | {path: (path.read_bytes(), path.stat().st_ino) for path in once}
 
 
 def check(server: Server, where: Path, moment: int, undisturbed: Undisturbed) -> None:

@@ -341,7 +341,7 @@ SPREADS: dict[str, t.Callable[[np.random.Generator, int], t.Any]] = {  # points 
     "equal": lambda random, rows: np.full(rows, 0.3),
     "log-normal": lambda random, rows: 0.2 * np.exp(0.6 * random.standard_normal(rows)),
     "half and half": lambda random, rows: np.where(np.arange(rows) % 2, 0.05, 1.0),
-    "one of 20 times": lambda random, rows: np.where(np.arange(rows) == 0, 2.0, 0.1),
+    "one of 20 times": lambda random, rows: np.where(np.arange(rows) == rows - 1, 2.0, 0.1),
 }
 
 
@@ -388,7 +388,7 @@ def test_rows_that_are_equally_good_are_rarely_told_apart_by_borrowed_variances(
 def test_rows_that_are_equally_good_are_rarely_told_apart_in_every_design(
     spread: str, rows: int, seeds: int, images: int
 ) -> None:
-    runs = 2000 if rows * images <= 120_000 else 600
+    runs = 800 if rows * images <= 120_000 else 300
     found = null(spread, rows, seeds, images, runs)
     print(spread, rows, seeds, images, runs, {name: round(100 * value, 1) for name, value in found.items()})
     check_null(found, spread, runs)
@@ -399,7 +399,7 @@ def told(runs: int) -> dict[str, float]:
     random, sums = np.random.default_rng(7), np.zeros(4)
     first, control = np.arange(1, 12), np.zeros(11, np.int64)
     for _ in range(runs):
-        truth = 0.95 + 0.0062 * random.standard_normal(12)
+        truth = 0.95 + 0.0068 * random.standard_normal(12)
         scores = of(probit(random, truth, SPREADS["log-normal"](random, 12), 3, 10_000))
         alone = Scores(scores.mean, scores.deviation, scores.seeds, scores.images)
         one, other = np.triu_indices(12, 1)
