@@ -139,6 +139,8 @@ def _plugin(path: Path, reread: bool) -> types.ModuleType:
     if name in sys.modules or any(_is_another(part, files[part], digests[part]) for part in files):
         _forget(files)
     _read[name] = digests
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # what it imports from beside it, after all that is installed
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where pydantic and pickle look it up
     try:
         if imports("torchvision", files.values()):

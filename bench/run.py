@@ -203,17 +203,22 @@ class _Deadly(EncoderError):
 
 @contextlib.contextmanager
 def _noted(directory: RunDirectory) -> t.Iterator[None]:
-    """Inside the block a file says that this process is at the run. Raises _Deadly if too many have ended there."""
+    """Inside the block a file says that this process is at the run.
+
+    Raises _Deadly if too many have ended there, now and whenever it is tried in the suite's own process again: else
+    each such run would end the suite twice a command.
+    """
     left = [one for name in ("run.json", "checkpoint/step*", "scores/*/*.json") for one in directory.path.glob(name)]
     reached = sorted(one.relative_to(directory.path).as_posix() for one in left)
     deaths = 0
     with contextlib.suppress(store.StoreError, ValueError, KeyError, TypeError):
         before = json.loads(store.read_bytes(directory.in_flight, store.LARGEST_JSON))
         deaths = before["deaths"] + 1 if before["reached"] == reached else 0
+    if deaths >= MOST_DEATHS:
+        way_out = "`--executor processes` tries it in a process of its own"
+        raise _Deadly(f"the process has died {MOST_DEATHS} times at this run; perhaps memory ran out; {way_out}")
+    store.replace(directory.in_flight, store.canonical({"deaths": deaths, "reached": reached}))
     try:
-        if deaths >= MOST_DEATHS:
-            raise _Deadly(f"the process has died {deaths} times at this run, without a word; perhaps memory ran out")
-        store.replace(directory.in_flight, store.canonical({"deaths": deaths, "reached": reached}))
         yield
     finally:
         directory.in_flight.unlink(missing_ok=True)

@@ -42,7 +42,7 @@ class Report:
 
     def text(self) -> str:
         """The problems, a line each, then what was checked and what could not be."""
-        lines = [f"{path}: {problem}" for path, problem in sorted(self.problems)]
+        lines = [f"{path}: {problem}" for path, problem in sorted({*self.problems})]
         checked = ", ".join(f"{count:,} {what}" for what, count in self.checked.items()) or "nothing"
         lines.append(f"{len(lines) or 'no'} problem{'s' * (len(lines) != 1)}; checked: {checked}")
         lines += [f"not to be checked here: {reason} ({count:,})" for reason, count in self.unchecked.items()]

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import signal
+import sys
 import time
 import typing as t
 from pathlib import Path
@@ -480,8 +481,7 @@ def test_a_bug_in_what_a_plugin_imports_is_named_by_its_file(
     (here / "helped.py").write_text(
         PLUGIN.replace('raise RuntimeError("no luck")', "import my_helper; my_helper.learn(data)")
     )
-    monkeypatch.syspath_prepend(str(here))
-    monkeypatch.setenv("PYTHONPATH", str(here))
+    monkeypatch.setattr(sys, "path", [*sys.path])  # which learns where the plugin lies
     encoders = "encoders=[{name: odd, way: raises}]"
     done = frostbench("run", "small.yaml", "--plugin", "helped.py", "--set", encoders, "--jobs", jobs)
     said = "TypeError: 'ImageSet' object is not subscriptable (my_helper.py, line 3); more in "
@@ -726,9 +726,10 @@ def test_a_run_at_which_the_process_dies_twice_is_a_failure_and_the_next_is_made
     assert "the process has died 2 times at this run" in ended[2][1]
     records = store.read_store(Path("runs")).records
     assert {record.label: record.status for record in records} == {"odd": "failed", "pixels": "done"}
-    assert not list(Path("runs").rglob("in_flight.json"))
-    again = in_background(tmp_path, *words).end()
-    assert again[0] == ended[0][0]  # it is tried again
+    code, said = in_background(tmp_path, *words).end()
+    assert (code, "the process has died 2 times at this run" in said) == (3, True)  # and no third time
+    code, said = in_background(tmp_path, *words, "--executor", "processes").end()
+    assert (code, "the process has died" in said) == (3, False)  # there it is tried again
 
 
 def test_a_death_after_a_checkpoint_is_none_at_the_same_place(tmp_path: Path) -> None:
