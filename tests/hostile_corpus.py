@@ -57,7 +57,6 @@ datasets: [{name: digits, limit: 100}]
 seeds: [0, 1]
 encoders: [pixels, {name: bigan, epochs: 2}]
 protocols: [linear, {name: knn, k: 1}]
-controls: none
 wandb: {mode: off}
 """
 

@@ -199,7 +199,9 @@ def test_what_judges_samples_is_counted(
     judge = "protocols: [{name: generative, samples: 1000, validation: 100}, {name: two_sample, samples: 600}]"
     encoder = "encoders: [{name: vae, hidden: 16, epochs: 1}]"
     datasets = SUITE.partition("seeds")[0]
-    (tmp_path / "small.yaml").write_text(f"{datasets}seeds: [0]\n{encoder}\n{judge}\nwandb: {{mode: off}}\n")
+    (tmp_path / "small.yaml").write_text(
+        f"{datasets}seeds: [0]\n{encoder}\n{judge}\ncontrols: none\nwandb: {{mode: off}}\n"
+    )
     now = 0.0
     monkeypatch.setattr("time.perf_counter", lambda: now)
 
