@@ -323,8 +323,8 @@ def probit(
     """(rows, seeds, images) answers of rows with these accuracies, whose seeds deviate by so many percentage points.
 
     Half of what decides on an answer is common to all rows (hard images), a quarter to the seeds of a row and a quarter
-    is an answer's own: over images the rows of results/published/mnist correlate by .28 to .79 (here .5), and an
-    answer's own noise is .15 to .6 of its variance (here .4).
+    is an answer's own: over images the rows of results/published/mnist mostly correlate by .28 to .79 (here .34),
+    and an answer's own noise is .15 to .64 of its variance (here .59).
     """
     accuracy, points = np.broadcast_arrays(np.asarray(accuracy, float), np.asarray(points, float))
     at = stats.norm.ppf(accuracy)
@@ -433,6 +433,15 @@ def test_a_variance_is_never_less_than_the_rows_own_nor_borrowed_from_few_rows()
     assert freedom == pytest.approx(np.full(9, 2 + scores.prior.freedom))
     few = of(probit(random, np.full(7, 0.95), np.full(7, 0.2), 3, 2000))
     assert (few.prior.rows, few.prior.freedom) == (0, 0.0)
+
+
+def test_a_difference_is_no_surer_than_either_row_alone() -> None:
+    scores = of(probit(np.random.default_rng(0), np.full(8, 0.95), np.where(np.arange(8) % 2, 0.02, 3), 3, 5000))
+    variance, freedom = scores._over_seeds
+    first, second = np.triu_indices(8, 1)
+    (half,) = scores.below(first, second, 0.999)
+    alone = stats.t.ppf(0.9995, freedom) * np.sqrt(variance)
+    assert (half >= np.maximum(alone[first], alone[second])).all()
 
 
 def test_rows_without_randomness_lend_nothing_and_borrow_nothing() -> None:
