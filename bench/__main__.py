@@ -133,11 +133,11 @@ def run(
 ) -> None:
     """Do what is missing of a suite and print its leaderboard."""
     from bench import launch
-    from bench import ranks as processes
-    from bench.run import follow
+    from bench.host import distributed as processes
+    from bench.pipeline.fit import worker_fit
 
     if processes.torchrun().rank:
-        processes.follow(follow)
+        processes.follow(worker_fit)
         return
     checked = launch.read(suite, override, seeds, limit, plugin)
     settings = launch.settings(
@@ -175,9 +175,10 @@ def plan(
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """Show which runs of a suite are done, which would be made, and what time, memory and disk they will take."""
-    from bench import executors, launch
-    from bench.forecast import of_suite
-    from bench.progress import clock, size
+    from bench import launch
+    from bench.host.progress import clock, size
+    from bench.launch import processes
+    from bench.launch.forecast import of_suite
 
     checked = launch.read(suite, override, seeds, limit, plugin)
     settings = launch.settings(output, threads, device, data_root, offline, plugin, jobs, ranks=ranks)
@@ -193,7 +194,7 @@ def plan(
         took = clock(needed.seconds) if planned.missing else ""
         _tell(f"{'to do' if planned.missing else 'done '}  {planned.title:<44}  {took:>12}  {planned.directory.path}")
     if costs:
-        jobs = jobs if executor == "ray" else executors.room(jobs)
+        jobs = jobs if executor == "ray" else processes.room(jobs)
         total, how = of_suite(costs, jobs or 1), f"{jobs} at a time" if jobs > 1 else "one after the other"
         _say(
             f"{len(costs)} runs to do, {how}: about {clock(total.seconds)}, {size(total.memory)} of memory; "
@@ -260,16 +261,16 @@ def compare(
     data_root: DataRoot = None,
 ) -> None:
     """Compare two rows image by image: difference, interval, p, how many images are won and lost, and which."""
-    from bench import won_and_lost
+    from bench.commands import disagreements
     from results import comparison
 
     if pictures:
-        won_and_lost.check_name(pictures)
+        disagreements.check_name(pictures)
     found = comparison.compare(first, second, directory, protocols=protocol, datasets=dataset)
     width, colour = _terminal()
     _print(comparison.render(found, format_, width=width, colour=colour))
     if pictures:
-        _say(won_and_lost.draw(found[0], pictures, data_root))
+        _say(disagreements.draw(found[0], pictures, data_root))
 
 
 @app.command("seeds-needed", rich_help_panel=LOOK)
@@ -303,11 +304,12 @@ def why(
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """Tell which part of its content key differs between a run and what is asked for now."""
-    from bench import launch, why
+    from bench import launch
+    from bench.commands import explain
 
     width, colour = _terminal()
     settings = launch.settings(Path("runs"), 0, device, data_root, True, plugin)
-    _print(why.why(run, against, settings, override).render(width=width, colour=colour))
+    _print(explain.why(run, against, settings, override).render(width=width, colour=colour))
 
 
 @app.command(rich_help_panel=EXCHANGE)
@@ -335,7 +337,7 @@ def score(
     hold the same names as FILE.npz; so does a directory of train_features.npy and its three companions.
     """
     from bench import launch
-    from bench import score as scoring
+    from bench.commands import score as scoring
 
     settings = launch.settings(output, threads, "cpu", data_root, offline, plugin)
     images = scoring.named(dataset, limit, split)
@@ -362,7 +364,8 @@ def extract(
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """Write features of train and test to a file that `frostbench score` reads."""
-    from bench import export, launch, score
+    from bench import launch
+    from bench.commands import export, score
 
     settings = launch.settings(Path(), threads, device, data_root, offline, plugin)
     _tell(export.write_features(source, output, tap, score.named(dataset, limit, split), seed, settings))
@@ -379,7 +382,8 @@ def cka(
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """Tell how alike two encoders are: linear CKA of their test features, layer by layer."""
-    from bench import cka, launch
+    from bench import launch
+    from bench.commands import cka
 
     settings = launch.settings(Path(), threads, device, data_root, offline, plugin)
     _print(cka.render(cka.cka(first, second, settings)))
@@ -396,7 +400,8 @@ def export(
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """Write a run's frozen encoder, read it back and compare its features."""
-    from bench import export, launch
+    from bench import launch
+    from bench.commands import export
 
     settings = launch.settings(Path(), threads, "cpu", data_root, offline, plugin)
     _tell(export.export(run, directory, format_, settings))
@@ -405,7 +410,7 @@ def export(
 @app.command(rich_help_panel=TRUST)
 def verify(directory: Directory = Path("runs")) -> None:
     """Check hashes, and make every stored number again from the predictions."""
-    from bench import verify
+    from bench.commands import verify
 
     report = verify.verify(directory)
     _tell(report.text())
@@ -425,8 +430,8 @@ def reproduce(
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """Train a run again from its record, and say whether it comes out the same."""
-    from bench import reproduce
-    from bench.run import Settings
+    from bench.commands import reproduce
+    from bench.pipeline.plan import Settings
 
     settings = Settings(Path(), data_root, offline, device, threads, tuple(plugin))
     failed = False
@@ -443,7 +448,7 @@ def list_(
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """List what suites can name."""
-    from bench import catalogue
+    from bench.suites import catalogue
 
     width, _ = _terminal()
     _print(catalogue.listing(kind, plugin, width))
@@ -455,7 +460,7 @@ def describe(
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """Show an encoder's or a protocol's source, taps, parameters, defaults and choices."""
-    from bench import catalogue
+    from bench.suites import catalogue
 
     width, _ = _terminal()
     _print(catalogue.description(name, plugin, width))
@@ -466,9 +471,9 @@ def check(
     file: t.Annotated[Path, typer.Argument(help="A Python file with encoders or protocols of your own.")],
 ) -> None:
     """Check that your own encoder or protocol keeps the promises that ours keep."""
-    from bench import own
+    from bench.commands import check
 
-    for line in own.check(file):
+    for line in check.check(file):
         _tell(line)
 
 
@@ -483,7 +488,7 @@ def audit(
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """Check that permuted labels score at chance, and count images of train that recur in test."""
-    from bench import audit
+    from bench.commands import audit
 
     failed = False
     found = audit.audits(suite, dataset, seed=seed, near=near, data_root=data_root, offline=offline, plugins=plugin)
@@ -499,7 +504,7 @@ def schema() -> None:
     """Print the JSON schema of suite files, for editors."""
     import json
 
-    from bench import suite
+    from bench.suites import suite
 
     print(json.dumps(suite.json_schema(), indent=2))
 
@@ -563,7 +568,7 @@ def report(
 @app.command(rich_help_panel=FIND)
 def doctor(data_root: DataRoot = None) -> None:
     """Show the machine, the versions, the data that is here, and wandb's state."""
-    from bench import doctor
+    from bench.commands import doctor
 
     for line in doctor.report(data_root):
         _tell(line)
@@ -578,7 +583,8 @@ def speed(
     output: t.Annotated[Path, typer.Option(help="The same as JSON.")] = Path("speed.json"),
 ) -> None:
     """Measure this harness beside what people use instead, on this machine."""
-    from bench import launch, machine, speed
+    from bench import launch, speed
+    from bench.host import machine
     from results import store
 
     settings = launch.settings(Path(), threads, device, None, True, [])
@@ -669,27 +675,14 @@ def _unwritten(error: OSError) -> t.NoReturn:
 
 
 def _status(error: Exception) -> int:
-    """Whose mistake an error is. Imports nothing: what was never imported was never raised."""
-    ours = {
-        "bench.strict_yaml": ("ConfigError", USAGE),
-        "bench.machine": ("MachineError", USAGE),
-        "bench.catalogue": ("UnknownName", USAGE),
-        "results.store": ("StoreError", USAGE),
-        "results.leaderboard": ("Unknown", USAGE),
-        "results.comparison": ("Incomparable", USAGE),
-        "encoders.base": ("EncoderError", USAGE),
-        "protocols.base": ("ProtocolError", USAGE),
-        "bench.formats": ("DataError", DATA),
-    }
-    for module, (name, status) in ours.items():
-        if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
-            return status
-    return INTERNAL
+    """The exit code that a class of ours names; what is none of ours is an internal error."""
+    code = getattr(error, "exit_code", INTERNAL)
+    return code if code in (USAGE, DATA) else INTERNAL
 
 
 def _place(error: Exception) -> str:
     """Where code of the user's own, which a plugin brings, raised an error; "" if none did."""
-    sources = sys.modules.get("bench.sources")
+    sources = sys.modules.get("bench.suites.sources")
     where = sources.place(error) if sources else ""
     return f" ({where})" if where else ""
 

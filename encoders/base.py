@@ -28,6 +28,8 @@ Features = dict[str, Tensor]  # tap -> (b, d)
 class EncoderError(Exception):
     """An encoder that cannot be fitted or trusted; the message names it and says why."""
 
+    exit_code = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:

@@ -16,6 +16,8 @@ from torch import Tensor
 class ProtocolError(Exception):
     """Features that cannot be judged; the message says what was wanted and what came."""
 
+    exit_code = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSet:

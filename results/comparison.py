@@ -47,6 +47,8 @@ Counts = np.ndarray[t.Any, np.dtype[np.int64]]
 class Incomparable(Exception):
     """Two names that do not name two rows with something in common; the message says what there is."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Pair:

@@ -104,6 +104,8 @@ COLUMNS = [field.name.removeprefix("is_") for field in dataclasses.fields(Row)]
 class Unknown(Exception):
     """A name that no row of a leaderboard has; the message says which there are."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Leaderboard:

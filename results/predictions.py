@@ -1,5 +1,7 @@
-"""Predictions beside a record: which test images a run got right. Read here only."""
+"""Predictions beside a record: the class of every test image. Written and read here only."""
 
+import hashlib
+import io
 import math
 import typing as t
 from pathlib import Path
@@ -7,10 +9,52 @@ from pathlib import Path
 import numpy as np
 
 from results import store
-from results.arrays import read_npz
+from results.arrays import read_arrays, read_npz
 from results.record import Record
 from results.statistics import Correct
 from results.store import Contents, StoreError
+
+Classes = np.ndarray[t.Any, np.dtype[t.Any]]  # (images,), of integers
+LARGEST = 2**30  # bytes that those of one record may take in memory
+
+
+def digest(classes: t.Mapping[str, Classes]) -> str:
+    """SHA-256 of `predicted` and `label`, then of what else was predicted, whatever integers they are stored as."""
+    others = sorted(classes.keys() - {"predicted", "label"})
+    found = hashlib.sha256(np.stack([classes["predicted"], classes["label"]]).astype("<i8").data)
+    for name in others:
+        found.update(name.encode())
+        found.update(classes[name].astype("<i8").data)
+    return found.hexdigest()
+
+
+def to_npz(classes: t.Mapping[str, Classes], count: int) -> bytes:
+    """`predicted` and `label` of every test row in the order of the rows, and what else was predicted.
+
+    count: of the classes there are.
+    """
+    buffer = io.BytesIO()
+    small: dict[str, t.Any] = {name: rows.astype(np.min_scalar_type(count)) for name, rows in classes.items()}
+    np.savez_compressed(buffer, **small)
+    return buffer.getvalue()
+
+
+def read(path: Path) -> dict[str, Classes]:
+    """What `to_npz` wrote, as int64. Raises StoreError, without the path, for a file that is not one of ours."""
+    try:
+        kept = read_arrays(path, LARGEST)
+        true = kept["label"]
+        for rows in (kept["predicted"], *kept.values()):
+            if true.ndim != 1 or rows.shape != true.shape or not {rows.dtype.kind, true.dtype.kind} <= {"i", "u"}:
+                came = f"{rows.dtype} {rows.shape} and {true.dtype} {true.shape}"
+                raise StoreError(f"wanted two rows of classes, predicted and label; got {came}")
+    except store.Missing as error:
+        raise StoreError("is gone") from error
+    except KeyError as error:
+        raise StoreError(f"cannot be read: it has no array {error}") from error
+    except StoreError as error:
+        raise StoreError(str(error).removeprefix(f"{path}: ")) from error
+    return {name: rows.astype(np.int64) for name, rows in kept.items()}
 
 
 def share(record: Record) -> float | None:

@@ -59,6 +59,8 @@ _FORGOTTEN = 24 * 3600  # seconds; no write takes a day, so an older temporary f
 class StoreError(Exception):
     """A file that cannot be written, read or trusted; the message names it and says why."""
 
+    exit_code = 2
+
 
 class Missing(StoreError):
     """There is no such file."""

@@ -25,10 +25,11 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from bench import data, formats
-from bench.formats import DataError
-from bench.strict_yaml import ConfigError
-from bench.suite import read_suite
+from bench import datasets
+from bench.datasets import formats
+from bench.datasets.formats import DataError
+from bench.errors import ConfigError
+from bench.suites.suite import read_suite
 from encoders import checkpoint
 from encoders.base import EncoderError
 from protocols.base import ProtocolError
@@ -121,7 +122,7 @@ def read_checkpoint(path: Path) -> object:
 def read_data(form: str) -> t.Callable[[Path], object]:
     def read(path: Path) -> object:
         place = path if form == "npz" else path.parent
-        return data.load(f"{form}:{place}", cache=path.parent / "cache", offline=True)
+        return datasets.load(f"{form}:{place}", cache=path.parent / "cache", offline=True)
 
     return read
 
@@ -134,7 +135,7 @@ def read_folder(path: Path) -> object:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.png").write_bytes(png())
     (root / "0" / path.name).write_bytes(path.read_bytes())
-    return data.load(f"folder:{root}", cache=path.parent / "cache", offline=True)
+    return datasets.load(f"folder:{root}", cache=path.parent / "cache", offline=True)
 
 
 def read_idx(path: Path) -> object:

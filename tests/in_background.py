@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch._dynamo  # noqa: F401 - what the first optimizer imports
 
-from bench import launch, resolve
+from bench import launch
 from bench.__main__ import main
+from bench.suites import resolve
 
 launch.read("smoke", [], "", 0, [])
 resolve.protocols()

@@ -19,8 +19,8 @@ import sys
 import typing as t
 from pathlib import Path
 
-from bench import checkpoints
 from bench.__main__ import main
+from bench.pipeline import checkpoints
 
 CALLS = ("fsync", "link", "replace", "rename", "unlink", "remove", "mkdir", "rmdir")
 

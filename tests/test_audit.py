@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench import audit
-from bench.audit import Pair, duplicates, judged
+from bench.commands import audit
+from bench.commands.audit import Pair, duplicates, judged
 from encoders.base import ImageSet
 from protocols.argmax import Argmax
 from protocols.assignment import Assignment

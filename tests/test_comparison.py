@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import data
+from bench import datasets
 from results import store
 from results.comparison import Incomparable, compare, render
 from results.record import Provenance, Record
@@ -230,7 +230,7 @@ def test_pictures_are_drawn_only_where_they_are_asked_for(frostbench: t.Callable
 
 
 def test_images_won_and_lost_are_drawn(runs: Path, frostbench: t.Callable[..., tuple[int, str, str]]) -> None:
-    digits = data.load("digits")
+    digits = datasets.load("digits")
     put(runs, "a", [answers(range(4))], fingerprint=digits.fingerprint)
     put(runs, "b", [answers(range(4, 44))], fingerprint=digits.fingerprint)
     status, _, err = frostbench("compare", "a", "b", "--pictures", "won.png", "--format", "json")

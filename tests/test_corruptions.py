@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.corruptions import KINDS, SEVERITIES, blur, contrast, corrupt, noise, occlusion, rotation
+from bench.datasets.corruptions import KINDS, SEVERITIES, blur, contrast, corrupt, noise, occlusion, rotation
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 6, 9)]
 

@@ -24,9 +24,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import data, formats
-from bench.data import DataError, DataMissing, load, slug
-from bench.strict_yaml import ConfigError
+from bench import datasets
+from bench.datasets import DataError, DataMissing, formats, load, slug
+from bench.errors import ConfigError
 
 REAL = os.environ.get("FROSTBENCH_DATA")
 needs_real = pytest.mark.skipif(not REAL, reason="FROSTBENCH_DATA names no folder of real data")
@@ -45,9 +45,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small data may bear a published name."""
     counts = {"train": 60, "test": 30}
-    for name, published in data.PUBLISHED.items():
+    for name, published in datasets.PUBLISHED.items():
         small = dataclasses.replace(published, rows=counts, fingerprints={})
-        monkeypatch.setitem(data.PUBLISHED, name, small)
+        monkeypatch.setitem(datasets.PUBLISHED, name, small)
 
 
 def toy(shape: tuple[int, ...] = (28, 28), *, train: int = 60, test: int = 30, classes: int = 10) -> Arrays:
@@ -121,7 +121,7 @@ def write_folder(folder: Path, arrays: Arrays, parts: t.Sequence[str] = ("train"
     return f"folder:{folder}"
 
 
-def assert_same(one: data.Dataset, other: data.Dataset) -> None:
+def assert_same(one: datasets.Dataset, other: datasets.Dataset) -> None:
     assert one.fingerprint == other.fingerprint
     for a, b in ((one.train, other.train), (one.test, other.test)):
         assert a.fingerprint == b.fingerprint
@@ -487,14 +487,14 @@ def test_a_file_changed_in_place_with_the_same_size_and_time_is_decoded_anew(tmp
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, digested = write_npz(tmp_path / "toy.npz", toy()), data._digested
+    name, digested = write_npz(tmp_path / "toy.npz", toy()), datasets._digested
 
     def change(*arguments: t.Any) -> t.Any:
         found = digested(*arguments)
         write_npz(tmp_path / "toy.npz", {key: array[::-1] for key, array in toy().items()})
         return found
 
-    monkeypatch.setattr(data, "_digested", change)
+    monkeypatch.setattr(datasets, "_digested", change)
     with pytest.raises(DataError, match=r"toy\.npz .train. changed while it was read"):
         load(name)
 
@@ -535,13 +535,13 @@ def test_a_damaged_cache_is_noticed_and_made_again(
 def test_images_that_come_back_changed_from_the_disk_are_not_kept(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, gathered = write_npz(tmp_path / "toy.npz", toy()), data._gathered
+    name, gathered = write_npz(tmp_path / "toy.npz", toy()), datasets._gathered
 
-    def changed(*arguments: t.Any) -> t.Iterator[data.Images]:
+    def changed(*arguments: t.Any) -> t.Iterator[datasets.Images]:
         for some in gathered(*arguments):
             yield np.concatenate([some[:-1], some[-1:] ^ 1])
 
-    monkeypatch.setattr(data, "_gathered", changed)
+    monkeypatch.setattr(datasets, "_gathered", changed)
     with pytest.raises(DataError, match="not those written"):
         load(name)
     assert list((own_cache / "decoded").iterdir()) == []
@@ -633,8 +633,8 @@ def test_data_that_calls_itself_mnist_but_is_not_is_refused(tmp_path: Path, monk
     root = write_idx(tmp_path, toy())
     with pytest.raises(DataError, match=r"60 images; the published mnist has 60,000; name data of your own npz:PATH"):
         load("mnist", root=root, offline=True)
-    counted = dataclasses.replace(data.PUBLISHED["mnist"], rows={"train": 60, "test": 30})
-    monkeypatch.setitem(data.PUBLISHED, "mnist", counted)
+    counted = dataclasses.replace(datasets.PUBLISHED["mnist"], rows={"train": 60, "test": 30})
+    monkeypatch.setitem(datasets.PUBLISHED, "mnist", counted)
     with pytest.raises(DataError, match=r"other pixels or labels than the published mnist"):
         load("mnist", root=root, offline=True)
 
@@ -1157,7 +1157,7 @@ def refuse_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", connect)
 
 
-@pytest.mark.parametrize("name", sorted(data.PUBLISHED))
+@pytest.mark.parametrize("name", sorted(datasets.PUBLISHED))
 def test_missing_data_offline_says_where_it_looked_and_how_to_get_it(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -1209,7 +1209,7 @@ def test_slugs_are_safe_and_tell_datasets_apart(tmp_path: Path) -> None:
 
 
 def test_every_listed_name_is_known() -> None:
-    for name in data.DATASETS:
+    for name in datasets.DATASETS:
         assert slug(name)
 
 
@@ -1254,7 +1254,7 @@ def serving(files: dict[str, bytes]) -> t.Iterator[tuple[str, list[str]]]:
 @pytest.fixture
 def fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpublished: None) -> dict[str, bytes]:
     """Four small files that torchvision takes for the published FashionMNIST."""
-    from bench._torchvision import torchvision
+    from bench.datasets._torchvision import torchvision
 
     write_idx(tmp_path / "server", toy(), zipped=True, below=".")
     files = {path.name: path.read_bytes() for path in (tmp_path / "server").iterdir()}
@@ -1265,7 +1265,7 @@ def fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpublished: None) 
 
 
 def set_mirrors(monkeypatch: pytest.MonkeyPatch, *urls: str) -> None:
-    from bench._torchvision import torchvision
+    from bench.datasets._torchvision import torchvision
 
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", list(urls))
 
@@ -1351,7 +1351,7 @@ def dripping() -> t.Iterator[str]:
 def test_a_download_without_an_end_has_one(
     own_cache: Path, fashion: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, limit: str, value: float, said: str
 ) -> None:
-    from bench import _torchvision
+    from bench.datasets import _torchvision
 
     monkeypatch.setattr(_torchvision, limit, value)
     with dripping() as url:
@@ -1386,7 +1386,7 @@ def test_a_cache_can_be_read_by_whoever_the_umask_lets(tmp_path: Path, own_cache
 def test_an_archive_is_unpacked_and_a_lone_file_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tarfile
 
-    from bench import _torchvision
+    from bench.datasets import _torchvision
 
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.ranks import together
+from bench.host.distributed import together
 from encoders.base import Encoder, EncoderError, ImageSet, Training, seeded
 from encoders.check import Stopper
 from encoders.denoising_autoencoder import DenoisingAutoencoder

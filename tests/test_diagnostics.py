@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.diagnostics import DEAD, constant_samples, dead_units, diagnose, few_updates, prior_mismatch
+from bench.pipeline.diagnostics import DEAD, constant_samples, dead_units, diagnose, few_updates, prior_mismatch
 from protocols.geometry import effective_rank
 
 

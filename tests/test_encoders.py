@@ -15,8 +15,8 @@ from sklearn.decomposition import PCA as ScikitPCA
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from bench import resolve
-from bench.data import load
+from bench.datasets import load
+from bench.suites import resolve
 from encoders import networks, training
 from encoders.aae import AAE
 from encoders.ali import ALI

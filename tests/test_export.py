@@ -16,8 +16,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from bench import data
-from bench.export import _pooled
+from bench import datasets
+from bench.commands.export import _pooled
 from encoders import load
 from encoders.base import Encoder, EncoderError, frozen
 from results import store
@@ -54,7 +54,7 @@ def run_of(suite: Path, label: str) -> Path:
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    return torch.from_numpy(np.array(data.load("digits", limit=100).test.images))
+    return torch.from_numpy(np.array(datasets.load("digits", limit=100).test.images))
 
 
 @pytest.mark.parametrize(("label", "tap"), [("bigan", "code"), ("pca", "components")])
@@ -82,7 +82,7 @@ def test_an_encoder_that_is_no_run_is_fitted(frostbench: Frostbench) -> None:
     status, out, _ = frostbench("extract", "pixels", "--dataset", "digits", "--limit", "100", "--output", "pixels.npz")
     assert (status, out) == (0, "pixels.npz: 64 features (pixels) of 100 + 100 images of digits (limit 100)\n")
     with np.load("pixels.npz") as rows:
-        digits = data.load("digits", limit=100)
+        digits = datasets.load("digits", limit=100)
         assert np.array_equal(
             np.rint(rows["test_features"] * 255).astype(np.uint8).reshape(-1, 1, 8, 8), digits.test.images
         )
@@ -121,7 +121,7 @@ def off_by_a_bit(opened: t.Any, _: Path, images: torch.Tensor) -> dict[str, torc
 def test_an_export_that_differs_is_not_written(
     suite: Path, frostbench: Frostbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.export._program", off_by_a_bit)
+    monkeypatch.setattr("bench.commands.export._program", off_by_a_bit)
     status, _, err = frostbench("export", run_of(suite, "pca"), "out", "--format", "torch.export")
     assert (status, "is not exported" in err, Path("out").exists()) == (2, True, False)
 

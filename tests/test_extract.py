@@ -13,15 +13,15 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from bench import extract as extraction
-from bench import launch, run
-from bench.extract import NotFrozen, features_on_disk, weights_hash
+from bench import launch
+from bench.pipeline import extract as extraction
+from bench.pipeline.extract import NotFrozen, features_on_disk, weights_hash
 from encoders.base import Encoder, EncoderError, Features, ImageSet, Training, frozen
 from encoders.bigan import BiGAN
 from encoders.check import check_encoder
 from encoders.untrained import Untrained
 from protocols.base import FeatureSet
-from results import store
+from results import predictions, store
 
 CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)
@@ -363,7 +363,7 @@ def test_a_run_that_was_stopped_goes_on_with_its_features(tmp_path: Path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "predictions_npz", stop)
+        patch.setattr(predictions, "to_npz", stop)
         with pytest.raises(KeyboardInterrupt):
             run_small(tmp_path)
     monkeypatch.setattr(extraction, "extract", lambda *_: pytest.fail("extracted again"))

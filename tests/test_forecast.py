@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench import forecast, launch, run
-from bench.forecast import Cost, Forecast
+from bench import launch
+from bench.launch import forecast
+from bench.launch.forecast import Cost, Forecast
+from bench.pipeline.plan import Settings
 from encoders.base import ImageSet, Progress, Training
 from encoders.bigan import BiGAN
 from protocols.base import Corrupted
@@ -43,7 +45,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., tup
     return plan
 
 
-def settings() -> run.Settings:
+def settings() -> Settings:
     return launch.settings(Path("runs"), 1, "cpu", None, True, [])
 
 

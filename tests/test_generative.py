@@ -8,7 +8,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from bench import data
+from bench import datasets
 from protocols import generative
 from protocols.base import FeatureSet, ProtocolError, Quality, Samples
 from protocols.generative import (
@@ -40,7 +40,7 @@ def test_reconstructions_by_hand() -> None:
 
 
 def digit_sets(rows: int = 1000) -> tuple[FeatureSet, FeatureSet]:
-    found = data.load("mnist5k", limit=rows)
+    found = datasets.load("mnist5k", limit=rows)
     train, test = (
         FeatureSet(torch.from_numpy(part.images / np.float32(255)).flatten(1), torch.from_numpy(part.labels.copy()), 10)
         for part in (found.train, found.test)

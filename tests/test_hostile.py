@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.strict_yaml import ConfigError
-from bench.suite import read_suite
+from bench.errors import ConfigError
+from bench.suites.suite import read_suite
 
 UNNOTICED = {  # damage that no reader can see: after the end, or in numbers that no checksum guards
     "suite.yaml": {"without its last byte"},

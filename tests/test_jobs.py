@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import executors, launch, machine
-from bench.progress import Display
+from bench import launch
+from bench.host import machine
+from bench.host.progress import Display
+from bench.launch import processes
 from encoders import base
 
 PATIENCE = 120  # seconds that a machine with much to do may take
@@ -153,7 +155,7 @@ def test_jobs_are_no_more_than_cores_and_memory_have_room_for(
     monkeypatch.setattr(machine, "available_cores", lambda: cores)
     monkeypatch.setattr(machine, "available_memory", lambda: memory and memory * 10**9)
     monkeypatch.setattr(machine, "resident", lambda: 10**9)
-    assert executors.room(jobs) == room
+    assert processes.room(jobs) == room
 
 
 def test_a_thousand_jobs_are_not_taken_as_said(
@@ -165,7 +167,7 @@ def test_a_thousand_jobs_are_not_taken_as_said(
         asked.append(jobs)
         yield from ()
 
-    monkeypatch.setattr(executors, "processes", processes)
+    monkeypatch.setattr(processes, "processes", processes)
     monkeypatch.setattr(machine, "available_cores", lambda: 2)
     done = frostbench("run", "smoke", "--jobs", "1000", "--set", "encoders=[pixels]", "--set", "wandb.mode=off")
     assert asked == [2]

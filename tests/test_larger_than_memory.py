@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import data, formats
+from bench import datasets
+from bench.datasets import formats
 
 SHAPE = (64, 64, 3)
 Write = t.Callable[[Path, int], str]
@@ -131,14 +132,14 @@ def test_slices_change_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Three rows at a time, and every selection by way of the cache."""
     name = npz(tmp_path, 230)
 
-    def loaded(cache: str) -> list[data.Dataset]:
+    def loaded(cache: str) -> list[datasets.Dataset]:
         validation = {"split": "validation"}
         ways: list[dict[str, t.Any]] = [{}, {"limit": 70}, validation, validation | {"limit": 70}]
-        return [data.load(name, cache=tmp_path / cache, **way) for way in ways]
+        return [datasets.load(name, cache=tmp_path / cache, **way) for way in ways]
 
     usual = loaded("usual")
     monkeypatch.setattr(formats, "SLICE", 3 * 64 * 64 * 3)
-    monkeypatch.setattr(data, "IN_MEMORY", 0)
+    monkeypatch.setattr(datasets, "IN_MEMORY", 0)
     sliced = loaded("sliced")
     for one, other in [*zip(usual, sliced), *zip(usual, loaded("sliced"))]:
         assert one.fingerprint == other.fingerprint

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import resolve, suite
+from bench.suites import resolve, suite
 from results.papers import BIGAN, PUBLISHED, compare, render, select
 from results.record import Provenance, Record
 

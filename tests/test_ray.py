@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import cluster
-from bench.machine import MachineError
+from bench.host.machine import MachineError
+from bench.launch import ray_cluster
 from results import store
 
 PLUGIN = """
@@ -162,7 +162,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 @pytest.mark.timeout(400)
 def test_whatever_dies_the_records_are_those_of_the_serial_run(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three nodes of one core: a worker is killed, a node goes, the driver is killed and started again."""
-    for name, value in (cluster.PRUDENT | cluster.LOCAL | {"RAY_AUTH_TOKEN": "0" * 64}).items():
+    for name, value in (ray_cluster.PRUDENT | ray_cluster.LOCAL | {"RAY_AUTH_TOKEN": "0" * 64}).items():
         monkeypatch.setenv(name, value)
     from ray.cluster_utils import Cluster
 
@@ -213,14 +213,14 @@ def test_on_one_machine_it_listens_on_loopback_and_stops_with_its_state_kept(sui
 def test_a_node_without_the_output_or_with_other_code_is_refused(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text("x = 1")
-    ours = cluster.code([plugin])
+    ours = ray_cluster.code([plugin])
     with store.token(tmp_path) as token:
-        assert cluster._refusal(ours, token, [plugin]) == ""
+        assert ray_cluster._refusal(ours, token, [plugin]) == ""
         plugin.write_text("x = 2")
-        assert "has other code" in cluster._refusal(ours, token, [plugin])
+        assert "has other code" in ray_cluster._refusal(ours, token, [plugin])
         plugin.unlink()
-        assert "has other code" in cluster._refusal(ours, token, [plugin])
-    assert "does not see" in cluster._refusal(ours, token, [])
+        assert "has other code" in ray_cluster._refusal(ours, token, [plugin])
+    assert "does not see" in ray_cluster._refusal(ours, token, [])
     assert not list(tmp_path.iterdir())
 
 
@@ -229,13 +229,13 @@ def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict[str, t.Any]:
 
 
 def test_what_no_node_has_is_an_error_and_not_a_wait() -> None:
-    cluster._check_room([node(2), node(4, 1)], cores=4, gpus=1)
+    ray_cluster._check_room([node(2), node(4, 1)], cores=4, gpus=1)
     for nodes in ([node(8), node(2, 1)], [node(8, 1, alive=False)], []):
         with pytest.raises(MachineError, match=r"4 CPUs \(--threads\) and 1 GPUs"):
-            cluster._check_room(nodes, cores=4, gpus=1)
+            ray_cluster._check_room(nodes, cores=4, gpus=1)
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MachineError, match=r"pip install -e '.\[ray\]'"), cluster._connected("", 1):
+    with pytest.raises(MachineError, match=r"pip install -e '.\[ray\]'"), ray_cluster._connected("", 1):
         pass

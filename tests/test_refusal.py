@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import executors, launch, run
-from bench.checkpoints import ResumeRefused
-from bench.progress import Display
-from bench.stopping import Stopping
+from bench import launch
+from bench.host.progress import Display
+from bench.host.stopping import Stopping
+from bench.launch import processes
+from bench.pipeline import execute
+from bench.pipeline.checkpoints import ResumeRefused
+from bench.pipeline.plan import PlannedRun, Settings
 from results import store
 
 SUITE = """
@@ -22,7 +25,7 @@ wandb: {mode: off}
 
 
 @pytest.fixture
-def failed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[run.PlannedRun, run.Settings]:
+def failed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[PlannedRun, Settings]:
     """A run with a failed.json of an earlier call, which is now refused."""
     (tmp_path / "small.yaml").write_text(SUITE)
     settings = launch.settings(tmp_path / "runs", 1, "cpu", None, True, [])
@@ -31,31 +34,31 @@ def failed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[run.
     def fails(*_: object) -> t.NoReturn:
         raise ValueError("no luck")
 
-    monkeypatch.setattr(run, "_execute", fails)
-    assert executors.attempt(planned, settings, Stopping(), wait=True) == 0
-    assert "no luck" in str(executors.outcome(planned, 0))
+    monkeypatch.setattr(execute, "_execute", fails)
+    assert processes.attempt(planned, settings, Stopping(), wait=True) == 0
+    assert "no luck" in str(processes.outcome(planned, 0))
 
     def refuses(*_: object) -> t.NoReturn:
         raise ResumeRefused("was stopped elsewhere")
 
-    monkeypatch.setattr(run, "_execute", refuses)
+    monkeypatch.setattr(execute, "_execute", refuses)
     return planned, settings
 
 
 def test_a_worker_tells_the_refusal_and_no_older_failure(
-    failed_before: tuple[run.PlannedRun, run.Settings],
+    failed_before: tuple[PlannedRun, Settings],
 ) -> None:
     planned, settings = failed_before
-    status = executors.attempt(planned, settings, Stopping(), wait=True)
-    error = executors.outcome(planned, status)
+    status = processes.attempt(planned, settings, Stopping(), wait=True)
+    error = processes.outcome(planned, status)
     assert error == "was stopped elsewhere"
-    assert isinstance(error, executors.Refused)
+    assert isinstance(error, processes.Refused)
     assert store.read_record(planned.directory.failed).error == "was stopped elsewhere"  # for its table
 
 
-def test_so_does_this_process(failed_before: tuple[run.PlannedRun, run.Settings]) -> None:
+def test_so_does_this_process(failed_before: tuple[PlannedRun, Settings]) -> None:
     planned, settings = failed_before
     with Display([planned.title]) as display:
-        [(_, _, error)] = executors.serial([planned], settings, display, Stopping())
+        [(_, _, error)] = processes.serial([planned], settings, display, Stopping())
     assert error == "was stopped elsewhere"
-    assert isinstance(error, executors.Refused)
+    assert isinstance(error, processes.Refused)

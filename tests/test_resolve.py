@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from bench import resolve
-from bench.sources import sources
-from bench.strict_yaml import ConfigError
+from bench.errors import ConfigError, nearest
+from bench.suites import resolve
+from bench.suites.sources import sources
 from encoders.base import Encoder
 from encoders.pixels import Pixels
 
@@ -281,4 +281,4 @@ def test_a_plugin_that_cannot_be_imported_can_be_mended(plugin, helpers, monkeyp
     ("name", "found"), [("bigann", "bigan"), ("BiGAN", "bigan"), ("pixel", "pixels"), ("zzz", None), ("", None)]
 )
 def test_nearest_is_the_most_alike_or_nothing(name, found):
-    assert resolve.nearest(name, ["bigan", "gan", "pixels"]) == (f" (did you mean {found!r}?)" if found else "")
+    assert nearest(name, ["bigan", "gan", "pixels"]) == (f" (did you mean {found!r}?)" if found else "")

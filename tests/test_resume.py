@@ -17,9 +17,10 @@ import safetensors.torch
 import torch
 from sklearn.datasets import load_digits
 
-from bench import machine, resolve
-from bench.checkpoints import Checkpoints, Resume
-from bench.stopping import Stopping
+from bench.host import machine
+from bench.host.stopping import Stopping
+from bench.pipeline.checkpoints import Checkpoints, Resume
+from bench.suites import resolve
 from encoders.aae import AAE
 from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder

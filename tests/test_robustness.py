@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.corruptions import KINDS, SEVERITIES
-from bench.verify import verify
+from bench.commands.verify import verify
+from bench.datasets.corruptions import KINDS, SEVERITIES
 from protocols.base import Corrupted, FeatureSet, ProtocolError
 from protocols.check import Sealed
 from protocols.robustness import Robustness

@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import executors, launch, machine, run
-from bench.progress import Display
+from bench import launch
+from bench.host import machine
+from bench.host.progress import Display
+from bench.launch import processes
+from bench.pipeline import execute
 from results import store
 from results.metrics import METRICS, SAMPLES
 
@@ -654,7 +657,7 @@ def test_a_loss_that_is_not_finite_fails_its_run_with_step_and_player(frostbench
 def test_a_run_that_hangs_fails_when_its_time_is_up(
     frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "STOP_SECONDS", 1)
+    monkeypatch.setattr(processes, "STOP_SECONDS", 1)
     arguments = ["run", "small.yaml", "--plugin", "odd.py", "--time-limit", "4"]
     done = frostbench(*arguments, "--set", "encoders=[{name: odd, way: hangs}]")
     assert done.code == 3
@@ -735,11 +738,11 @@ def test_a_run_at_which_the_process_dies_twice_is_a_failure_and_the_next_is_made
 def test_a_death_after_a_checkpoint_is_none_at_the_same_place(tmp_path: Path) -> None:
     directory = store.run_directory(tmp_path, "bigan", "digits", 0, "0" * 16)
     for step in range(5):
-        with run._noted(directory):
+        with execute._noted(directory):
             note = directory.in_flight.read_bytes()
         store.replace(directory.in_flight, note)  # as a process leaves it that is killed
         store.replace(directory.checkpoint / f"step{step}.safetensors", b"")
-    with run._noted(directory):
+    with execute._noted(directory):
         pass
 
 
@@ -901,7 +904,7 @@ def children(pid: int) -> list[str]:
 def test_lines_tell_how_a_run_goes_where_there_is_no_terminal(
     frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.progress.LINE_SECONDS", 0.01)
+    monkeypatch.setattr("bench.host.progress.LINE_SECONDS", 0.01)
     monkeypatch.setattr("encoders.training.REPORT_SECONDS", 0.0)
     done = frostbench("run", "small.yaml", "--set", "bigan.epochs=100")
     assert re.search(r"bigan, digits \(limit 300\), seed 0: epoch \d+ of 100, ", done.err)

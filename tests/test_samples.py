@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import data, samples
+from bench import datasets
+from bench.pipeline import samples
 from encoders.base import Generative, ImageSet, Training
 from encoders.bigan import BiGAN
 from encoders.vae import VAE
@@ -17,7 +18,7 @@ RECIPES: list[Generative] = [BiGAN(hidden=16, latent=4, epochs=1), VAE(hidden=16
 
 @pytest.fixture(scope="module")
 def digits() -> ImageSet:
-    return data.load("digits", limit=200).train
+    return datasets.load("digits", limit=200).train
 
 
 def test_samples_are_a_function_of_the_seed_and_leave_chance_alone(digits: ImageSet) -> None:

@@ -13,8 +13,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from bench import data, features
-from bench.formats import DataError
+from bench import datasets
+from bench.commands import feature_files
+from bench.datasets.formats import DataError
 from protocols.base import FeatureSet
 from results import store
 from results.record import Record
@@ -65,7 +66,7 @@ def test_every_layout_holds_the_same_features(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     both = np.random.default_rng(0).normal(size=(90, 3)).astype(np.float32)
     for path in write_every_layout(both):
-        train, test = features.read(path)
+        train, test = feature_files.read(path)
         assert np.array_equal(train.features.numpy(), both[:60]), path
         assert np.array_equal(test.features.numpy(), both[60:]), path
         assert test.labels.tolist() == LABELS[:30].tolist(), path
@@ -83,7 +84,7 @@ def test_the_index_of_a_data_frame_is_no_feature(way: str, tmp_path: Path, caplo
     frame.to_parquet(path := tmp_path / "own.parquet")
     if way == "without metadata":
         pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
-    train, test = features.read(path)
+    train, test = feature_files.read(path)
     assert np.array_equal(train.features.numpy(), both[:60])
     assert np.array_equal(test.features.numpy(), both[60:])
     index = {"named": "image", "of two levels": "__index_level_1__"}.get(way, "__index_level_0__")
@@ -94,10 +95,10 @@ def test_the_index_of_a_data_frame_is_no_feature(way: str, tmp_path: Path, caplo
 def test_how_many_columns_are_features_and_which_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = np.random.default_rng(0).normal(size=(90, 12))
     pq.write_table(table(**{f"f{k}": rows[:, k] for k in range(12)}), tmp_path / "wide.parquet")
-    features.read(tmp_path / "wide.parquet")
+    feature_files.read(tmp_path / "wide.parquet")
     assert "12 columns, 'f0', 'f1', 'f2', 'f3', 'f4', ..., 'f9', 'f10', 'f11'" in caplog.text
     pq.write_table(table(features=rows.tolist(), id=rows[:, 0]), tmp_path / "list.parquet")
-    features.read(tmp_path / "list.parquet")
+    feature_files.read(tmp_path / "list.parquet")
     assert "list.parquet: the features are the column 'features'; 1 not read: 'id'" in caplog.text
 
 
@@ -108,7 +109,7 @@ def test_short_floats_of_tensors_are_numbers(dtype: torch.dtype, tmp_path: Path)
     safetensors.torch.save_file(parts, tmp_path / "f.safetensors")
     torch.save(parts, tmp_path / "f.pt")
     for name in ("f.safetensors", "f.pt"):
-        train, test = features.read(tmp_path / name)
+        train, test = feature_files.read(tmp_path / name)
         assert torch.equal(train.features, torch.from_numpy(CLEAR) * 1.75)
         assert torch.equal(test.features, torch.from_numpy(CLEAR[:30]) * 1.75)
 
@@ -173,8 +174,8 @@ def test_columns_of_a_table_beyond_float32_are_named(frostbench: Frostbench) -> 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
 def test_what_is_written_is_read_back(suffix: str, tmp_path: Path) -> None:
     train, test = (FeatureSet(torch.randn(n, 5), torch.arange(n) % 3, classes=3) for n in (9, 6))
-    features.write(tmp_path / f"f.{suffix}", train, test)
-    for before, after in zip((train, test), features.read(tmp_path / f"f.{suffix}")):
+    feature_files.write(tmp_path / f"f.{suffix}", train, test)
+    for before, after in zip((train, test), feature_files.read(tmp_path / f"f.{suffix}")):
         assert torch.equal(before.features, after.features)
         assert torch.equal(before.labels, after.labels)
 
@@ -222,7 +223,7 @@ def test_different_test_sets_never_share_a_table(frostbench: Frostbench) -> None
 def test_features_of_a_datasets_images_stand_beside_a_suites(frostbench: Frostbench) -> None:
     suite = ["run", "smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", "wandb.mode=off"]
     assert frostbench(*suite, "--set", "protocols=[knn]")[0] == 0
-    digits = data.load("digits", limit=100)
+    digits = datasets.load("digits", limit=100)
     rows = {
         f"{part}_{name}": array
         for part, images in (("train", digits.train), ("test", digits.test))
@@ -355,7 +356,7 @@ def test_files_that_would_unpack_to_very_much_are_refused(frostbench: Frostbench
 def test_a_damaged_file_is_read_or_refused(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"f.{suffix}"
     rows = FeatureSet(torch.randn(12, 3), torch.arange(12) % 3, classes=3)
-    features.write(path, rows, rows)
+    feature_files.write(path, rows, rows)
     whole = path.read_bytes()
     refused = 0
     for start in range(0, len(whole), max(1, len(whole) // 100)):
@@ -364,7 +365,7 @@ def test_a_damaged_file_is_read_or_refused(suffix: str, tmp_path: Path) -> None:
         for content in (damaged, whole[:start]):
             path.write_bytes(content)
             try:
-                features.read(path)
+                feature_files.read(path)
             except DataError as error:
                 assert str(path) in str(error)
                 refused += 1

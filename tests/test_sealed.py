@@ -8,7 +8,7 @@ import pytest
 import sklearn.cluster
 import torch
 
-from bench import resolve
+from bench.suites import resolve
 from protocols.base import FeatureSet, ProtocolError
 from protocols.check import Sealed
 from protocols.fewshot import FewShot

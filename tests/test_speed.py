@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import machine
+from bench.host import machine
 from bench.speed import train
 from bench.speed.race import Effort, rates
 from encoders import dcgan

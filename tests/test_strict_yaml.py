@@ -8,7 +8,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bench.strict_yaml import ConfigError, Problem, compose, key_path, read
+from bench.errors import ConfigError, Problem, key_path
+from bench.suites.strict_yaml import compose, read
 
 
 def problems(text):

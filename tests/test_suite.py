@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.strict_yaml import ConfigError
-from bench.suite import (
+from bench.errors import ConfigError
+from bench.suites.suite import (
     DatasetSpec,
     EncoderSpec,
     ProtocolSpec,

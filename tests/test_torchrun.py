@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import launch
-from bench.machine import MachineError
+from bench.host.machine import MachineError
 from results import store
 
 SUITE = """

@@ -26,7 +26,7 @@ def fake(folder: Path, body: str) -> Path:
 
 
 def test_transforms_and_grids_work_here() -> None:
-    from bench import _torchvision
+    from bench.datasets import _torchvision
 
     v2 = importlib.import_module("torchvision.transforms.v2.functional")
     assert v2.horizontal_flip(torch.arange(6).reshape(1, 2, 3)).tolist() == [[[2, 1, 0], [5, 4, 3]]]
@@ -64,7 +64,7 @@ for error in {errors!r}:
     pathlib.Path({str(tmp_path)!r}, "torchvision", "__init__.py").write_text("raise " + error)
     importlib.invalidate_caches()
     try:
-        importlib.import_module("bench._torchvision")
+        importlib.import_module("bench.datasets._torchvision")
     except (RuntimeError, ImportError) as caught:
         assert repr(caught) == error, caught
     else:
@@ -133,7 +133,7 @@ torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_thresho
     code = f"""
 from pathlib import Path
 from bench import resolve
-assert "bench._torchvision" not in sys.modules
+assert "bench.datasets._torchvision" not in sys.modules
 assert "mine" in resolve.encoders([Path({str(plugin)!r})])
 from bench import _torchvision
 assert _torchvision.torchvision is sys.modules["torchvision"]

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import data
-from bench.strict_yaml import ConfigError
-from bench.suite import DatasetSpec, read_suite
-from bench.verify import verify
+from bench import datasets
+from bench.commands.verify import verify
+from bench.errors import ConfigError
+from bench.suites.suite import DatasetSpec, read_suite
 from results import store
 from results.leaderboard import dataset_name
 from results.record import Record
@@ -136,9 +136,9 @@ def test_what_says_no_size_and_mode_keeps_its_key_and_place() -> None:
     assert keys == {"pixels": "03aafa257e3e9f71", "pca": "a22769087a9ca83d"}  # as before there was size
     spec = specs["pixels"].dataset
     assert spec.asked() == {"limit": None, "split": "test", "size": None, "mode": None}
-    assert data.slug(spec.name, **spec.asked()) == "digits"
-    assert data.load("digits", **spec.asked()).fingerprint == "4936954fa36b1f20"
-    assert data.load("mnist5k", offline=True).fingerprint == "7626d8810335ccdb"
+    assert datasets.slug(spec.name, **spec.asked()) == "digits"
+    assert datasets.load("digits", **spec.asked()).fingerprint == "4936954fa36b1f20"
+    assert datasets.load("mnist5k", offline=True).fingerprint == "7626d8810335ccdb"
     before = {"dataset": "digits", "limit": None, "split": "test"}  # of a run.json
     assert DatasetSpec.of(before) == spec
 
@@ -148,7 +148,7 @@ def test_a_dataset_of_its_own_keeps_its_key_and_place() -> None:
     spec = next(one for one in suite.runs() if one.encoder.label == "pixels")
     assert spec.dataset.pretrain is None
     assert spec.dataset.label == "digits"
-    digits = data.load("digits")
+    digits = datasets.load("digits")
     assert digits.pretraining is digits.train
     assert spec.key(digits.fingerprint, "float32") == "8e03267806b33fff"  # as it was before there was transfer
     moved = spec.dataset.model_copy(update={"pretrain": "mnist", "limit": 5})

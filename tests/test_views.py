@@ -9,15 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import data, views
-from bench.data import Dataset
+from bench import datasets
+from bench.datasets import Dataset
+from bench.pipeline import snapshots
 from protocols.base import FeatureSet
 from results.store import RunDirectory
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return data.load("digits", limit=300)
+    return datasets.load("digits", limit=300)
 
 
 def kept(directory: Path, digits: Dataset) -> tuple[RunDirectory, dict[str, FeatureSet]]:
@@ -28,21 +29,21 @@ def kept(directory: Path, digits: Dataset) -> tuple[RunDirectory, dict[str, Feat
         if one.labels is not None
     }
     run = RunDirectory(directory)
-    views.keep(run, "pixels", sets, parts)
+    snapshots.keep(run, "pixels", sets, parts)
     return run, sets
 
 
 def test_points_are_spread_evenly() -> None:
-    assert views.evenly(3).tolist() == [0, 1, 2]
-    points = views.evenly(10_000)
+    assert snapshots.evenly(3).tolist() == [0, 1, 2]
+    points = snapshots.evenly(10_000)
     assert points[:3].tolist() == [0, 20, 40]
-    assert len(points) == views.POINTS
+    assert len(points) == snapshots.POINTS
 
 
 def test_a_projection_keeps_distances_between_rows_of_few_dimensions() -> None:
     few, wide = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((40, 3), (3, 200)))
     rows = (few @ wide + 7).double()
-    projected, shares = views.projection(rows)
+    projected, shares = snapshots.projection(rows)
     projected = projected.double()
     assert torch.allclose(torch.cdist(projected, projected), torch.cdist(rows, rows), rtol=1e-3, atol=1e-3)
     assert float(shares.sum()) == pytest.approx(1)
@@ -54,16 +55,16 @@ def test_a_projection_is_that_of_scikit_learn() -> None:
     from sklearn.decomposition import PCA
 
     rows = torch.randn(80, 60, generator=torch.Generator().manual_seed(1)) * torch.linspace(5, 1, 60)
-    projected, shares = views.projection(rows)
-    pca = PCA(views.DIMENSIONS, svd_solver="full").fit(rows.numpy())
-    assert projected.shape == (80, views.DIMENSIONS)
+    projected, shares = snapshots.projection(rows)
+    pca = PCA(snapshots.DIMENSIONS, svd_solver="full").fit(rows.numpy())
+    assert projected.shape == (80, snapshots.DIMENSIONS)
     assert np.allclose(np.abs(projected.numpy()), np.abs(pca.transform(rows.numpy())), atol=1e-3)
     assert np.allclose(shares.numpy(), pca.explained_variance_ratio_, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (5, 1), (3, 100)])
 def test_a_projection_of_constant_features_is_zero(shape: tuple[int, int]) -> None:
-    projected, shares = views.projection(torch.full(shape, 3.0))
+    projected, shares = snapshots.projection(torch.full(shape, 3.0))
     assert not projected.any()
     assert not shares.any()
     assert projected.shape == (shape[0], min(shape))
@@ -79,7 +80,7 @@ def test_views_name_images_by_their_rows(tmp_path: Path, digits: Dataset) -> Non
         assert view["query_labels"].tolist() == list(range(10))
         assert all(int((labels == one).nonzero()[0, 0]) == row for one, row in enumerate(view["queries"].tolist()))
         distances = torch.cdist(sets["test"].features[view["queries"]].double(), sets["train"].features.double())
-        nearest = distances.sort(dim=1).values[:, : views.NEIGHBOURS]
+        nearest = distances.sort(dim=1).values[:, : snapshots.NEIGHBOURS]
         assert np.allclose(view["distances"], nearest)
         assert np.array_equal(view["neighbour_labels"], sets["train"].labels[torch.from_numpy(view["neighbours"])])
         first_row = [view["queries"][0], view["neighbours"][0, -1]]
@@ -98,7 +99,7 @@ def test_views_are_the_same_bytes_again(tmp_path: Path, digits: Dataset) -> None
 def test_a_gallery_of_few_rows_and_one_class_will_do() -> None:
     train = FeatureSet(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([1, 1, 0]), 2)
     test = FeatureSet(torch.tensor([[4.0], [0.9]]), torch.tensor([1, 1]), 2)
-    found = views.neighbourhood(train, test)
+    found = snapshots.neighbourhood(train, test)
     assert found.queries.tolist() == [0]
     assert found.rows.tolist() == [[2, 1, 0]]
     assert found.distances.tolist() == [[1.0, 3.0, 4.0]]

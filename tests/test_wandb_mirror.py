@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bench import run
+from bench.pipeline import fit
 from results import store, wandb_mirror
 from results.record import Provenance, Record
 from results.statistics import wilson
@@ -400,7 +400,7 @@ def test_curves_are_there_before_the_training_has_ended(
     online: t.Any, frostbench: t.Callable[..., t.Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "trains.py").write_text(TRAINS)
-    monkeypatch.setattr(run, "HISTORY_SECONDS", 0.0)
+    monkeypatch.setattr(fit, "HISTORY_SECONDS", 0.0)
     monkeypatch.setattr(wandb_mirror, "Live", functools.partial(Live, seconds=0.2))
     states: list[str] = []
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.extract import features_on_disk
+from bench.pipeline.extract import features_on_disk
 from bench.speed.images import digits
 from bench.speed.plain import BATCH, Transformed
 from bench.speed.race import Case, Effort, Rates, Row, noted, race, seconds_of

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench import data
-from bench.extract import extract
+from bench import datasets
+from bench.pipeline.extract import extract
 from encoders.base import ImageSet
 from protocols.base import FeatureSet
 
@@ -16,17 +16,17 @@ from protocols.base import FeatureSet
 def digits(train: int, test: int) -> tuple[str, ImageSet, ImageSet]:
     """Real digits: MNIST where it is found, else the 5,000 that are always here, drawn as often as it takes."""
     for name in ("mnist", "mnist5k"):
-        with contextlib.suppress(data.DataMissing):
-            found = data.load(name, offline=True)
+        with contextlib.suppress(datasets.DataMissing):
+            found = datasets.load(name, offline=True)
             drawn = name if train <= len(found.train) else f"{name} (drawn again)"
             return drawn, _drawn(found.train, train), _drawn(found.test, test)
-    raise data.DataMissing("neither mnist nor mnist5k is here")
+    raise datasets.DataMissing("neither mnist nor mnist5k is here")
 
 
 def colour_or_padded(train: int) -> tuple[str, ImageSet, ImageSet]:
     """32 x 32 images: CIFAR-10 where it is found, else digits with a frame of black."""
-    with contextlib.suppress(data.DataMissing):
-        found = data.load("cifar10", offline=True)
+    with contextlib.suppress(datasets.DataMissing):
+        found = datasets.load("cifar10", offline=True)
         return "cifar10", _drawn(found.train, train), _drawn(found.test, 1_000)
     name, *sets = digits(train, 1_000)
     framed = [dataclasses.replace(s, images=np.pad(s.images, ((0, 0), (0, 0), (2, 2), (2, 2)))) for s in sets]

@@ -20,7 +20,7 @@ class Transformed(Dataset[Tensor]):
     """A dataset as torchvision has them: an image becomes a PIL image and then, by ToTensor, floats when asked for."""
 
     def __init__(self, images: ImageSet, signed: bool = False) -> None:
-        from bench._torchvision import torchvision  # noqa: PLC0415 - heavy, and needed for nothing else
+        from bench.datasets._torchvision import torchvision  # noqa: PLC0415 - heavy, and needed for nothing else
 
         self.pixels = images.images.transpose(0, 2, 3, 1).squeeze()  # (n, h, w) or (n, h, w, 3)
         steps = [torchvision.transforms.ToTensor()]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from bench import machine
+from bench.host import machine
 
 Precision = t.Literal["float32", "bfloat16"]
 

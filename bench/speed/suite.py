@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from bench import data, launch, machine
-from bench.run import PlannedRun
+from bench import datasets, launch
+from bench.host import machine
+from bench.pipeline.plan import PlannedRun
 from bench.speed.race import Case, Effort, Rates, Row, race, seconds_of
 from results import leaderboard, store
 from results.record import Record
@@ -93,11 +94,11 @@ def _resume_rows(at: Rates, effort: Effort) -> list[Row]:
 def _decode_rows(name: str) -> list[Row]:
     """A dataset decoded and checked for the first time, and found decoded the second time."""
     with tempfile.TemporaryDirectory() as place:
-        load = functools.partial(data.load, name, cache=Path(place), offline=True)
+        load = functools.partial(datasets.load, name, cache=Path(place), offline=True)
         cpu = torch.device("cpu")
         try:
             first, second = seconds_of(load, cpu), seconds_of(load, cpu)
-        except data.DataMissing:
+        except datasets.DataMissing:
             return []
         found = load()
         count = len(found.train) + len(found.test)

@@ -1,0 +1,3 @@
+"""What the command line offers besides running suites, a file each. They do not import one another's internals, nor
+`launch`.
+"""

@@ -1,0 +1,220 @@
+"""A run trained again from its record, elsewhere, and held against what was recorded.
+
+The same code, data, seed, precision and threads on the same kind of processor give the same bits. What else was
+different is named; whether the numbers still agree is judged by the interval that chance in the test images leaves.
+"""
+
+import dataclasses
+import json
+import tempfile
+import time
+import typing as t
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+from scipy.stats import binomtest
+
+from bench.errors import config_error
+from bench.host.distributed import check_processes
+from bench.host.progress import Display
+from bench.host.stopping import Stopping
+from bench.pipeline import plan
+from bench.pipeline.execute import execute
+from bench.pipeline.plan import Settings, load_data
+from bench.suites import resolve
+from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
+from encoders.base import Encoder
+from protocols.base import Protocol
+from results import predictions, store
+from results.record import Json, Record
+from results.store import StoreError
+
+Verdict = t.Literal["bit-identical", "within the interval", "not reproduced"]
+Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
+NEEDED = (
+    *("dataset", "limit", "split", "fingerprint", "encoder", "label", "params", "encoder_version", "seed"),
+    *("provenance", "weights_sha256"),
+)
+PROPORTIONS = ("top1",)  # metrics that are a share of the test images, whose interval is known
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduced:
+    """What became of one run."""
+
+    title: str
+    verdict: Verdict
+    findings: list[str]  # what differs, and by how much
+    environment: list[str]  # what was not as it was when the record was made
+
+    def text(self) -> str:
+        lines = [f"{self.title}: {self.verdict}", *(f"  {finding}" for finding in self.findings)]
+        return "\n".join(lines + [f"  made otherwise: {difference}" for difference in self.environment])
+
+
+def reproduce(directory: Path, settings: Settings) -> t.Iterator[Reproduced]:
+    """Train every run below a directory again, in a temporary place, and score it with the protocols of its records.
+
+    `settings.threads` of 0 are those of each record. A run is bit-identical if its weights, numbers and predictions are
+    the recorded ones; within the interval if each share of test images lies in the 95 % interval (Wilson's) of the
+    recorded one, which is about other test images and not about other seeds. Numbers that are no such shares are shown
+    where they differ, and decide nothing else.
+
+    Raises StoreError where there is no run, ConfigError for one that this frostbench has no code or data for.
+    """
+    found = store.runs_below(directory.absolute()) if store.checked_path(directory).is_dir() else []
+    runs = sorted(run.path for run in found if run.run_json.exists())
+    if not runs:
+        raise StoreError(f"no run in {directory}: wanted a directory with a run.json, or one that holds several")
+    stopping = Stopping()
+    with Display([str(path) for path in runs]) as display, stopping.on_signals():
+        for path in runs:
+            yield _reproduce(path, settings, display, stopping)
+
+
+def _reproduce(path: Path, settings: Settings, display: Display, stopping: Stopping) -> Reproduced:
+    before = store.read_run(path / "run.json", *NEEDED)
+    records = [record for record in store.read_store(path).records if record.status == "done"]
+    judges = [_protocol(path, record, settings) for record in records]
+    spec = _spec(path, before, judges, settings)
+    fingerprint = load_data(spec, settings).fingerprint
+    if fingerprint != before["fingerprint"]:
+        raise config_error(
+            str(path), f"its data is not here: {spec.dataset.label} has other images or labels than it had"
+        )
+    threads = settings.threads or before["provenance"]["threads"]
+    ranks = before["provenance"].get("ranks", 1)
+    check_processes(ranks, threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        there = dataclasses.replace(settings, output=Path(temporary), threads=threads, ranks=ranks, resume="never")
+        planned = plan.plan(spec, fingerprint, there, ())
+        display.start(planned.title)
+        started = time.monotonic()
+        error = execute(planned, there, display, stopping)
+        display.finish(planned.title, time.monotonic() - started, error)
+        if error:
+            return Reproduced(planned.title, "not reproduced", [f"failed: {error}"], [])
+        now = store.read_run(planned.directory.run_json)
+        pairs = []
+        for record, judge in zip(records, judges):
+            new = store.read_record(planned.directory.record(str(record.tap), judge.file_name))
+            same = None if record.predictions is None else _same_predictions(path, record, planned.directory.path, new)
+            pairs.append((record, new, same))
+    verdict, findings = _held(before["weights_sha256"] == now["weights_sha256"], pairs)
+    return Reproduced(planned.title, verdict, findings, _environment(before, now, pairs))
+
+
+def _spec(path: Path, before: dict[str, Json], judges: t.Sequence[ProtocolSpec], settings: Settings) -> RunSpec:
+    """What a run.json says was run, with what this frostbench has of it."""
+    recipe = _known(path, before["encoder"], resolve.encoders(settings.plugins))
+    try:
+        encoder = recipe.model_validate_json(json.dumps(before["params"]))
+    except ValidationError as error:
+        problem = f"{before['encoder']} takes other parameters here: {error.errors()[0]['msg']}"
+        raise config_error(str(path), problem) from error
+    params = encoder.model_dump(mode="json")
+    return RunSpec(
+        suite="reproduced",
+        dataset=DatasetSpec.of(before),
+        encoder=EncoderSpec(name=before["encoder"], label=before["label"], params=params, code=resolve.code(encoder)),
+        encoder_version=encoder.revision,
+        protocols=tuple({judge.file_name: judge for judge in judges}.values()),
+        seed=before["seed"],
+        precision=before["provenance"]["precision"],
+    )
+
+
+def _protocol(path: Path, record: Record, settings: Settings) -> ProtocolSpec:
+    """The protocol of a record, in the version that this frostbench has."""
+    judge = _known(path, str(record.protocol), resolve.protocols(settings.plugins))
+    try:
+        checked = judge.model_validate_json(json.dumps(record.protocol_params))
+    except ValidationError as error:
+        raise config_error(
+            str(path), f"{record.protocol} takes other settings here: {error.errors()[0]['msg']}"
+        ) from error
+    return ProtocolSpec(
+        name=str(record.protocol),
+        label=str(record.protocol_label),
+        params=checked.model_dump(mode="json"),
+        version=judge.version,
+        code=resolve.code(checked),
+    )
+
+
+def _known(path: Path, name: str, known: dict[str, type[Recipe]]) -> type[Recipe]:
+    if name not in known:
+        raise config_error(str(path), f"there is no {name!r} here; a file of yours is named by --plugin")
+    return known[name]
+
+
+def _same_predictions(path: Path, record: Record, new_path: Path, new: Record) -> bool | None:
+    """Whether every image was given the same class; None if the recorded predictions cannot be read."""
+    try:
+        before = predictions.read(path / str(record.predictions))["predicted"]
+    except StoreError:
+        return None
+    now = predictions.read(new_path / str(new.predictions))["predicted"]
+    return np.array_equal(before, now)
+
+
+def _held(same_weights: bool, pairs: t.Sequence[tuple[Record, Record, bool | None]]) -> tuple[Verdict, list[str]]:
+    """The verdict on a run's numbers, (recorded, made again, whether predictions agree), and what differs."""
+    findings = [] if same_weights else ["weights: others"]
+    verdict: Verdict = "bit-identical" if same_weights else "within the interval"
+    for record, new, same_predictions in pairs:
+        name = f"{record.tap} {record.protocol_label}"
+        if record.predictions is not None and not same_predictions:
+            findings.append(
+                f"{name}: " + ("other predictions" if same_predictions is False else "predictions not kept")
+            )
+            verdict = _worse(verdict, "within the interval")
+        for metric, value in record.metrics.items():
+            if (again := new.metrics.get(metric)) == value:
+                continue
+            if again is None or metric not in PROPORTIONS:
+                findings.append(f"{name} {metric}: {value:.6g} recorded, {again} now; it has no interval")
+                verdict = _worse(verdict, "within the interval" if again is not None else "not reproduced")
+                continue
+            low, high = _interval(value, record.test_images)
+            inside = low <= again <= high
+            place = f"{'inside' if inside else 'outside'} {low:.4f} to {high:.4f}"
+            findings.append(f"{name} {metric}: {value:.4f} recorded, {again:.4f} now, {place}")
+            verdict = _worse(verdict, "within the interval" if inside else "not reproduced")
+    if same_weights and findings:
+        findings.insert(0, "weights: the same bits")
+    return verdict, findings
+
+
+def _interval(share: float, images: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of test images, over other test images."""
+    low, high = binomtest(round(share * images), images).proportion_ci(method="wilson")
+    return float(low), float(high)
+
+
+def _worse(one: Verdict, other: Verdict) -> Verdict:
+    order = t.get_args(Verdict)
+    return max(one, other, key=order.index)
+
+
+def _environment(
+    before: dict[str, Json], now: dict[str, Json], pairs: t.Sequence[tuple[Record, Record, bool | None]]
+) -> list[str]:
+    """What was not as it was: `threads: 2 then, 1 now`."""
+    facts = []
+    for about in (before, now):
+        made = about["provenance"]
+        encoder = {"encoder's version": about["encoder_version"]}
+        encoder |= {f"parameter {name}": value for name, value in about["params"].items()}
+        machine = {fact: made.get(fact) for fact in ("commit", "dirty", "device", "threads", "precision")}
+        facts.append(machine | made["versions"] | encoder | {"resumed elsewhere": made.get("resumed_elsewhere", False)})
+    for record, new, _ in pairs:
+        for version, told in zip((record.protocol_version, new.protocol_version), facts):
+            told[f"{record.protocol_label}'s version"] = version
+    then, here = facts
+    return [
+        f"{fact}: {then.get(fact)} then, {here.get(fact)} now"
+        for fact in then | here
+        if then.get(fact) != here.get(fact)
+    ]

@@ -1,0 +1,147 @@
+"""Features of any model, judged like ours: a file of them in, records out that stand in a leaderboard as a row.
+
+A row stands in a dataset's table only if the file's labels are that dataset's in canonical order, so that both were
+judged on the same images. Other features stand in a table of their own, with whatever has the same labels in the same
+order.
+"""
+
+import dataclasses
+import hashlib
+import re
+import typing as t
+from pathlib import Path
+
+import torch
+
+from bench import datasets
+from bench.commands import feature_files
+from bench.datasets.formats import DataError
+from bench.errors import config_error
+from bench.host import machine
+from bench.pipeline.diagnostics import diagnose
+from bench.pipeline.judge import by_protocol, judge, publish, settled
+from bench.pipeline.plan import PlannedRun, Settings, load_images
+from bench.suites import resolve
+from bench.suites.suite import DatasetSpec, EncoderSpec, RunSpec, read_protocols
+from protocols.base import FeatureSet
+from results import leaderboard, store
+from results.leaderboard import Leaderboard
+
+SUITE = "features"  # the directory of what was scored
+UNNAMED = "unnamed"  # data that only its labels tell from other data
+TAP = "features"
+
+
+def score(
+    path: Path,
+    name: str,
+    protocols: t.Sequence[str],
+    dataset: DatasetSpec | None,
+    seed: int,
+    labels: str,
+    settings: Settings,
+) -> Leaderboard:
+    """Judge the features of a file (see `bench.features`), publish a record a protocol, and give the table they join.
+
+    name: of the row; "" for the file's. seed: of the pretraining; files of one name are one row, with a seed each.
+    labels: of the training images that the model saw, a number or "all".
+
+    Raises DataError for features that cannot be judged or are not this dataset's, ConfigError for a name, a protocol or
+    labels that are none, ProtocolError for a protocol not defined on them, StoreError where records cannot be kept.
+    """
+    label = name or path.stem.lower()
+    if not re.fullmatch(resolve.NAME, label):
+        raise config_error("--name", f"wanted a name such as my-model ({resolve.NAME}), got {label!r}")
+    if not re.fullmatch("all|[0-9]{1,9}", labels):
+        raise config_error("--labels", f"wanted a number or all, got {labels!r}")
+    known = resolve.protocols(settings.plugins)
+    protocols_asked = read_protocols(protocols, settings.plugins)
+    for protocol in protocols_asked:
+        if taps := known[protocol.name].reads:
+            problem = f"{protocol.name!r} reads {', '.join(taps)} of encoders of ours, not features of any model"
+            raise config_error("--protocol", problem)
+        if not known[protocol.name].features_only:
+            problem = f"{protocol.name!r} needs the encoder beside its features; name it in a suite's `protocols`"
+            raise config_error("--protocol", problem)
+    machine.prepare(settings.threads)
+    made = machine.provenance(torch.device("cpu"), settings.threads, "float32")  # protocols compute where features lie
+    train, test = feature_files.read(path)
+    if dataset is None:
+        dataset, fingerprint = DatasetSpec(name=UNNAMED), _digest(train.labels, test.labels)
+        place = UNNAMED
+    else:
+        train, test, fingerprint = _of_dataset(path, train, test, dataset, settings)
+        place = datasets.slug(dataset.name, **dataset.asked())
+    key = _digest(train.features, train.labels, test.features, test.labels, saw=labels)
+    planned = PlannedRun(
+        spec=RunSpec(
+            suite=SUITE,
+            dataset=dataset,
+            encoder=EncoderSpec(name=SUITE, label=label, params={}),
+            encoder_version=1,
+            protocols=protocols_asked,
+            seed=seed,
+            precision="float32",
+        ),
+        key=key,
+        fingerprint=fingerprint,
+        precision="float32",
+        directory=store.run_directory(settings.output / SUITE, label, place, seed, key),
+        missing=tuple((TAP, protocol) for protocol in protocols_asked),
+        is_control=False,
+        labels="all" if labels == "all" else int(labels),
+    )
+    store.check_writable(settings.output / SUITE)
+    alarms = diagnose(train.features)
+    for (tap, kind), specs in by_protocol(planned.missing).items():
+        scored = known[kind].score_all(settled(known[kind], specs), train, test, seed=seed)
+        for judged in judge(tap, specs, scored):
+            publish(planned, judged, made, train=train, test=test, alarms=alarms, seconds={})
+    table = dataset.name, dataset.limit, dataset.split, fingerprint
+    contents = store.read_store(settings.output)
+    beside = [one for one in contents.records if (one.dataset, one.limit, one.split, one.fingerprint) == table]
+    return leaderboard.of(dataclasses.replace(contents, records=beside))
+
+
+def _of_dataset(
+    path: Path, train: FeatureSet, test: FeatureSet, dataset: DatasetSpec, settings: Settings
+) -> tuple[FeatureSet, FeatureSet, str]:
+    """The same features once their labels say that they are of this dataset's images, and its fingerprint."""
+    loaded = load_images(dataset, settings)
+    limit = f" --limit {dataset.limit}" if dataset.limit else ""
+    split = " --split validation" if dataset.split == "validation" else ""
+    way_out = (
+        f"`frostbench extract pixels --dataset {dataset.name}{limit}{split} --output images.npz` writes its images"
+    )
+    for part, rows, images in (("train", train, loaded.train), ("test", test, loaded.test)):
+        assert images.labels is not None
+        if len(rows) != len(images):
+            came = f"{len(rows):,} rows; {dataset.label} has {len(images):,} images there"
+        elif wrong := int((rows.labels.numpy() != images.labels).sum()):
+            came = f"{wrong:,} of {len(rows):,} labels that are not those of {dataset.label} in its canonical order"
+        else:
+            continue
+        raise DataError(
+            f"{path}, {part}: {came}. {way_out} in that order; without --dataset a table of its own is made"
+        )
+    classes = len(loaded.train.classes)
+    train, test = (FeatureSet(part.features, part.labels, classes) for part in (train, test))
+    return train, test, loaded.fingerprint
+
+
+def named(dataset: str, limit: int, split: t.Literal["test", "validation"]) -> DatasetSpec | None:
+    """The images that a command line names, None for none."""
+    if dataset:
+        return DatasetSpec(name=dataset, limit=limit or None, split=split)
+    if limit or split == "validation":
+        raise config_error("--limit, --split", "say which images of a dataset; name one by --dataset")
+    return None
+
+
+def _digest(*rows: torch.Tensor, saw: str = "") -> str:
+    """16 hex digits for these numbers in this order and shape."""
+    digest = hashlib.sha256(saw.encode())
+    for tensor in rows:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()[:16]

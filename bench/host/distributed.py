@@ -1,0 +1,196 @@
+"""The processes of a data-parallel training.
+
+They are started with it on this machine, and gone when it has ended; or torchrun has started them, on one machine or
+several, and all but the first do their part of one training after the other.
+"""
+
+import contextlib
+import datetime
+import functools
+import itertools
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import threading
+import time
+import typing as t
+from pathlib import Path
+
+import torch
+import torch.distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from bench.host import machine
+from bench.host.stopping import STOPS, begin, start_deaf
+from encoders.base import EncoderError
+from encoders.ranks import Ranks
+
+EXIT_SECONDS = 10.0  # between a rank's last word and its end
+A_CORE = 4  # ranks, or threads of one, at most: each rank takes a process of some 400 MB
+PATIENCE = datetime.timedelta(minutes=10)  # of a rank for the others, such as while they decode their data
+
+
+@contextlib.contextmanager
+def together(follow: t.Callable[..., None], arguments: tuple[str, ...], world: int, kind: str) -> t.Iterator[Ranks]:
+    """Inside the block this process is rank 0, and the others call follow(*arguments, ranks).
+
+    kind: of the device, cpu or cuda. Everything listens on loopback, unless torchrun does. Raises EncoderError if
+    another rank dies.
+    """
+    if world == 1:
+        yield Ranks()
+        return
+    if torchrun().world > 1:
+        with _told(arguments, kind) as ranks:
+            yield ranks
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="frostbench-") as directory:
+        meeting = Path(directory, "ranks")
+        others = [
+            spawn.Process(
+                target=begin,
+                args=(pickle.dumps((_other, (follow, arguments, meeting, Ranks(rank, world), kind))),),
+                daemon=True,
+            )
+            for rank in range(1, world)
+        ]
+        try:
+            for other in others:
+                start_deaf(other)
+            with contextlib.ExitStack() as until:
+                try:  # a store on TCP would be open to all
+                    yield until.enter_context(_joined(Ranks(0, world), kind, init_method=meeting.as_uri()))
+                except RuntimeError as error:  # before the others are let go, who would then end, too
+                    ended = multiprocessing.connection.wait([other.sentinel for other in others], EXIT_SECONDS)
+                    for rank, other in enumerate(others, 1):
+                        if other.sentinel in ended:
+                            other.join()
+                            raise EncoderError(f"rank {rank} of {world} ended with status {other.exitcode}") from error
+                    raise
+        finally:
+            for other in others:
+                other.kill()
+                other.join()
+
+
+def _other(follow: t.Callable[..., None], arguments: tuple[t.Any, ...], meeting: Path, ranks: Ranks, kind: str) -> None:
+    with _joined(ranks, kind, init_method=meeting.as_uri()):
+        follow(*arguments, ranks)
+        threading.Event().wait()  # for the first, which may still read what this one sent, to end it
+
+
+@contextlib.contextmanager
+def _joined(ranks: Ranks, kind: str, **meeting: t.Any) -> t.Iterator[Ranks]:
+    if local_world(ranks.world) == ranks.world:
+        loopback = "lo0" if sys.platform == "darwin" else "lo"
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
+    torch.distributed.init_process_group(
+        "nccl" if kind == "cuda" else "gloo",
+        **meeting,
+        rank=ranks.rank,
+        world_size=ranks.world,
+        timeout=PATIENCE,
+    )
+    try:
+        yield ranks
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+# --- started by torchrun ----------------------------------------------------------------------------------------------
+
+_NUMBERS = itertools.count()  # of the trainings of this process
+
+
+def torchrun() -> Ranks:
+    """This process among those that torchrun has started; alone if it has not."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Ranks()
+    return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+
+
+def check_processes(ranks: int, threads: int) -> None:
+    """Raises MachineError for many more ranks, or threads of one, than this machine has cores."""
+    cores = machine.available_cores()
+    for count, name in ((local_world(ranks), "ranks"), (threads, "threads")):
+        if count > A_CORE * cores:
+            raise machine.MachineError(f"--{name} {count} on {cores} cores; wanted {A_CORE} a core at most")
+
+
+def local_world(world: int) -> int:
+    """How many of so many ranks are on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if torchrun().world > 1 else world
+
+
+def local_rank(ranks: Ranks) -> int:
+    """Which of the ranks on its machine this is."""
+    return int(os.environ["LOCAL_RANK"]) if torchrun().world > 1 else ranks.rank
+
+
+def follow(call: t.Callable[..., None]) -> None:
+    """What a process that torchrun has started beside the first one does: its part of each training, until `dismiss`.
+
+    In a training it hears no signal: the first rank does, and tells the others after which step to stop.
+    """
+    store, ranks = _store(), torchrun()
+    for number in itertools.count():
+        _wait(store, f"{number}")
+        told = json.loads(store.get(f"{number}"))
+        if not told:
+            return
+        kind, *arguments = told
+        heard = {one: signal.signal(one, signal.SIG_IGN) for one in STOPS}
+        try:
+            with _joined(ranks, kind, store=PrefixStore(f"{number}/", store)):
+                try:
+                    call(*arguments, ranks)
+                except Exception as error:  # told before the first rank finds this one gone
+                    store.set(f"{number} failed", f"{ranks.rank} of {ranks.world}: {error}")
+                    raise
+                _wait(store, f"{number} over")  # the first may still read what this one sent
+        except Exception as error:  # the run fails, and says so where the first rank is
+            sys.stderr.write(f"rank {ranks.rank}: {error}\n")
+        except KeyboardInterrupt:  # told by the first rank
+            pass
+        for one, handler in heard.items():
+            signal.signal(one, handler)
+
+
+def dismiss() -> None:
+    """There will be no more trainings for those who `follow`."""
+    if torchrun().world > 1:
+        _store().set(f"{next(_NUMBERS)}", "[]")
+
+
+@contextlib.contextmanager
+def _told(arguments: tuple[str, ...], kind: str) -> t.Iterator[Ranks]:
+    """The first rank's part of what `follow` does."""
+    store, number = _store(), next(_NUMBERS)
+    store.set(f"{number}", json.dumps([kind, *arguments]))
+    with contextlib.ExitStack() as until:
+        try:
+            yield until.enter_context(_joined(torchrun(), kind, store=PrefixStore(f"{number}/", store)))
+        except RuntimeError as error:  # before the others are let go, who would then fail, too
+            if not store.check([f"{number} failed"]):
+                raise
+            raise EncoderError(f"rank {store.get(f'{number} failed').decode()}") from error
+        finally:
+            store.set(f"{number} over", "")
+
+
+@functools.cache
+def _store() -> Store:
+    store, _, _ = next(iter(rendezvous("env://")))
+    return store
+
+
+def _wait(store: Store, key: str) -> None:
+    while not store.check([key]):
+        time.sleep(0.05)

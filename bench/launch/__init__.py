@@ -1,0 +1,322 @@
+"""A suite from start to end: what is missing is run, the tables are written, wandb gets its copy."""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shlex
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+from bench.errors import config_error
+from bench.host import machine
+from bench.host.distributed import check_processes, local_world, torchrun
+from bench.host.progress import Display, clock
+from bench.host.stopping import Stopping
+from bench.launch import processes, ray_cluster
+from bench.launch.forecast import Cost, Forecast
+from bench.pipeline import damage
+from bench.pipeline.checkpoints import Resume
+from bench.pipeline.plan import PlannedRun, Settings, load_data
+from bench.pipeline.plan import plan as plan_run
+from bench.suites.suite import MOST_SEEDS, DatasetSpec, Suite, WandbSpec, read_suite
+from results import leaderboard, store, wandb_mirror
+from results.leaderboard import Leaderboard
+from results.merge import Merged
+from results.merge import merge as merge_stores
+from results.record import Record
+from results.store import Contents
+from results.text import FORMATS
+from results.wandb_mirror import MODES, MirrorReport, WandbTarget
+
+Executor = t.Literal["serial", "processes", "ray"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Launched:
+    """What became of a suite."""
+
+    directory: Path
+    planned: int
+    made: int  # runs of this call, failed ones included
+    failed: int
+    lost: int  # that were made, now or before, and whose results are not there
+    refused: int  # of those that failed: to be gone on with otherwise
+    seconds: float
+    board: Leaderboard
+    problems: tuple[str, ...]  # files that are not used, and what wandb did not get
+
+    @property
+    def summary(self) -> str:
+        """A few lines for a person."""
+        if self.made or self.lost:
+            first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}"
+            if again := self.failed - self.refused:
+                first += f", {again} failed: run the same command to try them again"
+            if self.refused:
+                first += f", {self.refused} not gone on with: add --threads as then, --resume inexact or --resume never"
+        else:
+            first = f"all {self.planned} runs were done before; nothing to do"
+        then = f"next: frostbench report {shlex.quote(str(self.directory))} --open"
+        return "\n".join([f"{first}; kept in {self.directory}", *self.problems, then])
+
+
+def read(suite: str, overrides: t.Sequence[str], seeds: str, limit: int, plugins: t.Sequence[Path]) -> Suite:
+    """A suite as the command line changes it. Raises ConfigError."""
+    checked = read_suite(suite, overrides=overrides, plugins=plugins)
+    if seeds:
+        checked = checked.model_copy(update={"seeds": _seeds(seeds)})
+    if limit:
+        limited = dict.fromkeys(one.model_copy(update={"limit": limit}) for one in checked.datasets)
+        checked = checked.model_copy(update={"datasets": tuple(limited)})
+    return checked
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """0-2 or 0,3,5 or both, each seed once. Raises ConfigError."""
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if not first <= last < first + MOST_SEEDS:
+            problem = f"wanted seeds such as 0-2 or 0,3,5, got {text!r}"
+            raise config_error("--seeds", problem)
+        seeds |= dict.fromkeys(range(first, last + 1))
+    return tuple(seeds)
+
+
+def settings(
+    output: Path,
+    threads: int,
+    device: str,
+    data_root: Path | None,
+    offline: bool,
+    plugins: t.Sequence[Path],
+    jobs: int = 0,
+    keep_features: bool = False,
+    checkpoint_seconds: float = 60.0,
+    resume: Resume = "exact",
+    ranks: int = 1,
+    time_limit: float = 0.0,
+) -> Settings:
+    """Paths made absolute and the number of threads made definite, so that workers need no more than this.
+
+    0 threads are the cores shared out among the jobs and their ranks. The ranks are those of torchrun where it has
+    started this process. Raises MachineError for many more threads than there are cores, and for other ranks.
+    """
+    world = torchrun().world
+    if world > 1 and (jobs > 1 or ranks not in (1, world)):
+        raise machine.MachineError(
+            f"torchrun has started {world} ranks for one run at a time; leave --ranks and --jobs"
+        )
+    ranks = max(ranks, world)
+    check_processes(ranks, threads)
+    return Settings(
+        output=store.checked_path(output.absolute()),
+        data_root=data_root and data_root.absolute(),
+        offline=offline,
+        device=device,
+        threads=threads or max(1, machine.available_cores() // (jobs or 1) // local_world(ranks)),
+        ranks=ranks,
+        plugins=tuple(plugin.absolute() for plugin in plugins),
+        keep_features=keep_features,
+        checkpoint_seconds=checkpoint_seconds,
+        resume=resume,
+        time_limit=time_limit,
+    )
+
+
+def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
+    """Every run of a suite with its place and what is missing there, and all that its directory holds.
+
+    Reads the datasets and every record once; writes no results.
+    """
+    directory = settings.output / suite.suite
+    contents = store.read_store(directory) if directory.is_dir() else Contents([], [], [])
+    fingerprints: dict[DatasetSpec, str] = {}
+    planned = []
+    for spec in suite.runs():
+        if spec.dataset not in fingerprints:
+            fingerprints[spec.dataset] = load_data(spec, settings).fingerprint
+        planned.append(plan_run(spec, fingerprints[spec.dataset], settings, contents.whole))
+    records: dict[Path, dict[Path, Record]] = collections.defaultdict(dict)
+    for path, record in contents.whole.items():
+        records[path.parents[2]][path] = record
+    damaged = [damage.to_make_again(one.directory, records[one.directory.path]) for one in planned]
+    for place, (one, again) in enumerate(zip(planned, damaged)):
+        if again.problems:
+            whole = contents.whole.keys() - again.records
+            missing = plan_run(one.spec, one.fingerprint, settings, whole).missing
+            planned[place] = dataclasses.replace(one, missing=missing, again=True)
+    problems = [problem for again in damaged for problem in again.problems]
+    return planned, dataclasses.replace(contents, damaged=sorted({*contents.damaged, *problems}))
+
+
+def forecast(
+    suite: Suite, settings: Settings, say: t.Callable[[str], None], *, start: float = 0.0, apart: bool = False
+) -> t.Iterator[tuple[PlannedRun, Cost]]:
+    """Every run of a suite with what it will cost here; a done one costs nothing. Raises what `plan` raises.
+
+    start: seconds until a process is ready to read the suite's data. apart: whether each run has a process of its own.
+    """
+    started = time.perf_counter()
+    planned, contents = plan(suite, settings)
+    for path, problem in contents.damaged:
+        say(f"damaged, and not used: {path}: {problem}")
+    start += time.perf_counter() - started
+    mirror = 0.0 if _target(suite.wandb).mode == "off" else start  # a process more, and libraries about as large
+    known = Forecast(settings, contents, say, command=start + mirror, worker=start if apart else 0.0)
+    for one in planned:
+        yield one, known.cost(one) if one.missing else Cost(0.0, 0, 0, 0)
+    for protocol in known.unknown:
+        say(f"not counted: {protocol}, which was never run here")
+
+
+def launch(
+    suite: Suite,
+    settings: Settings,
+    *,
+    jobs: int = 0,
+    executor: Executor = "serial",
+    address: str = "",
+    fail_fast: bool = False,
+) -> Launched:
+    """Do what is missing of a suite. Finished runs are never repeated.
+
+    jobs: runs at a time, where more than one makes processes of 'serial'; 0 is one, or with 'ray' as many as there is
+    room for. address: of a Ray cluster; '' starts Ray here.
+
+    Raises MachineError, ConfigError and DataError before anything is written, StoreError where results cannot be kept,
+    and KeyboardInterrupt on Ctrl-C or SIGTERM; what was finished until then is kept, and the state of a training.
+    """
+    started = time.monotonic()
+    if torchrun().world > 1 and executor != "serial":
+        raise machine.MachineError("torchrun has started the ranks of one run at a time; leave --executor")
+    target = _target(suite.wandb)
+    if settings.time_limit and (torchrun().world > 1 or executor == "ray"):
+        raise machine.MachineError("--time-limit ends processes of this machine; leave it out with torchrun and ray")
+    if executor != "ray":  # whose nodes may have what this machine has not
+        machine.pick_device(settings.device)
+    planned, contents = plan(suite, settings)
+    damaged = contents.damaged
+    missing = [one for one in planned if one.missing]
+    directory = settings.output / suite.suite
+    done, failed, refused = [one for one in planned if not one.missing], 0, 0
+    store.sweep(directory)
+    if missing:
+        store.check_writable(directory)
+    settled = [one.directory.failed for one in planned if not one.missing and one.directory.failed.exists()]
+    for failed_json in settled:  # of a protocol that the suite has no more: all that it asks for is there
+        failed_json.unlink(missing_ok=True)
+    if _keep(suite, directory) or settled:
+        contents = store.read_store(directory)
+    if missing:
+        stopping = Stopping()
+        apart = executor == "processes" or jobs > 1 or settings.time_limit
+        jobs = jobs if executor == "ray" else _within_room(jobs)
+        titles = [one.title for one in missing]
+        live = wandb_mirror.Live(directory, target, [(_known(one), one.directory) for one in missing])
+        with Display(titles, jobs or 1) as display, live, stopping.on_signals(), contextlib.closing(
+            ray_cluster.ray_tasks(missing, settings, jobs, address)
+            if executor == "ray"
+            else processes.processes(missing, settings, jobs or 1, display)
+            if apart
+            else processes.serial(missing, settings, display, stopping)
+        ) as ended:  # fmt: skip
+            for one, seconds, error in ended:
+                failed += error is not None
+                refused += isinstance(error, processes.Refused)
+                done += [one] if error is None else []
+                known = error and one.directory.failed.exists()
+                display.finish(one.title, seconds, f"{error}; more in {one.directory.failed}" if known else error)
+                if error and fail_fast:
+                    break
+        if not (directory / "suite.json").exists():  # all of the directory was removed meanwhile
+            _keep(suite, directory)
+        contents = store.read_store(directory)
+    lost = [one for one in done if plan_run(one.spec, one.fingerprint, settings, contents.whole).missing]
+    made = failed + sum(bool(one.missing) and one not in lost for one in done)
+    board = _tables(directory, contents)
+    seconds = time.monotonic() - started
+    mirrored = wandb_mirror.mirror(directory, target)
+    problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
+    problems += [f"not used: {path}: {problem}" for one in planned for path, problem in damage.lost(one.directory)]
+    aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
+    problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
+    problems += [f"{one.title}: its results were there, and are gone: run the same command" for one in lost]
+    problems += [mirrored.problem] if mirrored.problem else []
+    return Launched(directory, len(planned), made, failed, len(lost), refused, seconds, board, tuple(problems))
+
+
+def _within_room(jobs: int) -> int:
+    room = processes.room(jobs)
+    if jobs > room:
+        sys.stderr.write(f"--jobs {jobs} is more than there are cores and memory for here: {room} at a time\n")
+    return min(jobs, room)
+
+
+def _known(planned: PlannedRun) -> dict[str, t.Any]:
+    """What its run.json will say, as far as it is known before."""
+    spec, data = planned.spec, planned.spec.dataset
+    return {
+        **{"suite": spec.suite, "key": planned.key, "label": spec.encoder.label, "encoder": spec.encoder.name},
+        **{"dataset": data.name, "limit": data.limit, "split": data.split, "pretrain": data.pretrain},
+        **{"size": data.size, "mode": data.mode},
+        **{"params": spec.encoder.params, "encoder_version": spec.encoder_version, "seed": spec.seed},
+    }
+
+
+def _keep(suite: Suite, directory: Path) -> bool:
+    """Write suite.json, from which tables take their order and their recipes, unless it says so already."""
+    path, content = directory / "suite.json", store.canonical(suite.model_dump(mode="json"))
+    with contextlib.suppress(store.StoreError):
+        if store.read_bytes(path, store.LARGEST_JSON) == content:
+            return False
+    store.replace(path, content)
+    return True
+
+
+def merge(into: Path, others: t.Iterable[Path]) -> tuple[Merged, int]:
+    """Copy what other stores have more and write the tables again; what was done, and how many records there are."""
+    merged = merge_stores(into, others)
+    for suite in [into, *into.iterdir()]:
+        if (suite / "suite.json").exists():
+            _tables(suite, store.read_store(suite))
+    return merged, len(store.read_store(into).records)
+
+
+def _tables(directory: Path, contents: Contents) -> Leaderboard:
+    board = leaderboard.of(contents)
+    for form, suffix in FORMATS.items():
+        store.replace(directory / f"leaderboard.{suffix}", board.render(form).encode())
+    return board
+
+
+def sync(directory: Path, project: str, entity: str) -> MirrorReport:
+    """Send to wandb what it has not seen of a suite's directory, to the project its suite names unless told another."""
+    try:
+        suite = json.loads(store.read_bytes(directory / "suite.json", store.LARGEST_JSON))
+        target = _target(WandbSpec.model_validate(suite["wandb"]), project=project, entity=entity)
+    except store.Missing as error:
+        raise store.StoreError(f"{directory} is not a suite's directory: it has no suite.json") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise store.StoreError(f"{directory / 'suite.json'} is damaged: `frostbench run` writes it again") from error
+    if MODES.get(mode := os.environ.get("WANDB_MODE", "").strip(), "online") != "online":
+        raise config_error(
+            "WANDB_MODE", f"it is {mode!r}, which sends nothing: `WANDB_MODE=online frostbench sync ...` does"
+        )
+    return wandb_mirror.sync(directory, target)
+
+
+def _target(spec: WandbSpec, **told: str) -> WandbTarget:
+    """Where wandb's copy goes. Raises ConfigError for what wandb would refuse."""
+    try:
+        for name in filter(None, told.values()):
+            wandb_mirror.checked_name(name)
+        return wandb_mirror.target(spec.model_dump() | {name: value for name, value in told.items() if value})[0]
+    except ValueError as error:
+        raise config_error("wandb", str(error)) from None

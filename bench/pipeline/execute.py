@@ -1,0 +1,203 @@
+"""One run from start to end: load, fit, extract, score, record."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import shutil
+import time
+import typing as t
+
+import torch
+
+from bench.host import machine
+from bench.host.distributed import local_world, together
+from bench.host.stopping import Stopping
+from bench.pipeline import snapshots
+from bench.pipeline.checkpoints import Checkpoints, ResumeRefused
+from bench.pipeline.diagnostics import diagnose, few_updates
+from bench.pipeline.extract import features_on_disk
+from bench.pipeline.fit import fit, part_of_worker, reload, worker_fit
+from bench.pipeline.judge import (
+    by_protocol,
+    feature_set,
+    features_of,
+    is_there,
+    judge,
+    judge_corrupted,
+    judge_samples,
+    pixels_of,
+    publish,
+    settled,
+)  # fmt: skip
+from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, fail, failure, load_data, recipe
+from bench.pipeline.samples import SAMPLES
+from bench.suites import resolve
+from bench.suites.sources import place
+from encoders.base import EncoderError, Features, ImageSet
+from protocols.base import CorruptionProtocol, Quality, Scores
+from results import store
+from results.record import Provenance
+from results.redaction import message, trace
+from results.store import RunDirectory
+
+
+def execute(
+    planned: PlannedRun,
+    settings: Settings,
+    watcher: Watcher,
+    stopping: Stopping,
+    *,
+    wait: bool = True,
+    alone: bool = False,
+) -> str | None:
+    """Do what is missing of a run. The files are the outcome; returns the error of a run that failed, else None.
+
+    Raises store.Unwritable (no room, no right to write), ResumeRefused and KeyboardInterrupt: they are not the run's
+    fault. A training that is stopped so, or killed, goes on next time. Where another process is at this run, waits for
+    it and does what it leaves; or raises store.Claimed if not told to wait. `alone`: nobody would see this process die,
+    so it notes what it is at, and a run at which it has died twice fails.
+    """
+    device = machine.pick_device(settings.device)
+    ranks_here = local_world(settings.ranks)
+    if device.type == "cuda" and torch.cuda.device_count() < ranks_here:
+        raise machine.MachineError(f"{ranks_here} ranks on {torch.cuda.device_count()} GPUs; wanted one for each")
+    machine.prepare(settings.threads)
+    made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
+    watcher.stage("waiting for another process that makes it")
+    with store.claim(planned.directory.path, wait=wait) as locked:
+        left = tuple(one for one in planned.missing if planned.again or not is_there(planned, one))
+        planned = dataclasses.replace(planned, missing=left)
+        if not planned.missing:
+            return None
+        try:
+            with (
+                _noted(planned.directory) if alone and locked else contextlib.nullcontext(),
+                machine.left_as_it_was(f"{planned.title}: its code"),
+            ):
+                _execute(planned, settings, watcher, stopping, device, made)
+        except (store.Unwritable, KeyboardInterrupt):  # no failure of the method: no record of it
+            raise
+        except ResumeRefused as refused:  # nor is this, but its table should say why the run is not there
+            fail(planned, str(refused), made)
+            raise
+        except BaseException as error:  # a method can also call sys.exit
+            said = message(error, kind=not isinstance(error, EncoderError))
+            return failure(fail(planned, said, made, {"traceback": trace(error), "place": place(error)}))
+        return None
+
+
+MOST_DEATHS = 2  # of a process at one run, without another checkpoint or record in between
+
+
+class _Deadly(EncoderError):
+    """A run at which process after process has died; they left nothing else that tells why."""
+
+
+@contextlib.contextmanager
+def _noted(directory: RunDirectory) -> t.Iterator[None]:
+    """Inside the block a file says that this process is at the run.
+
+    Raises _Deadly if too many have ended there, now and whenever it is tried in the suite's own process again: else
+    each such run would end the suite twice a command.
+    """
+    left = [one for name in ("run.json", "checkpoint/step*", "scores/*/*.json") for one in directory.path.glob(name)]
+    reached = sorted(one.relative_to(directory.path).as_posix() for one in left)
+    deaths = 0
+    with contextlib.suppress(store.StoreError, ValueError, KeyError, TypeError):
+        before = json.loads(store.read_bytes(directory.in_flight, store.LARGEST_JSON))
+        deaths = before["deaths"] + 1 if before["reached"] == reached else 0
+    if deaths >= MOST_DEATHS:
+        way_out = "`--executor processes` tries it in a process of its own"
+        raise _Deadly(f"the process has died {MOST_DEATHS} times at this run; perhaps memory ran out; {way_out}")
+    store.replace(directory.in_flight, store.canonical({"deaths": deaths, "reached": reached}))
+    try:
+        yield
+    finally:
+        directory.in_flight.unlink(missing_ok=True)
+
+
+def _execute(
+    planned: PlannedRun,
+    settings: Settings,
+    watcher: Watcher,
+    stopping: Stopping,
+    device: torch.device,
+    made: Provenance,
+) -> None:
+    spec, directory = planned.spec, planned.directory
+    watcher.stage("loading")
+    dataset = load_data(spec, settings)
+    check_planned(planned, dataset)
+    encoder = recipe(spec, settings)
+    fitted = reload(planned, encoder, dataset)
+    if fitted is None:
+        shutil.rmtree(directory.views, ignore_errors=True)  # of an encoder that was damaged
+        keeper = Checkpoints(
+            directory.checkpoint,
+            planned.key,
+            machine.numeric_environment(device, settings.threads),
+            seconds=settings.checkpoint_seconds,
+            resume=settings.resume,
+            stopping=stopping,
+        )
+        with together(worker_fit, (part_of_worker(planned, settings),), settings.ranks, device.type) as ranks:
+            fitted = fit(planned, encoder, dataset, watcher, keeper, device, made, ranks)
+    module, generator, seconds, resumed_elsewhere, updates = fitted
+    made = made.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
+    module.to(device)
+    watcher.stage("extracting")
+    started = time.perf_counter()
+    parts = {"train": dataset.train, "test": dataset.test}
+    features = features_on_disk(directory.features, spec.encoder.name, module, parts, encoder.taps, device)
+    seconds = seconds | {"extract": time.perf_counter() - started}
+    _keep_views(directory, encoder.taps, features, parts)
+    alarms = {tap: diagnose(features["train"][tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
+    known = resolve.protocols(settings.plugins, reread=False)
+    left = len(planned.missing)
+    for (tap, name), specs in by_protocol(planned.missing).items():
+        protocols = settled(known[name], specs)
+        scored: t.Iterator[Scores | Quality]
+        if generator is not None and tap == SAMPLES:
+            train, test = (pixels_of(images) for images in parts.values())
+            pixels = train, test
+            scored, alarms[tap] = judge_samples(
+                protocols, encoder, module, generator.to(device), dataset, features["test"], pixels, spec.seed
+            )
+        else:
+            train, test = (feature_set(features[part], tap, images) for part, images in parts.items())
+            again = functools.partial(features_of, spec.encoder.name, module, tap, encoder.taps, device)
+            scored = (
+                judge_corrupted(protocols, train, test, dataset.test, again, spec.seed)
+                if issubclass(known[name], CorruptionProtocol)
+                else known[name].score_all(protocols, train, test, seed=spec.seed)
+            )
+        for judged in judge(tap, specs, scored, watcher):
+            left -= 1
+            if not left:
+                _tidy(directory, settings)
+            warnings = [*alarms[tap], *few_updates(updates)]
+            publish(planned, judged, made, train=train, test=test, alarms=warnings, seconds=seconds, updates=updates)
+
+
+def _keep_views(
+    directory: RunDirectory, taps: t.Sequence[str], features: dict[str, Features], parts: dict[str, ImageSet]
+) -> None:
+    """Views of each tap that has none, or damaged ones."""
+    for tap in taps:
+        kept = directory.view(tap), directory.neighbours(tap)
+        if not all(store.is_kept(directory, path) for path in kept):
+            sets = {part: feature_set(rows, tap, parts[part]) for part, rows in features.items()}
+            snapshots.keep(directory, tap, sets, parts)
+            store.note_files(directory, kept)
+
+
+def _tidy(directory: RunDirectory, settings: Settings) -> None:
+    """Remove what nobody needs any more, before the last record: after it nobody looks at a run again."""
+    directory.failed.unlink(missing_ok=True)
+    directory.in_flight.unlink(missing_ok=True)
+    kept = directory.features / "kept"
+    if settings.keep_features:
+        store.replace(kept, b"")
+    elif not kept.exists():
+        shutil.rmtree(directory.features, ignore_errors=True)

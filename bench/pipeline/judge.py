@@ -1,0 +1,190 @@
+"""Frozen features, and what a generator makes, are judged by protocols; each record is published when it is made."""
+
+import dataclasses
+import json
+import time
+import typing as t
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.datasets import Dataset, corruptions
+from bench.pipeline import samples
+from bench.pipeline.extract import extract
+from bench.pipeline.plan import PlannedRun, Watcher, as_planned, record_of
+from bench.pipeline.samples import SAMPLES
+from bench.suites.suite import ProtocolSpec
+from encoders.base import Encoder, Features, Generative, ImageSet, seeded
+from protocols.base import (
+    Corrupted,
+    CorruptionProtocol,
+    FeatureSet,
+    Protocol,
+    Quality,
+    SampleProtocol,
+    Samples,
+    Scores,
+)  # fmt: skip
+from results import predictions, store
+from results.record import Alarm, Provenance
+
+
+class Judged(t.NamedTuple):
+    """What a protocol found at a tap of a run."""
+
+    tap: str
+    protocol: ProtocolSpec
+    scores: Scores | Quality
+    seconds: float  # work that several settings share counts for the first of them
+
+
+def settled(kind: type[Protocol], specs: t.Iterable[ProtocolSpec]) -> list[Protocol]:
+    """Protocols of one kind with the settings of each spec. Raises EncoderError for a plugin that has changed since."""
+    return [as_planned(kind.model_validate_json(json.dumps(spec.params)), spec) for spec in specs]
+
+
+def judge(
+    tap: str, specs: t.Iterable[ProtocolSpec], scored: t.Iterator[Scores | Quality], watcher: Watcher | None = None
+) -> t.Iterator[Judged]:
+    """What several settings of one protocol find at a tap; the seconds of each are those that `scored` takes for it."""
+    for spec in specs:
+        if watcher:
+            watcher.stage(f"scoring {tap} with {spec.label}")
+        started = time.perf_counter()
+        yield Judged(tap, spec, next(scored), time.perf_counter() - started)
+
+
+def publish(
+    planned: PlannedRun,
+    judged: Judged,
+    made: Provenance,
+    *,
+    train: FeatureSet,
+    test: FeatureSet,
+    alarms: list[Alarm],
+    seconds: dict[str, float],
+    updates: dict[str, int] | None = None,
+) -> None:
+    """Publish the record of what was found, its predictions before it.
+
+    Where a process without locks was quicker, the predictions that are there belong to its record, and stay.
+    """
+    directory, tap, protocol, scores = planned.directory, judged.tap, judged.protocol, judged.scores
+    path = digest = None
+    if isinstance(scores, Scores):
+        path = directory.predictions(tap, protocol.file_name)
+        named = {"predicted": scores.predictions, "label": test.labels, **scores.others}
+        classes = {name: rows.cpu().numpy() for name, rows in named.items()}
+        digest = predictions.digest(classes)
+        if planned.again or not is_there(planned, (tap, protocol)):
+            store.replace(path, predictions.to_npz(classes, test.classes))
+    record = record_of(
+        planned,
+        made,
+        images=(len(train), len(test)),
+        status="done",
+        tap=tap,
+        dimensions=None if tap == SAMPLES else train.features.shape[1],
+        protocol=protocol.name,
+        protocol_label=protocol.label,
+        protocol_params=protocol.params,
+        protocol_version=protocol.version,
+        protocol_code=protocol.code,
+        metrics=scores.metrics,
+        details=scores.details,
+        alarms=alarms,
+        updates=updates or {},
+        predictions=path and path.relative_to(directory.path).as_posix(),
+        predictions_sha256=digest,
+        seconds=seconds | {"score": judged.seconds},
+    )
+    store.publish_record(directory.record(tap, protocol.file_name), record)
+
+
+def is_there(planned: PlannedRun, wanted: tuple[str, ProtocolSpec]) -> bool:
+    """Whether a record was made since the run was planned."""
+    return store.is_record(planned.directory.record(wanted[0], wanted[1].file_name))
+
+
+def by_protocol(missing: t.Iterable[tuple[str, ProtocolSpec]]) -> dict[tuple[str, str], list[ProtocolSpec]]:
+    """{(tap, name of a protocol): its settings}, which may share their work."""
+    groups: dict[tuple[str, str], list[ProtocolSpec]] = {}
+    for tap, protocol in missing:
+        groups.setdefault((tap, protocol.name), []).append(protocol)
+    return groups
+
+
+def judge_samples(
+    judges: t.Sequence[Protocol],
+    encoder: Encoder,
+    module: nn.Module,
+    generator: nn.Module,
+    dataset: Dataset,
+    features: Features,
+    pixels: tuple[FeatureSet, FeatureSet],
+    seed: int,
+) -> tuple[t.Iterator[Quality], list[Alarm]]:
+    """What each protocol says of the generator's images, one after the other; and what looks wrong with them.
+
+    features: of the test images. pixels: of train and test, in 0..1.
+    """
+    assert isinstance(encoder, Generative)
+    codes = encoder.codes(features)
+    reconstructions = None if codes is None else samples.make(encoder, generator, codes)
+    train, test = pixels
+
+    with seeded(seed, "likelihoods"):
+        likelihoods = encoder.log_likelihoods(module, generator, dataset.pretraining, dataset.test)
+
+    def made(count: int) -> Tensor | None:
+        drawn = samples.draw(encoder, dataset.test.shape, count, seed)
+        return None if drawn is None else samples.make(encoder, generator, drawn)
+
+    def found() -> t.Iterator[Quality]:
+        for judge in judges:
+            assert isinstance(judge, SampleProtocol)
+            images = Samples(made(judge.samples), reconstructions, dataset.train.shape, likelihoods)
+            yield judge.judge(images, train, test, seed=seed)
+
+    return found(), samples.alarms(encoder, made(1000), features, dataset.test, seed)
+
+
+def judge_corrupted(
+    judges: t.Sequence[Protocol],
+    train: FeatureSet,
+    test: FeatureSet,
+    images: ImageSet,
+    extracted: t.Callable[[ImageSet], FeatureSet],
+    seed: int,
+) -> t.Iterator[Scores]:
+    """What each protocol says of features of the damaged test images, which are the same whatever the run's seed."""
+
+    def corrupted() -> t.Iterator[Corrupted]:
+        clean = torch.from_numpy(np.array(images.images))
+        for kind in corruptions.KINDS:
+            for severity in corruptions.SEVERITIES:
+                damaged = corruptions.corrupt(clean, kind, severity, seed=0).numpy()
+                yield Corrupted(kind, severity, extracted(dataclasses.replace(images, images=damaged)))
+
+    for judge in judges:
+        assert isinstance(judge, CorruptionProtocol)
+        yield judge.judge(train, test, corrupted(), seed=seed)
+
+
+def features_of(
+    name: str, module: nn.Module, tap: str, taps: t.Sequence[str], device: torch.device, images: ImageSet
+) -> FeatureSet:
+    """What a frozen module gives of images at one of its taps."""
+    batches = [batch[tap] for _, batch in extract(name, module, images, taps, device)]
+    return feature_set({tap: torch.cat(batches)}, tap, images)
+
+
+def feature_set(features: Features, tap: str, images: ImageSet) -> FeatureSet:
+    assert images.labels is not None
+    return FeatureSet(features[tap], torch.from_numpy(np.array(images.labels)), len(images.classes))
+
+
+def pixels_of(images: ImageSet) -> FeatureSet:
+    """Pixels in 0..1, as features."""
+    return feature_set({SAMPLES: torch.from_numpy(np.array(images.images)).flatten(1) / 255}, SAMPLES, images)

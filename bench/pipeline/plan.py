@@ -1,0 +1,156 @@
+"""Where a run belongs and what of it is missing; its recipe, its data, and the record that it fills in."""
+
+import dataclasses
+import functools
+import json
+import typing as t
+from pathlib import Path
+
+from bench import datasets
+from bench.host import machine
+from bench.pipeline.checkpoints import Resume
+from bench.pipeline.samples import SAMPLES
+from bench.suites import resolve
+from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
+from encoders.base import Encoder, EncoderError, Generative, Progress
+from protocols.base import Protocol
+from results import store
+from results.record import Provenance, Record
+from results.store import RunDirectory
+
+Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How and where runs are made: plain data, the same for every run of a suite."""
+
+    output: Path  # absolute; a directory for each suite is made below it
+    data_root: Path | None = None
+    offline: bool = False
+    device: str = "auto"
+    threads: int = 1  # of each of its ranks
+    plugins: tuple[Path, ...] = ()
+    keep_features: bool = False  # of runs that have all their scores; what was kept before stays in any case
+    checkpoint_seconds: float = 60.0  # between two checkpoints of a training
+    resume: Resume = "exact"  # whether trainings go on from what is kept of them
+    ranks: int = 1  # processes that train a run together
+    time_limit: float = 0.0  # seconds of a run from the start of its process on; 0: none
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """A run with its place and what is missing there."""
+
+    spec: RunSpec
+    key: str
+    fingerprint: str  # of its data
+    precision: t.Literal["float32", "bfloat16"]
+    directory: RunDirectory
+    missing: tuple[tuple[str, ProtocolSpec], ...]  # (tap, protocol) without a record
+    is_control: bool
+    labels: int | t.Literal["all"]  # of the training images that the encoder is given
+    again: bool = False  # files of it are damaged: what is missing has a record, and is made again all the same
+
+    @property
+    def title(self) -> str:
+        return f"{self.spec.encoder.label}, {self.spec.dataset.label}, seed {self.spec.seed}"
+
+
+class Watcher(t.Protocol):
+    """Whoever wants to see a run go on."""
+
+    def stage(self, text: str) -> None: ...
+    def training(self, progress: Progress) -> None: ...
+
+
+def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container[Path]) -> PlannedRun:
+    """Where a run belongs and what of it is missing: records that are not among the `whole` ones of the store."""
+    precision = spec.precision
+    if precision == "auto":  # else a machine without the device can plan for one that has it
+        precision = machine.pick_precision(precision, machine.pick_device(settings.device))
+    key = spec.key(fingerprint, precision, settings.ranks)
+    place = datasets.slug(spec.dataset.name, **spec.dataset.asked())
+    place += f"-from-{datasets.slug(spec.dataset.pretrain)}" if spec.dataset.pretrain else ""
+    directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
+    encoder = recipe(spec, settings)
+    reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins, reread=False).items()}
+    judged = (*encoder.taps, SAMPLES) if isinstance(encoder, Generative) else encoder.taps
+    wanted = [(tap, p) for tap in judged for p in spec.protocols if tap in (reads[p.name] or encoder.taps)]
+    missing = tuple((tap, p) for tap, p in wanted if directory.record(tap, p.file_name) not in whole)
+    budget = encoder.label_budget
+    labels: int | t.Literal["all"] = 0 if not encoder.uses_labels else "all" if budget is None else budget
+    return PlannedRun(spec, key, fingerprint, precision, directory, missing, encoder.is_control, labels)
+
+
+def recipe(spec: RunSpec, settings: Settings) -> Encoder:
+    """The encoder a spec names, with its parameters. Raises EncoderError if it is a plugin's that has changed since."""
+    known = resolve.encoders(settings.plugins, reread=False)
+    return as_planned(known[spec.encoder.name].model_validate_json(json.dumps(spec.encoder.params)), spec.encoder)
+
+
+def as_planned(recipe: Recipe, spec: EncoderSpec | ProtocolSpec) -> Recipe:
+    """A recipe whose code is the one in the key of its run; another process may find other files."""
+    if resolve.code(recipe) != spec.code:
+        raise EncoderError(f"the plugin of {spec.name!r} has changed since the suite was read: run the command again")
+    return recipe
+
+
+def load_data(spec: RunSpec, settings: Settings) -> datasets.Dataset:
+    """The spec's dataset, as its limit and split have it."""
+    return load_images(spec.dataset, settings)
+
+
+def load_images(wanted: DatasetSpec, settings: Settings) -> datasets.Dataset:
+    """A dataset as it is asked for, and likewise the one that encoders learn from if it is another."""
+    load, asked = functools.partial(datasets.load, root=settings.data_root, offline=settings.offline), wanted.asked()
+    judged = load(wanted.name, **asked)
+    return datasets.transfer(judged, load(wanted.pretrain, **asked)) if wanted.pretrain else judged
+
+
+def check_planned(planned: PlannedRun, dataset: datasets.Dataset) -> None:
+    if dataset.fingerprint != planned.fingerprint:
+        name = planned.spec.dataset.name
+        raise datasets.DataError(f"{name} is not what was planned with: it has changed, or differs here")
+
+
+def record_of(planned: PlannedRun, made: Provenance, *, images: tuple[int, int] = (0, 0), **judged: t.Any) -> Record:
+    """A record of this run with what `judged` says. images: of train and of test."""
+    spec = planned.spec
+    return Record(
+        suite=spec.suite,
+        key=planned.key,
+        dataset=spec.dataset.name,
+        split=spec.dataset.split,
+        limit=spec.dataset.limit,
+        pretrain=spec.dataset.pretrain,
+        size=spec.dataset.size,
+        mode=spec.dataset.mode,
+        fingerprint=planned.fingerprint,
+        train_images=images[0],
+        test_images=images[1],
+        encoder=spec.encoder.name,
+        label=spec.encoder.label,
+        params=spec.encoder.params,
+        encoder_version=spec.encoder_version,
+        code=spec.encoder.code,
+        is_control=planned.is_control,
+        labels=planned.labels,
+        seed=spec.seed,
+        provenance=made,
+        **judged,
+    )
+
+
+def fail(planned: PlannedRun, said: str, made: Provenance, details: dict[str, str] | None = None) -> Record:
+    """Leave a record of a run that failed; the next success removes it."""
+    known = {"traceback": "", **(details or {})}
+    record = record_of(planned, made, status="failed", error=said, details=known, seconds={})
+    store.publish_record(planned.directory.failed, record)
+    return record
+
+
+def failure(failed: Record) -> str:
+    """The error of a run that failed, and where it was raised in a file of the user's own."""
+    where = failed.details.get("place")
+    return f"{failed.error} ({where})" if where else str(failed.error)

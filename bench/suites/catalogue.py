@@ -1,0 +1,132 @@
+"""What there is to put into a suite, in words: the lists and descriptions that the command line prints."""
+
+import json
+import textwrap
+import typing as t
+from pathlib import Path
+
+from bench.datasets import DATASETS
+from bench.errors import nearest
+from bench.suites import resolve, suite
+from encoders.base import Encoder
+from protocols.base import Protocol
+
+SPELLED_OUT = {  # the words of a name that are abbreviations
+    "aae": "adversarial autoencoder",
+    "ali": "adversarially learned inference",
+    "bigan": "bidirectional generative adversarial network",
+    "dcgan": "deep convolutional generative adversarial network",
+    "gan": "generative adversarial network",
+    "gmm": "Gaussian mixture model",
+    "knn": "k nearest neighbours",
+    "mlp": "multilayer perceptron",
+    "pca": "principal component analysis",
+    "rbm": "restricted Boltzmann machine",
+    "svm": "support vector machine",
+    "vae": "variational autoencoder",
+    "wgan": "Wasserstein generative adversarial network",
+    "gp": "with gradient penalty",
+}
+
+
+class UnknownName(Exception):
+    """Nothing is called so; the message says what comes nearest."""
+
+    exit_code = 2
+
+
+def listing(
+    kind: t.Literal["encoders", "protocols", "datasets", "suites"],
+    plugins: t.Sequence[Path] = (),
+    width: int | None = None,
+) -> str:
+    """A line each: the name and what it is; folded to a width if there is one."""
+    if kind == "datasets":
+        return _aligned(DATASETS, width=width)
+    if kind == "suites":
+        return _aligned({name: _about(path) for name, path in suite.shipped().items()}, width=width)
+    recipes: dict[str, t.Any] = resolve.encoders(plugins) if kind == "encoders" else resolve.protocols(plugins)
+    return _aligned({name: _what(name, recipe) for name, recipe in recipes.items()}, width=width)
+
+
+def description(name: str, plugins: t.Sequence[Path] = (), width: int | None = None) -> str:
+    """What an encoder or a protocol is, its source and taps, and every parameter with its default and its choices.
+
+    Folded to a width if there is one. Raises UnknownName with the nearest name for one that does not exist.
+    """
+    recipes: dict[str, type[Encoder] | type[Protocol]] = {}
+    recipes |= resolve.protocols(plugins)
+    recipes |= resolve.encoders(plugins)
+    if name in DATASETS:
+        return _folded(f"{name}: {DATASETS[name]}", width)
+    if name not in recipes:
+        choices = [*recipes, *DATASETS]
+        hint = nearest(name, choices) or "; frostbench list encoders (or protocols, datasets) shows them"
+        raise UnknownName(f"nothing is called {name!r}{hint}")
+    recipe = recipes[name]
+    kind = "encoder" if issubclass(recipe, Encoder) else "protocol"
+    lines = [f"{name} ({kind}, version {recipe.version}): {_what(name, recipe)}", f"source: {recipe.source}"]
+    if issubclass(recipe, Encoder):
+        lines.append(f"taps: {_taps(recipe)}")
+        if recipe.is_control:
+            lines.append("a control: pinned in every table")
+    notes = resolve.notes(recipe)
+    parameters = {
+        f"{field} = {'(required)' if info.is_required() else _yaml(info.get_default(call_default_factory=True))}":
+        _note(info.annotation, notes.get(field, ""))
+        for field, info in recipe.model_fields.items()
+    }  # fmt: skip
+    lines.append("parameters:" if parameters else "no parameters")
+    return "\n".join([*(_folded(line, width) for line in lines), _aligned(parameters, "  ", width)]).rstrip()
+
+
+def _taps(recipe: type[Encoder]) -> str:
+    try:
+        return ", ".join(recipe().taps)
+    except ValueError:  # a parameter has no default
+        return "depend on its parameters"
+
+
+def _about(path: Path) -> str:
+    """The comment under a suite's first line."""
+    comments = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    about = " ".join(line for line in comments if not line.startswith("yaml-language-server"))
+    return about.partition(". ")[0].rstrip(".")
+
+
+def _first_line(recipe: type) -> str:
+    return (recipe.__doc__ or "").strip().partition("\n")[0]
+
+
+def _what(name: str, recipe: type) -> str:
+    """The name spelled out, where it is an abbreviation, and the first line about it."""
+    words = name.split("_")
+    spelled = " ".join(SPELLED_OUT.get(word, word) for word in words)
+    return (f"{spelled[0].upper()}{spelled[1:]}. " if set(words) & set(SPELLED_OUT) else "") + _first_line(recipe)
+
+
+def _note(annotation: t.Any, note: str) -> str:
+    """The choices, if there are some, and what is said of the parameter."""
+    members = [annotation] if t.get_origin(annotation) is t.Literal else t.get_args(annotation)  # of a union
+    choices = [one for member in members if t.get_origin(member) is t.Literal for one in t.get_args(member)]
+    numbers = ["a number"] * bool(choices and {int, float} & set(members))
+    return "; ".join(filter(None, [" | ".join([*numbers, *map(str, choices)]), note]))
+
+
+def _yaml(value: t.Any) -> str:
+    """A default as one would write it in a suite."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _aligned(rows: dict[str, str], indent: str = "", width: int | None = None) -> str:
+    column = max(map(len, rows), default=0)
+    hanging = " " * (len(indent) + column + 2)
+    return "\n".join(
+        _folded(f"{indent}{name:<{column}}  {about}".rstrip(), width, hanging) for name, about in rows.items()
+    )
+
+
+def _folded(line: str, width: int | None, hanging: str = "  ") -> str:
+    if width is None or len(line) <= width:
+        return line
+    return textwrap.fill(line, max(width, len(hanging) + 20), subsequent_indent=hanging, break_on_hyphens=False)
