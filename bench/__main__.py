@@ -504,9 +504,9 @@ def schema() -> None:
     """Print the JSON schema of suite files, for editors."""
     import json
 
-    from bench.suites import suite
+    from bench.suites.schema import json_schema
 
-    print(json.dumps(suite.json_schema(), indent=2))
+    print(json.dumps(json_schema(), indent=2))
 
 
 @app.command(rich_help_panel=RUN)

@@ -29,7 +29,7 @@ from bench import datasets
 from bench.datasets import formats
 from bench.datasets.formats import DataError
 from bench.errors import ConfigError
-from bench.suites.suite import read_suite
+from bench.suites.reading import read_suite
 from encoders import checkpoint
 from encoders.base import EncoderError
 from protocols.base import ProtocolError

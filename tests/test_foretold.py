@@ -32,7 +32,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.suites.suite import read_suite, shipped
+from bench.suites.reading import read_suite, shipped
 
 LIMITS = {
     "cifar10": 1000,

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import ConfigError
-from bench.suites.suite import read_suite
+from bench.suites.reading import read_suite
 
 UNNOTICED = {  # damage that no reader can see: after the end, or in numbers that no checksum guards
     "suite.yaml": {"without its last byte"},

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.suites import resolve, suite
+from bench.suites import resolve
+from bench.suites.reading import read_suite
 from results.papers import BIGAN, PUBLISHED, compare, render, select
 from results.record import Provenance, Record
 
@@ -136,7 +137,7 @@ def test_every_number_names_methods_taps_and_settings_that_there_are() -> None:
 def test_the_papers_suites_are_about_their_numbers() -> None:
     asked = {"bigan_table1": BIGAN, "aae_clustering": "16 clusters", "aae_semisupervised": "100 labels"}
     for name, about in asked.items():
-        read = suite.read_suite(f"papers/{name}")
+        read = read_suite(f"papers/{name}")
         named = {(encoder.name, protocol.name) for encoder in read.encoders for protocol in read.protocols}
         wanted = {(one.encoder, one.protocol) for one in PUBLISHED if about in (one.paper, one.name.partition(", ")[2])}
         assert wanted

@@ -11,16 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import ConfigError
-from bench.suites.suite import (
-    DatasetSpec,
-    EncoderSpec,
-    ProtocolSpec,
-    RunSpec,
-    WandbSpec,
-    json_schema,
-    read_suite,
-    shipped,
-)
+from bench.suites.reading import read_suite, shipped
+from bench.suites.schema import json_schema
+from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec, WandbSpec
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

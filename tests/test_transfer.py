@@ -9,7 +9,8 @@ import pytest
 from bench import datasets
 from bench.commands.verify import verify
 from bench.errors import ConfigError
-from bench.suites.suite import DatasetSpec, read_suite
+from bench.suites.reading import read_suite
+from bench.suites.suite import DatasetSpec
 from results import store
 from results.leaderboard import dataset_name
 from results.record import Record

@@ -20,7 +20,8 @@ from bench import datasets
 from bench.datasets import corruptions
 from bench.errors import config_error
 from bench.suites import resolve
-from bench.suites.suite import DatasetSpec, read_suite
+from bench.suites.reading import read_suite
+from bench.suites.suite import DatasetSpec
 from encoders.base import ImageSet, derive_seed
 from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Scores
 from protocols.knn import nearest

@@ -13,8 +13,8 @@ from bench.errors import Json, nearest
 from bench.host import machine
 from bench.pipeline import plan
 from bench.pipeline.plan import Settings, load_data
-from bench.suites import suite
-from bench.suites.suite import EncoderSpec, ProtocolSpec, RunSpec, Suite
+from bench.suites.reading import read_suite, shipped
+from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec, Suite
 from results import store, text
 from results.store import RunDirectory
 
@@ -55,11 +55,11 @@ def why(directory: Path, against: str, settings: Settings, overrides: t.Sequence
     other = against or this["suite"]
     if Path(other).is_dir():
         return _two_runs(directory, this, Path(other))
-    if not against and other not in suite.shipped():
+    if not against and other not in shipped():
         raise store.StoreError(
             f"no suite of the name {other!r} is shipped; name its file: frostbench why {directory} FILE"
         )
-    asked = suite.read_suite(other, overrides=overrides, plugins=settings.plugins)
+    asked = read_suite(other, overrides=overrides, plugins=settings.plugins)
     return _run_and_suite(directory, this, asked, other, settings)
 
 
@@ -75,7 +75,7 @@ def _described(directory: Path) -> dict[str, Json]:
 
 def _parts(described: dict[str, Json]) -> Parts:
     return {
-        "data": suite.DatasetSpec.of(described).label,
+        "data": DatasetSpec.of(described).label,
         "fingerprint of the data": described["fingerprint"],
         "encoder": described["encoder"],
         "version of the encoder": described["encoder_version"],
@@ -91,7 +91,7 @@ def _key(described: dict[str, Json], code: str = "") -> str:
     encoder = EncoderSpec(name=described["encoder"], label=described["label"], params=described["params"], code=code)
     spec = RunSpec(
         suite=described["suite"],
-        dataset=suite.DatasetSpec(name=described["dataset"]),
+        dataset=DatasetSpec(name=described["dataset"]),
         encoder=encoder,
         encoder_version=described["encoder_version"],
         protocols=(),
@@ -118,7 +118,7 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
         near = nearest(this["label"], labels)
         raise store.StoreError(f"suite {name} asks for no {this['label']!r}{near}; it has {', '.join(labels)}")
     mine = [spec for spec in asked.runs() if spec.encoder.label == this["label"]]
-    dataset = suite.DatasetSpec.of(this)
+    dataset = DatasetSpec.of(this)
     spec = min(
         mine, key=lambda one: (one.dataset != dataset, one.dataset.name != dataset.name, one.seed != this["seed"])
     )

@@ -18,7 +18,8 @@ from bench.host import machine
 from bench.pipeline.extract import extract
 from bench.pipeline.plan import Settings, load_images
 from bench.suites import resolve
-from bench.suites.suite import DatasetSpec, read_encoder
+from bench.suites.reading import read_encoder
+from bench.suites.suite import DatasetSpec
 from encoders import load
 from encoders.base import Encoder, EncoderError, Features, ImageSet, ImageShape, Training, shown
 from encoders.loading import RECIPE, WEIGHTS, describe, restore

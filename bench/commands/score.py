@@ -22,7 +22,8 @@ from bench.pipeline.diagnostics import diagnose
 from bench.pipeline.judge import by_protocol, judge, publish, settled
 from bench.pipeline.plan import PlannedRun, Settings, load_images
 from bench.suites import resolve
-from bench.suites.suite import DatasetSpec, EncoderSpec, RunSpec, read_protocols
+from bench.suites.reading import read_protocols
+from bench.suites.suite import DatasetSpec, EncoderSpec, RunSpec
 from protocols.base import FeatureSet
 from results import leaderboard, store
 from results.leaderboard import Leaderboard

@@ -23,7 +23,8 @@ from bench.pipeline import damage
 from bench.pipeline.checkpoints import Resume
 from bench.pipeline.plan import PlannedRun, Settings, load_data
 from bench.pipeline.plan import plan as plan_run
-from bench.suites.suite import MOST_SEEDS, DatasetSpec, Suite, WandbSpec, read_suite
+from bench.suites.reading import read_suite
+from bench.suites.suite import MOST_SEEDS, DatasetSpec, Suite, WandbSpec
 from results import leaderboard, store, wandb_mirror
 from results.leaderboard import Leaderboard
 from results.merge import Merged

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bench.datasets import DATASETS
 from bench.errors import nearest
-from bench.suites import resolve, suite
+from bench.suites import resolve
+from bench.suites.reading import shipped
 from encoders.base import Encoder
 from protocols.base import Protocol
 
@@ -44,7 +45,7 @@ def listing(
     if kind == "datasets":
         return _aligned(DATASETS, width=width)
     if kind == "suites":
-        return _aligned({name: _about(path) for name, path in suite.shipped().items()}, width=width)
+        return _aligned({name: _about(path) for name, path in shipped().items()}, width=width)
     recipes: dict[str, t.Any] = resolve.encoders(plugins) if kind == "encoders" else resolve.protocols(plugins)
     return _aligned({name: _what(name, recipe) for name, recipe in recipes.items()}, width=width)
 
