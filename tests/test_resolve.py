@@ -152,13 +152,15 @@ def test_a_plugin_that_is_no_python_file_says_what_it_is(plugin, tmp_path):
         ("Bad Name", "encoders.pixels:Pixels", "no name for a method"),
     ],
 )
-def test_an_installed_package_adds_encoders_and_a_broken_one_is_left_out(monkeypatch, name, value, left_out):
+def test_an_installed_package_adds_encoders_and_a_broken_one_is_left_out(monkeypatch, name, value, left_out, request):
     def entry_points(group):
         entry = importlib.metadata.EntryPoint(name, value, group)
         return [entry] if group == "frostbench.encoders" else []
 
     before = resolve.encoders()
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    resolve.installed.cache_clear()
+    request.addfinalizer(resolve.installed.cache_clear)
     if left_out:
         with pytest.warns(UserWarning, match=left_out):
             assert resolve.encoders() == before

@@ -5,6 +5,7 @@ an entry point (`frostbench.encoders`, `frostbench.protocols`) by installing its
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -73,6 +74,19 @@ def notes(recipe: type[Encoder | Protocol]) -> dict[str, str]:
 
 
 def _found(base: type[Base], package: str, plugins: t.Sequence[Path], reread: bool) -> dict[str, type[Base]]:
+    found = dict(installed(base, package))  # type: ignore[arg-type] -- classes are hashable, abstract ones too
+    for path in dict.fromkeys(plugin.resolve() for plugin in plugins):
+        for recipe in _own(_plugin(path, reread), base):
+            try:
+                _add(found, _snake_case(recipe.__name__), recipe)
+            except ValueError as error:
+                raise config_error(str(path), str(error)) from error
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def installed(base: type[Base], package: str) -> t.Mapping[str, type[Base]]:
+    """The recipes of ours and of installed packages, looked for once a process: to look takes milliseconds."""
     found: dict[str, type[Base]] = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         if (name := f"{package}.{module.name}") not in APART:
@@ -85,14 +99,8 @@ def _found(base: type[Base], package: str, plugins: t.Sequence[Path], reread: bo
                 raise TypeError(f"wanted a concrete {base.__name__} class, got {recipe!r}")
             _add(found, entry.name, recipe)
         except Exception as error:  # one broken package must not take all suites with it
-            warnings.warn(f"{package} leave out {entry.name!r} ({entry.value}): {error}", stacklevel=3)
-    for path in dict.fromkeys(plugin.resolve() for plugin in plugins):
-        for recipe in _own(_plugin(path, reread), base):
-            try:
-                _add(found, _snake_case(recipe.__name__), recipe)
-            except ValueError as error:
-                raise config_error(str(path), str(error)) from error
-    return dict(sorted(found.items()))
+            warnings.warn(f"{package} leave out {entry.name!r} ({entry.value}): {error}", stacklevel=4)
+    return types.MappingProxyType(found)
 
 
 def _own(module: types.ModuleType, base: type[Base]) -> list[type[Base]]:
