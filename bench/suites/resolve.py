@@ -74,7 +74,7 @@ def notes(recipe: type[Encoder | Protocol]) -> dict[str, str]:
 
 
 def _found(base: type[Base], package: str, plugins: t.Sequence[Path], reread: bool) -> dict[str, type[Base]]:
-    found = dict(installed(base, package))  # type: ignore[arg-type] -- classes are hashable, abstract ones too
+    found = dict(installed(base, package))  # type: ignore[arg-type]
     for path in dict.fromkeys(plugin.resolve() for plugin in plugins):
         for recipe in _own(_plugin(path, reread), base):
             try:
