@@ -126,8 +126,8 @@ def test_the_password_in_the_address_of_wandbs_server_is_not_said(
     changes = [word for one in ("encoders=[pixels]", "wandb.mode=online") for word in ("--set", one)]
     status, out, err = frostbench("run", "smoke", "--limit", "100", *changes)
     assert status == 0
-    assert "no answer from http://somebody:[WANDB_BASE_URL]@127.0.0.1:9" in err
     assert "s3cr3t" not in out + err
+    assert "no answer from http://somebody:[WANDB_BASE_URL]@127.0.0.1:9" in err
 
 
 @pytest.mark.parametrize("words", [["run", "small.yaml", "--plugin", "mine.py"], ["--debug", "check", "mine.py"]])
