@@ -2,13 +2,16 @@
 
 import io
 import json
+import types
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from bench.suites import resolve
 from bench.suites.reading import read_suite
+from encoders import dcgan, gan, objectives, wgan, wgan_gp
 from results.papers import BIGAN, PUBLISHED, compare, render, select
 from results.record import Provenance, Record
 
@@ -142,3 +145,32 @@ def test_the_papers_suites_are_about_their_numbers() -> None:
         wanted = {(one.encoder, one.protocol) for one in PUBLISHED if about in (one.paper, one.name.partition(", ")[2])}
         assert wanted
         assert wanted <= named
+
+
+def test_no_two_objectives_of_a_suite_are_one_loss() -> None:
+    read, logits = read_suite("papers/fgan_mnist"), torch.linspace(-3, 3, 50)
+    losses = {}
+    for encoder in (one for one in read.encoders if one.name == "gan"):
+        one = objectives.divergence(encoder.params["objective"])
+        losses[encoder.label] = torch.stack([one.activation(logits), one.composite(logits)])
+    for label, loss in losses.items():
+        apart = [(loss - other).std(dim=1).max() for name, other in losses.items() if name != label]
+        assert min(apart) > 1e-3, label  # 0 where they are one loss but for a constant
+
+
+LISTED = [
+    (dcgan, "gives each batch to one of the two, and draws noise for each. It adds an L2 term"),
+    (gan, "mnist.yaml): uniform noise"),
+    (wgan, "first 25 epochs have one step of the generator each"),
+    (wgan_gp, "defaults and networks are those of the authors' code for CIFAR-10"),
+    (wgan_gp, "Their MNIST code (gan_mnist.py) differs from this: batches of 50"),
+    (wgan_gp, "Versions before 3 moved each weight of the convolutional critic by another's gradient"),
+    (objectives, "f counts: Pearson's is (p - q)^2 / q and Neyman's (p - q)^2 / p"),
+    (objectives, "Jensen-Shannon's is twice the divergence"),
+    (objectives, "alpha's is (p^alpha q^(1 - alpha) - 1) / (alpha (alpha - 1))"),
+]
+
+
+@pytest.mark.parametrize(("module", "words"), LISTED)
+def test_what_differs_from_a_source_is_listed(module: types.ModuleType, words: str) -> None:
+    assert words in " ".join(str(module.__doc__).split())

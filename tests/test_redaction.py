@@ -117,6 +117,19 @@ def test_names_of_files_are_escaped_wherever_they_are_said(
         assert "\\x1b" in out + err, command
 
 
+def test_the_password_in_the_address_of_wandbs_server_is_not_said(
+    frostbench: t.Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://somebody:s3cr3t@127.0.0.1:9")
+    changes = [word for one in ("encoders=[pixels]", "wandb.mode=online") for word in ("--set", one)]
+    status, out, err = frostbench("run", "smoke", "--limit", "100", *changes)
+    assert status == 0
+    assert "s3cr3t" not in out + err
+    assert "no answer from http://somebody:[WANDB_BASE_URL]@127.0.0.1:9" in err
+
+
 @pytest.mark.parametrize("words", [["run", "small.yaml", "--plugin", "mine.py"], ["--debug", "check", "mine.py"]])
 def test_nothing_that_is_written_or_said_holds_a_secret(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)

@@ -260,6 +260,16 @@ def test_a_helper_that_changes_is_imported_anew_in_the_same_process(plugin, help
     assert (resolve.encoders([path])["mine"]().width, key(path)) == (1, before)
 
 
+def test_a_helper_that_lies_elsewhere_and_is_not_installed_is_part_of_the_code(plugin, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    helper = plugin("FACTOR = 1\n", "elsewhere/from_afar.py")
+    monkeypatch.syspath_prepend(str(helper.parent))
+    path = plugin(mine("import from_afar"))
+    before = key(path)
+    helper.write_text("FACTOR = 2\n")
+    assert key(path) != before
+
+
 def test_a_helper_in_a_package_that_is_installed_has_a_version_instead(plugin, tmp_path, monkeypatch):
     (tmp_path / "site-packages").mkdir()
     plugin("FACTOR = 1\n", "site-packages/installed_here.py")

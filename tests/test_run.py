@@ -208,6 +208,15 @@ def test_a_second_run_does_nothing_and_says_so(frostbench: t.Callable[..., Done]
     assert times(Path("runs")) == before
 
 
+def test_a_table_keeps_the_rows_of_a_label_that_is_a_link(frostbench: t.Callable[..., Done]) -> None:
+    frostbench("run", "small.yaml", "--set", "encoders=[pixels, {name: pca, components: 5}]")
+    Path("runs/small/pca").rename("elsewhere")
+    Path("runs/small/pca").symlink_to(Path("elsewhere").absolute())
+    done = frostbench("run", "small.yaml", "--set", "encoders=[pixels, {name: random_projection, components: 5}]")
+    assert done.code == 0, done.err
+    assert {line.split()[0] for line in done.out.splitlines() if line} >= {"pixels", "pca", "random_projection"}
+
+
 def test_a_suite_that_names_another_protocol_first_orders_its_table_by_that(frostbench: t.Callable[..., Done]) -> None:
     Path("small.yaml").write_text(SUITE.replace("  - {name: bigan, hidden: 32, latent: 8, epochs: 2}\n", ""))
     assert "ordered by linear" in frostbench("run", "small.yaml").out
