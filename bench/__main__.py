@@ -254,6 +254,9 @@ def compare(
     protocol: t.Annotated[list[str], typer.Option(help="Only these: linear, or linear@2.")] = [],  # noqa: B006
     dataset: t.Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
     format_: t.Annotated[Compared, typer.Option("--format", help="How to write it.")] = "table",
+    details: t.Annotated[
+        bool, typer.Option("--details", help="Each pair of seeds, too, and what makes scores vary.")
+    ] = False,
     pictures: t.Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw images won and lost in the first column.")
     ] = None,
@@ -267,7 +270,7 @@ def compare(
         won_and_lost.check_name(pictures)
     found = comparison.compare(first, second, directory, protocols=protocol, datasets=dataset)
     width, colour = _terminal()
-    _print(comparison.render(found, format_, width=width, colour=colour))
+    _print(comparison.render(found, format_, details=details, width=width, colour=colour))
     if pictures:
         _say(won_and_lost.draw(found[0], pictures, data_root))
 

@@ -20,7 +20,10 @@ METRICS = {  # in the order of a table's columns
     "classifier_frechet": Metric(
         "classifier Frechet", 2, False, "distance of samples to test images in a small classifier's features, 0 is best"
     ),
-    "classes_covered": Metric("classes", 1, True, "how many the samples cover"),
+    "classes_covered": Metric("classes", 1, True, "how many the samples cover, one sample being enough"),
+    "effective_classes": Metric(
+        "effective classes", 1, True, "so many classes, equally often, are as diverse as the samples (exp of the entropy)"
+    ),
     "kl_to_uniform": Metric("KL", 3, False, "from the samples' classes to all equally often, nats, 0 is best"),
     "log_likelihood": Metric(
         "log-likelihood", 1, True, "log-density of test images under the model, nats, higher is better"

@@ -147,13 +147,16 @@ class Answers:
         One image more of either extreme is counted, as no difference seen is not no difference possible. Source:
         Bonett and Price 2012, Adjusted Wald confidence interval for a difference of binomial proportions, paired data.
         """
-        images = self.share.shape[1]
-        ones, one = np.unique(first, return_inverse=True)
-        others, other = np.unique(second, return_inverse=True)
-        mean, square = self.share.mean(1, dtype=np.float64), np.square(self.share).sum(1, dtype=np.float64)
-        both = (self.share[ones] @ self.share[others].T)[one.reshape(first.shape), other.reshape(second.shape)]
+        images, (mean, square, products) = self.share.shape[1], self._moments
         lead = images * (mean[first] - mean[second]) / (images + 2)
-        return ((square[first] + square[second] - 2.0 * both + 2) / (images + 2) - lead**2) / (images + 2)
+        both = 2.0 * products[first, second]
+        return ((square[first] + square[second] - both + 2) / (images + 2) - lead**2) / (images + 2)
+
+    @functools.cached_property
+    def _moments(self) -> tuple[Floats, Floats, np.ndarray[t.Any, np.dtype[np.float32]]]:
+        """Over images the mean and the sum of squares of each row, and the sum of products of each pair of rows."""
+        mean, square = self.share.mean(1, dtype=np.float64), np.square(self.share).sum(1, dtype=np.float64)
+        return mean, square, self.share @ self.share.T
 
 
 @dataclass(frozen=True)
@@ -369,12 +372,8 @@ def contrasts(scores: Scores, first: Integers, second: Integers, confidence: flo
         open_ = scores._below(parts, 1 - middle) >= np.abs(difference)
         least, most = np.where(open_, middle, least), np.where(open_, most, middle)
     p = np.where(difference == 0, 1.0, most)
-    corrected = np.array(holm(p.tolist()))
-    order, found = np.argsort(p, kind="stable"), int((corrected <= 1 - confidence).sum())
-    steps = np.empty(len(p))
-    steps[order] = np.minimum(np.arange(len(p)), found)  # how many are decided before it
-    half = scores._below(parts, 1 - (1 - confidence) / (len(p) - np.minimum(steps, len(p) - 1)))
-    return Contrasts(difference, half, corrected)
+    half = scores._below(parts, np.array(holm_levels(p.tolist(), confidence)))
+    return Contrasts(difference, half, np.array(holm(p.tolist())))
 
 
 @dataclass(frozen=True)
@@ -444,6 +443,18 @@ def holm(p_values: t.Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
         corrected[index] = largest
     return corrected
+
+
+def holm_levels(p_values: t.Sequence[float], confidence: float = 0.95) -> list[float]:
+    """The confidence at which Holm's steps decide on each: an interval of that leaves out 0 exactly if `holm` rejects.
+
+    p_values: not corrected, each 1 less the confidence of the interval that ends at 0.
+    """
+    count, found = len(p_values), sum(p <= 1 - confidence for p in holm(p_values))
+    levels = [confidence] * count
+    for place, index in enumerate(sorted(range(count), key=p_values.__getitem__)):
+        levels[index] = 1 - (1 - confidence) / (count - min(place, found, count - 1))
+    return levels
 
 
 # ---- two methods on the same images, from their predictions ------------------------------------------------------

@@ -755,6 +755,15 @@ def test_a_copied_directory_counts_once_and_unequal_copies_not_at_all(tmp_path: 
     assert all("other numbers than" in why for _, why in contents.damaged)
 
 
+def test_a_metric_that_a_protocol_reports_since_then_is_no_other_number(tmp_path: Path) -> None:
+    for suite, day, more in (("one", 1, {}), ("two", 2, {"top5": 0.9})):
+        made = provenance(started=f"2025-01-0{day}T00:00:00Z")
+        judged = record(metrics={"top1": 0.5} | more, provenance=made)
+        store.publish_record(a_run(tmp_path / suite).record("code", "knn@1-aa"), judged)
+    contents = store.read_store(tmp_path)
+    assert (contents.damaged, [found.metrics for found in contents.records]) == ([], [{"top1": 0.5, "top5": 0.9}])
+
+
 def test_of_a_run_made_again_where_bits_may_differ_the_newest_counts(tmp_path: Path) -> None:
     for suite, day, threads, top1 in (("one", 1, 1, 0.5), ("two", 2, 2, 0.6)):
         made = provenance(started=f"2025-01-0{day}T00:00:00Z", threads=threads)
