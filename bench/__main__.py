@@ -227,11 +227,11 @@ def leaderboard(
     from results import over_datasets as overall
 
     contents = store.read_store(directory)
-    board = leaderboard.of(contents, variance)
-    board = board.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
+    whole = leaderboard.of(contents, variance)
+    board = whole.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
     width, colour = _terminal()
     if against:
-        found = papers.compare(contents.records)
+        found = papers.compare(contents.records, whole)
         found = papers.select(found, encoders=encoder, taps=tap, protocols=protocol, datasets=dataset)
         _print(papers.render(found, format_, width=width, colour=colour))
     elif over_datasets:

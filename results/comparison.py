@@ -358,7 +358,9 @@ def _legend(comparisons: t.Sequence[Comparison], details: bool) -> str:
     legend += " Won and lost: images that more of the first's seeds got right, or fewer."
     if not details:
         return f"{legend} --details: each pair of seeds, and what makes either row's score vary."
-    legend += " p of a pair of seeds: corrected for all pairs (Holm)." * (sum(len(one.pairs) for one in comparisons) > 1)
+    legend += " p of a pair of seeds: corrected for all pairs (Holm)." * (
+        sum(len(one.pairs) for one in comparisons) > 1
+    )
     legend += " Standard deviations: over test sets, from the images of this one; over seeds on this one, and of that"
     legend += " pretraining, the probe's own initial weights and orders (told by its repeats), and the draw of labels"
     legend += " (told by the draws); - where the runs do not tell."

@@ -16,7 +16,7 @@ import json
 import math
 import textwrap
 import typing as t
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -174,6 +174,8 @@ class Leaderboard:
 # ---- records to rows --------------------------------------------------------------------------------------------
 
 
+BUDGET = ("argmax", "fewshot")  # read no more labels than the encoder, or few; of encoders that saw labels, the first
+WHOLE = ("linear", "knn", "svm", "sgd_linear", "mlp")  # read the labels of all training images
 MAIN = ("linear", "knn", "svm", "sgd_linear", "mlp", "fewshot", "argmax")  # protocols that judge for their own sake
 
 
@@ -254,8 +256,13 @@ def _ranked(
     controls = {encoders[key]: own for key, own in _controls(encoded, encoders, by_suite).items()}
     scored = {cell: _row(dataset, cell[0], *cell[2:], of_seeds, members) for cell, members in cells.items()}
     main = {name: place for place, name in enumerate(MAIN)}
+    labelled = any(record.labels != 0 for record in records)
     places = {
-        protocols[key]: (order.get(one.protocol_label or "", len(order)), main.get(one.protocol or "", len(main)))
+        protocols[key]: (
+            labelled and one.protocol not in BUDGET,
+            order.get(one.protocol_label or "", len(order)),
+            main.get(one.protocol or "", len(main)),
+        )
         for _, key, one in done
     }
     columns = sorted({cell[2:] for cell in cells}, key=lambda column: (places[column[0]], _column_order(column)))
@@ -632,11 +639,12 @@ def _table(rows: list[Row], show: Show, sort: str) -> _Table:
     lines: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         lines[row.encoder, row.tap or f"failed: {row.error}"].append(row)
+    title = titles(rows)
     if metrics & METRICS.keys():
         several = len({protocol for protocol, _ in columns}) > 1
-        header = [f"{protocol} {METRICS[name].title}" if several else METRICS[name].title for protocol, name in columns]
+        header = [f"{title[one]} {METRICS[name].title}" if several else METRICS[name].title for one, name in columns]
     else:
-        header = [protocol if len(metrics) == 1 else f"{protocol} {metric}" for protocol, metric in columns]
+        header = [title[one] if len(metrics) == 1 else f"{title[one]} {metric}" for one, metric in columns]
     by = {(row.protocol or "", row.metric or "") for row in rows if row.protocol and sort and _is_called(row, sort)}
     ordered = [name for name, column in zip(header, columns) if not by or column in by][:1]
     ordered = {"encoder": ["encoder"], "training": ["seconds of training"]}.get(
@@ -644,7 +652,13 @@ def _table(rows: list[Row], show: Show, sort: str) -> _Table:
     )
     return _Table(
         " ".join([rows[0].dataset, _subject(rows[0].metric), "labels" * (rows[0].labels != 0)]),
-        ", ".join([_caption(rows), *(f"ordered by {_clean(name)}" for name in ordered)]),
+        ", ".join(
+            [
+                _caption(rows),
+                *map(_clean, dict.fromkeys(name for name, _ in columns)),
+                *(f"ordered by {_clean(name)}" for name in ordered),
+            ]
+        ),
         [
             (_clean(name), *(extra for extra, told in beside.items() if column in told))
             for name, column in zip(header, columns)
@@ -705,8 +719,8 @@ def over_untrained(row: Row | None) -> str:
     text = f"{times * row.over_untrained:+.{digits}f}"
     if row.over_untrained_low is None or row.over_untrained_high is None:
         return text
-    half = max(row.over_untrained_high - row.over_untrained, row.over_untrained - row.over_untrained_low)
-    return f"{text} ± {times * half:.{digits}f}"
+    ends = row.over_untrained_low, row.over_untrained_high
+    return f"{text} {interval(row.over_untrained, *ends, row.metric, of_difference=True)}"
 
 
 def _printed(metric: str | None) -> tuple[int, int]:
@@ -728,6 +742,28 @@ def _ranks(row: Row | None) -> str:
 
 def _labels(row: Row) -> str:
     return "all" if row.labels is None else f"{row.labels:,}"
+
+
+SETTINGS = {  # of a protocol, that say what its numbers are
+    "cluster": ("method",), "fewshot": ("labels", "head"), "generative": ("samples",), "knn": ("k", "metric"),
+    "robustness": ("probe",), "two_sample": ("samples",),
+}  # fmt: skip
+
+
+def titles(rows: t.Iterable[Row]) -> dict[str, str]:
+    """What heads each protocol's columns: 'knn (k=5, cosine)', its name and the settings that matter.
+
+    Its version stands in the caption; in the title, too, where two would have the same.
+    """
+    found = {}
+    for row in rows:
+        if row.protocol and row.protocol not in found:
+            known = row.settings or {}
+            shown = [(name, known[name]) for name in SETTINGS.get(known.get("protocol", ""), ()) if name in known]
+            told = ", ".join(value if isinstance(value, str) else f"{name}={value}" for name, value in shown)
+            found[row.protocol] = row.protocol.partition("@")[0] + (f" ({told})" if told else "")
+    often = Counter(found.values())
+    return {protocol: title if often[title] == 1 else protocol for protocol, title in found.items()}
 
 
 def _caption(rows: list[Row]) -> str:
@@ -758,7 +794,7 @@ def _count(number: int, thing: str) -> str:
 def _legend(rows: list[Row], show: Show) -> str:
     metrics = sorted({row.metric for row in rows if row.metric and row.metric not in METRICS})
     legend = f"Scores: {_clean(', '.join(metrics))} in percent, mean over seeds" if metrics else "Mean over seeds"
-    legend += " ± half of its 95 % interval."
+    legend += " ± half of its 95 % interval, or both ends where the mean is not in its middle."
     over = {row.interval_over for row in rows if row.interval_over}
     few = {row.seeds for row in rows if row.interval_over == "images"}
     if "seeds and images" in over:
@@ -771,8 +807,6 @@ def _legend(rows: list[Row], show: Show) -> str:
     if alone:
         titles = sorted(METRICS[one].title if one in METRICS else one for one in alone)
         legend += f" Intervals of {', '.join(titles)} cover new seeds only."
-    if any(_interval(row).startswith("(") for row in rows):
-        legend += " Where ± would go beyond 0 or 100, both ends of the interval."
     borrowed = sorted({row.borrowed_from for row in rows if row.borrowed_from})
     if borrowed:
         count = str(borrowed[0]) if len(borrowed) == 1 else f"{borrowed[0]} to {borrowed[-1]}"
@@ -788,6 +822,7 @@ def _legend(rows: list[Row], show: Show) -> str:
         legend += " (control): a baseline that a learned encoder has to beat."
     if any(row.labels != 0 for row in rows):
         legend += " Encoders that saw labels of the training images stand apart, with the number of these labels."
+        legend += labels_read(rows)
     made = {row.metric for row in rows}
     for subject in (SAMPLES, GEOMETRY):
         about = [f"{one.title}: {one.about}" for name, one in METRICS.items() if name in made and one.of == subject]
@@ -796,6 +831,21 @@ def _legend(rows: list[Row], show: Show) -> str:
         hardly = " or hardly trained" if any(row.updates for row in rows if row.alarms) else ""
         legend += f" (!) marks what looks collapsed{hardly}, whatever it scores: why is in the csv and the json."
     return legend
+
+
+def labels_read(rows: t.Iterable[Row]) -> str:
+    """A sentence, behind a space: which protocols read all labels whatever an encoder saw, and which one does not."""
+    judged = {
+        _clean(row.protocol.partition("@")[0]): row.settings.get("protocol")
+        for row in sorted(rows, key=lambda row: row.column or 0)
+        if row.labels != 0 and row.protocol and row.settings
+    }
+    whole = [name for name, protocol in judged.items() if protocol in WHOLE]
+    few = next((name for name, protocol in judged.items() if protocol in BUDGET), None)
+    if not whole:
+        return ""
+    said = f" Of these encoders, too, {' and '.join(whole)} read{'s' * (len(whole) == 1)} the labels of all training images"
+    return f"{said}; rows stand by {few}, which does not." if few else f"{said}."
 
 
 def _listed(seeds: t.Collection[int]) -> str:

@@ -22,7 +22,10 @@ METRICS = {  # in the order of a table's columns
     ),
     "classes_covered": Metric("classes", 1, True, "how many the samples cover, one sample being enough"),
     "effective_classes": Metric(
-        "effective classes", 1, True, "so many classes, equally often, are as diverse as the samples (exp of the entropy)"
+        "effective classes",
+        1,
+        True,
+        "so many classes, equally often, are as diverse as the samples (exp of the entropy)",
     ),
     "kl_to_uniform": Metric("KL", 3, False, "from the samples' classes to all equally often, nats, 0 is best"),
     "log_likelihood": Metric(
@@ -64,14 +67,16 @@ def written(value: float, metric: str | None) -> str:
     return f"{value:.{METRICS[metric].digits}f}" if metric in METRICS else f"{100 * value:.2f}"
 
 
-def interval(value: float, low: float, high: float, metric: str | None) -> str:
-    """What stands behind a value: '± 0.31', or '(83.89 to 100.00)' where ± would go beyond what the metric can be.
+def interval(value: float, low: float, high: float, metric: str | None, *, of_difference: bool = False) -> str:
+    """What stands behind a value: '± 0.31', half of its interval, or both ends of a lopsided one, '(98.45 to 99.59)'.
 
-    Behind ± is the longer side, since the other one can be clipped.
+    That is one whose middle is more than a tenth of this half away from the value, as near 0 and 100 %, or where ± would
+    go beyond what the metric can be.
     """
     least, most = (-math.inf, math.inf) if metric in METRICS else (lowest(metric or ""), 1.0)
-    half = max(value - low, high - value)
-    if value - half < least - 1e-9 or value + half > most + 1e-9:
+    least = -most if of_difference else least
+    half, middle = (high - low) / 2, (high + low) / 2
+    if abs(middle - value) > half / 10 or value - half < least - 1e-9 or value + half > most + 1e-9:
         return f"({written(max(low, least), metric)} to {written(min(high, most), metric)})"
     return f"± {written(half, metric)}"
 

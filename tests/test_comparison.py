@@ -134,14 +134,13 @@ def test_several_columns_are_corrected_together(runs: Path) -> None:
 
 def test_an_interval_leaves_out_zero_exactly_if_its_p_is_small(runs: Path) -> None:
     for name in ("linear", "knn"):
-        for label, wrong in (("a", range(5)), ("b", range(5, 21))):
+        for label, wrong in (("a", range(5)), ("b", range(5, 19))):
             put(runs, label, [answers(wrong)], protocol=name, protocol_label=name)
-    (alone,) = compare("a", "b", runs, protocols=["knn"])  # 16 won, 5 lost
-    assert 0.01 < alone.difference.p <= 0.05 and alone.difference.low > 0
+    (alone,) = compare("a", "b", runs, protocols=["knn"])  # 14 won, 5 lost
+    assert 0.025 < alone.difference.p <= 0.05 and alone.difference.low > 0
     for one in compare("a", "b", runs):  # each with the level of the first of two of Holm's steps
         assert one.difference.p == pytest.approx(2 * alone.difference.p)
-        assert (one.difference.p > 0.05) == (one.difference.low < 0)
-        assert one.difference.low < alone.difference.low
+        assert one.difference.p > 0.05 and one.difference.low < 0
 
 
 def test_rows_of_two_directories_and_paths_can_be_named(runs: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from results.leaderboard import OVER, SEVERAL, Row, over_untrained, protocol_facts, versioned
+from results.leaderboard import OVER, SEVERAL, Row, labels_read, over_untrained, protocol_facts, titles, versioned
 from results.metrics import METRICS, interval, written
 from results.record import Record
 from results.report import charts
@@ -93,6 +93,15 @@ class Section:
     @property
     def judged(self) -> list[Judged]:
         return [judged for line in self.lines for judged in line.judged.values()]
+
+    @property
+    def protocols(self) -> list[str]:
+        """With their versions, which no heading has."""
+        return list(dict.fromkeys(protocol for protocol, _ in self.columns))
+
+    @property
+    def labels_read(self) -> str:
+        return labels_read(judged.row for line in self.lines for judged in line.judged.values())
 
     @property
     def of_fractions(self) -> bool:
@@ -194,6 +203,7 @@ def title(section: Section, column: Column) -> str:
     protocol, metric = column
     known = METRICS.get(metric)
     several = len({one for one, _ in section.columns}) > 1
+    protocol = titles(judged.row for line in section.lines for judged in line.judged.values())[protocol]
     return f"{protocol} {metric if known is None else known.title}" if known is None or several else known.title
 
 
