@@ -57,8 +57,8 @@ def reproduce(directory: Path, settings: Settings) -> t.Iterator[Reproduced]:
 
     `settings.threads` of 0 are those of each record. A run is bit-identical if its weights, numbers and predictions are
     the recorded ones; within the interval if each share of test images lies in the 95 % interval that leaderboards
-    give one seed (Wilson's), which is about other test images and not about other seeds. Numbers that are no such shares
-    are shown where they differ, and decide nothing else.
+    give one seed (Wilson's), which is about other test images and not about other seeds. Numbers that are no such
+    shares are shown where they differ, and decide nothing else.
 
     Raises StoreError where there is no run, ConfigError for one that this frostbench has no code or data for.
     """

@@ -844,7 +844,8 @@ def labels_read(rows: t.Iterable[Row]) -> str:
     few = next((name for name, protocol in judged.items() if protocol in BUDGET), None)
     if not whole:
         return ""
-    said = f" Of these encoders, too, {' and '.join(whole)} read{'s' * (len(whole) == 1)} the labels of all training images"
+    reading = f"{' and '.join(whole)} read{'s' * (len(whole) == 1)} the labels of all training images"
+    said = f" Of these encoders, too, {reading}"
     return f"{said}; rows stand by {few}, which does not." if few else f"{said}."
 
 

@@ -70,8 +70,8 @@ def written(value: float, metric: str | None) -> str:
 def interval(value: float, low: float, high: float, metric: str | None, *, of_difference: bool = False) -> str:
     """What stands behind a value: '± 0.31', half of its interval, or both ends of a lopsided one, '(98.45 to 99.59)'.
 
-    That is one whose middle is more than a tenth of this half away from the value, as near 0 and 100 %, or where ± would
-    go beyond what the metric can be.
+    That is one whose middle is more than a tenth of this half away from the value, as near 0 and 100 %, or where ±
+    would go beyond what the metric can be.
     """
     least, most = (-math.inf, math.inf) if metric in METRICS else (lowest(metric or ""), 1.0)
     least = -most if of_difference else least

@@ -195,9 +195,9 @@ COLUMNS = (  # as data: fractions in 0..1, but for METRICS
     "published_low", "published_high", "ours", "low", "high", "seeds", "difference", "agrees", "label", "recipe",
 )  # fmt: skip
 LEGEND = (
-    "In percent but for log-densities (nats). Ours with the 95 % interval of the leaderboard. They agree if each number "
-    "lies in the other's interval, which is for theirs the sampling of its test images; of a log-density that is not "
-    "known."
+    "In percent but for log-densities (nats). Ours with the 95 % interval of the leaderboard. They agree if each "
+    "number lies in the other's interval, which is for theirs the sampling of its test images; of a log-density that "
+    "is not known."
 )
 UNEXPLAINED = (
     " Theirs ± what is printed, whose meaning is not stated where it was read: it is not taken for an interval."
@@ -223,19 +223,20 @@ def _plain(one: Comparison) -> dict[str, Json]:
     about = one.published
     values = (
         about.paper, about.name, about.dataset, about.encoder, about.tap, about.protocol, about.metric, about.value,
-        about.plus_minus, *(one.their_interval or (None, None)), one.ours, *(one.our_interval or (None, None)), one.seeds,
-        one.difference, one.agrees, one.label, one.remark,
+        about.plus_minus, *(one.their_interval or (None, None)), one.ours, *(one.our_interval or (None, None)),
+        one.seeds, one.difference, one.agrees, one.label, one.remark,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
 
 def _cells(one: Comparison) -> list[str]:
     metric, theirs = one.published.metric, one.published.plus_minus
+    behind = interval(one.ours, *one.our_interval, metric) if one.our_interval else ""
     return [
         one.published.paper,
         one.published.name,
         written(one.published.value, metric) + ("" if theirs is None else f" ± {written(theirs, metric)}"),
-        f"{written(one.ours, metric)} {interval(one.ours, *one.our_interval, metric) if one.our_interval else ''}".rstrip(),
+        f"{written(one.ours, metric)} {behind}".rstrip(),
         str(one.seeds),
         f"{'+' * (one.difference >= 0)}{written(one.difference, metric)}",
         {True: "yes", False: "no", None: "unknown"}[one.agrees],

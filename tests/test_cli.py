@@ -101,10 +101,10 @@ def test_the_suite_says_which_protocol_orders_its_tables(frostbench: t.Callable[
         "run", "smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", protocols, "--set", "wandb.mode=off"
     )
     for said in (frostbench("leaderboard"), Path("runs/smoke/leaderboard.txt").read_text()):
-        assert "ordered by knn@1" in " ".join(said.split())
+        assert "ordered by knn (k=1, euclidean)" in " ".join(said.split())
     frostbench("report")
-    assert "Placed by knn@1 top1." in Path("runs/report.html").read_text()
-    assert "ordered by linear@5" in " ".join(frostbench("leaderboard", "--sort", "linear").split())
+    assert "Placed by knn (k=1, euclidean) top1" in Path("runs/report.html").read_text()
+    assert "ordered by linear" in " ".join(frostbench("leaderboard", "--sort", "linear").split())
 
 
 def test_check_vouches_for_an_encoder_of_ones_own(frostbench: t.Callable[..., str]) -> None:
