@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from results.leaderboard import OVER, SEVERAL, Row, over_untrained, protocol_facts, versioned
+from results.leaderboard import OVER, SEVERAL, Row, over_untrained, protocol_facts
 from results.metrics import METRICS, interval, written
 from results.record import Record
 from results.report import charts
@@ -151,7 +151,9 @@ def _behind(row: Row, by_run: dict[tuple[str, str | None], list[Record]]) -> tup
         record
         for key in row.keys
         for record in by_run[key, row.tap]
-        if f"{row.protocol} (".startswith(f"{versioned(record)} (") and protocol_facts(record) == row.settings
+        if record.protocol_version in row.versions
+        and f"{row.protocol}".startswith(f"{record.protocol_label}@")
+        and protocol_facts(record) == row.settings
     )
 
 
