@@ -110,18 +110,26 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     precision = spec.precision
     if precision == "auto":  # else a machine without the device can plan for one that has it
         precision = machine.pick_precision(precision, machine.pick_device(settings.device))
-    key = spec.key(fingerprint, precision, settings.ranks)
     place = data.slug(spec.dataset.name, **spec.dataset.asked())
     place += f"-from-{data.slug(spec.dataset.pretrain)}" if spec.dataset.pretrain else ""
-    directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
+    suite = settings.output / spec.suite
+    keys = {one.key(fingerprint, precision, settings.ranks): one for one in spec.equals(precision)}
+    runs = {key: store.run_directory(suite, spec.encoder.label, place, spec.seed, key) for key in keys}
+    key = next((key for key, one in runs.items() if one.run_json.exists()), next(iter(runs)))
+    spec, directory = keys[key], runs[key]
     encoder = recipe(spec, settings)
     reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins, reread=False).items()}
     judged = (*encoder.taps, SAMPLES) if isinstance(encoder, Generative) else encoder.taps
     wanted = [(tap, p) for tap in judged for p in spec.protocols if tap in (reads[p.name] or encoder.taps)]
-    missing = tuple((tap, p) for tap, p in wanted if directory.record(tap, p.file_name) not in whole)
+    missing = tuple((tap, p) for tap, p in wanted if not any(one in whole for one in records(directory, tap, p)))
     budget = encoder.label_budget
     labels: int | t.Literal["all"] = 0 if not encoder.uses_labels else "all" if budget is None else budget
     return PlannedRun(spec, key, fingerprint, precision, directory, missing, encoder.is_control, labels)
+
+
+def records(directory: RunDirectory, tap: str, protocol: ProtocolSpec) -> list[Path]:
+    """Where the scores of a tap may stand: those of other versions of the protocol's definition are as good."""
+    return [directory.record(tap, name) for name in protocol.file_names]
 
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:
@@ -226,7 +234,7 @@ def _noted(directory: RunDirectory) -> t.Iterator[None]:
 
 def _is_there(planned: PlannedRun, wanted: tuple[str, ProtocolSpec]) -> bool:
     """Whether a record was made since the run was planned."""
-    return store.is_record(planned.directory.record(wanted[0], wanted[1].file_name))
+    return any(store.is_record(path) for path in records(planned.directory, *wanted))
 
 
 def fail(planned: PlannedRun, said: str, made: Provenance, details: dict[str, str] | None = None) -> Record:
@@ -264,6 +272,8 @@ def _execute(
     dataset = load_data(spec, settings)
     _check_planned(planned, dataset)
     encoder = recipe(spec, settings)
+    known = resolve.protocols(settings.plugins, reread=False)
+    made = made.model_copy(update={"solvers": {one.name: known[one.name].solver for one in spec.protocols}})
     fitted = _reload(planned, encoder, dataset)
     if fitted is None:
         shutil.rmtree(directory.views, ignore_errors=True)  # of an encoder that was damaged
@@ -289,7 +299,6 @@ def _execute(
     seconds = seconds | {"extract": time.perf_counter() - started}
     _keep_views(directory, encoder.taps, features, parts)
     alarms = {tap: diagnose(train[tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
-    known = resolve.protocols(settings.plugins, reread=False)
     left = len(planned.missing)
     for (tap, name), group in _together(planned.missing).items():
         scored: t.Iterator[Scores | Quality]
@@ -329,7 +338,7 @@ def _execute(
                 protocol_version=protocol.version,
                 protocol_code=protocol.code,
                 metrics=scores.metrics,
-                details=scores.details,
+                details=scores.details | {"solver": known[name].solver},
                 alarms=[*alarms[tap], *few_updates(updates)],
                 updates=updates,
                 predictions=predictions and predictions.relative_to(directory.path).as_posix(),

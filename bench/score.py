@@ -111,7 +111,7 @@ def score(
             protocol_params=protocol.params,
             protocol_version=protocol.version,
             metrics=scores.metrics,
-            details=scores.details,
+            details=scores.details | {"solver": judge.solver},
             alarms=alarms,
             predictions=predictions and predictions.relative_to(directory.path).as_posix(),
             predictions_sha256=digest,

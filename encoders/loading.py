@@ -92,7 +92,8 @@ def describe(directory: Path, recipe: type[Encoder] | None = None) -> Descriptio
         raise EncoderError(f"{path} describes no frozen encoder: {type(error).__name__}: {error}") from error
     if not all(0 < size <= LARGEST_SIDE for size in shape):
         raise EncoderError(f"{path}: sizes of images must lie in 1..{LARGEST_SIDE}; got {shape}")
-    if version != encoder.revision:
+    equal = encoder.equal_revisions.get("float32", ())  # in which a frozen encoder computes
+    if version != encoder.revision and not any({version, encoder.revision} <= {*group} for group in equal):
         raise EncoderError(
             f"{path} is of version {version} of {name!r}; this frostbench has version {encoder.revision}: "
             "train it again, or load it with the frostbench that run.json names"

@@ -21,6 +21,7 @@ class Linear(Probe):
     """
 
     version = 5  # 1 to 4 took other ways to within the tolerance
+    equal_versions = ((5, 4, 3, 2),)  # 1 chose another strength in half of the trials
     source = "Alain and Bengio 2016, arXiv:1610.01644"
 
     strengths: Strengths = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)

@@ -26,7 +26,7 @@ from results.leaderboard import (
     told_apart,
     versioned,
 )
-from results.record import Json, Record
+from results.record import Definitions, Json, Record
 from results.redaction import printable
 from results.statistics import (
     Correct,
@@ -178,6 +178,7 @@ def _find(name: str, directory: Path) -> _Row:
     done = [record for record in contents.records if record.predictions and predictions.share(record) is not None]
     if not done:
         raise Incomparable(f"{place} has no row with a prediction for every test image")
+    done = Definitions(contents.plans).newest(done)
     encoders = told_apart({encoder_key(record): (record.label, encoder_facts(record)) for record in done})
     runs = {(run.parent.parent.name, run.name): run for run in (path.parents[2] for path in contents.whole)}
     rows: dict[tuple[str, str], dict[Column, dict[int, tuple[Record, Path]]]] = defaultdict(lambda: defaultdict(dict))

@@ -1,8 +1,8 @@
 """Records to ranked tables. A pure function of the records, in whatever order they come.
 
 What cannot be compared never shares a table (other data, another limit or split; encoders that saw labels have a
-section of their own), a column (another version or other settings of a protocol) or a row (other parameters of an
-encoder, even under the same label).
+section of their own), a column (another definition or other settings of a protocol) or a row (other parameters of an
+encoder, even under the same label). Versions of one definition go by the newest of them.
 
 Ranks are those of a whole column, from the scores of its seeds and the answers to its test images. What filters leave
 out keeps its rank and its part in every number, so choosing rows changes none; controls always stay in.
@@ -23,7 +23,7 @@ import numpy as np
 
 from results import predictions, text
 from results.metrics import GEOMETRY, METRICS, SAMPLES, interval, is_beside, lowest, written
-from results.record import Json, Plan, Record, dataset_label
+from results.record import Definitions, Json, Plan, Record, dataset_label
 from results.statistics import Answers, Correct, Scores, contrasts, deviation, mean, ranking
 from results.store import Contents
 from results.text import Format
@@ -37,6 +37,10 @@ Read = t.Callable[[Record], Correct | None]  # the answers of a record, see `pre
 # Means over the test images of what lies in 0..1, which tell of other images too; other metrics tell of seeds only.
 # No such mean varies more than a share does, so its interval is wide enough.
 SHARES = ("top1", "mean_top1", "corrupted_top1", "clean_top1", "map")
+# Of 1,000 predictions, as many as another way to the same optimum may move; `tests/test_versions.py` holds all to it.
+# Each moves the number of right ones by one at most, up or down alike, so the variance of a share of n images is
+# MOVED / n at most: 8 % of what sampling adds at 95 % right, 2 % at 70.
+MOVED = 4e-3
 ALARM = " (!)"  # stands behind a tap whose features look collapsed, or whose training was hardly one
 OVER, RANK = "over untrained", "rank"  # titles of what stands beside a score
 SEVERAL = "several"  # stands where the runs behind a row or a table disagree
@@ -74,6 +78,7 @@ class Row:
     of_seeds: int  # that its table has
     values: tuple[float, ...]  # one a seed, in the order of the seeds
     keys: tuple[str, ...]  # of the runs, in the same order
+    versions: tuple[int, ...]  # of the protocol, in the same order: all of one definition
     method: str
     is_control: bool  # what a learned encoder has to beat
     labels: int | None  # of the training images that it saw; None: all of those that a failed run did not count
@@ -94,10 +99,11 @@ class Row:
 
     def plain(self) -> dict[str, Json]:
         """The row as files have it; they say `control` for `is_control`."""
-        row = dataclasses.asdict(self) | {name: list(getattr(self, name)) for name in ("values", "keys", "alarms")}
+        row = dataclasses.asdict(self) | {name: list(getattr(self, name)) for name in LISTS}
         return dict(zip(COLUMNS, row.values()))
 
 
+LISTS = ("values", "keys", "versions", "alarms")
 COLUMNS = [field.name.removeprefix("is_") for field in dataclasses.fields(Row)]
 
 
@@ -233,10 +239,12 @@ def _ranked(
     variance: Variance,
 ) -> list[Row]:
     """The rows of one section of a table."""
-    encoded = [(encoder_key(record), record) for record in records]
-    encoders = told_apart({key: (record.label, encoder_facts(record)) for key, record in encoded})
-    done = [(key, protocol_key(one), one) for key, one in encoded if one.status == "done" and one.metrics]
-    protocols = told_apart({key: (versioned(record), protocol_facts(record)) for _, key, record in done})
+    named = Definitions(by_suite.values()).newest(records)
+    encoded = [(encoder_key(name), record) for name, record in zip(named, records)]
+    encoders = told_apart({encoder_key(name): (name.label, encoder_facts(name)) for name in named})
+    judged = [name if name.status == "done" and name.metrics else None for name in named]
+    done = [(key, protocol_key(name), one) for (key, one), name in zip(encoded, judged) if name]
+    protocols = told_apart({protocol_key(name): (versioned(name), protocol_facts(name)) for name in judged if name})
     cells: dict[Cell, list[Record]] = defaultdict(list)
     for encoder, protocol, record in done:
         first, *others = record.metrics
@@ -325,6 +333,7 @@ def _compared(
         np.array([row.seeds if many else 1 for row, many in zip(rows, sampled)]),
         images,
         _answers(members.values(), images, answers) if one.metric == "top1" and variance == "borrowed" else None,
+        np.array([_otherwise(row) * MOVED / images for row in rows]) if images else None,
     )
     found, (below, above) = ranking(scores), scores.reach(0.95)
     least, highest = (-math.inf, math.inf) if one.metric in METRICS else (lowest(one.metric or ""), 1.0)
@@ -368,6 +377,11 @@ def _compared(
             over_untrained_p=float(contrast.p[place]) if known else None,
         )
     return compared
+
+
+def _otherwise(row: Row) -> float:
+    """The share of its seeds that were judged by another version of the definition than its column is named by."""
+    return sum(not (row.protocol or "").partition(" (")[0].endswith(f"@{one}") for one in row.versions) / row.seeds
 
 
 def _answers(rows: t.Iterable[list[Record]], images: int | None, answers: Read) -> Answers | None:
@@ -448,6 +462,7 @@ def _row(
         of_seeds=of_seeds,
         values=tuple(values),
         keys=tuple(record.key for record in members),
+        versions=tuple(record.protocol_version or 0 for record in members) if protocol else (),
         method=one.encoder,
         is_control=one.is_control,
         labels=one.labels if one.labels != "all" else one.train_images or None,
@@ -803,6 +818,9 @@ def _legend(rows: list[Row], show: Show) -> str:
     elif few:
         legend += f" With {_listed(few)}, all intervals and ranks are about these trained models on new test images,"
         legend += " not about training again."
+    for protocol, versions in _joined_versions(rows).items():
+        legend += f" {_clean(protocol)} also holds scores of version{'s' * (len(versions) > 1)} {_and(versions)}: the"
+        legend += " same definition, solved in another way; intervals include that this moves 4 of 1,000 predictions."
     alone = {row.metric or "" for row in rows if row.interval_over == "seeds"}
     if alone:
         titles = sorted(METRICS[one].title if one in METRICS else one for one in alone)
@@ -847,6 +865,21 @@ def labels_read(rows: t.Iterable[Row]) -> str:
     reading = f"{' and '.join(whole)} read{'s' * (len(whole) == 1)} the labels of all training images"
     said = f" Of these encoders, too, {reading}"
     return f"{said}; rows stand by {few}, which does not." if few else f"{said}."
+
+
+def _joined_versions(rows: t.Iterable[Row]) -> dict[str, list[int]]:
+    """{a protocol with its version: the other ones of the same definition that some of its scores have}"""
+    found: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        if row.protocol and _otherwise(row):
+            name = row.protocol.partition(" (")[0]
+            found[name] |= {one for one in row.versions if not name.endswith(f"@{one}")}
+    return {name: sorted(versions) for name, versions in sorted(found.items())}
+
+
+def _and(numbers: t.Sequence[int]) -> str:
+    """'2', '1 and 2', '1, 2 and 3'."""
+    return " and ".join(filter(None, [", ".join(map(str, numbers[:-1])), str(numbers[-1])]))
 
 
 def _listed(seeds: t.Collection[int]) -> str:

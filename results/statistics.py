@@ -205,6 +205,7 @@ class Scores:
     seeds: Integers  # 1 stands for these trained models: nothing is said of other seeds
     images: int | None  # that were told right or wrong; None: the score is no share of images
     answers: Answers | None = None  # with them differences are paired by image, and variances over seeds borrowed
+    numerical: Floats | None = None  # the variance of a mean that another way to the same optimum adds; None: none
 
     @functools.cached_property
     def prior(self) -> Prior:
@@ -252,8 +253,9 @@ class Scores:
         more where they do not. Infinite where one seed is all that is known.
         """
         variance, freedom = self._over_seeds
+        numerical = 0.0 if self.numerical is None else np.sqrt(self.numerical) * ndtri((1 + confidence) / 2)
         below, above = (
-            joined(side, (np.sqrt(variance), freedom), (0.0, np.inf), confidence)
+            joined(np.hypot(side, numerical), (np.sqrt(variance), freedom), (0.0, np.inf), confidence)
             for side in self._images(slice(None), confidence)
         )
         return below, above
@@ -288,6 +290,8 @@ class Scores:
             below, above = self._images(parts.first, confidence)[0], self._images(parts.second, confidence)[1]
             wilsons = below**2 + above**2
             squares = wilsons if parts.apart is None else np.where(parts.apart, wilsons, squares)
+        if self.numerical is not None:
+            squares = squares + (self.numerical[parts.first] + self.numerical[parts.second]) * ndtri(at) ** 2
         if self.deviation.any():
             if at.ndim:
                 seeds = stdtrit(1 / np.maximum(parts.inverse, 1e-12), at) ** 2 * parts.seeds

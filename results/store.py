@@ -807,16 +807,20 @@ def _rival(record: Record, same: t.Iterable[tuple[Path, Record]]) -> Path | None
 def _made_alike(one: Record, other: Record) -> bool:
     """Whether bits must be equal."""
     made = {"device", "threads", "ranks", "precision", "versions", "resumed_elsewhere"}
-    return one.provenance.model_dump(include=made) == other.provenance.model_dump(include=made)
+    solvers = [record.details.get("solver", 1) for record in (one, other)]
+    return solvers[0] == solvers[1] and (
+        one.provenance.model_dump(include=made) == other.provenance.model_dump(include=made)
+    )
 
 
 def _same_numbers(one: Record, other: Record) -> bool:
     """Equal as JSON, apart from when, where and in which suite they were made, how long that took, alarms and digests.
 
     An alarm is no number of the run's: older records have none, and thresholds may change. Nor have they digests,
-    counts of updates, or every metric that a protocol reports by now.
+    counts of updates, the revision of a solver, or every metric that a protocol reports by now.
     """
-    circumstances = {"suite", "seconds", "provenance", "alarms", "updates", "predictions_sha256", "metrics"}
-    told = [json.dumps(record.model_dump(exclude=circumstances), sort_keys=True) for record in (one, other)]
+    circumstances = ("suite", "seconds", "provenance", "alarms", "updates", "predictions_sha256", "metrics")
+    left_out: dict[str, t.Any] = {**dict.fromkeys(circumstances, True), "details": {"solver"}}
+    told = [json.dumps(record.model_dump(exclude=left_out), sort_keys=True) for record in (one, other)]
     shared = one.metrics.keys() & other.metrics.keys()
     return told[0] == told[1] and all(one.metrics[name] == other.metrics[name] for name in shared)

@@ -176,6 +176,14 @@ def test_versions_settings_subsets_and_other_data_are_never_compared(runs: Path,
         compare("good", "other", runs)
 
 
+def test_versions_of_one_definition_are_compared(runs: Path) -> None:
+    put(runs, "other", [answers(range(9))], protocol_version=2)
+    protocol = {"name": "linear", "label": "linear", "equal_versions": [[2, 1]]}
+    (runs / "suite.json").write_text(json.dumps({"suite": "s", "protocols": [protocol]}))
+    (one,) = compare("good", "other", runs)
+    assert (one.protocol, one.won, one.lost) == ("linear@2", 5, 0)
+
+
 def test_a_protocol_that_is_not_shared_is_named(runs: Path) -> None:
     with pytest.raises(Incomparable, match="nothing of knn in common: good/code has linear@1 on digits"):
         compare("good", "bad", runs, protocols=["knn"])

@@ -20,6 +20,7 @@ from bench import data
 from bench.export import _pooled
 from encoders import load
 from encoders.base import Encoder, EncoderError, frozen
+from encoders.pca import PCA
 from results import store
 from results.store import read_record
 
@@ -179,6 +180,15 @@ def test_an_encoder_of_ones_own_is_loaded_by_its_class(suite: Path, tmp_path: Pa
     assert load(tmp_path, Mine)(images)["mean"].shape == (100, 1)
     with pytest.raises(EncoderError, match="no encoder of ours is called 'mine'"):
         load(tmp_path)
+
+
+def test_an_encoder_of_another_version_that_learns_the_same_is_loaded(
+    suite: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load(run_of(suite, "pca"))(images)["components"]
+    monkeypatch.setattr(PCA, "version", 2)
+    monkeypatch.setattr(PCA, "equal_versions", {"float32": ((2, 1),)})
+    assert torch.equal(load(run_of(suite, "pca"))(images)["components"], before)
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,40 @@ def test_versions_and_settings_of_a_protocol_have_columns_of_their_own() -> None
     assert all(row.seeds == 1 for row in board.rows)
 
 
+def test_versions_of_one_definition_share_a_column_and_the_legend_says_so() -> None:
+    plans = [Plan(suite="s", protocols=(Asked(name="linear", label="linear", equal_versions=((5, 4, 2),)),))]
+    old, new = record("aae", 0.9, protocol_version=2), record("bigan", 0.8, protocol_version=5)
+    assert protocols_of(leaderboard([old, new])) == ["linear@2", "linear@5"]
+    board = leaderboard([old, new], plans)
+    assert protocols_of(board) == ["linear@5"]
+    assert [(row.encoder, row.versions, row.column) for row in board.rows] == [("aae", (2,), 1), ("bigan", (5,), 1)]
+    first, second = board.rows
+    low, high = wilson(0.9, 1000)
+    more = 1.959964**2 * 0.004 / 1000  # 4 of 1,000 predictions may be others, each an image more or less
+    ends = (0.9 - ((0.9 - low) ** 2 + more) ** 0.5, 0.9 + ((high - 0.9) ** 2 + more) ** 0.5)
+    assert (first.low, first.high) == pytest.approx(ends, abs=1e-9)
+    assert (second.low, second.high) == pytest.approx(wilson(0.8, 1000))
+    alone = leaderboard([record("aae", 0.9), record("bigan", 0.8)]).rows[1]
+    assert (second.difference_high or 0) > (alone.difference_high or 0)
+    remark = "linear@5 also holds scores of version 2: the same definition, solved in another way"
+    assert remark in " ".join(board.render("table").split())
+    assert json.loads(board.render("json"))[0]["versions"] == [2]
+    for single in (leaderboard([old], plans), leaderboard([new], plans)):
+        assert "also holds" not in single.render("table")
+    assert protocols_of(leaderboard([old, record(protocol_version=6)], plans)) == ["linear@2", "linear@6"]
+
+
+def test_seeds_of_versions_that_learn_the_same_are_one_row_in_their_precision() -> None:
+    equal = Asked(name="bigan", label="bigan", params={"epochs": 10}, equal_versions={"float32": ((2, 1),)})
+    plans = [Plan(suite="s", encoders=(equal,), encoder_versions={"bigan": 2})]
+    for precision, rows in (("float32", ["bigan"]), ("bfloat16", ["bigan (version=1)", "bigan (version=2)"])):
+        made = {"precision": precision}
+        records = [record(seed=seed, encoder_version=1 + seed, made=made) for seed in range(2)]
+        assert encoders_of(leaderboard(records, plans)) == rows
+        error = failed("bigan", "no luck", encoder="bigan", encoder_version=1, seed=2, made=made)
+        assert ("no luck" in leaderboard([*records, error], plans).render("table")) == (precision == "float32")
+
+
 @pytest.mark.parametrize(
     ("changes", "shown"),
     [

@@ -160,7 +160,9 @@ def _behind(row: Row, by_run: dict[tuple[str, str | None], list[Record]]) -> tup
         record
         for key in row.keys
         for record in by_run[key, row.tap]
-        if f"{row.protocol} (".startswith(f"{versioned(record)} (") and protocol_facts(record) == row.settings
+        if record.protocol_version in row.versions
+        and f"{row.protocol}".startswith(f"{record.protocol_label}@")
+        and protocol_facts(record) == row.settings
     )
 
 
