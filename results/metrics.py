@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 SAMPLES, GEOMETRY = "what encoders generate", "how features fill their space"
+FEATURES = ""  # metrics of these stand among the fractions
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,7 @@ class Metric:
     higher_is_better: bool
     about: str
     of: str = SAMPLES  # what the tables that show it are about
+    range: tuple[float, float] = (-math.inf, math.inf)
 
 
 METRICS = {  # in the order of a table's columns
@@ -48,12 +50,35 @@ METRICS = {  # in the order of a table's columns
     "intrinsic_dimension": Metric(
         "dimension", 1, False, "of the set that rows lie on, lower is simpler, 0 is a collapse", GEOMETRY
     ),
+    "log_loss": Metric(
+        "log loss", 4, False, "mean -log(probability of the true class), nats, 0 is best", FEATURES, (0.0, math.inf)
+    ),
+    "ece": Metric(
+        "ECE",
+        4,
+        False,
+        "expected calibration error, the gap of confidence and accuracy over 15 bins of equal width, 0 is best",
+        FEATURES,
+        (0.0, 1.0),
+    ),
 }
+ON_REQUEST = {  # fractions that need a word
+    "balanced_accuracy": "mean of the recalls of all classes",
+    "macro_f1": "mean of the F1 of all classes",
+    "top5": "share of images whose class is among the five best",
+    "recall": "share of the images of a class, which is numbered as in the data, that are given it",
+}
+RECALL = "recall"  # stands for `recall_0`, `recall_1` and so on
 
 
 def lowest(metric: str) -> float:
     """The least that a metric which is a fraction can be: of a Rand index, that of less agreement than by chance."""
     return -1.0 if metric == "ari" else 0.0
+
+
+def bounds(metric: str | None) -> tuple[float, float]:
+    """The least and the most that a metric can be."""
+    return METRICS[metric].range if metric in METRICS else (lowest(metric or ""), 1.0)
 
 
 def written(value: float, metric: str | None) -> str:
@@ -66,7 +91,7 @@ def interval(value: float, low: float, high: float, metric: str | None) -> str:
 
     Behind ± is the longer side, since the other one can be clipped.
     """
-    least, most = (-math.inf, math.inf) if metric in METRICS else (lowest(metric or ""), 1.0)
+    least, most = bounds(metric)
     half = max(value - low, high - value)
     if value - half < least - 1e-9 or value + half > most + 1e-9:
         return f"({written(max(low, least), metric)} to {written(min(high, most), metric)})"
