@@ -24,10 +24,10 @@ import numpy as np
 from results import by_class, predictions, text
 from results.by_class import Told
 from results.metrics import (
+    ABOUT,
     FEATURES,
     GEOMETRY,
     METRICS,
-    ON_REQUEST,
     RECALL,
     SAMPLES,
     bounds,
@@ -196,8 +196,8 @@ MAIN = ("linear", "knn", "svm", "sgd_linear", "mlp", "fewshot", "argmax")  # pro
 
 def of(contents: Contents, variance: Variance = "borrowed", metrics: t.Collection[str] = ()) -> Leaderboard:
     """The leaderboard of all that a store holds, with the answers that lie beside its records."""
-    answers, classes = predictions.answers(contents), predictions.classes(contents)
-    return leaderboard(contents.records, contents.plans, answers, variance, classes, metrics)
+    classes = predictions.classes(contents)
+    return leaderboard(contents.records, contents.plans, predictions.answers(classes), variance, classes, metrics)
 
 
 def leaderboard(
@@ -880,7 +880,7 @@ def _legend(rows: list[Row], show: Show) -> str:
     if any(row.labels != 0 for row in rows):
         legend += " Encoders that saw labels of the training images stand apart, with the number of these labels."
     made = {row.metric for row in rows}
-    told = [f"{name}: {about}" for name, about in ON_REQUEST.items() if name in {_kind(one or "") for one in made}]
+    told = [f"{name}: {about}" for name, about in ABOUT.items() if name in {_kind(one or "") for one in made}]
     told += [f"{one.title}: {one.about}" for name, one in METRICS.items() if name in made and one.of == FEATURES]
     legend += f" {'; '.join(told)}." if told else ""
     for subject in (SAMPLES, GEOMETRY):

@@ -62,12 +62,13 @@ METRICS = {  # in the order of a table's columns
         (0.0, 1.0),
     ),
 }
-ON_REQUEST = {  # fractions that need a word
+ABOUT = {  # fractions that need a word
     "balanced_accuracy": "mean of the recalls of all classes",
     "macro_f1": "mean of the F1 of all classes",
     "top5": "share of images whose class is among the five best",
     "recall": "share of the images of a class, which is numbered as in the data, that are given it",
 }
+FURTHER = ("balanced_accuracy", "macro_f1", "top5", "log_loss", "ece")  # that a report has beside the tables
 RECALL = "recall"  # stands for `recall_0`, `recall_1` and so on
 
 

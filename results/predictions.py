@@ -64,17 +64,6 @@ def correct(record: Record, run: Path) -> Correct:
     return np.asarray(one.predicted[0] == one.label)
 
 
-def answers(contents: Contents) -> t.Callable[[Record], Correct | None]:
-    """What `correct` gives for a record of these contents; None where it has no predictions, or damaged ones."""
-    read = classes(contents)
-
-    def right(record: Record) -> Correct | None:
-        one = read(record) if "top1" in record.metrics else None
-        return None if one is None else np.asarray(one.predicted[0] == one.label)
-
-    return right
-
-
 def classes(contents: Contents) -> t.Callable[[Record], Told | None]:
     """What `told` gives for a record of these contents that judges by them; None where it has none, or damaged ones.
 
@@ -98,3 +87,13 @@ def classes(contents: Contents) -> t.Callable[[Record], Told | None]:
         return known[id(record)]
 
     return read
+
+
+def answers(classes: t.Callable[[Record], Told | None]) -> t.Callable[[Record], Correct | None]:
+    """Whether each test image was classified correctly; None where `classes` has none, or few labels were drawn."""
+
+    def right(record: Record) -> Correct | None:
+        one = classes(record) if "top1" in record.metrics else None
+        return None if one is None else np.asarray(one.predicted[0] == one.label)
+
+    return right

@@ -155,7 +155,8 @@ class Answers:
             for row, one in enumerate(counted):
                 if one is not None:
                     share[row] = one[:, images].mean(0)
-                    spread = one[:, images].var(0, ddof=1) if len(one) > 1 else np.zeros(1)
+                    apart = one[:, images] - one[0, images]  # of equal seeds exactly 0
+                    spread = apart.var(0, ddof=1) if len(one) > 1 else np.zeros(1)
                     noise[row] = float(spread.mean()) / len(images)
             parts.append((weight, cls(share, noise, known)))
         noise = sum((weight**2 * part.noise for weight, part in parts), np.zeros(len(counted)))
@@ -371,8 +372,9 @@ class Scores:
     def _worth(self, answers: Answers) -> Floats:
         """The same of answers in strata: the fewer of two numbers.
 
-        By the variance that was seen, and by one in which each stratum has an image more of either extreme. Source: Wilson's interval of a survey's effective size, Korn and Graubard 1998, Confidence
-        intervals for proportions with small expected number of positive counts estimated from survey data.
+        By the variance that was seen, and by one in which each stratum has an image more of either extreme. Source:
+        Korn and Graubard 1998, Confidence intervals for proportions with small expected number of positive counts
+        estimated from survey data, for the effective number; with Wilson's interval.
         """
         least = np.full(len(self.mean), np.inf)
         noise = np.where(self.seeds > 1, answers.noise / self.seeds, 0.0)
