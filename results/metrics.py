@@ -101,4 +101,4 @@ def interval(value: float, low: float, high: float, metric: str | None) -> str:
 
 def is_beside(metric: str) -> bool:
     """Whether tables show it beside its protocol's first metric, without ranks."""
-    return metric in ("nmi", "ari", "clean_top1") or metric.startswith("precision_at_")
+    return metric in ("nmi", "ari", "clean_top1") or metric.startswith(("precision_at_", f"{RECALL}_"))

@@ -215,6 +215,8 @@ def test_log_loss_and_calibration_are_better_lower(suite: Path) -> None:
 def test_recall_stands_for_that_of_every_class_in_their_order(suite: Path) -> None:
     rows = leaderboard.of(store.read_store(suite), metrics=["recall"]).rows
     assert [row.metric for row in rows if row.encoder == "few"] == ["recall_0", "recall_1", "recall_2"]
+    assert {row.rank_low for row in rows} == {None}  # ten columns without ranks are still read
+    assert None not in {row.low for row in rows}
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "html", "latex"])
