@@ -55,7 +55,8 @@ def told(record: Record, run: Path) -> Told:
 
 
 def _are_classes(rows: Array) -> bool:
-    return rows.dtype.kind in "iu" and bool(((rows >= 0) & (rows < 2**16)).all())
+    kind, size = rows.dtype.kind, rows.dtype.itemsize
+    return (kind == "u" and size <= 2) or (kind in "iu" and bool(((rows >= 0) & (rows < 2**16)).all()))
 
 
 def correct(record: Record, run: Path) -> Correct:
