@@ -210,6 +210,9 @@ def leaderboard(
     tap: t.Annotated[list[str], typer.Option(help="Only these taps, and the controls.")] = [],  # noqa: B006
     protocol: t.Annotated[list[str], typer.Option(help="Only these: linear, or linear@2.")] = [],  # noqa: B006
     dataset: t.Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
+    metric: t.Annotated[
+        list[str], typer.Option(help="In place of each protocol's own: balanced_accuracy, macro_f1, recall, log_loss.")
+    ] = [],  # noqa: B006
     sort: t.Annotated[
         str, typer.Option(help="By a protocol, a metric, encoder or training; else by a table's first column.")
     ] = "",
@@ -227,7 +230,7 @@ def leaderboard(
     from results import over_datasets as overall
 
     contents = store.read_store(directory)
-    whole = leaderboard.of(contents, variance)
+    whole = leaderboard.of(contents, variance, [] if against else metric)
     board = whole.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
     width, colour = _terminal()
     if against:

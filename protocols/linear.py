@@ -39,6 +39,7 @@ def fit(features: Tensor, labels: Tensor, strength: float, tolerance: float = 1e
 class CrossEntropy(Loss):
     """-log softmax(logits)[label], in nats."""
 
+    likelihood = True
     couples_classes = True
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Losses:

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from protocols.base import FeatureSet, Protocol, Scores, stratified_split
+from protocols.probabilities import beside
 from protocols.solver import Fit, Loss, Problem
 
 Strengths = t.Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)]
@@ -20,6 +21,9 @@ class Probe(Protocol):
     strong to weak on the rest of a stratified split of train, until the validation loss has grown twice in a row. Of
     those tried the one with the highest validation accuracy, of equals the lowest validation loss, is fitted again on
     all of train, and test is read once. Classes that train lacks are never predicted.
+
+    Beside `top1`: what `protocols.probabilities` makes of the logits; of losses that are a likelihood, log loss and
+    calibration too.
 
     Details: the chosen `strength`; its fit on all of train as `refit`; every fit of the selection as `path`. Each fit
     has its mean `loss`, its `objective`, its `gap` (the objective is at most this far above the minimum, up to float32
@@ -38,9 +42,11 @@ class Probe(Protocol):
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
         problem, refit, details = self.fit(train, seed)
-        predictions = problem.predictions(problem.logits(refit, test.features))
-        top1 = float((predictions == test.labels).double().mean())
-        return Scores({"top1": top1}, predictions, details)
+        logits = problem.logits(refit, test.features)
+        predictions, truth = problem.predictions(logits), test.labels
+        top1 = float((predictions == truth).double().mean())
+        more = beside(problem.of_all_classes(logits, test.classes), predictions, truth, likelihood=self.loss.likelihood)
+        return Scores({"top1": top1} | more, predictions, details)
 
     def fit(self, train: FeatureSet, seed: int) -> tuple[Problem, Fit, dict[str, t.Any]]:
         """The problem of all of train, its solution at the chosen strength, and the details of the choice."""

@@ -129,6 +129,7 @@ class Answers:
     share: np.ndarray[t.Any, np.dtype[np.float32]]  # (rows, images): of a row's seeds that are right; 0 if not known
     noise: Floats  # the variance of one seed's score that answers alone make, if seeds err independently; 0 of one seed
     known: Correct  # (rows,)
+    strata: tuple[tuple[float, "Answers"], ...] = ()  # parts of the images, whose means have these weights in a score
 
     @classmethod
     def of(cls, correct: t.Sequence["Correct | None"], images: int) -> "Answers":
@@ -141,12 +142,52 @@ class Answers:
                 noise[row] = spread * len(one) / max(1, len(one) - 1) / images
         return cls(share, noise, np.array([one is not None for one in correct], np.bool_))
 
+    @classmethod
+    def by_stratum(cls, counted: t.Sequence[Floats | None], strata: t.Sequence[tuple[float, Integers]]) -> "Answers":
+        """From what each row's (seeds, images) count for, of scores that are weighted means over parts of the images.
+
+        strata: the weight of each part and its images, which are drawn by themselves.
+        """
+        known = np.array([one is not None for one in counted], np.bool_)
+        parts = []
+        for weight, images in strata:
+            share, noise = np.zeros((len(counted), len(images)), np.float32), np.zeros(len(counted))
+            for row, one in enumerate(counted):
+                if one is not None:
+                    share[row] = one[:, images].mean(0)
+                    apart = one[:, images] - one[0, images]  # of equal seeds exactly 0
+                    spread = apart.var(0, ddof=1) if len(one) > 1 else np.zeros(1)
+                    noise[row] = float(spread.mean()) / len(images)
+            parts.append((weight, cls(share, noise, known)))
+        noise = sum((weight**2 * part.noise for weight, part in parts), np.zeros(len(counted)))
+        return cls(np.zeros((len(counted), 0), np.float32), noise, known, tuple(parts))
+
+    @property
+    def worth(self) -> float:
+        """How many images without strata tell as much of a score that is the same in every stratum."""
+        return 1 / sum(weight**2 / part.share.shape[1] for weight, part in self.strata)
+
+    def spread(self, extremes: int) -> Floats:
+        """The variance over new images of each row's mean, strata apart, as if so many more images were at either end.
+
+        As none wrong of few images is not none possible.
+        """
+        total = np.zeros(len(self.known))
+        for weight, part in self.strata:
+            images = part.share.shape[1]
+            squares = images * part.share.var(1, dtype=np.float64) + extremes / 2
+            total += weight**2 * squares / (images + 2 * extremes) / max(1, images + 2 * extremes - (not extremes))
+        return total
+
     def variance(self, first: Integers, second: Integers) -> Floats:
         """Over new images, of the difference of two rows' means for these trained models; places go together.
 
         One image more of either extreme is counted, as no difference seen is not no difference possible. Source:
         Bonett and Price 2012, Adjusted Wald confidence interval for a difference of binomial proportions, paired data.
         """
+        if self.strata:
+            parts = (weight**2 * part.variance(first, second) for weight, part in self.strata)
+            return sum(parts, np.zeros(()))
         images, (mean, square, products) = self.share.shape[1], self._moments
         lead = images * (mean[first] - mean[second]) / (images + 2)
         both = 2.0 * products[first, second]
@@ -325,6 +366,8 @@ class Scores:
         """How many images, answered by one model, a row's mean over seeds is worth."""
         assert self.images is not None
         images = np.full(len(self.mean), float(self.images))
+        if self.answers is not None and self.answers.strata:
+            return self._worth(self.answers)
         if self.answers is not None:
             spread = self.mean * (1 - self.mean)
             noise = np.where(self.seeds > 1, self.answers.noise / self.seeds, 0.0)
@@ -332,6 +375,22 @@ class Scores:
             some = self.answers.known & (spread > 0)
             images[some] = np.maximum(images[some], spread[some] / np.maximum(left[some], 1e-9 * spread[some]))
         return images
+
+    def _worth(self, answers: Answers) -> Floats:
+        """The same of answers in strata: the fewer of two numbers.
+
+        By the variance that was seen, and by one in which each stratum has an image more of either extreme. Source:
+        Korn and Graubard 1998, Confidence intervals for proportions with small expected number of positive counts
+        estimated from survey data, for the effective number; with Wilson's interval.
+        """
+        least = np.full(len(self.mean), np.inf)
+        noise = np.where(self.seeds > 1, answers.noise / self.seeds, 0.0)
+        for mean, extremes in ((self.mean, 0), ((self.mean * answers.worth + 1) / (answers.worth + 2), 1)):
+            spread = np.clip(mean * (1 - mean), 0.0, None)
+            left = answers.spread(extremes) - noise
+            seen = answers.known & (left > 1e-9 * spread) & (spread > 0)
+            least[seen] = np.minimum(least[seen], spread[seen] / left[seen])
+        return np.where(np.isinf(least), answers.worth, least)
 
 
 class _Parts(t.NamedTuple):

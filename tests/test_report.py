@@ -330,7 +330,7 @@ def test_cells_have_intervals_and_ranks_and_mark_what_may_be_best() -> None:
 
 def test_mistakes_are_shares_of_a_true_class(text: str) -> None:
     outline = Outline(text)
-    assert outline.texts("table")[1].endswith("bigan · code cat dog cat 100 dog 50 50")
+    assert outline.texts("table")[1].endswith("bigan · code cat dog recall images cat 100 100.00 2 dog 50 50 50.00 2")
     said = prose(text)
     assert "bigan · code , linear@2, 96.00 %, 3 seeds together dog taken for cat: 50.0 %" in said
     assert "pixels · pixels , linear@2, 94.50 %, 3 seeds together 1 taken for 0: 50.0 %" in said  # no view, no names
