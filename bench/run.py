@@ -111,9 +111,9 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     if precision == "auto":  # else a machine without the device can plan for one that has it
         precision = machine.pick_precision(precision, machine.pick_device(settings.device))
     key = spec.key(fingerprint, precision, settings.ranks)
-    place = data.slug(spec.dataset.name, **spec.dataset.asked())
-    place += f"-from-{data.slug(spec.dataset.pretrain)}" if spec.dataset.pretrain else ""
-    directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
+    directory = store.run_directory(
+        settings.output / spec.suite, spec.encoder.label, folder(spec.dataset), spec.seed, key
+    )
     encoder = recipe(spec, settings)
     reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins, reread=False).items()}
     judged = (*encoder.taps, SAMPLES) if isinstance(encoder, Generative) else encoder.taps
@@ -122,6 +122,12 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     budget = encoder.label_budget
     labels: int | t.Literal["all"] = 0 if not encoder.uses_labels else "all" if budget is None else budget
     return PlannedRun(spec, key, fingerprint, precision, directory, missing, encoder.is_control, labels)
+
+
+def folder(dataset: DatasetSpec) -> str:
+    """The name of the directory of a dataset's runs."""
+    learned = f"-from-{data.slug(dataset.pretrain)}" if dataset.pretrain else ""
+    return data.slug(dataset.name, **dataset.asked()) + learned
 
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:
