@@ -200,6 +200,7 @@ def execute(
         return None
 
 
+KEPT = "kept"  # an empty file in features/ that are to stay
 MOST_DEATHS = 2  # of a process at one run, without another checkpoint or record in between
 
 
@@ -376,11 +377,14 @@ def _tidy(directory: RunDirectory, settings: Settings) -> None:
     """Remove what nobody needs any more, before the last record: after it nobody looks at a run again."""
     directory.failed.unlink(missing_ok=True)
     directory.in_flight.unlink(missing_ok=True)
-    kept = directory.features / "kept"
     if settings.keep_features:
-        store.replace(kept, b"")
-    elif not kept.exists():
+        store.replace(directory.features / KEPT, b"")
+    elif not keeps_features(directory):
         shutil.rmtree(directory.features, ignore_errors=True)
+
+
+def keeps_features(directory: RunDirectory) -> bool:
+    return (directory.features / KEPT).exists()
 
 
 def _together(missing: t.Iterable[tuple[str, ProtocolSpec]]) -> dict[tuple[str, str], list[ProtocolSpec]]:
