@@ -73,6 +73,7 @@ Resume = t.Literal["exact", "inexact", "never"]
 SplitName = t.Annotated[t.Literal["test", "validation"], typer.Option(help="Judged on test, or on a part of train.")]
 ImageLimit = t.Annotated[int, typer.Option(min=0, help="Images kept of its train and of its test; 0 is all.")]
 OwnThreads = t.Annotated[int, typer.Option(min=0, help="0 is one a core.")]
+OF_DATASET = "A name, or '{name: cifar10, size: 28, mode: grey}'."
 OF_PROTOCOL = "Its name, or '{name: knn, k: 20}'."
 ExportFormat = t.Literal["safetensors", "torch.export", "onnx"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
@@ -321,7 +322,7 @@ def score(
     features: t.Annotated[Path, typer.Argument(metavar="FILE", help="Features and labels.")],
     name: t.Annotated[str, typer.Option(help="Of its row; the file's if not given.")] = "",
     protocol: t.Annotated[list[str], typer.Option(metavar="PROTOCOL", help=OF_PROTOCOL)] = ["linear", "knn"],  # noqa: B006
-    dataset: t.Annotated[str, typer.Option(help="Whose images these are, in canonical order.")] = "",
+    dataset: t.Annotated[str, typer.Option(help=f"Whose images these are, in canonical order. {OF_DATASET}")] = "",
     limit: ImageLimit = 0,
     split: SplitName = "test",
     seed: t.Annotated[int, typer.Option(min=0, help="Of the pretraining; files of one name share a row.")] = 0,
@@ -357,7 +358,7 @@ def extract(
     source: t.Annotated[str, typer.Argument(metavar="RUN|ENCODER", help="A run's directory, or what to fit: pca.")],
     output: t.Annotated[Path, typer.Option(help="FILE.npz or FILE.parquet.")],
     tap: t.Annotated[str, typer.Option(help="Which layer, where an encoder gives several.")] = "",
-    dataset: t.Annotated[str, typer.Option(help="The run's own if not given.")] = "",
+    dataset: t.Annotated[str, typer.Option(help=f"The run's own if not given. {OF_DATASET}")] = "",
     limit: ImageLimit = 0,
     split: SplitName = "test",
     seed: t.Annotated[int, typer.Option(min=0, help="Of an encoder that is fitted.")] = 0,
@@ -481,7 +482,7 @@ def check(
 @app.command(rich_help_panel=TRUST)
 def audit(
     suite: t.Annotated[str, typer.Argument(metavar="[SUITE]", help="Its datasets, and its protocols.")] = "",
-    dataset: t.Annotated[str, typer.Option(help="One dataset, and every protocol, in place of a suite.")] = "",
+    dataset: t.Annotated[str, typer.Option(help=f"With every protocol, in place of a suite. {OF_DATASET}")] = "",
     seed: t.Annotated[int, typer.Option(min=0, help="Of the permutation and of the protocols.")] = 0,
     near: t.Annotated[float, typer.Option(min=0, help="A near-duplicate's difference, of an image's contrast.")] = 0.15,
     data_root: DataRoot = None,

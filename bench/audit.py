@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench import corruptions, data, resolve
 from bench.strict_yaml import wrong
-from bench.suite import DatasetSpec, read_suite
+from bench.suite import read_dataset, read_suite
 from encoders.base import ImageSet, derive_seed
 from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Scores
 from protocols.knn import nearest
@@ -136,7 +136,7 @@ def audits(
         datasets = checked.datasets
     else:
         wanted = {f"{name}@{one.version}": one() for name, one in known.items()}
-        datasets = (DatasetSpec(name=dataset),)
+        datasets = (read_dataset(dataset),)
     judges = {label: one for label, one in wanted.items() if not isinstance(one, SampleProtocol)}
     for spec in datasets:
         whole = data.load(spec.name, **spec.asked(), root=data_root, offline=offline)

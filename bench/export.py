@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import features, machine, resolve, run
-from bench.data import Dataset
+from bench.data import HINT, Dataset
 from bench.extract import extract
 from bench.run import Settings
 from bench.strict_yaml import wrong
@@ -104,7 +104,8 @@ def _images(opened: Opened, source: str, dataset: DatasetSpec | None, settings: 
         raise wrong("--dataset", f"{opened.dataset.label} is here not what {source} learned from; name what to read")
     if images.train.shape != opened.shape:
         raise wrong(
-            "--dataset", f"{source} reads images {opened.shape}; those of {images.name} are {images.train.shape}"
+            "--dataset",
+            f"{source} reads images {opened.shape}; those of {images.name} are {images.train.shape}; {HINT}",
         )
     return images
 

@@ -110,9 +110,7 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     precision = spec.precision
     if precision == "auto":  # else a machine without the device can plan for one that has it
         precision = machine.pick_precision(precision, machine.pick_device(settings.device))
-    place = data.slug(spec.dataset.name, **spec.dataset.asked())
-    place += f"-from-{data.slug(spec.dataset.pretrain)}" if spec.dataset.pretrain else ""
-    suite = settings.output / spec.suite
+    suite, place = settings.output / spec.suite, folder(spec.dataset)
     keys = {one.key(fingerprint, precision, settings.ranks): one for one in spec.equals(precision)}
     runs = {key: store.run_directory(suite, spec.encoder.label, place, spec.seed, key) for key in keys}
     key = next((key for key, one in runs.items() if one.run_json.exists()), next(iter(runs)))
@@ -130,6 +128,12 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
 def records(directory: RunDirectory, tap: str, protocol: ProtocolSpec) -> list[Path]:
     """Where the scores of a tap may stand: those of other versions of the protocol's definition are as good."""
     return [directory.record(tap, name) for name in protocol.file_names]
+
+
+def folder(dataset: DatasetSpec) -> str:
+    """The name of the directory of a dataset's runs."""
+    learned = f"-from-{data.slug(dataset.pretrain)}" if dataset.pretrain else ""
+    return data.slug(dataset.name, **dataset.asked()) + learned
 
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:
@@ -202,6 +206,7 @@ def execute(
         return None
 
 
+KEPT = "kept"  # an empty file in features/ that are to stay
 MOST_DEATHS = 2  # of a process at one run, without another checkpoint or record in between
 
 
@@ -379,11 +384,14 @@ def _tidy(directory: RunDirectory, settings: Settings) -> None:
     """Remove what nobody needs any more, before the last record: after it nobody looks at a run again."""
     directory.failed.unlink(missing_ok=True)
     directory.in_flight.unlink(missing_ok=True)
-    kept = directory.features / "kept"
     if settings.keep_features:
-        store.replace(kept, b"")
-    elif not kept.exists():
+        store.replace(directory.features / KEPT, b"")
+    elif not keeps_features(directory):
         shutil.rmtree(directory.features, ignore_errors=True)
+
+
+def keeps_features(directory: RunDirectory) -> bool:
+    return (directory.features / KEPT).exists()
 
 
 def _together(missing: t.Iterable[tuple[str, ProtocolSpec]]) -> dict[tuple[str, str], list[ProtocolSpec]]:

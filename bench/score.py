@@ -9,18 +9,19 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 import time
 import typing as t
 from pathlib import Path
 
 import torch
 
-from bench import data, features, machine, resolve, run
+from bench import features, machine, resolve, run
 from bench.diagnostics import diagnose
 from bench.formats import DataError
 from bench.run import Settings
 from bench.strict_yaml import wrong
-from bench.suite import DatasetSpec, read_protocols
+from bench.suite import DatasetSpec, read_dataset, read_protocols
 from protocols.base import FeatureSet, Scores
 from results import leaderboard, store
 from results.leaderboard import Leaderboard
@@ -71,7 +72,7 @@ def score(
         place = UNNAMED
     else:
         train, test, fingerprint = _of_dataset(path, train, test, dataset, settings)
-        place = data.slug(dataset.name, **dataset.asked())
+        place = run.folder(dataset)
     key = _digest(train.features, train.labels, test.features, test.labels, saw=labels)
     directory = store.run_directory(settings.output / SUITE, label, place, seed, key)
     store.check_writable(settings.output / SUITE)
@@ -93,6 +94,9 @@ def score(
             dataset=dataset.name,
             split=dataset.split,
             limit=dataset.limit,
+            pretrain=dataset.pretrain,
+            size=dataset.size,
+            mode=dataset.mode,
             fingerprint=fingerprint,
             train_images=len(train),
             test_images=len(test),
@@ -132,9 +136,10 @@ def _of_dataset(
     loaded = run.load_images(dataset, settings)
     limit = f" --limit {dataset.limit}" if dataset.limit else ""
     split = " --split validation" if dataset.split == "validation" else ""
-    way_out = (
-        f"`frostbench extract pixels --dataset {dataset.name}{limit}{split} --output images.npz` writes its images"
-    )
+    form = {key: value for key in ("size", "mode", "pretrain") if (value := getattr(dataset, key)) is not None}
+    entry = ", ".join(f"{key}: {value}" for key, value in {"name": dataset.name, **form}.items())
+    name = shlex.quote("{" + entry + "}" if form else dataset.name)
+    way_out = f"`frostbench extract pixels --dataset {name}{limit}{split} --output images.npz` writes its images"
     for part, rows, images in (("train", train, loaded.train), ("test", test, loaded.test)):
         assert images.labels is not None
         if len(rows) != len(images):
@@ -154,7 +159,8 @@ def _of_dataset(
 def named(dataset: str, limit: int, split: t.Literal["test", "validation"]) -> DatasetSpec | None:
     """The images that a command line names, None for none."""
     if dataset:
-        return DatasetSpec(name=dataset, limit=limit or None, split=split)
+        asked: dict[str, t.Any] = {"limit": limit} if limit else {}
+        return read_dataset(dataset).model_copy(update=asked | ({"split": split} if split == "validation" else {}))
     if limit or split == "validation":
         raise wrong("--limit, --split", "say which images of a dataset; name one by --dataset")
     return None

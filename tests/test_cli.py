@@ -69,6 +69,10 @@ def test_describe_shows_source_taps_parameters_and_defaults(frostbench: t.Callab
     assert "learning_rate = 0.0002" in said
     assert "k = 1" in frostbench("describe", "knn")
     assert "10,000" in frostbench("describe", "mnist")
+    (line,) = [one for one in frostbench("describe", "untrained").splitlines() if one.startswith("architectures: ")]
+    names = line.removeprefix("architectures: ").split(", ")
+    assert {"bigan", "dcgan", "supervised_aae", "wgan_gp"} < set(names)
+    assert not {"pca", "pixels", "untrained"} & set(names)
 
 
 def test_the_schema_is_the_one_that_the_suites_name(frostbench: t.Callable[..., str]) -> None:

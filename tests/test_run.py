@@ -353,8 +353,13 @@ def test_features_that_were_kept_give_the_scores_that_fresh_ones_give(frostbench
     assert len(files) == 6
     frostbench("run", "small.yaml", "--keep-features")
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("features/*/*.npy")} == files
+    assert "--keep-features" not in frostbench("run", "small.yaml", "--keep-features").err
     frostbench("run", "small.yaml", "--output", "fresh")
     assert numbers(Path("runs")) == numbers(Path("fresh"))
+    said = frostbench("run", "small.yaml", "--output", "fresh", "--keep-features").err
+    (told,) = [line for line in said.splitlines() if line.startswith("--keep-features: 2 runs have no features/")]
+    extract = told.partition("`frostbench ")[2].partition("`")[0]
+    assert re.fullmatch(r"extract \S+/fresh/small/\S+/seed0-\w{16} --output FILE.npz", extract)
 
 
 def test_settings_that_are_scored_together_have_the_numbers_that_they_have_alone(
