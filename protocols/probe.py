@@ -31,11 +31,11 @@ class Probe(Protocol):
     neighbour not solved further up to four times the best's. Of fewer numbers each strength meets the tolerance.
 
     Details: the chosen `strength`, its `validation_loss` and the `gap` of its fit on all of train, which is `refit`;
-    the `edge` of `strengths` that it is, "strongest" or "weakest", if one (there, a `warning`); every fit of the
-    selection as `path`. Each fit
-    has its mean `loss`, its `objective`, its `gap` (the objective is at most this far above the minimum, up to float32
-    rounding), its `passes` over the features, how many of these read them rounded to bfloat16 (`rounded_passes`: the
-    first, where that is native; never the last), and whether the gap met what was asked of it (`converged`).
+    the `edge` of `strengths` that it is, "strongest" or "weakest", if one (then also a `warning`); every fit of the
+    selection as `path`. Each fit has its mean `loss`, its `objective`, its `gap` (the objective is at most this far
+    above the minimum, up to float32 rounding), its `passes` over the features, how many of these read them rounded to
+    bfloat16 (`rounded_passes`: of each solution the first, where that is native; never the last), and whether the gap
+    met what was asked of it (`converged`).
     """
 
     strengths: Strengths
