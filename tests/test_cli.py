@@ -104,7 +104,7 @@ def test_the_suite_says_which_protocol_orders_its_tables(frostbench: t.Callable[
         assert "ordered by knn@1" in " ".join(said.split())
     frostbench("report")
     assert "Placed by knn@1 top1." in Path("runs/report.html").read_text()
-    assert "ordered by linear@5" in " ".join(frostbench("leaderboard", "--sort", "linear").split())
+    assert "ordered by linear@6" in " ".join(frostbench("leaderboard", "--sort", "linear").split())
 
 
 def test_check_vouches_for_an_encoder_of_ones_own(frostbench: t.Callable[..., str]) -> None:
