@@ -73,6 +73,7 @@ Resume = t.Literal["exact", "inexact", "never"]
 SplitName = t.Annotated[t.Literal["test", "validation"], typer.Option(help="Judged on test, or on a part of train.")]
 ImageLimit = t.Annotated[int, typer.Option(min=0, help="Images kept of its train and of its test; 0 is all.")]
 OwnThreads = t.Annotated[int, typer.Option(min=0, help="0 is one a core.")]
+OF_DATASET = "A name, or '{name: cifar10, size: 28, mode: grey}'."
 OF_PROTOCOL = "Its name, or '{name: knn, k: 20}'."
 ExportFormat = t.Literal["safetensors", "torch.export", "onnx"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
@@ -211,6 +212,9 @@ def leaderboard(
     tap: t.Annotated[list[str], typer.Option(help="Only these taps, and the controls.")] = [],  # noqa: B006
     protocol: t.Annotated[list[str], typer.Option(help="Only these: linear, or linear@2.")] = [],  # noqa: B006
     dataset: t.Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
+    metric: t.Annotated[
+        list[str], typer.Option(help="In place of each protocol's own: balanced_accuracy, macro_f1, recall, log_loss.")
+    ] = [],  # noqa: B006
     sort: t.Annotated[
         str, typer.Option(help="By a protocol, a metric, encoder or training; else by a table's first column.")
     ] = "",
@@ -228,11 +232,11 @@ def leaderboard(
     from results import over_datasets as overall
 
     contents = store.read_store(directory)
-    board = leaderboard.of(contents, variance)
-    board = board.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
+    whole = leaderboard.of(contents, variance, [] if against else metric)
+    board = whole.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
     width, colour = _terminal()
     if against:
-        found = papers.compare(contents.records)
+        found = papers.compare(contents.records, whole)
         found = papers.select(found, encoders=encoder, taps=tap, protocols=protocol, datasets=dataset)
         _print(papers.render(found, format_, width=width, colour=colour))
     elif over_datasets:
@@ -255,6 +259,9 @@ def compare(
     protocol: t.Annotated[list[str], typer.Option(help="Only these: linear, or linear@2.")] = [],  # noqa: B006
     dataset: t.Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
     format_: t.Annotated[Compared, typer.Option("--format", help="How to write it.")] = "table",
+    details: t.Annotated[
+        bool, typer.Option("--details", help="Each pair of seeds, too, and what makes scores vary.")
+    ] = False,
     pictures: t.Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw images won and lost in the first column.")
     ] = None,
@@ -268,7 +275,7 @@ def compare(
         disagreements.check_name(pictures)
     found = comparison.compare(first, second, directory, protocols=protocol, datasets=dataset)
     width, colour = _terminal()
-    _print(comparison.render(found, format_, width=width, colour=colour))
+    _print(comparison.render(found, format_, details=details, width=width, colour=colour))
     if pictures:
         _say(disagreements.draw(found[0], pictures, data_root))
 
@@ -317,7 +324,7 @@ def score(
     features: t.Annotated[Path, typer.Argument(metavar="FILE", help="Features and labels.")],
     name: t.Annotated[str, typer.Option(help="Of its row; the file's if not given.")] = "",
     protocol: t.Annotated[list[str], typer.Option(metavar="PROTOCOL", help=OF_PROTOCOL)] = ["linear", "knn"],  # noqa: B006
-    dataset: t.Annotated[str, typer.Option(help="Whose images these are, in canonical order.")] = "",
+    dataset: t.Annotated[str, typer.Option(help=f"Whose images these are, in canonical order. {OF_DATASET}")] = "",
     limit: ImageLimit = 0,
     split: SplitName = "test",
     seed: t.Annotated[int, typer.Option(min=0, help="Of the pretraining; files of one name share a row.")] = 0,
@@ -353,7 +360,7 @@ def extract(
     source: t.Annotated[str, typer.Argument(metavar="RUN|ENCODER", help="A run's directory, or what to fit: pca.")],
     output: t.Annotated[Path, typer.Option(help="FILE.npz or FILE.parquet.")],
     tap: t.Annotated[str, typer.Option(help="Which layer, where an encoder gives several.")] = "",
-    dataset: t.Annotated[str, typer.Option(help="The run's own if not given.")] = "",
+    dataset: t.Annotated[str, typer.Option(help=f"The run's own if not given. {OF_DATASET}")] = "",
     limit: ImageLimit = 0,
     split: SplitName = "test",
     seed: t.Annotated[int, typer.Option(min=0, help="Of an encoder that is fitted.")] = 0,
@@ -480,7 +487,7 @@ def check(
 @app.command(rich_help_panel=TRUST)
 def audit(
     suite: t.Annotated[str, typer.Argument(metavar="[SUITE]", help="Its datasets, and its protocols.")] = "",
-    dataset: t.Annotated[str, typer.Option(help="One dataset, and every protocol, in place of a suite.")] = "",
+    dataset: t.Annotated[str, typer.Option(help=f"With every protocol, in place of a suite. {OF_DATASET}")] = "",
     seed: t.Annotated[int, typer.Option(min=0, help="Of the permutation and of the protocols.")] = 0,
     near: t.Annotated[float, typer.Option(min=0, help="A near-duplicate's difference, of an image's contrast.")] = 0.15,
     data_root: DataRoot = None,

@@ -32,6 +32,7 @@ class AAE(Generative):
     """
 
     version: t.ClassVar[int] = 3
+    equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
 
     body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images

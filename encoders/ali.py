@@ -28,6 +28,7 @@ class ALI(Generative):
     """Encoder, which samples its codes, and generator together fool a discriminator of (image, code) pairs."""
 
     version: t.ClassVar[int] = 2
+    equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Dumoulin et al. 2017, arXiv:1606.00704"
 
     body: t.Literal["conv", "mlp"] = "conv"  # the paper's, or BiGAN's perceptrons

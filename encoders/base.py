@@ -140,6 +140,9 @@ class Encoder(BaseModel, abc.ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     version: t.ClassVar[int] = 1  # raised by a change that can move a number
+    # By precision: versions that learn the same bits. The first of a group stands in keys, so that a change which moves
+    # bfloat16 only raises the version, joins the end of float32's group, and moves no key of float32.
+    equal_versions: t.ClassVar[dict[str, tuple[tuple[int, ...], ...]]] = {}
     source: t.ClassVar[str]  # where the method comes from
     uses_labels: t.ClassVar[bool] = False
     is_control: t.ClassVar[bool] = False  # pinned in every table: what a learned encoder has to beat
@@ -153,6 +156,11 @@ class Encoder(BaseModel, abc.ABC):
     def revision(self) -> int:
         """The version of all the code that this recipe runs."""
         return self.version
+
+    @property
+    def equal_revisions(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """By precision: revisions that learn the same bits, the one that stands in keys first."""
+        return self.equal_versions
 
     @property
     def runs_code_of(self) -> tuple[type["Encoder"], ...]:

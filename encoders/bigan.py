@@ -26,6 +26,7 @@ class BiGAN(Generative):
     """Encoder and generator together fool a discriminator that sees an image and its code."""
 
     version: t.ClassVar[int] = 2
+    equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782"
 
     body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images

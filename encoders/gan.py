@@ -23,6 +23,7 @@ class GAN(Generative):
     """Generator against maxout discriminator, both perceptrons; the discriminator's hidden layers are the taps."""
 
     version: t.ClassVar[int] = 3
+    equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Goodfellow et al. 2014, arXiv:1406.2661"
 
     latent: PositiveInt = 100  # dimensions of the noise, uniform with variance 1

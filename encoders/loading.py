@@ -1,8 +1,10 @@
 """Frozen encoders from their files: recipe, parameters and image shape as JSON, the weights as safetensors."""
 
+import contextlib
 import hashlib
 import importlib
 import inspect
+import itertools
 import json
 import os
 import pkgutil
@@ -14,14 +16,17 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize
 
 from encoders.base import Encoder, EncoderError, Features, ImageShape, frozen
 
 WEIGHTS, RECIPE = "encoder.safetensors", "encoder.json"
+AGAIN = "copy it again, or `frostbench run` with its suite trains it again"
 LARGEST_RECIPE = 2**20  # bytes; one has a few hundred
 LARGEST_WEIGHTS = 2**34  # bytes; those of 4 billion numbers
 LARGEST_HEADER = 10**8  # bytes of a safetensors file, as its own library has it
+PARTS = 20  # layers and weights that a network may be given as it is built, for each tensor of its file
 LARGEST_SIDE = 2**14  # pixels
 
 brought: dict[str, type[Encoder]] = {}  # encoders of plugins and packages, by name, once they were resolved
@@ -92,7 +97,8 @@ def describe(directory: Path, recipe: type[Encoder] | None = None) -> Descriptio
         raise EncoderError(f"{path} describes no frozen encoder: {type(error).__name__}: {error}") from error
     if not all(0 < size <= LARGEST_SIDE for size in shape):
         raise EncoderError(f"{path}: sizes of images must lie in 1..{LARGEST_SIDE}; got {shape}")
-    if version != encoder.revision:
+    equal = encoder.equal_revisions.get("float32", ())  # in which a frozen encoder computes
+    if version != encoder.revision and not any({version, encoder.revision} <= {*group} for group in equal):
         raise EncoderError(
             f"{path} is of version {version} of {name!r}; this frostbench has version {encoder.revision}: "
             "train it again, or load it with the frostbench that run.json names"
@@ -111,7 +117,7 @@ def restore(build: t.Callable[[ImageShape], nn.Module], shape: ImageShape, path:
     if hashlib.sha256(weights).hexdigest() != sha256:
         raise EncoderError(f"{path}: changed since it was written: its sha256 does not fit")
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), _no_more_parts(path, len(stored)):
             wanted = _sizes(build, shape)
             if wanted is not None and wanted != stored:
                 raise EncoderError(f"{path} does not fit its recipe: {_unlike(wanted, stored)}")
@@ -129,9 +135,30 @@ def _sizes(build: t.Callable[[ImageShape], nn.Module], shape: ImageShape) -> dic
     try:
         with torch.device("meta"):
             module = build(shape)
+    except _TooManyParts:
+        raise
     except Exception:  # one that looks at its numbers as it is built
         return None
     return {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+class _TooManyParts(EncoderError):
+    pass
+
+
+@contextlib.contextmanager
+def _no_more_parts(path: Path, tensors: int) -> t.Iterator[None]:
+    """Raise EncoderError once a network in the making has far more layers than are weights for: each takes time."""
+    left = itertools.count(PARTS * (tensors + 100), -1)
+
+    def count(*_: t.Any) -> None:
+        if next(left) <= 0:
+            raise _TooManyParts(f"{path} does not fit its recipe: it has {tensors:,} tensors, the network far more")
+
+    with contextlib.ExitStack() as hooks:
+        hooks.callback(torch_module.register_module_module_registration_hook(count).remove)
+        hooks.callback(torch_module.register_module_parameter_registration_hook(count).remove)
+        yield
 
 
 def _unlike(wanted: dict[str, list[int]], stored: dict[str, list[int]]) -> str:
@@ -147,14 +174,17 @@ def check_size(path: Path) -> dict[str, list[int]]:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > LARGEST_HEADER:
                 raise ValueError(f"a header of {length:,} bytes")
+            if 8 + length > size:
+                raise ValueError(f"it has {size:,} bytes, and its header alone {length:,}")
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
             end = 8 + length + max((int(one["data_offsets"][1]) for one in header.values()), default=0)
             shapes = {name: [int(side) for side in one["shape"]] for name, one in header.items()}
         except (struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-            raise EncoderError(f"{path} holds no weights: {type(error).__name__}: {error}") from error
+            raise EncoderError(f"{path} is truncated or damaged: it holds no weights ({error}); {AGAIN}") from error
     if size != end:
-        raise EncoderError(f"{path} is damaged: it has {size:,} bytes, and its header speaks of {end:,}")
+        came = f"it has {size:,} bytes, and its header speaks of {end:,}"
+        raise EncoderError(f"{path} is truncated or damaged: {came}; {AGAIN}")
     return shapes
 
 

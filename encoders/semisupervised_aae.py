@@ -27,6 +27,7 @@ class SemiSupervisedAAE(Generative):
     """
 
     version: t.ClassVar[int] = 2
+    equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644, section 5"
     uses_labels: t.ClassVar[bool] = True
 

@@ -22,6 +22,7 @@ class SupervisedAAE(Generative):
     """Reconstruct from code and label, then tell codes from the prior, then hide them in it: three turns a batch."""
 
     version: t.ClassVar[int] = 2
+    equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
     uses_labels: t.ClassVar[bool] = True
 

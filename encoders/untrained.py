@@ -38,6 +38,15 @@ class Untrained(Encoder):
         return self.version + _recipe(self.architecture, self.parameters).revision - 1
 
     @property
+    def equal_revisions(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Those of the architecture's."""
+        equal = _recipe(self.architecture, self.parameters).equal_revisions
+        return {
+            precision: tuple(tuple(self.version + one - 1 for one in group) for group in groups)
+            for precision, groups in equal.items()
+        }
+
+    @property
     def runs_code_of(self) -> tuple[type[Encoder], ...]:
         return type(self), *_recipe(self.architecture, self.parameters).runs_code_of
 

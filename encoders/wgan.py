@@ -25,6 +25,7 @@ class WGAN(Generative):
     """Several steps of a critic with clipped weights for each of the generator; the critic's layers are the taps."""
 
     version: t.ClassVar[int] = 3
+    equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Arjovsky et al. 2017, arXiv:1701.07875"
 
     body: t.Literal["conv", "mlp"] = "conv"  # DCGAN's convolutions, or the authors' perceptrons

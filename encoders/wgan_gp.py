@@ -26,6 +26,7 @@ class WGANGP(Generative):
     """Several steps of a critic under a gradient penalty for each of the generator; its layers are the taps."""
 
     version: t.ClassVar[int] = 3
+    equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Gulrajani et al. 2017, arXiv:1704.00028"
 
     body: t.Literal["conv", "mlp"] = "conv"  # the authors' convolutions, or WGAN's perceptrons

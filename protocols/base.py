@@ -72,7 +72,9 @@ class Protocol(BaseModel, abc.ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    version: t.ClassVar[int] = 1  # raised by a change that can move a number; versions never share a column
+    version: t.ClassVar[int] = 1  # names the definition: raised by a change of what is computed, not of how
+    equal_versions: t.ClassVar[tuple[tuple[int, ...], ...]] = ()  # of one definition each: they share a column
+    solver: t.ClassVar[int] = 1  # raised by another way to the same numbers, up to rounding; in no key and no column
     source: t.ClassVar[str]
     reads: t.ClassVar[tuple[str, ...] | None] = None  # the taps whose features have its meaning; None: all
     features_only: t.ClassVar[bool] = True  # whether features and labels are all it needs

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from protocols.base import FeatureSet, Protocol, Scores, stratified_split
+from protocols.probabilities import beside
 
 LearningRates = t.Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)]
 _BLOCK = 2**20  # numbers that are standardised at once
@@ -25,9 +26,11 @@ class Descent(Protocol):
     validation loss, is trained again on all of train, and test is read once. A batch is always full: an epoch's random
     order goes on where the last one's ended.
 
+    Beside `top1`: log loss, calibration and, of more than ten classes, top-5, see `protocols.probabilities`.
+
     Details: the chosen `learning_rate`; its training on all of train as `refit`, with the mean loss of its last epoch
     (nats); every training of the selection as `path`. With `repeats` above 1 the training on all of train is done so
-    often, each time with other initial weights, orders and dropout: predictions and `top1` are of the first, and
+    often, each time with other initial weights, orders and dropout: predictions and metrics are of the first, and
     `repeats` has the `top1` of each, which tells the probe's own randomness from that of pretraining.
     """
 
@@ -63,7 +66,8 @@ class Descent(Protocol):
         again = [int(np.random.SeedSequence((seed, one)).generate_state(1)[0]) for one in range(1, self.repeats)]
         refits = [self._train(train, everything, best, one) for one in (seed, *again)]
         queries = test.features
-        answers = [refit.logits(queries).argmax(dim=1) for refit in refits]
+        told = [refit.logits(queries) for refit in refits]
+        answers = [logits.argmax(dim=1) for logits in told]
         truth = test.labels
         top1 = [float((predictions == truth).double().mean()) for predictions in answers]
         details: dict[str, t.Any] = {"learning_rate": best, "validation_rows": size, "refit": refits[0].report()}
@@ -71,7 +75,8 @@ class Descent(Protocol):
         if self.repeats > 1:
             details["repeats"] = [{"top1": one} for one in top1]
         others = {f"repeat{one}": predictions for one, predictions in enumerate(answers) if one}
-        return Scores({"top1": top1[0]}, answers[0], details, others)
+        more = beside(told[0], answers[0], truth, likelihood=True)
+        return Scores({"top1": top1[0]} | more, answers[0], details, others)
 
     def _train(self, train: FeatureSet, rows: Tensor, learning_rate: float, seed: int) -> "_Trained":
         """A network trained on these rows; the same for the same arguments, and no other random number is drawn."""

@@ -26,7 +26,8 @@ class GenerativeQuality(SampleProtocol):
       ten for train images; higher is better. Its standard error over test images stands in the details.
     - `classifier_frechet`: squared Frechet distance from samples to test images in the last hidden layer of a small
       convolutional classifier trained on the same train images; 0 is best. No Frechet inception distance.
-    - `classes_covered` and `kl_to_uniform` (nats): how samples spread over the classes that this classifier sees.
+    - `classes_covered`, `effective_classes` and `kl_to_uniform` (nats): how samples spread over the classes that this
+      classifier sees. One sample is enough to cover a class; the effective number is exp of the entropy of the shares.
     - `log_likelihood`, `elbo`, `binary_elbo`: nats of a test image under the model itself: its exact log-density, a
       lower bound of it, or a lower bound of its log-probability once each pixel is made 0 or 1 at random, with its grey
       as the probability; higher is better, and the last compares with itself only. Details have standard errors.
@@ -56,6 +57,7 @@ class GenerativeQuality(SampleProtocol):
                 "parzen": likelihood.mean,
                 "classifier_frechet": classifier_frechet_distance(of_samples, of_test),
                 "classes_covered": coverage.covered,
+                "effective_classes": coverage.effective,
                 "kl_to_uniform": coverage.divergence,
             }
             details |= {
@@ -193,11 +195,12 @@ def classifier_frechet_distance(one: Tensor, other: Tensor) -> float:
 @dataclass(frozen=True)
 class Coverage:
     covered: int  # classes with at least one sample
+    effective: float  # exp(entropy of the shares): so many classes, equally often, would have it; 1 to classes
     divergence: float  # KL(share of each class || uniform), 0 to ln(classes) nats, lower is better
 
 
 def mode_coverage(predicted: Tensor, classes: int) -> Coverage:
     """How samples spread over the classes, which a classifier trained on the real images gave them: (n,) int64."""
     shares = torch.bincount(predicted, minlength=classes).double() / len(predicted)
-    entropy = torch.special.entr(shares).sum()
-    return Coverage(int((shares > 0).sum()), math.log(classes) - float(entropy))
+    entropy = float(torch.special.entr(shares).sum())
+    return Coverage(int((shares > 0).sum()), math.exp(entropy), math.log(classes) - entropy)

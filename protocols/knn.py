@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from protocols.base import FeatureSet, Protocol, Scores
+from protocols.probabilities import beside
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ class KNN(Protocol):
     - equal votes: the smaller class label wins, as in scikit-learn;
     - k beyond the gallery: every gallery row votes, with a warning in the log and in the details;
     - `distance` weights are 1 / distance; where some neighbours lie at distance 0, only those vote, as in scikit-learn.
+
+    Beside `top1`, for k of at least 5 and more than ten classes: `top5`, the share of test rows whose class is among
+    the five with the most votes; of equals the smaller label, and never one without a vote. Votes are no probabilities:
+    one test row whose class has none would make a log loss infinite.
 
     Details: `k` as used, and `exact_scans`, the number of test rows whose neighbours the fast search could not prove,
     so that a scan of the whole gallery in float64 found them; settings that are scored together share a search.
@@ -94,7 +99,11 @@ class KNN(Protocol):
         if k < self.k:
             details["warning"] = f"k={self.k} neighbours asked of {len(train)} gallery rows; using {k}"
             logger.warning(details["warning"])
-        return Scores({"top1": float((predictions == test.labels).double().mean())}, predictions, details)
+        truth = test.labels
+        metrics = {"top1": float((predictions == truth).double().mean())}
+        if self.k >= 5:
+            metrics |= beside(votes.log(), predictions, truth, likelihood=False)
+        return Scores(metrics, predictions, details)
 
 
 class Neighbours(t.NamedTuple):

@@ -17,20 +17,22 @@ class Linear(Probe):
 
     Features are standardised by the mean and standard deviation of the rows fitted on (a constant feature becomes 0).
     Then mean cross-entropy (nats) + strength / 2 * |weights|^2 is minimised, the biases not penalised; scikit-learn's C
-    is 1 / (strength * rows). The strength is chosen on held-out train rows, and test is read once: see `Probe`.
+    is 1 / (strength * rows). The strength has the lowest mean cross-entropy on held-out train rows,
+    and test is read once: see `Probe`.
     """
 
-    version = 5  # 1 to 4 took other ways to within the tolerance
+    version = 6  # 1 to 5 chose by validation accuracy, to a gap of 1e-3, down to 3e-5
+    equal_versions = ((5, 4, 3, 2),)  # 1 chose another strength in half of the trials
     source = "Alain and Bengio 2016, arXiv:1610.01644"
 
-    strengths: Strengths = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
+    strengths: Strengths = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
 
     @property
     def loss(self) -> Loss:
         return CrossEntropy()
 
 
-def fit(features: Tensor, labels: Tensor, strength: float, tolerance: float = 1e-3, max_passes: int = 1000) -> Fit:
+def fit(features: Tensor, labels: Tensor, strength: float, tolerance: float = 1e-5, max_passes: int = 1000) -> Fit:
     """One regression of labels (n,) on features (n, d), standardised inside, without a selection."""
     return Problem(features, labels, CrossEntropy()).solve(strength, tolerance, max_passes, None)
 
@@ -38,6 +40,7 @@ def fit(features: Tensor, labels: Tensor, strength: float, tolerance: float = 1e
 class CrossEntropy(Loss):
     """-log softmax(logits)[label], in nats."""
 
+    likelihood = True
     couples_classes = True
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Losses:

@@ -1,8 +1,8 @@
 """Retrieval: each test image asks for the train images of its class, and all of them are ranked by cosine similarity.
 
 Source: mean average precision as in Philbin et al. 2007, CVPR, in the form of scikit-learn's average_precision_score;
-precision at k. Differs: similarities that only float64's rounding parts are ties, so that the order of the rows moves
-no number.
+precision at k. Differs: ranks are those of exact similarities, so that neither rounding nor the order of the rows moves
+a number.
 """
 
 import typing as t
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from protocols.base import FeatureSet, Protocol, Scores
 from protocols.knn import all_positive, nearest, nearness, told_apart
+from protocols.ties import exact_ranks, few_values
 
 _PAIRS = 2**23  # of a query and a gallery row whose similarity is found at once: 64 MiB
 _RANKED = 2**20  # of these that are ranked at once, with ten numbers for each
@@ -31,9 +32,9 @@ class Retrieval(Protocol):
     equals on the border, the share expected in random order. Both are fractions, better higher; a test row whose class
     the gallery lacks scores 0, and k beyond the gallery is all of it. A row of zeros has similarity 0 to every row.
 
-    Predictions are the class of the first row retrieved; of equals, the smaller gallery row. Similarities are those of
-    float64, and near 1 those that 1 - similarity has in float64; what only rounding parts is equal. Details: `k` as
-    used and `unanswerable`, the test rows whose class the gallery lacks.
+    Predictions are the class of the first row retrieved; of equals, the smaller gallery row. Similarities are ordered
+    as exact arithmetic orders them. Details: `k` as used and `unanswerable`, the test rows whose class the gallery
+    lacks.
     """
 
     source = "Philbin et al. 2007, CVPR"
@@ -44,26 +45,32 @@ class Retrieval(Protocol):
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:  # noqa: ARG002  # nothing is drawn
         k = min(self.k, len(train))
         queries, gallery = test.features, train.features
-        predictions = train.labels[nearest(queries, gallery, 1, "cosine").rows[:, 0]]
+        first = nearest(queries, gallery, 1, "cosine").rows[:, 0]
         asked = test.labels
         size = max(1, 2**22 // gallery.shape[1])  # gallery rows that are float64 at a time: 32 MiB
         found = []
         block = max(1, _PAIRS // len(gallery))
-        positive = all_positive(queries, gallery)
-        for few, labels in zip(torch.split(queries, block), torch.split(asked, block)):
+        positive, simple = all_positive(queries, gallery), few_values(queries, gallery)
+        numbers = torch.arange(len(test), device=queries.device)
+        for few, labels, places in zip(*(torch.split(part, block) for part in (queries, asked, numbers))):
             x = functional.normalize(few.double(), eps=1e-300)
             similarity = [x @ functional.normalize(y.double(), eps=1e-300).T for y in torch.split(gallery, size)]
             right, rows = labels[:, None] == train.labels, max(1, _RANKED // len(gallery))
-            pairs = zip(
-                torch.split(_refined(torch.cat(similarity, dim=1), few, gallery), rows), torch.split(right, rows)
-            )
-            width = gallery.shape[1]
-            found += [ranking(near, relevant, k, width=width, positive=positive) for near, relevant in pairs]
+            refined = _refined(torch.cat(similarity, dim=1), few, gallery)
+            for near, relevant, some, place in zip(
+                *(torch.split(part, rows) for part in (refined, right, few, places))
+            ):
+                average, precision, tied = ranking(near, relevant, k, width=gallery.shape[1], positive=positive)
+                if bool(tied.any()) and not simple:
+                    ranks = exact_ranks(near[tied], some[tied], gallery, positive=positive)
+                    average[tied], precision[tied], _ = ranking(ranks, relevant[tied], k)
+                    first[place[tied]] = ranks.argmax(dim=1)  # the first of equals
+                found.append((average, precision))
         average, precision = (torch.cat(parts) for parts in zip(*found))
         known = torch.isin(asked, train.labels)
         details: dict[str, t.Any] = {"k": k, "unanswerable": int((~known).sum())}
         metrics = {"map": float(average.mean()), f"precision_at_{self.k}": float(precision.mean())}
-        return Scores(metrics, predictions, details)
+        return Scores(metrics, train.labels[first], details)
 
 
 def _refined(similarity: Tensor, queries: Tensor, gallery: Tensor) -> Tensor:
@@ -79,9 +86,10 @@ def _refined(similarity: Tensor, queries: Tensor, gallery: Tensor) -> Tensor:
 
 def ranking(
     found: Tensor, relevant: Tensor, k: int, *, width: int = 1, positive: bool = False
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Average precision and precision at k of each query, both float64 (m,) in 0..1, 0 where nothing is relevant.
 
+    And whether any rows shared a rank, bool (m,).
     Of what grows with the similarity, float64 (m, n), and what each query should find, bool (m, n), with 1 <= k <= n.
     width, positive: as `told_apart` asks of the rows.
     """
@@ -103,4 +111,4 @@ def ranking(
     nearer, equal = ranks < border, ranks == border
     share = (right * equal).sum(dim=1) / equal.sum(dim=1).double()
     precision = ((right * nearer).sum(dim=1) + share * (k - nearer.sum(dim=1))) / k
-    return average, precision
+    return average, precision, ~starts[:, 1:].all(dim=1)

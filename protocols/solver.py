@@ -37,6 +37,7 @@ class Losses(t.NamedTuple):
 class Loss(abc.ABC):
     """A convex, differentiable loss of a row's logits, one for each class; it is what tells one probe from another."""
 
+    likelihood: t.ClassVar[bool] = False  # the softmax of its logits are probabilities
     couples_classes: t.ClassVar[bool]  # False: a sum of losses of one logit each; each class is a problem of its own
 
     @abc.abstractmethod
@@ -161,6 +162,12 @@ class Problem:
 
     def predictions(self, logits: Tensor) -> Tensor:
         return self.present[logits.argmax(dim=1)]  # the first of equals
+
+    def of_all_classes(self, logits: Tensor, classes: int) -> Tensor:
+        """Logits (n, classes present) as (n, classes), with -inf for what train lacks."""
+        everything = logits.new_full((len(logits), classes), -torch.inf)
+        everything[:, self.present] = logits
+        return everything
 
     def judge(self, fit: Fit, held: FeatureSet) -> tuple[float, float]:
         """Accuracy on all rows; mean loss on rows of the classes known here (a class unknown here has no logit)."""

@@ -26,13 +26,15 @@ from results.leaderboard import (
     told_apart,
     versioned,
 )
-from results.record import Json, Record
+from results.record import Definitions, Json, Record
 from results.redaction import printable
 from results.statistics import (
+    Correct,
     Estimate,
     Split,
     hierarchical_bootstrap,
     holm,
+    holm_levels,
     mcnemar,
     mcnemar_over_seeds,
     split,
@@ -71,7 +73,7 @@ class Comparison:
     first: str
     second: str
     means: tuple[float, float]
-    difference: Estimate
+    difference: Estimate  # its interval has the level of its step of Holm's, so it leaves out 0 exactly if p <= 0.05
     over: str  # what may be new: "images", or "seeds and images"
     images_p: float  # of these trained models on new images: McNemar's over all pairs of seeds
     pairs: tuple[Pair, ...]
@@ -134,13 +136,14 @@ def compare(
         raise Incomparable(f"{one.name} and {two.name} have nothing of {wanted} in common: {one.told}; {two.told}")
     shown = told_apart({column: (versioned(record), protocol_facts(record)) for column, record in shared.items()})
     names = (first, second) if one.name == two.name else (one.name, two.name)  # of two directories
-    compared = []
+    compared, both = [], []
     for column, record in chosen.items():
         protocol = shown[column] + ", first draw" * ("top1" not in record.metrics)
         answers = one.answers(column), two.answers(column)
         splits = one.split(column, answers[0]), two.split(column, answers[1])
         compared.append(_compared(protocol, record, names, answers, splits))
-    return _corrected(compared)
+        both.append((_stacked(answers[0]), _stacked(answers[1])))
+    return _corrected(compared, both)
 
 
 # ---- names to rows ----------------------------------------------------------------------------------------------
@@ -177,6 +180,7 @@ def _find(name: str, directory: Path) -> _Row:
     done = [record for record in contents.records if record.predictions and predictions.share(record) is not None]
     if not done:
         raise Incomparable(f"{place} has no row with a prediction for every test image")
+    done = Definitions(contents.plans).newest(done)
     encoders = told_apart({encoder_key(record): (record.label, encoder_facts(record)) for record in done})
     runs = {(run.parent.parent.name, run.name): run for run in (path.parents[2] for path in contents.whole)}
     rows: dict[tuple[str, str], dict[Column, dict[int, tuple[Record, Path]]]] = defaultdict(lambda: defaultdict(dict))
@@ -225,37 +229,43 @@ def _compared(
     first, second = answers
     common = [seed for seed in first if seed in second]
     meeting = list(zip(common, common)) or list(zip(first, second))
-    correct, other = np.stack(list(first.values())), np.stack(list(second.values()))
+    correct, other = _stacked(first), _stacked(second)
     ones, twos = np.stack([first[seed] for seed, _ in meeting]), np.stack([second[seed] for _, seed in meeting])
     images_p = mcnemar_over_seeds(ones, twos)
-    estimate, over = hierarchical_bootstrap(correct, other), "seeds and images"
-    if len(correct) == len(other) == 1:
-        estimate, over = dataclasses.replace(estimate, p=images_p), "images"
-    elif min(len(correct), len(other)) == 1:
-        over = "images"  # of one side it is this one model; what the seeds of the other do makes the interval wider
+    # of one seed it is this one model; what the seeds of the other row do makes the interval wider
+    over = "images" if min(len(correct), len(other)) == 1 else "seeds and images"
     pairs = []
     for (seed, other_seed), one, two in zip(meeting, ones, twos):
         won, lost = int((one & ~two).sum()), int((two & ~one).sum())
         pairs.append(Pair(seed, other_seed, won, lost, mcnemar(won, lost)))
     return Comparison(
         dataset_name(record), record, protocol, *names, (float(correct.mean()), float(other.mean())),
-        estimate, over, images_p, tuple(pairs), splits,
+        hierarchical_bootstrap(correct, other), over, images_p, tuple(pairs), splits,
         (len(correct), len(other)), np.stack([correct.sum(0), other.sum(0)]),
     )  # fmt: skip
 
 
-def _corrected(compared: list[Comparison]) -> list[Comparison]:
-    differences = holm([one.difference.p for one in compared])
+def _stacked(answers: Answers) -> Correct:
+    return np.stack(list(answers.values()))
+
+
+def _corrected(compared: list[Comparison], both: list[tuple[Correct, Correct]]) -> list[Comparison]:
+    """With p-values corrected for all columns, and intervals of the levels at which these p are decided."""
+    p_values = [one.difference.p for one in compared]
+    differences = [
+        dataclasses.replace(hierarchical_bootstrap(*answers, confidence=level), p=p)
+        for answers, level, p in zip(both, holm_levels(p_values), holm(p_values))
+    ]
     images = holm([one.images_p for one in compared])
     pairs = iter(holm([pair.p for one in compared for pair in one.pairs]))
     return [
         dataclasses.replace(
             one,
-            difference=dataclasses.replace(one.difference, p=p),
+            difference=difference,
             images_p=images_p,
             pairs=tuple(dataclasses.replace(pair, p=next(pairs)) for pair in one.pairs),
         )
-        for one, p, images_p in zip(compared, differences, images)
+        for one, difference, images_p in zip(compared, differences, images)
     ]
 
 
@@ -269,9 +279,17 @@ WORDS = ("dataset", "protocol", "seeds", "row")
 
 
 def render(
-    comparisons: t.Sequence[Comparison], format: Format, *, width: int | None = None, colour: bool = False
+    comparisons: t.Sequence[Comparison],
+    format: Format,
+    *,
+    details: bool = False,
+    width: int | None = None,
+    colour: bool = False,
 ) -> str:
-    """The comparisons as text that ends with a newline: fractions in `json`, else percent and points."""
+    """The comparisons as text that ends with a newline: fractions in `json`, else percent and points.
+
+    `details`: each pair of seeds and the spread of either row, too, which `json` always has.
+    """
     if format == "json":
         return json.dumps([one.plain() for one in comparisons], indent=2, ensure_ascii=False) + "\n"
     title = f"{comparisons[0].first} (first) against {comparisons[0].second} (second)"
@@ -285,8 +303,7 @@ def render(
         for one in comparisons
         for side, name in enumerate((one.first, one.second))
     ]
-    tables = [
-        ("", HEADER, [_cells(one) for one in comparisons]),
+    beside = [
         (
             "McNemar's exact test of each pair of seeds:",
             PAIRS,
@@ -294,7 +311,8 @@ def render(
         ),
         ("The standard deviation of one accuracy, in points:", SPREAD, spread),
     ]
-    verdicts, legend = [_verdict(one) for one in comparisons], _legend(comparisons)
+    tables = [("", HEADER, [_cells(one) for one in comparisons]), *(beside if details else [])]
+    verdicts, legend = [_verdict(one) for one in comparisons], _legend(comparisons, details)
     if format == "markdown":
         (_, first), *others = [(about, text.markdown(WORDS, header, rows)) for about, header, rows in tables]
         return "\n".join([f"**{title}**\n", first, *(f"{one}\n" for one in [*verdicts, legend]),
@@ -334,14 +352,18 @@ def _verdict(one: Comparison) -> str:
     return f"{where}: no difference can be told with new seeds on new images{models}."
 
 
-def _legend(comparisons: t.Sequence[Comparison]) -> str:
-    legend = "Top1 in percent, differences in points. Interval: a bootstrap over images, paired"
-    if any(one.over != "images" for one in comparisons):
-        legend += ", and over the seeds of rows with two or more; p of its difference being 0."
-    else:
-        legend += "; p: McNemar's exact test."
-    legend += " p-values are corrected for the number of columns (Holm)." * (len(comparisons) > 1)
+def _legend(comparisons: t.Sequence[Comparison], details: bool) -> str:
+    legend = "Top1 in percent, differences in points. Interval and p: a bootstrap over images, paired"
+    if any(max(one.seeds) > 1 for one in comparisons):
+        legend += ", and over the seeds of rows with two or more"
+    legend += "; both corrected for the number of columns (Holm)" * (len(comparisons) > 1)
+    legend += "; the interval leaves out 0 if p is at most 0.05."
     legend += " Won and lost: images that more of the first's seeds got right, or fewer."
+    if not details:
+        return f"{legend} --details: each pair of seeds, and what makes either row's score vary."
+    legend += " p of a pair of seeds: corrected for all pairs (Holm)." * (
+        sum(len(one.pairs) for one in comparisons) > 1
+    )
     legend += " Standard deviations: over test sets, from the images of this one; over seeds on this one, and of that"
     legend += " pretraining, the probe's own initial weights and orders (told by its repeats), and the draw of labels"
     legend += " (told by the draws); - where the runs do not tell."

@@ -1,8 +1,8 @@
 """Records to ranked tables. A pure function of the records, in whatever order they come.
 
 What cannot be compared never shares a table (other data, another limit or split; encoders that saw labels have a
-section of their own), a column (another version or other settings of a protocol) or a row (other parameters of an
-encoder, even under the same label).
+section of their own), a column (another definition or other settings of a protocol) or a row (other parameters of an
+encoder, even under the same label). Versions of one definition go by the newest of them.
 
 Ranks are those of a whole column, from the scores of its seeds and the answers to its test images. What filters leave
 out keeps its rank and its part in every number, so choosing rows changes none; controls always stay in.
@@ -16,14 +16,26 @@ import json
 import math
 import textwrap
 import typing as t
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 
-from results import predictions, text
-from results.metrics import GEOMETRY, METRICS, SAMPLES, interval, is_beside, lowest, written
-from results.record import Json, Plan, Record, dataset_label
+from results import by_class, predictions, text
+from results.by_class import Told
+from results.metrics import (
+    ABOUT,
+    FEATURES,
+    GEOMETRY,
+    METRICS,
+    RECALL,
+    SAMPLES,
+    bounds,
+    interval,
+    is_beside,
+    written,
+)
+from results.record import Definitions, Json, Plan, Record, dataset_label
 from results.statistics import Answers, Correct, Scores, contrasts, deviation, mean, ranking
 from results.store import Contents
 from results.text import Format
@@ -34,9 +46,14 @@ Cell = tuple[str, str, str, str]  # encoder, tap, protocol, metric
 Show = t.Literal["scores", "differences"]
 Variance = t.Literal["borrowed", "own"]
 Read = t.Callable[[Record], Correct | None]  # the answers of a record, see `predictions.answers`
+ReadClasses = t.Callable[[Record], Told | None]  # its predictions, see `predictions.classes`
 # Means over the test images of what lies in 0..1, which tell of other images too; other metrics tell of seeds only.
 # No such mean varies more than a share does, so its interval is wide enough.
-SHARES = ("top1", "mean_top1", "corrupted_top1", "clean_top1", "map")
+SHARES = ("top1", "mean_top1", "corrupted_top1", "clean_top1", "map", "top5")
+# Of 1,000 predictions, as many as another way to the same optimum may move; `tests/test_versions.py` holds all to it.
+# Each moves the number of right ones by one at most, up or down alike, so the variance of a share of n images is
+# MOVED / n at most: 8 % of what sampling adds at 95 % right, 2 % at 70.
+MOVED = 4e-3
 ALARM = " (!)"  # stands behind a tap whose features look collapsed, or whose training was hardly one
 OVER, RANK = "over untrained", "rank"  # titles of what stands beside a score
 SEVERAL = "several"  # stands where the runs behind a row or a table disagree
@@ -73,7 +90,10 @@ class Row:
     seeds: int
     of_seeds: int  # that its table has
     values: tuple[float, ...]  # one a seed, in the order of the seeds
+    further: dict[str, float]  # the means over seeds of what tables show on request, as far as every seed has it
+    recalls: tuple[float | None, ...]  # by class, means over seeds; None for one that test lacks; () if not known
     keys: tuple[str, ...]  # of the runs, in the same order
+    versions: tuple[int, ...]  # of the protocol, in the same order: all of one definition
     method: str
     is_control: bool  # what a learned encoder has to beat
     labels: int | None  # of the training images that it saw; None: all of those that a failed run did not count
@@ -94,10 +114,11 @@ class Row:
 
     def plain(self) -> dict[str, Json]:
         """The row as files have it; they say `control` for `is_control`."""
-        row = dataclasses.asdict(self) | {name: list(getattr(self, name)) for name in ("values", "keys", "alarms")}
+        row = dataclasses.asdict(self) | {name: list(getattr(self, name)) for name in LISTS}
         return dict(zip(COLUMNS, row.values()))
 
 
+LISTS = ("values", "keys", "versions", "alarms", "recalls")
 COLUMNS = [field.name.removeprefix("is_") for field in dataclasses.fields(Row)]
 
 
@@ -176,12 +197,15 @@ class Leaderboard:
 # ---- records to rows --------------------------------------------------------------------------------------------
 
 
+BUDGET = ("argmax", "fewshot")  # read no more labels than the encoder, or few; of encoders that saw labels, the first
+WHOLE = ("linear", "knn", "svm", "sgd_linear", "mlp")  # read the labels of all training images
 MAIN = ("linear", "knn", "svm", "sgd_linear", "mlp", "fewshot", "argmax")  # protocols that judge for their own sake
 
 
-def of(contents: Contents, variance: Variance = "borrowed") -> Leaderboard:
+def of(contents: Contents, variance: Variance = "borrowed", metrics: t.Collection[str] = ()) -> Leaderboard:
     """The leaderboard of all that a store holds, with the answers that lie beside its records."""
-    return leaderboard(contents.records, contents.plans, predictions.answers(contents), variance)
+    classes = predictions.classes(contents)
+    return leaderboard(contents.records, contents.plans, predictions.answers(classes), variance, classes, metrics)
 
 
 def leaderboard(
@@ -189,6 +213,8 @@ def leaderboard(
     plans: t.Sequence[Plan] = (),
     answers: Read = lambda _: None,
     variance: Variance = "borrowed",
+    classes: ReadClasses = lambda _: None,
+    metrics: t.Collection[str] = (),
 ) -> Leaderboard:
     """Rank by the mean of a table's first protocol, where equal or missing by the second, and so on.
 
@@ -198,7 +224,10 @@ def leaderboard(
 
     Rows with at most two seeds stand for these trained models, others for new seeds too. Where `answers` are there,
     differences are paired by test image, and a variance over seeds is moderated by those of its column. `variance`
-    "own" does neither, and takes two seeds for a sample.
+    "own" does neither, and takes two seeds for a sample; but what counts classes alike is always paired.
+
+    metrics: what columns show in place of each protocol's own metric: others of its records or, where there are
+    `classes`, of `by_class`; "recall" is the recall of every class. Raises Unknown for one that no record has.
     """
     asked = dict.fromkeys(protocol.label for plan in plans for protocol in plan.protocols)
     order = {label: place for place, label in enumerate(asked)}
@@ -219,9 +248,40 @@ def leaderboard(
         for labelled in (False, True)
         for subject in ("", SAMPLES, GEOMETRY)
     ]
-    return Leaderboard(
-        [row for dataset, members in sections for row in _ranked(dataset, members, order, by_suite, answers, variance)]
-    )
+    further = _Further(classes, metrics)
+    rows = [
+        row
+        for dataset, members in sections
+        for row in _ranked(dataset, members, order, by_suite, answers, variance, further)
+    ]
+    for name in metrics:
+        _check_known("metric", name, further.seen | ({RECALL} if "recall_0" in further.seen else set()))
+    return Leaderboard(rows)
+
+
+class _Further:
+    """The scores of records: their own, and what their predictions give beside."""
+
+    def __init__(self, classes: ReadClasses, asked: t.Collection[str]) -> None:
+        self.classes, self.asked = classes, asked
+        self.seen: set[str] = set()
+        self.known: dict[int, dict[str, float]] = {}
+
+    def scores(self, record: Record) -> dict[str, float]:
+        if id(record) not in self.known:
+            told = self.classes(record)
+            self.known[id(record)] = record.metrics | (by_class.scores(told) if told else {})
+            self.seen |= self.known[id(record)].keys()
+        return self.known[id(record)]
+
+    def shown(self, record: Record) -> list[str]:
+        """The metrics that have columns."""
+        scores = self.scores(record)
+        if self.asked:
+            recalls = filter(_is_recall, scores) if RECALL in self.asked else ()
+            return [name for name in (*self.asked, *recalls) if name in scores]
+        first, *others = record.metrics
+        return list(record.metrics) if _about(record) else [first, *filter(is_beside, others)]
 
 
 def _ranked(
@@ -231,16 +291,18 @@ def _ranked(
     by_suite: t.Mapping[str, Plan],
     answers: Read,
     variance: Variance,
+    further: _Further,
 ) -> list[Row]:
     """The rows of one section of a table."""
-    encoded = [(encoder_key(record), record) for record in records]
-    encoders = told_apart({key: (record.label, encoder_facts(record)) for key, record in encoded})
-    done = [(key, protocol_key(one), one) for key, one in encoded if one.status == "done" and one.metrics]
-    protocols = told_apart({key: (versioned(record), protocol_facts(record)) for _, key, record in done})
+    named = Definitions(by_suite.values()).newest(records)
+    encoded = [(encoder_key(name), record) for name, record in zip(named, records)]
+    encoders = told_apart({encoder_key(name): (name.label, encoder_facts(name)) for name in named})
+    judged = [name if name.status == "done" and name.metrics else None for name in named]
+    done = [(key, protocol_key(name), one) for (key, one), name in zip(encoded, judged) if name]
+    protocols = told_apart({protocol_key(name): (versioned(name), protocol_facts(name)) for name in judged if name})
     cells: dict[Cell, list[Record]] = defaultdict(list)
     for encoder, protocol, record in done:
-        first, *others = record.metrics
-        for metric in record.metrics if _about(record) else [first, *filter(is_beside, others)]:
+        for metric in further.shown(record):
             cells[encoders[encoder], record.tap or "", protocols[protocol], metric].append(record)
     succeeded = {(key, one.seed): one.provenance.started for key, _, one in done}  # the newest, being sorted
     succeeded_as = {(one.label, one.seed): one.provenance.started for *_, one in done}
@@ -254,23 +316,34 @@ def _ranked(
 
     of_seeds = len({record.seed for record in records})
     controls = {encoders[key]: own for key, own in _controls(encoded, encoders, by_suite).items()}
-    scored = {cell: _row(dataset, cell[0], *cell[2:], of_seeds, members) for cell, members in cells.items()}
+    scored = {cell: _row(dataset, cell[0], *cell[2:], of_seeds, members, further) for cell, members in cells.items()}
     main = {name: place for place, name in enumerate(MAIN)}
+    labelled = any(record.labels != 0 for record in records)
     places = {
-        protocols[key]: (order.get(one.protocol_label or "", len(order)), main.get(one.protocol or "", len(main)))
+        protocols[key]: (
+            labelled and one.protocol not in BUDGET,
+            order.get(one.protocol_label or "", len(order)),
+            main.get(one.protocol or "", len(main)),
+        )
         for _, key, one in done
     }
-    columns = sorted({cell[2:] for cell in cells}, key=lambda column: (places[column[0]], _column_order(column)))
+    wanted = {name: place for place, name in enumerate(further.asked)}
+    columns = sorted(
+        {cell[2:] for cell in cells},
+        key=lambda column: (places[column[0]], wanted.get(column[1], len(wanted)), _column_order(column)),
+    )
     ordered = sorted(  # before they are compared: of equal rows the first is the best
         {cell[:2] for cell in cells},
         key=lambda line: ([_rank(scored.get((*line, *column))) for column in columns], line),
     )
     for place, column in enumerate(columns, 1):
         rows = {cell: scored[cell] for line in ordered if (cell := (*line, *column)) in scored}
-        compared = _compared(rows, {cell: by_seed(cells[cell]) for cell in rows}, answers, variance, controls)
+        members = {cell: by_seed(cells[cell]) for cell in rows}
+        compared = _compared(rows, members, answers, variance, controls, further.classes)
         scored |= {cell: dataclasses.replace(row, column=place) for cell, row in compared.items()}
     failed = [
-        _row(dataset, encoder, None, None, of_seeds, failures[encoder, error]) for encoder, error in sorted(failures)
+        _row(dataset, encoder, None, None, of_seeds, failures[encoder, error], further)
+        for encoder, error in sorted(failures)
     ]
     return [scored[cell] for line in ordered for column in columns if (cell := (*line, *column)) in scored] + failed
 
@@ -307,22 +380,29 @@ def _compared(
     answers: Read,
     variance: Variance,
     controls: t.Mapping[str, str],
+    classes: ReadClasses,
 ) -> dict[Cell, Row]:
     """The rows of a table under one protocol, each with its interval, its ranks and how it differs from others."""
     rows = list(column.values())
     one = rows[0]
     better = -1 if one.metric in METRICS and not METRICS[one.metric].higher_is_better else 1
-    images = one.test_images if one.metric in SHARES else None
+    counts_classes = by_class.is_by_class(one.metric)
+    images = one.test_images if one.metric in SHARES or counts_classes else None
     sampled = [row.seeds > (1 if images is None or variance == "own" else 2) for row in rows]
     scores = Scores(
         better * np.array([row.mean for row in rows], np.float64),
         np.array([deviation(row.values) if many else 0.0 for row, many in zip(rows, sampled)]),
         np.array([row.seeds if many else 1 for row, many in zip(rows, sampled)]),
         images,
-        _answers(members.values(), images, answers) if one.metric == "top1" and variance == "borrowed" else None,
+        by_class.answers(one.metric or "", [[classes(record) for record in records] for records in members.values()])
+        if counts_classes
+        else _answers(members.values(), images, answers)
+        if one.metric == "top1" and variance == "borrowed"
+        else None,
+        np.array([_otherwise(row) * MOVED / images for row in rows]) if images else None,
     )
     found, (below, above) = ranking(scores), scores.reach(0.95)
-    least, highest = (-math.inf, math.inf) if one.metric in METRICS else (lowest(one.metric or ""), 1.0)
+    least, highest = bounds(one.metric)
     # of geometry nothing is best, and what stands beside a protocol's first metric is not what rows are ranked by
     ranked = METRICS[one.metric].of != GEOMETRY if one.metric in METRICS else not is_beside(one.metric or "")
     widest = highest - least
@@ -365,6 +445,11 @@ def _compared(
     return compared
 
 
+def _otherwise(row: Row) -> float:
+    """The share of its seeds that were judged by another version of the definition than its column is named by."""
+    return sum(not (row.protocol or "").partition(" (")[0].endswith(f"@{one}") for one in row.versions) / row.seeds
+
+
 def _answers(rows: t.Iterable[list[Record]], images: int | None, answers: Read) -> Answers | None:
     """The answers of rows whose every seed has them; None if there are none."""
     assert images is not None
@@ -393,6 +478,8 @@ def _subject(metric: str | None) -> str:
 
 def _column_order(column: tuple[str, str]) -> tuple[str, int, str]:
     protocol, metric = column
+    if _is_recall(metric):
+        return protocol, int(metric.removeprefix(f"{RECALL}_")), metric
     return protocol, list(METRICS).index(metric) if metric in METRICS else is_beside(metric), metric
 
 
@@ -404,7 +491,13 @@ def _rank(row: Row | None) -> float:
 
 
 def _row(
-    dataset: str, encoder: str, protocol: str | None, metric: str | None, of_seeds: int, records: list[Record]
+    dataset: str,
+    encoder: str,
+    protocol: str | None,
+    metric: str | None,
+    of_seeds: int,
+    records: list[Record],
+    scores: _Further,
 ) -> Row:
     """One row from records, oldest first, that differ in their seeds only; or that failed with the same error.
 
@@ -412,7 +505,9 @@ def _row(
     """
     members = by_seed(records)
     one, made = members[0], [record.provenance for record in members]
-    values = [record.metrics[metric] for record in members] if metric else []
+    made_of = [scores.scores(record) for record in members]
+    values = [one[metric] for one in made_of] if metric else []
+    means = {name: mean([one[name] for one in made_of]) for name in made_of[0] if all(name in one for one in made_of)}
     fits = [record.seconds["fit"] for record in members if "fit" in record.seconds]
     return Row(
         dataset=dataset,
@@ -442,7 +537,10 @@ def _row(
         seeds=len(members),
         of_seeds=of_seeds,
         values=tuple(values),
+        further={name: value for name, value in means.items() if name != metric and not _is_recall(name)},
+        recalls=_recalls(means),
         keys=tuple(record.key for record in members),
+        versions=tuple(record.protocol_version or 0 for record in members) if protocol else (),
         method=one.encoder,
         is_control=one.is_control,
         labels=one.labels if one.labels != "all" else one.train_images or None,
@@ -461,6 +559,19 @@ def _row(
         error=one.error,
         alarms=tuple({alarm.name: alarm.text for record in reversed(members) for alarm in record.alarms}.values()),
     )
+
+
+def _is_recall(metric: str) -> bool:
+    return metric.startswith(f"{RECALL}_")
+
+
+def _kind(metric: str) -> str:
+    return RECALL if _is_recall(metric) else metric
+
+
+def _recalls(scores: dict[str, float]) -> tuple[float | None, ...]:
+    places = {int(name.removeprefix(f"{RECALL}_")): value for name, value in scores.items() if _is_recall(name)}
+    return tuple(places.get(place) for place in range(1 + max(places, default=-1)))
 
 
 def dataset_name(record: Record) -> str:
@@ -634,11 +745,12 @@ def _table(rows: list[Row], show: Show, sort: str) -> _Table:
     lines: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         lines[row.encoder, row.tap or f"failed: {row.error}"].append(row)
-    if metrics & METRICS.keys():
+    title = titles(rows)
+    if metrics and metrics <= METRICS.keys():
         several = len({protocol for protocol, _ in columns}) > 1
-        header = [f"{protocol} {METRICS[name].title}" if several else METRICS[name].title for protocol, name in columns]
+        header = [f"{title[one]} {METRICS[name].title}" if several else METRICS[name].title for one, name in columns]
     else:
-        header = [protocol if len(metrics) == 1 else f"{protocol} {metric}" for protocol, metric in columns]
+        header = [title[one] if len(metrics) == 1 else f"{title[one]} {metric}" for one, metric in columns]
     by = {(row.protocol or "", row.metric or "") for row in rows if row.protocol and sort and _is_called(row, sort)}
     ordered = [name for name, column in zip(header, columns) if not by or column in by][:1]
     ordered = {"encoder": ["encoder"], "training": ["seconds of training"]}.get(
@@ -646,7 +758,13 @@ def _table(rows: list[Row], show: Show, sort: str) -> _Table:
     )
     return _Table(
         " ".join([rows[0].dataset, _subject(rows[0].metric), "labels" * (rows[0].labels != 0)]),
-        ", ".join([_caption(rows), *(f"ordered by {_clean(name)}" for name in ordered)]),
+        ", ".join(
+            [
+                _caption(rows),
+                *map(_clean, dict.fromkeys(name for name, _ in columns)),
+                *(f"ordered by {_clean(name)}" for name in ordered),
+            ]
+        ),
         [
             (_clean(name), *(extra for extra, told in beside.items() if column in told))
             for name, column in zip(header, columns)
@@ -707,8 +825,8 @@ def over_untrained(row: Row | None) -> str:
     text = f"{times * row.over_untrained:+.{digits}f}"
     if row.over_untrained_low is None or row.over_untrained_high is None:
         return text
-    half = max(row.over_untrained_high - row.over_untrained, row.over_untrained - row.over_untrained_low)
-    return f"{text} ± {times * half:.{digits}f}"
+    ends = row.over_untrained_low, row.over_untrained_high
+    return f"{text} {interval(row.over_untrained, *ends, row.metric, of_difference=True)}"
 
 
 def _printed(metric: str | None) -> tuple[int, int]:
@@ -730,6 +848,28 @@ def _ranks(row: Row | None) -> str:
 
 def _labels(row: Row) -> str:
     return "all" if row.labels is None else f"{row.labels:,}"
+
+
+SETTINGS = {  # of a protocol, that say what its numbers are
+    "cluster": ("method",), "fewshot": ("labels", "head"), "generative": ("samples",), "knn": ("k", "metric"),
+    "robustness": ("probe",), "two_sample": ("samples",),
+}  # fmt: skip
+
+
+def titles(rows: t.Iterable[Row]) -> dict[str, str]:
+    """What heads each protocol's columns: 'knn (k=5, cosine)', its name and the settings that matter.
+
+    Its version stands in the caption; in the title, too, where two would have the same.
+    """
+    found = {}
+    for row in rows:
+        if row.protocol and row.protocol not in found:
+            known = row.settings or {}
+            shown = [(name, known[name]) for name in SETTINGS.get(known.get("protocol", ""), ()) if name in known]
+            told = ", ".join(value if isinstance(value, str) else f"{name}={value}" for name, value in shown)
+            found[row.protocol] = row.protocol.partition("@")[0] + (f" ({told})" if told else "")
+    often = Counter(found.values())
+    return {protocol: title if often[title] == 1 else protocol for protocol, title in found.items()}
 
 
 def _caption(rows: list[Row]) -> str:
@@ -758,9 +898,9 @@ def _count(number: int, thing: str) -> str:
 
 
 def _legend(rows: list[Row], show: Show) -> str:
-    metrics = sorted({row.metric for row in rows if row.metric and row.metric not in METRICS})
+    metrics = sorted({_kind(row.metric) for row in rows if row.metric and row.metric not in METRICS})
     legend = f"Scores: {_clean(', '.join(metrics))} in percent, mean over seeds" if metrics else "Mean over seeds"
-    legend += " ± half of its 95 % interval."
+    legend += " ± half of its 95 % interval, or both ends where the mean is not in its middle."
     over = {row.interval_over for row in rows if row.interval_over}
     few = {row.seeds for row in rows if row.interval_over == "images"}
     if "seeds and images" in over:
@@ -769,12 +909,13 @@ def _legend(rows: list[Row], show: Show) -> str:
     elif few:
         legend += f" With {_listed(few)}, all intervals and ranks are about these trained models on new test images,"
         legend += " not about training again."
+    for protocol, versions in _joined_versions(rows).items():
+        legend += f" {_clean(protocol)} also holds scores of version{'s' * (len(versions) > 1)} {_and(versions)}: the"
+        legend += " same definition, solved in another way; intervals include that this moves 4 of 1,000 predictions."
     alone = {row.metric or "" for row in rows if row.interval_over == "seeds"}
     if alone:
         titles = sorted(METRICS[one].title if one in METRICS else one for one in alone)
         legend += f" Intervals of {', '.join(titles)} cover new seeds only."
-    if any(_interval(row).startswith("(") for row in rows):
-        legend += " Where ± would go beyond 0 or 100, both ends of the interval."
     borrowed = sorted({row.borrowed_from for row in rows if row.borrowed_from})
     if borrowed:
         count = str(borrowed[0]) if len(borrowed) == 1 else f"{borrowed[0]} to {borrowed[-1]}"
@@ -790,7 +931,11 @@ def _legend(rows: list[Row], show: Show) -> str:
         legend += " (control): a baseline that a learned encoder has to beat."
     if any(row.labels != 0 for row in rows):
         legend += " Encoders that saw labels of the training images stand apart, with the number of these labels."
+        legend += labels_read(rows)
     made = {row.metric for row in rows}
+    told = [f"{name}: {about}" for name, about in ABOUT.items() if name in {_kind(one or "") for one in made}]
+    told += [f"{one.title}: {one.about}" for name, one in METRICS.items() if name in made and one.of == FEATURES]
+    legend += f" {'; '.join(told)}." if told else ""
     for subject in (SAMPLES, GEOMETRY):
         about = [f"{one.title}: {one.about}" for name, one in METRICS.items() if name in made and one.of == subject]
         legend += f" Of {subject}: {'; '.join(about)}." if about else ""
@@ -798,6 +943,37 @@ def _legend(rows: list[Row], show: Show) -> str:
         hardly = " or hardly trained" if any(row.updates for row in rows if row.alarms) else ""
         legend += f" (!) marks what looks collapsed{hardly}, whatever it scores: why is in the csv and the json."
     return legend
+
+
+def labels_read(rows: t.Iterable[Row]) -> str:
+    """A sentence, behind a space: which protocols read all labels whatever an encoder saw, and which one does not."""
+    judged = {
+        _clean(row.protocol.partition("@")[0]): row.settings.get("protocol")
+        for row in sorted(rows, key=lambda row: row.column or 0)
+        if row.labels != 0 and row.protocol and row.settings
+    }
+    whole = [name for name, protocol in judged.items() if protocol in WHOLE]
+    few = next((name for name, protocol in judged.items() if protocol in BUDGET), None)
+    if not whole:
+        return ""
+    reading = f"{' and '.join(whole)} read{'s' * (len(whole) == 1)} the labels of all training images"
+    said = f" Of these encoders, too, {reading}"
+    return f"{said}; rows stand by {few}, which does not." if few else f"{said}."
+
+
+def _joined_versions(rows: t.Iterable[Row]) -> dict[str, list[int]]:
+    """{a protocol with its version: the other ones of the same definition that some of its scores have}"""
+    found: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        if row.protocol and _otherwise(row):
+            name = row.protocol.partition(" (")[0]
+            found[name] |= {one for one in row.versions if not name.endswith(f"@{one}")}
+    return {name: sorted(versions) for name, versions in sorted(found.items())}
+
+
+def _and(numbers: t.Sequence[int]) -> str:
+    """'2', '1 and 2', '1, 2 and 3'."""
+    return " and ".join(filter(None, [", ".join(map(str, numbers[:-1])), str(numbers[-1])]))
 
 
 def _listed(seeds: t.Collection[int]) -> str:

@@ -86,7 +86,7 @@ def _copy_run(there: RunDirectory, here: RunDirectory, top: Path) -> Merged:
     except store.Unwritable:
         raise
     except StoreError as error:
-        return Merged(0, 0, (str(error),))
+        return Merged(0, 0, (f"the run {there.path} is left out: {error}",))
     total = Merged(0, 0, ())
     for path in sorted(there.path.glob("scores/*/*.json")):
         try:

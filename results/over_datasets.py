@@ -44,7 +44,7 @@ def over_datasets(board: Leaderboard) -> list[Overall]:
         if (row.train_images or 0) < largest[name]:
             continue
         if row.protocol and row.mean is not None and row.metric not in METRICS and row.labels == 0:
-            scores[row.protocol][f"{row.encoder}/{row.tap}"][name] = row.mean
+            scores[row.protocol][f"{row.encoder}/{row.tap}"].setdefault(name, row.mean)  # of several metrics the first
     found = []
     places = {row.protocol: row.column or 0 for row in reversed(board.rows)}  # of the first table that has it
     for protocol, rows in sorted(scores.items(), key=lambda item: (places[item[0]], item[0])):

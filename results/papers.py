@@ -3,15 +3,14 @@
 Only numbers that were read in the paper, in its authors' code, or quoted by another paper, which then is named.
 """
 
-import math
 import typing as t
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 from results import text
+from results.leaderboard import Leaderboard, Row, protocol_facts
 from results.metrics import METRICS, interval, written
 from results.record import Json, Record
-from results.statistics import mean_interval
+from results.statistics import wilson
 
 BIGAN = "Donahue et al. 2017, Table 1"
 AAE = "Makhzani et al. 2015"
@@ -102,13 +101,13 @@ PUBLISHED = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """One of our encoders beside a paper's. Half intervals are of 95 %."""
+    """One of our encoders beside a paper's. Intervals are of 95 %."""
 
     published: Published
     label: str
     ours: float
-    our_half: float  # over seeds; of one seed, over test images
-    their_half: float | None  # over test images; None for what is no share of them
+    our_interval: tuple[float, float] | None  # the leaderboard's
+    their_interval: tuple[float, float] | None  # over test images (Wilson); None for what is no share of them
     seeds: int
     remark: str  # how our recipe differs
 
@@ -119,24 +118,31 @@ class Comparison:
     @property
     def agrees(self) -> bool | None:
         """Whether each number lies in the other's interval; None where theirs is not known."""
-        return None if self.their_half is None else abs(self.difference) <= min(self.our_half, self.their_half)
+        if self.our_interval is None or self.their_interval is None:
+            return None
+        (low, high), (their_low, their_high) = self.our_interval, self.their_interval
+        return low <= self.published.value <= high and their_low <= self.ours <= their_high
 
 
-def compare(records: t.Iterable[Record]) -> list[Comparison]:
-    """Ours beside every published number that they are about, in the order of the papers. Whole test sets only."""
+def compare(records: t.Iterable[Record], board: Leaderboard) -> list[Comparison]:
+    """The rows of the records' leaderboard beside every published number that they are about, as papers have them.
+
+    Whole test sets only.
+    """
     done = [one for one in records if one.status == "done" and one.pretrain is None]
     whole = [one for one in done if one.split == "test" and one.limit is None and one.size is None and one.mode is None]
-    whole.sort(key=lambda one: one.provenance.started)
-    found = []
-    for published in PUBLISHED:
-        variants: dict[tuple[str, str], dict[int, Record]] = defaultdict(dict)
-        for record in whole:
-            if _is_about(record, published):
-                made = (record.encoder_version, record.provenance.precision, record.protocol_version)
-                facts = [*sorted(record.params.items()), *sorted(record.protocol_params.items()), *made]
-                variants[record.label, repr(facts)][record.seed] = record  # the newest
-        found += [_compare(published, list(by_seed.values())) for _, by_seed in sorted(variants.items())]
-    return found
+    made = {(one.label, one.key, one.tap, repr(sorted(protocol_facts(one).items()))): one for one in whole}
+    examples = [
+        (row, made.get((row.encoder.partition(" (")[0], row.keys[0], row.tap, repr(sorted(row.settings.items())))))
+        for row in board.rows
+        if row.settings is not None
+    ]
+    return [
+        _compare(published, row, record)
+        for published in PUBLISHED
+        for row, record in sorted(examples, key=lambda example: (example[0].encoder, example[0].protocol or ""))
+        if record and row.metric == published.metric and _is_about(record, published)
+    ]
 
 
 def select(
@@ -169,39 +175,29 @@ def _is_about(record: Record, published: Published) -> bool:
     )
 
 
-def _compare(published: Published, records: list[Record]) -> Comparison:
-    one, values = records[0], [record.metrics[published.metric] for record in records]
-    bounds = (-math.inf, math.inf) if published.metric in METRICS else (0.0, 1.0)
-    interval = mean_interval(values, bounds=bounds)
-    if interval.low is not None and interval.high is not None:
-        our_half = max(interval.mean - interval.low, interval.high - interval.mean)
-    elif published.metric in METRICS:
-        our_half = 1.96 * one.details.get(f"{published.metric}_standard_error", 0.0)
-    else:
-        our_half = _sampling(interval.mean, one.test_images)
-    their_half = None if published.metric in METRICS else _sampling(published.value, published.images)
-    recipe = ((name, one.params.get(name), theirs) for name, theirs in published.recipe.items())
-    differs = [f"{name} {ours}, theirs {theirs}" for name, ours, theirs in recipe if ours != theirs]
+def _compare(published: Published, row: Row, record: Record) -> Comparison:
+    theirs = None
+    if published.metric not in METRICS:
+        low, high = wilson(published.value, published.images)
+        theirs = float(low), float(high)
+    ours = None if row.low is None or row.high is None else (row.low, row.high)
+    recipe = ((name, record.params.get(name), value) for name, value in published.recipe.items())
+    differs = [f"{name} {ours}, theirs {value}" for name, ours, value in recipe if ours != value]
     unknown = "meaning of its ± not stated" if published.plus_minus is not None else ""
     remark = "; ".join([*differs, *filter(None, [published.otherwise, unknown])])
-    return Comparison(published, one.label, interval.mean, our_half, their_half, len(values), remark)
-
-
-def _sampling(share: float, images: int) -> float:
-    """Half of the interval of a share of so many test images."""
-    return 1.96 * math.sqrt(share * (1 - share) / images)
+    return Comparison(published, record.label, row.mean or 0.0, ours, theirs, row.seeds, remark)
 
 
 WORDS = ("paper", "its name", "agree", "label", "recipe")
 HEADER = ("paper", "its name", "its number", "ours", "seeds", "difference", "agree", "label", "recipe")
 COLUMNS = (  # as data: fractions in 0..1, but for METRICS
     "paper", "its_name", "dataset", "encoder", "tap", "protocol", "metric", "published", "published_plus_minus",
-    "published_half", "ours", "our_half", "seeds", "difference", "agrees", "label", "recipe",
+    "published_low", "published_high", "ours", "low", "high", "seeds", "difference", "agrees", "label", "recipe",
 )  # fmt: skip
 LEGEND = (
-    "In percent but for log-densities (nats). Ours ± half the 95 % interval over seeds, or over test images if there "
-    "is one seed. They agree if each number lies in the other's interval, which is for theirs the sampling of its test "
-    "images; of a log-density that is not known."
+    "In percent but for log-densities (nats). Ours with the 95 % interval of the leaderboard. They agree if each "
+    "number lies in the other's interval, which is for theirs the sampling of its test images; of a log-density that "
+    "is not known."
 )
 UNEXPLAINED = (
     " Theirs ± what is printed, whose meaning is not stated where it was read: it is not taken for an interval."
@@ -227,19 +223,20 @@ def _plain(one: Comparison) -> dict[str, Json]:
     about = one.published
     values = (
         about.paper, about.name, about.dataset, about.encoder, about.tap, about.protocol, about.metric, about.value,
-        about.plus_minus, one.their_half, one.ours, one.our_half, one.seeds, one.difference, one.agrees, one.label,
-        one.remark,
+        about.plus_minus, *(one.their_interval or (None, None)), one.ours, *(one.our_interval or (None, None)),
+        one.seeds, one.difference, one.agrees, one.label, one.remark,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
 
 def _cells(one: Comparison) -> list[str]:
     metric, theirs = one.published.metric, one.published.plus_minus
+    behind = interval(one.ours, *one.our_interval, metric) if one.our_interval else ""
     return [
         one.published.paper,
         one.published.name,
         written(one.published.value, metric) + ("" if theirs is None else f" ± {written(theirs, metric)}"),
-        f"{written(one.ours, metric)} {interval(one.ours, one.ours - one.our_half, one.ours + one.our_half, metric)}",
+        f"{written(one.ours, metric)} {behind}".rstrip(),
         str(one.seeds),
         f"{'+' * (one.difference >= 0)}{written(one.difference, metric)}",
         {True: "yes", False: "no", None: "unknown"}[one.agrees],

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from results import store
-from results.arrays import read_arrays, read_npz
+from results.arrays import Array, read_arrays, read_npz
+from results.by_class import Told
 from results.record import Record
 from results.statistics import Correct
 from results.store import Contents, StoreError
@@ -71,37 +72,73 @@ def repeated(record: Record) -> tuple[str | None, list[float]]:
     return None, []
 
 
-def correct(record: Record, run: Path) -> Correct:
-    """(images,): whether each test image was classified correctly.
+def told(record: Record, run: Path) -> Told:
+    """What a record's predictions say of each test image.
 
     Raises StoreError for files that cannot be read, and for predictions that do not give the record's top1.
     """
     path = run / str(record.predictions)
     largest = 16 * record.test_images + 4096  # bytes of an array and its header
     content = store.read_bytes(path, 64 * largest)  # predictions of other draws, or of corrupted images, may be in it
+    by, draws = repeated(record)
     try:
-        kept = read_npz(content, 64 * largest, ("predicted", "label"))
-        right: Correct = np.asarray(kept["predicted"] == kept["label"])
-    except ValueError as error:
+        kept = read_npz(content, 64 * largest, () if by == "subset" else ("predicted", "label"))
+        names = ["predicted", *(f"draw{one}" for one in range(1, len(draws)) if by == "subset")]
+        rows = {name: kept[name] for name in ("label", *names) if name in kept or name in ("predicted", "label")}
+        if any(one.shape != (record.test_images,) or not _are_classes(one) for one in rows.values()):
+            raise ValueError(f"wanted a class for each of {record.test_images:,} images")
+        label = rows.pop("label")
+    except (ValueError, KeyError) as error:
         raise StoreError(f"{path}: the predictions cannot be read: {error}") from error
-    told = share(record) or 0.0
-    if right.shape != (record.test_images,) or not math.isclose(right.mean(), told, abs_tol=1e-9):
-        percent = f"{100 * told:.2f} % of {record.test_images:,} images"
+    one = Told(np.stack(list(rows.values())), label)
+    top1 = share(record) or 0.0
+    if not math.isclose((one.predicted[0] == label).mean(), top1, abs_tol=1e-9):
+        percent = f"{100 * top1:.2f} % of {record.test_images:,} images"
         raise StoreError(f"{path}: these are not the predictions of its record, which has {percent} right")
-    return right
+    return one
 
 
-def answers(contents: Contents) -> t.Callable[[Record], Correct | None]:
-    """What `correct` gives for a record of these contents; None where it has no predictions, or damaged ones."""
+def _are_classes(rows: Array) -> bool:
+    kind, size = rows.dtype.kind, rows.dtype.itemsize
+    return (kind == "u" and size <= 2) or (kind in "iu" and bool(((rows >= 0) & (rows < 2**16)).all()))
+
+
+def correct(record: Record, run: Path) -> Correct:
+    """(images,): whether each test image was classified correctly. Raises StoreError as `told` does."""
+    one = told(record, run)
+    return np.asarray(one.predicted[0] == one.label)
+
+
+def classes(contents: Contents) -> t.Callable[[Record], Told | None]:
+    """What `told` gives for a record of these contents that judges by them; None where it has none, or damaged ones.
+
+    Each file is read once.
+    """
     places = {id(record): path for path, record in contents.whole.items()}
+    known: dict[int, Told | None] = {}
+    labels: dict[tuple[str, bytes], Array] = {}  # that many records share
 
-    def read(record: Record) -> Correct | None:
+    def read(record: Record) -> Told | None:
         path = places.get(id(record))
-        if path is None or record.predictions is None or "top1" not in record.metrics:
+        if path is None or record.predictions is None or next(iter(record.metrics), "") not in ("top1", "mean_top1"):
             return None
-        try:
-            return correct(record, path.parents[2])
-        except StoreError:
-            return None
+        if id(record) not in known:
+            try:
+                one = told(record, path.parents[2])
+                label = labels.setdefault((one.label.dtype.str, one.label.tobytes()), one.label)
+                known[id(record)] = Told(one.predicted, label)
+            except StoreError:
+                known[id(record)] = None
+        return known[id(record)]
 
     return read
+
+
+def answers(classes: t.Callable[[Record], Told | None]) -> t.Callable[[Record], Correct | None]:
+    """Whether each test image was classified correctly; None where `classes` has none, or few labels were drawn."""
+
+    def right(record: Record) -> Correct | None:
+        one = classes(record) if "top1" in record.metrics else None
+        return None if one is None else np.asarray(one.predicted[0] == one.label)
+
+    return right

@@ -5,6 +5,7 @@ import typing as t
 from pydantic import BaseModel, ConfigDict, Field
 
 Json = t.Any  # what json.loads can return
+Equal = tuple[tuple[int, ...], ...]  # groups of versions; those of one group are of one definition
 
 
 class Provenance(BaseModel):
@@ -21,6 +22,7 @@ class Provenance(BaseModel):
     precision: str
     started: str  # ISO 8601, UTC
     resumed_elsewhere: bool = False  # its training went on where bits differ from where it began: not repeatable
+    solvers: dict[str, int] = Field(default_factory=dict)  # by protocol of the suite, the revision of its solver
 
 
 class Alarm(BaseModel):
@@ -132,6 +134,7 @@ class Asked(BaseModel):
     label: str
     params: dict[str, Json] = Field(default_factory=dict)
     code: str = ""  # digest of the plugin's file that it comes from
+    equal_versions: Equal | dict[str, Equal] = ()  # of an encoder by precision
 
 
 class Plan(BaseModel):
@@ -151,4 +154,48 @@ class Plan(BaseModel):
         if record.label not in asked:
             return None
         recipe = (record.encoder, record.params, record.code)
-        return asked[record.label] == recipe and self.encoder_versions.get(record.label) == record.encoder_version
+        wanted = self.encoder_versions.get(record.label)
+        return asked[record.label] == recipe and wanted in Definitions([self]).encoder(record)
+
+
+def equal(groups: t.Iterable[tuple[int, ...]], version: int) -> tuple[int, ...]:
+    """The versions of the same definition as this one, itself among them."""
+    return next((group for group in groups if version in group), (version,))
+
+
+class Definitions:
+    """Which versions of encoders and protocols are of one definition, as far as suites say."""
+
+    def __init__(self, plans: t.Iterable[Plan]) -> None:
+        self.groups: dict[tuple[str, str], list[tuple[int, ...]]] = {}  # by name, and of an encoder by precision
+        for plan in plans:
+            for one in (*plan.encoders, *plan.protocols):
+                told = one.equal_versions if isinstance(one.equal_versions, dict) else {"": one.equal_versions}
+                for precision, groups in told.items():
+                    self.groups.setdefault((one.name, precision), []).extend(groups)
+
+    def encoder(self, record: Record) -> tuple[int, ...]:
+        """The versions of a record's encoder that learn what its own did, in the same precision."""
+        return equal(self.groups.get((record.encoder, record.provenance.precision), ()), record.encoder_version)
+
+    def protocol(self, record: Record) -> tuple[int, ...]:
+        return equal(self.groups.get((record.protocol or "", ""), ()), record.protocol_version or 0)
+
+    def newest(self, records: t.Sequence[Record]) -> list[Record]:
+        """The records, each with the newest versions of its label's definitions that stand among them."""
+        last: dict[tuple[t.Any, ...], int] = {}
+        made = []
+        for one in records:
+            encoder = (one.label, one.encoder, one.provenance.precision, self.encoder(one))
+            protocol = (one.protocol_label, one.protocol, self.protocol(one))
+            last[encoder] = max(last.get(encoder, 0), one.encoder_version)
+            last[protocol] = max(last.get(protocol, 0), one.protocol_version or 0)
+            made.append((encoder, protocol))
+        return [
+            one
+            if (last[encoder], last[protocol]) == (one.encoder_version, one.protocol_version or 0)
+            else one.model_copy(
+                update={"encoder_version": last[encoder], "protocol_version": last[protocol] if one.protocol else None}
+            )
+            for one, (encoder, protocol) in zip(records, made)
+        ]

@@ -129,6 +129,7 @@ class Answers:
     share: np.ndarray[t.Any, np.dtype[np.float32]]  # (rows, images): of a row's seeds that are right; 0 if not known
     noise: Floats  # the variance of one seed's score that answers alone make, if seeds err independently; 0 of one seed
     known: Correct  # (rows,)
+    strata: tuple[tuple[float, "Answers"], ...] = ()  # parts of the images, whose means have these weights in a score
 
     @classmethod
     def of(cls, correct: t.Sequence["Correct | None"], images: int) -> "Answers":
@@ -141,19 +142,62 @@ class Answers:
                 noise[row] = spread * len(one) / max(1, len(one) - 1) / images
         return cls(share, noise, np.array([one is not None for one in correct], np.bool_))
 
+    @classmethod
+    def by_stratum(cls, counted: t.Sequence[Floats | None], strata: t.Sequence[tuple[float, Integers]]) -> "Answers":
+        """From what each row's (seeds, images) count for, of scores that are weighted means over parts of the images.
+
+        strata: the weight of each part and its images, which are drawn by themselves.
+        """
+        known = np.array([one is not None for one in counted], np.bool_)
+        parts = []
+        for weight, images in strata:
+            share, noise = np.zeros((len(counted), len(images)), np.float32), np.zeros(len(counted))
+            for row, one in enumerate(counted):
+                if one is not None:
+                    share[row] = one[:, images].mean(0)
+                    apart = one[:, images] - one[0, images]  # of equal seeds exactly 0
+                    spread = apart.var(0, ddof=1) if len(one) > 1 else np.zeros(1)
+                    noise[row] = float(spread.mean()) / len(images)
+            parts.append((weight, cls(share, noise, known)))
+        noise = sum((weight**2 * part.noise for weight, part in parts), np.zeros(len(counted)))
+        return cls(np.zeros((len(counted), 0), np.float32), noise, known, tuple(parts))
+
+    @property
+    def worth(self) -> float:
+        """How many images without strata tell as much of a score that is the same in every stratum."""
+        return 1 / sum(weight**2 / part.share.shape[1] for weight, part in self.strata)
+
+    def spread(self, extremes: int) -> Floats:
+        """The variance over new images of each row's mean, strata apart, as if so many more images were at either end.
+
+        As none wrong of few images is not none possible.
+        """
+        total = np.zeros(len(self.known))
+        for weight, part in self.strata:
+            images = part.share.shape[1]
+            squares = images * part.share.var(1, dtype=np.float64) + extremes / 2
+            total += weight**2 * squares / (images + 2 * extremes) / max(1, images + 2 * extremes - (not extremes))
+        return total
+
     def variance(self, first: Integers, second: Integers) -> Floats:
         """Over new images, of the difference of two rows' means for these trained models; places go together.
 
         One image more of either extreme is counted, as no difference seen is not no difference possible. Source:
         Bonett and Price 2012, Adjusted Wald confidence interval for a difference of binomial proportions, paired data.
         """
-        images = self.share.shape[1]
-        ones, one = np.unique(first, return_inverse=True)
-        others, other = np.unique(second, return_inverse=True)
-        mean, square = self.share.mean(1, dtype=np.float64), np.square(self.share).sum(1, dtype=np.float64)
-        both = (self.share[ones] @ self.share[others].T)[one.reshape(first.shape), other.reshape(second.shape)]
+        if self.strata:
+            parts = (weight**2 * part.variance(first, second) for weight, part in self.strata)
+            return sum(parts, np.zeros(()))
+        images, (mean, square, products) = self.share.shape[1], self._moments
         lead = images * (mean[first] - mean[second]) / (images + 2)
-        return ((square[first] + square[second] - 2.0 * both + 2) / (images + 2) - lead**2) / (images + 2)
+        both = 2.0 * products[first, second]
+        return ((square[first] + square[second] - both + 2) / (images + 2) - lead**2) / (images + 2)
+
+    @functools.cached_property
+    def _moments(self) -> tuple[Floats, Floats, np.ndarray[t.Any, np.dtype[np.float32]]]:
+        """Over images the mean and the sum of squares of each row, and the sum of products of each pair of rows."""
+        mean, square = self.share.mean(1, dtype=np.float64), np.square(self.share).sum(1, dtype=np.float64)
+        return mean, square, self.share @ self.share.T
 
 
 @dataclass(frozen=True)
@@ -202,6 +246,7 @@ class Scores:
     seeds: Integers  # 1 stands for these trained models: nothing is said of other seeds
     images: int | None  # that were told right or wrong; None: the score is no share of images
     answers: Answers | None = None  # with them differences are paired by image, and variances over seeds borrowed
+    numerical: Floats | None = None  # the variance of a mean that another way to the same optimum adds; None: none
 
     @functools.cached_property
     def prior(self) -> Prior:
@@ -249,8 +294,9 @@ class Scores:
         more where they do not. Infinite where one seed is all that is known.
         """
         variance, freedom = self._over_seeds
+        numerical = 0.0 if self.numerical is None else np.sqrt(self.numerical) * ndtri((1 + confidence) / 2)
         below, above = (
-            joined(side, (np.sqrt(variance), freedom), (0.0, np.inf), confidence)
+            joined(np.hypot(side, numerical), (np.sqrt(variance), freedom), (0.0, np.inf), confidence)
             for side in self._images(slice(None), confidence)
         )
         return below, above
@@ -285,6 +331,8 @@ class Scores:
             below, above = self._images(parts.first, confidence)[0], self._images(parts.second, confidence)[1]
             wilsons = below**2 + above**2
             squares = wilsons if parts.apart is None else np.where(parts.apart, wilsons, squares)
+        if self.numerical is not None:
+            squares = squares + (self.numerical[parts.first] + self.numerical[parts.second]) * ndtri(at) ** 2
         if self.deviation.any():
             if at.ndim:
                 seeds = stdtrit(1 / np.maximum(parts.inverse, 1e-12), at) ** 2 * parts.seeds
@@ -318,6 +366,8 @@ class Scores:
         """How many images, answered by one model, a row's mean over seeds is worth."""
         assert self.images is not None
         images = np.full(len(self.mean), float(self.images))
+        if self.answers is not None and self.answers.strata:
+            return self._worth(self.answers)
         if self.answers is not None:
             spread = self.mean * (1 - self.mean)
             noise = np.where(self.seeds > 1, self.answers.noise / self.seeds, 0.0)
@@ -325,6 +375,22 @@ class Scores:
             some = self.answers.known & (spread > 0)
             images[some] = np.maximum(images[some], spread[some] / np.maximum(left[some], 1e-9 * spread[some]))
         return images
+
+    def _worth(self, answers: Answers) -> Floats:
+        """The same of answers in strata: the fewer of two numbers.
+
+        By the variance that was seen, and by one in which each stratum has an image more of either extreme. Source:
+        Korn and Graubard 1998, Confidence intervals for proportions with small expected number of positive counts
+        estimated from survey data, for the effective number; with Wilson's interval.
+        """
+        least = np.full(len(self.mean), np.inf)
+        noise = np.where(self.seeds > 1, answers.noise / self.seeds, 0.0)
+        for mean, extremes in ((self.mean, 0), ((self.mean * answers.worth + 1) / (answers.worth + 2), 1)):
+            spread = np.clip(mean * (1 - mean), 0.0, None)
+            left = answers.spread(extremes) - noise
+            seen = answers.known & (left > 1e-9 * spread) & (spread > 0)
+            least[seen] = np.minimum(least[seen], spread[seen] / left[seen])
+        return np.where(np.isinf(least), answers.worth, least)
 
 
 class _Parts(t.NamedTuple):
@@ -369,12 +435,8 @@ def contrasts(scores: Scores, first: Integers, second: Integers, confidence: flo
         open_ = scores._below(parts, 1 - middle) >= np.abs(difference)
         least, most = np.where(open_, middle, least), np.where(open_, most, middle)
     p = np.where(difference == 0, 1.0, most)
-    corrected = np.array(holm(p.tolist()))
-    order, found = np.argsort(p, kind="stable"), int((corrected <= 1 - confidence).sum())
-    steps = np.empty(len(p))
-    steps[order] = np.minimum(np.arange(len(p)), found)  # how many are decided before it
-    half = scores._below(parts, 1 - (1 - confidence) / (len(p) - np.minimum(steps, len(p) - 1)))
-    return Contrasts(difference, half, corrected)
+    half = scores._below(parts, np.array(holm_levels(p.tolist(), confidence)))
+    return Contrasts(difference, half, np.array(holm(p.tolist())))
 
 
 @dataclass(frozen=True)
@@ -444,6 +506,18 @@ def holm(p_values: t.Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
         corrected[index] = largest
     return corrected
+
+
+def holm_levels(p_values: t.Sequence[float], confidence: float = 0.95) -> list[float]:
+    """The confidence at which Holm's steps decide on each: an interval of that leaves out 0 exactly if `holm` rejects.
+
+    p_values: not corrected, each 1 less the confidence of the interval that ends at 0.
+    """
+    count, found = len(p_values), sum(p <= 1 - confidence for p in holm(p_values))
+    levels = [confidence] * count
+    for place, index in enumerate(sorted(range(count), key=p_values.__getitem__)):
+        levels[index] = 1 - (1 - confidence) / (count - min(place, found, count - 1))
+    return levels
 
 
 # ---- two methods on the same images, from their predictions ------------------------------------------------------

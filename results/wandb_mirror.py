@@ -150,16 +150,17 @@ def checked_name(name: str) -> str:
     return name
 
 
-def mirror(directory: Path, target: WandbTarget, timeout: float = LIMIT) -> MirrorReport:
+def mirror(directory: Path, target: WandbTarget, timeout: float = LIMIT, told: t.Collection[Path] = ()) -> MirrorReport:
     """Send what this target has not seen of a suite's directory. Never raises, never asks, ends in `timeout` seconds.
 
     Offline, wandb's files are written to `<directory>/wandb/offline-run-*`, where the target has no other directory.
+    told: damaged files of which the user knows already.
     """
     if target.mode == "off":
         return MirrorReport(0, 0, None)
     again = f"`frostbench sync {directory}` sends what is missing" if target.mode == "online" else "run the suite again"
     try:
-        report = _mirror(directory, target, time.monotonic() + timeout)
+        report = _mirror(directory, target, time.monotonic() + timeout, told)
     except store.StoreError as error:
         report = MirrorReport(0, 0, str(error))
     except Exception as error:  # a mirror that breaks must not break what it shows
@@ -389,9 +390,10 @@ def _digest(value: Json) -> str:
 # ---- what is due, and the process that sends it -----------------------------------------------------------------
 
 
-def _mirror(directory: Path, target: WandbTarget, deadline: float) -> MirrorReport:
+def _mirror(directory: Path, target: WandbTarget, deadline: float, told: t.Collection[Path]) -> MirrorReport:
     damaged: list[str] = []
     runs = wandb_runs(directory, target, damaged, deadline)
+    damaged = [one for one in damaged if not one.startswith(tuple(f"{path}: " for path in told))]
     if not runs:
         return MirrorReport(0, 0, None)
     due, said = _send_due(directory, target, runs, deadline)

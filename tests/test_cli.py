@@ -69,6 +69,10 @@ def test_describe_shows_source_taps_parameters_and_defaults(frostbench: t.Callab
     assert "learning_rate = 0.0002" in said
     assert "k = 1" in frostbench("describe", "knn")
     assert "10,000" in frostbench("describe", "mnist")
+    (line,) = [one for one in frostbench("describe", "untrained").splitlines() if one.startswith("architectures: ")]
+    names = line.removeprefix("architectures: ").split(", ")
+    assert {"bigan", "dcgan", "supervised_aae", "wgan_gp"} < set(names)
+    assert not {"pca", "pixels", "untrained"} & set(names)
 
 
 def test_the_schema_is_the_one_that_the_suites_name(frostbench: t.Callable[..., str]) -> None:
@@ -101,10 +105,10 @@ def test_the_suite_says_which_protocol_orders_its_tables(frostbench: t.Callable[
         "run", "smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", protocols, "--set", "wandb.mode=off"
     )
     for said in (frostbench("leaderboard"), Path("runs/smoke/leaderboard.txt").read_text()):
-        assert "ordered by knn@1" in " ".join(said.split())
+        assert "ordered by knn (k=1, euclidean)" in " ".join(said.split())
     frostbench("report")
-    assert "Placed by knn@1 top1." in Path("runs/report.html").read_text()
-    assert "ordered by linear@5" in " ".join(frostbench("leaderboard", "--sort", "linear").split())
+    assert "Placed by knn (k=1, euclidean) top1" in Path("runs/report.html").read_text()
+    assert "ordered by linear" in " ".join(frostbench("leaderboard", "--sort", "linear").split())
 
 
 def test_check_vouches_for_an_encoder_of_ones_own(frostbench: t.Callable[..., str]) -> None:

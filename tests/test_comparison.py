@@ -89,7 +89,9 @@ def test_one_seed_of_each_is_mcnemars_test_and_speaks_of_these_models(runs: Path
     put(runs, "alone", [answers(range(4, 12))])
     (found,) = compare("two/code", "alone", runs)
     assert found.over == "images"
-    assert found.difference.p == pytest.approx(2 * sum([1, 12, 66, 220, 495]) / 2**12)  # 8 against 4 of 12
+    assert found.images_p == pytest.approx(2 * sum([1, 12, 66, 220, 495]) / 2**12)  # 8 against 4 of 12
+    assert found.difference.p == pytest.approx(found.images_p, abs=0.2)
+    assert found.difference.low < 0 < found.difference.high
     assert "no difference can be told of these two models" in render([found], "table")
 
 
@@ -111,7 +113,7 @@ def test_the_draws_of_few_labels_and_the_repeats_of_a_probe_split_the_spread_of_
         assert (split.pretraining, split.subset) == (0, None)
         assert split.probe == pytest.approx(spread)
     assert (linear.splits[1].pretraining, linear.splits[1].probe, linear.splits[1].subset) == (None, None, None)
-    lines = render([few], "markdown").splitlines()
+    lines = render([few], "markdown", details=True).splitlines()
     (line,) = [line for line in lines if line.startswith("| digits | few@1, first draw | bad/last |")]
     assert [cell.strip() for cell in line.split("|")[5:9]] == ["3.93", "0.00", "-", "3.93"]
 
@@ -128,6 +130,17 @@ def test_several_columns_are_corrected_together(runs: Path) -> None:
     assert [one.difference.p for one in found] == pytest.approx(corrected)
     smallest = min(pair.p for one in found for pair in one.pairs)
     assert smallest == pytest.approx(2 * min(pair.p for pair in linear.pairs))  # of 4 pairs, not of 2
+
+
+def test_an_interval_leaves_out_zero_exactly_if_its_p_is_small(runs: Path) -> None:
+    for name in ("linear", "knn"):
+        for label, wrong in (("a", range(5)), ("b", range(5, 19))):
+            put(runs, label, [answers(wrong)], protocol=name, protocol_label=name)
+    (alone,) = compare("a", "b", runs, protocols=["knn"])  # 14 won, 5 lost
+    assert 0.025 < alone.difference.p <= 0.05 and alone.difference.low > 0
+    for one in compare("a", "b", runs):  # each with the level of the first of two of Holm's steps
+        assert one.difference.p == pytest.approx(2 * alone.difference.p)
+        assert one.difference.p > 0.05 and one.difference.low < 0
 
 
 def test_rows_of_two_directories_and_paths_can_be_named(runs: Path, tmp_path: Path) -> None:
@@ -161,6 +174,14 @@ def test_versions_settings_subsets_and_other_data_are_never_compared(runs: Path,
     put(runs, "other", [answers(range(9))], **changes)
     with pytest.raises(Incomparable, match="good/code and other/code were judged on nothing in common"):
         compare("good", "other", runs)
+
+
+def test_versions_of_one_definition_are_compared(runs: Path) -> None:
+    put(runs, "other", [answers(range(9))], protocol_version=2)
+    protocol = {"name": "linear", "label": "linear", "equal_versions": [[2, 1]]}
+    (runs / "suite.json").write_text(json.dumps({"suite": "s", "protocols": [protocol]}))
+    (one,) = compare("good", "other", runs)
+    assert (one.protocol, one.won, one.lost) == ("linear@2", 5, 0)
 
 
 def test_a_protocol_that_is_not_shared_is_named(runs: Path) -> None:
@@ -199,7 +220,9 @@ def test_formats(runs: Path) -> None:
     assert "+11.39" in table
     markdown = render(found, "markdown")
     assert "| digits | linear@1 | 98.89 | 87.50 | +11.39 |" in markdown
-    assert markdown.count("\n| --- |") == 3
+    assert markdown.count("\n| --- |") == 1 and "McNemar" not in markdown and "--details" in markdown
+    whole = render(found, "markdown", details=True)
+    assert whole.count("\n| --- |") == 3 and "--details" not in whole
 
 
 # ---- the command ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import sys
+import time
 import typing as t
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bench import datasets
 from bench.commands.export import _pooled
 from encoders import load
 from encoders.base import Encoder, EncoderError, frozen
+from encoders.pca import PCA
 from results import store
 from results.store import read_record
 
@@ -181,6 +183,15 @@ def test_an_encoder_of_ones_own_is_loaded_by_its_class(suite: Path, tmp_path: Pa
         load(tmp_path)
 
 
+def test_an_encoder_of_another_version_that_learns_the_same_is_loaded(
+    suite: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load(run_of(suite, "pca"))(images)["components"]
+    monkeypatch.setattr(PCA, "version", 2)
+    monkeypatch.setattr(PCA, "equal_versions", {"float32": ((2, 1),)})
+    assert torch.equal(load(run_of(suite, "pca"))(images)["components"], before)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
@@ -222,18 +233,21 @@ def packed(described: dict[str, t.Any], data: bytes) -> bytes:
 
 
 WEIGHTS: dict[str, tuple[t.Callable[[bytes], bytes], str]] = {
-    "cut": (lambda content: content[:-8], "is damaged: it has"),
-    "cut in its header": (lambda content: content[:40], "holds no weights"),
+    "cut": (lambda content: content[:-8], "is truncated or damaged: it has .*; copy it again, or `frostbench run`"),
+    "cut in its header": (
+        lambda content: content[:40],
+        r"truncated or damaged: it holds no weights \(it has 40 bytes, and its header alone .*; copy it again",
+    ),
     "nothing": (lambda content: b"", "holds no weights"),
     "text": (lambda content: b"weights of mine", "holds no weights"),
     "a header of any size": (lambda content: b"\xff" * 64, "holds no weights"),
-    "longer": (lambda content: content + b"\0", "is damaged: it has"),
+    "longer": (lambda content: content + b"\0", "damaged: it has"),
     "of another encoder": (lambda content: safetensors.torch.save({"mean": torch.zeros(3)}), "does not fit its recipe"),
     "of one type and another size": (
         lambda content: packed(
             {name: one | {"dtype": "F64"} for name, one in header(content).items()}, content[8 + content[0] :]
         ),
-        "is damaged|cannot be loaded",
+        "damaged|cannot be loaded",
     ),
 }
 
@@ -268,6 +282,30 @@ def test_a_recipe_of_enormous_networks_takes_no_memory(suite: Path, tmp_path: Pa
     path.write_text(json.dumps(about))
     with pytest.raises(EncoderError, match="does not fit its recipe: wanted"):
         load(tmp_path / "run")
+
+
+class Deep(Mine):
+    """As many layers as its parameter says."""
+
+    layers: int = 3
+
+    def build(self, shape: t.Any) -> torch.nn.Module:
+        return torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(self.layers)))
+
+
+def test_a_recipe_of_a_million_layers_is_refused_before_they_are_made(tmp_path: Path) -> None:
+    weights = safetensors.torch.save(Deep().build(None).state_dict())
+    (tmp_path / "encoder.safetensors").write_bytes(weights)
+    about = {"encoder": "deep", "encoder_version": 1, "params": {}, "shape": [1, 8, 8], "taps": ["mean"]}
+    about["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    (tmp_path / "encoder.json").write_text(json.dumps(about))
+    load(tmp_path, Deep)
+    (tmp_path / "encoder.json").write_text(json.dumps(about | {"params": {"layers": 10**6}}))
+    started = time.process_time()
+    with pytest.raises(EncoderError, match="does not fit its recipe: it has 6 tensors, the network far more"):
+        load(tmp_path, Deep)
+    assert time.process_time() - started < 3
+    torch.nn.Linear(2, 2)  # others are counted no more
 
 
 @pytest.mark.parametrize("name", ["encoder.json", "encoder.safetensors", "run.json"])

@@ -50,7 +50,8 @@ def test_a_draw_is_the_head_on_its_rows(name: str, head: SVM | Linear) -> None:
              for i in range(3)]  # fmt: skip
     top1 = [one.metrics["top1"] for one in alone]
     assert [draw["top1"] for draw in scores.details["draws"]] == top1
-    assert scores.metrics == {"mean_top1": pytest.approx(statistics.mean(top1))}
+    means = {name: statistics.mean(one.metrics[name] for one in alone) for name in alone[0].metrics}
+    assert scores.metrics == pytest.approx({"mean_top1": means.pop("top1")} | means)
     assert scores.details["spread"] == pytest.approx(statistics.stdev(top1))
     assert torch.equal(scores.predictions, alone[0].predictions)
     assert scores.details["draws"][2] == {"top1": top1[2], "rows": 15} | alone[2].details

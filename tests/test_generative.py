@@ -62,6 +62,7 @@ def test_real_images_are_the_best_samples_and_their_own_reconstructions(monkeypa
     real = judged(others.features.view(-1, *shape), test.features.view(-1, *shape))
     assert list(real) == [name for name in METRICS if name in real]
     assert (real["classes_covered"], real["reconstruction_error"], real["reconstruction_ratio"]) == (10, 0, 0)
+    assert 9.5 < real["effective_classes"] <= 10
     assert real["kl_to_uniform"] < 0.05
     collapsed, wrong = judged(ones, None), judged(noise, noise)
     assert collapsed["kl_to_uniform"] > 1.5  # log 10 is what is left of 10 classes when all is one
@@ -153,9 +154,11 @@ def test_fewer_rows_than_dimensions_give_a_finite_distance() -> None:
 
 
 def test_coverage_by_hand() -> None:
-    assert mode_coverage(torch.arange(10).repeat(7), 10) == Coverage(10, pytest.approx(0, abs=1e-12))
-    assert mode_coverage(torch.full((50,), 3), 10) == Coverage(1, pytest.approx(math.log(10)))
-    assert mode_coverage(torch.tensor([0, 0, 1, 1]), 4) == Coverage(2, pytest.approx(math.log(2)))
+    assert mode_coverage(torch.arange(10).repeat(7), 10) == Coverage(10, pytest.approx(10), pytest.approx(0, abs=1e-12))
+    assert mode_coverage(torch.full((50,), 3), 10) == Coverage(1, 1, pytest.approx(math.log(10)))
+    assert mode_coverage(torch.tensor([0, 0, 1, 1]), 4) == Coverage(2, pytest.approx(2), pytest.approx(math.log(2)))
+    stray = mode_coverage(torch.tensor([0] * 999 + [1]), 10)  # one sample covers a class, and hardly counts
+    assert (stray.covered, stray.effective) == (2, pytest.approx(1000 / (999**0.999)))
 
 
 def told_apart(images: Tensor, rows: int = 1500, samples: int = 1000) -> Quality:

@@ -219,6 +219,7 @@ def alive(process: int) -> bool:
 def test_a_refused_run_is_not_to_be_tried_with_the_same_command(tmp_path: Path) -> None:
     board: t.Any = None
     refused = launch.Launched(tmp_path, 4, 3, 2, 0, 1, 1.0, board, ()).summary.splitlines()[0]
+    assert refused.startswith("1 of 4 runs made")  # those that failed are counted apart
     assert ", 1 failed: run the same command to try them again" in refused
     assert ", 1 not gone on with: add --threads as then, --resume inexact or --resume never" in refused
     only = launch.Launched(tmp_path, 4, 3, 1, 0, 1, 1.0, board, ()).summary

@@ -91,7 +91,7 @@ def files(where: Path) -> dict[str, t.Any]:
         )
         for record in contents.records
     ]
-    answers = predictions.answers(contents)
+    answers = predictions.answers(predictions.classes(contents))
     originals = {id(copy): record for copy, record in zip(timeless, contents.records)}
 
     def read(record: Record) -> t.Any:

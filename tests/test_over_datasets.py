@@ -116,3 +116,10 @@ def test_the_diagram_shows_every_row_and_a_bar_a_group() -> None:
     ]
     bars = [one for one in drawn.iter("{http://www.w3.org/2000/svg}path") if one.get("stroke-width") == "3"]
     assert len(bars) == len(found.result.groups)
+
+
+def test_of_several_metrics_of_a_protocol_the_first_is_ranked() -> None:
+    beside = [row(name, dataset, 1 - score, metric="nmi") for name, scores in SCORES.items()
+              for dataset, score in zip(DATASETS, scores)]  # fmt: skip
+    (found,) = over_datasets(Leaderboard([*board().rows, *beside]))
+    assert found.rows == ("best/code", "middle/code", "worst/code")

@@ -12,8 +12,11 @@ import torch
 from bench.suites import resolve
 from bench.suites.reading import read_suite
 from encoders import dcgan, gan, objectives, wgan, wgan_gp
-from results.papers import BIGAN, PUBLISHED, compare, render, select
+from results import papers
+from results.leaderboard import leaderboard
+from results.papers import BIGAN, PUBLISHED, render, select
 from results.record import Provenance, Record
+from results.statistics import wilson
 
 MADE = Provenance(
     commit=None, dirty=None, versions={}, device="a", threads=1, precision="float32", started="2026-01-01T00:00:00"
@@ -38,20 +41,26 @@ def record(top1: float, seed: int = 0, **changes: object) -> Record:
     return Record.model_validate(values | changes)
 
 
+def compare(records: list[Record]) -> list[papers.Comparison]:
+    return papers.compare(records, leaderboard(records))
+
+
 def test_one_seed_is_held_against_the_sampling_of_test_images() -> None:
     (one,) = compare([record(0.9720)])
     assert (one.published.paper, one.published.name, one.published.value) == (BIGAN, "BiGAN", 0.9739)
     assert one.difference == pytest.approx(-0.0019)
-    assert one.our_half == pytest.approx(1.96 * (0.972 * 0.028 / 10_000) ** 0.5)
-    assert one.their_half == pytest.approx(1.96 * (0.9739 * 0.0261 / 10_000) ** 0.5)
+    assert one.our_interval == pytest.approx(wilson(0.972, 10_000))
+    assert one.their_interval == pytest.approx(wilson(0.9739, 10_000))
     assert one.agrees
     assert not compare([record(0.9705)])[0].agrees  # 0.34 points off, 0.31 are theirs to miss
 
 
-def test_several_seeds_speak_through_their_interval() -> None:
-    (one,) = compare([record(value, seed) for seed, value in enumerate((0.9730, 0.9740, 0.9750))])
+def test_several_seeds_have_the_interval_of_the_leaderboard() -> None:
+    records = [record(value, seed) for seed, value in enumerate((0.9730, 0.9740, 0.9750))]
+    (one,) = compare(records)
+    (row,) = leaderboard(records).rows
     assert (one.seeds, one.ours) == (3, pytest.approx(0.974))
-    assert one.our_half == pytest.approx(4.302653 * 0.001 / 3**0.5, rel=1e-6)
+    assert one.our_interval == (row.low, row.high)  # of new seeds and new images
 
 
 @pytest.mark.parametrize(
@@ -81,12 +90,10 @@ def test_log_densities_are_in_nats() -> None:
     made = {
         "encoder": "gan", "tap": "samples", "params": {"objective": "gan", "optimizer": "sgd"},
         "protocol": "generative", "protocol_params": {"samples": 10_000}, "metrics": {"parzen": 220.5},
-        "details": {"parzen_standard_error": 2.0},
     }  # fmt: skip
     (one,) = compare([record(0, **made)])
-    assert one.our_half == pytest.approx(3.92)
-    assert one.agrees is None  # nothing that was read says what its ± 2 is
-    assert "225.0 ± 2.0  220.5 ± 3.9" in render([one])
+    assert (one.our_interval, one.agrees) == (None, None)  # nothing that was read says what its ± 2 is
+    assert "225.0 ± 2.0  220.5 " in render([one])
     assert "unknown  bigan  meaning of its ± not stated" in render([one])
     assert "-4.5" in render([one])
 

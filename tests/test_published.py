@@ -25,6 +25,17 @@ def test_a_published_table_is_what_the_code_prints_from_its_records(suite: str) 
     assert [one.strip() for one in printed] == [board.render("markdown").strip()], "`make docs` prints it again"
 
 
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_published_suite_asks_for_exactly_the_recipes_of_its_records(suite: str) -> None:
+    contents = read_store(ROOT / "results" / "published" / suite)
+    (plan,) = contents.plans
+    assert all(plan.asks_for(record) for record in contents.records)
+    assert {one.label for one in plan.encoders} == {record.label for record in contents.records}
+    judged = [record for record in contents.records if record.protocol]
+    asked = {(one.label, repr(sorted(one.params.items()))) for one in plan.protocols}
+    assert asked == {(one.protocol_label, repr(sorted(one.protocol_params.items()))) for one in judged}
+
+
 def test_the_published_mnist_table_tells_most_of_its_rows_apart() -> None:
     rows = leaderboard.of(read_store(ROOT / "results" / "published" / "mnist")).rows
     for protocol, least in (("linear@2", 85), ("knn@1", 60)):

@@ -323,14 +323,14 @@ def test_cells_have_intervals_and_ranks_and_mark_what_may_be_best() -> None:
     by_title = {field.title: [field.cell(line) for line in section.lines] for field in boards.fields(section)}
     assert [cell.text for cell in by_title["rank"]] == ["1-2", "1-2", "3"]
     assert [cell.order for cell in by_title["rank"]] == [1.5, 1.5, 3]
-    assert [cell.is_best for cell in by_title["linear@2 top1"]] == [True, True, False]
-    assert by_title["linear@2 top1"][0].behind == "± 2.00"  # the longer side
-    assert by_title["linear@2 top1"][1].behind == "(83.89 to 100.00)"  # which would end at 104
+    assert [cell.is_best for cell in by_title["linear top1"]] == [True, True, False]
+    assert by_title["linear top1"][0].behind == "(95.00 to 98.00)"
+    assert by_title["linear top1"][1].behind == "(83.89 to 100.00)"  # of 94
 
 
 def test_mistakes_are_shares_of_a_true_class(text: str) -> None:
     outline = Outline(text)
-    assert outline.texts("table")[1].endswith("bigan · code cat dog cat 100 dog 50 50")
+    assert outline.texts("table")[1].endswith("bigan · code cat dog recall images cat 100 100.00 2 dog 50 50 50.00 2")
     said = prose(text)
     assert "bigan · code , linear@2, 96.00 %, 3 seeds together dog taken for cat: 50.0 %" in said
     assert "pixels · pixels , linear@2, 94.50 %, 3 seeds together 1 taken for 0: 50.0 %" in said  # no view, no names
@@ -802,7 +802,7 @@ def test_headings_sort_by_click_and_by_keyboard(visit: t.Callable[..., Visit]) -
     tab, heard = visit()
     place_first = [name.partition(" ·")[0] if name.startswith("named") else name for name in names(tab)]
     assert place_first == BY_PLACE
-    score, encoder = (tab.locator("#board2-1 thead th", has_text=text) for text in ("linear@2", "encoder"))
+    score, encoder = (tab.locator("#board2-1 thead th", has_text=text) for text in ("linear", "encoder"))
     score.locator("button").click()
     assert score.get_attribute("aria-sort") == "descending"
     assert names(tab)[0] == "hostile"

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.commands.reproduce import _held
 from results import store
+from results.record import Record
+from results.statistics import wilson
 
 SUITE = """
 suite: small
@@ -99,6 +102,19 @@ def test_a_number_is_held_against_its_interval(
     came, out, _ = frostbench("reproduce", run_of(row))
     assert (came, out.splitlines()[0]) == (status, f"bigan, digits (limit 100), seed 0: {verdict}")
     assert f"code knn top1: {claimed:.4f} recorded, {top1:.4f} now, {'inside' if not status else 'outside'}" in out
+
+
+@pytest.mark.parametrize("metric", ["mean_top1", "clean_top1", "map"])
+def test_whatever_leaderboards_give_an_interval_is_held_against_that(metric: str) -> None:
+    def made(value: float) -> Record:
+        return Record.model_construct(
+            tap="code", protocol_label="few", predictions=None, metrics={metric: value}, test_images=100
+        )
+
+    assert _held(False, [(made(0.9), made(0.85), None)])[0] == "within the interval"
+    verdict, findings = _held(False, [(made(0.9), made(0.7), None)])
+    low, high = wilson(0.9, 100)
+    assert (verdict, findings[1].endswith(f"outside {low:.4f} to {high:.4f}")) == ("not reproduced", True)
 
 
 def test_other_predictions_are_not_the_same_bits(row: Path, frostbench: Frostbench) -> None:

@@ -270,6 +270,28 @@ def test_a_helper_that_lies_elsewhere_and_is_not_installed_is_part_of_the_code(p
     assert key(path) != before
 
 
+def test_plugins_of_two_folders_have_each_its_own_helper_or_are_refused(plugin, tmp_path):
+    paths = []
+    for place, factor in (("left", 7), ("right", 8)):
+        (tmp_path / place).mkdir()
+        plugin(f"FACTOR = {factor}\n", f"{place}/helper_of_both.py")
+        text = mine("import helper_of_both", place.capitalize()).replace("= 3", "= helper_of_both.FACTOR")
+        paths.append(plugin(text, f"{place}/{place}.py"))
+    left, right = paths
+    for _ in range(2):  # in one process, in any order
+        assert resolve.encoders([left])["left"]().width == 7
+        assert resolve.encoders([right])["right"]().width == 8
+    with pytest.raises(ConfigError) as refused:
+        resolve.encoders(paths)
+    said = str(refused.value)
+    assert all(str(name) in said for name in (*paths, *(path.with_name("helper_of_both.py") for path in paths)))
+    assert "rename one of the two" in said
+    right.with_name("helper_of_both.py").rename(right.with_name("helper_of_right.py"))
+    right.write_text(right.read_text().replace("helper_of_both", "helper_of_right"))
+    found = resolve.encoders(paths)
+    assert (found["left"]().width, found["right"]().width) == (7, 8)
+
+
 def test_a_helper_in_a_package_that_is_installed_has_a_version_instead(plugin, tmp_path, monkeypatch):
     (tmp_path / "site-packages").mkdir()
     plugin("FACTOR = 1\n", "site-packages/installed_here.py")

@@ -21,6 +21,8 @@ from bench.host import machine
 from bench.host.progress import Display
 from bench.launch import processes
 from bench.pipeline import execute
+from encoders.bigan import BiGAN
+from protocols.linear import Linear
 from results import store
 from results.metrics import METRICS, SAMPLES
 
@@ -275,6 +277,45 @@ def test_a_new_protocol_refits_nothing(frostbench: t.Callable[..., Done]) -> Non
     assert numbers(Path("runs")) == numbers(Path("fresh"))  # weights read back score as those just trained
 
 
+def test_a_run_that_equal_versions_have_finished_is_finished(
+    frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BiGAN, "version", 1)
+    monkeypatch.setattr(BiGAN, "equal_versions", {})
+    monkeypatch.setattr(Linear, "version", 98)
+    frostbench("run", "small.yaml")
+    before = numbers(Path("runs"))
+    monkeypatch.setattr(BiGAN, "version", 3)
+    monkeypatch.setattr(BiGAN, "equal_versions", {"float32": ((2, 1, 3),)})
+    monkeypatch.setattr(Linear, "version", 99)
+    monkeypatch.setattr(Linear, "equal_versions", ((99, 98),))
+    monkeypatch.setattr(Linear, "solver", 2)
+    again = frostbench("run", "small.yaml")
+    assert "all 2 runs were done before; nothing to do" in again.err
+    assert numbers(Path("runs")) == before
+    assert "linear@98" in again.out
+    assert "linear@99" not in again.out
+
+    protocols = "[linear, {name: knn, k: 1}, {name: knn, k: 3, label: near}]"
+    more = frostbench("run", "small.yaml", "--set", f"protocols={protocols}")
+    assert more.code == 0, more.err
+    records = store.read_store(Path("runs")).records
+    assert {record.encoder_version for record in records if record.label == "bigan"} == {1}  # as in their run's key
+    assert frostbench("verify", "runs").code == 0
+
+    monkeypatch.setattr(Linear, "equal_versions", ())
+    anew = frostbench("run", "small.yaml")
+    assert "2 of 2 runs made" in anew.err
+    scored = [record for record in store.read_store(Path("runs")).records if record.protocol == "linear"]
+    assert {(record.protocol_version, record.details["solver"]) for record in scored} == {(98, 1), (99, 2)}
+
+    monkeypatch.setattr(BiGAN, "equal_versions", {"bfloat16": ((3, 1),)})  # which says nothing of float32
+    assert "1 of 2 runs made" in frostbench("run", "small.yaml").err
+    made = [json.loads(path.read_text()) for path in Path("runs/small/bigan").rglob("run.json")]
+    told = [(one["encoder_version"], one["provenance"]["solvers"]) for one in made]
+    assert sorted(told, key=str) == [(1, {"linear": 1, "knn": 1}), (3, {"linear": 2, "knn": 1})]
+
+
 def test_what_a_generator_makes_is_pictured_and_judged(frostbench: t.Callable[..., Done]) -> None:
     frostbench("run", "small.yaml")
     (bigan,) = Path("runs/small/bigan/digits-limit300").iterdir()
@@ -324,8 +365,13 @@ def test_features_that_were_kept_give_the_scores_that_fresh_ones_give(frostbench
     assert len(files) == 6
     frostbench("run", "small.yaml", "--keep-features")
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("features/*/*.npy")} == files
+    assert "--keep-features" not in frostbench("run", "small.yaml", "--keep-features").err
     frostbench("run", "small.yaml", "--output", "fresh")
     assert numbers(Path("runs")) == numbers(Path("fresh"))
+    said = frostbench("run", "small.yaml", "--output", "fresh", "--keep-features").err
+    (told,) = [line for line in said.splitlines() if line.startswith("--keep-features: 2 runs have no features/")]
+    extract = told.partition("`frostbench ")[2].partition("`")[0]
+    assert re.fullmatch(r"extract \S+/fresh/small/\S+/seed0-\w{16} --output FILE.npz", extract)
 
 
 def test_settings_that_are_scored_together_have_the_numbers_that_they_have_alone(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 from bench import datasets
 from bench.commands import feature_files
@@ -244,6 +245,43 @@ def test_features_of_a_datasets_images_stand_beside_a_suites(frostbench: Frostbe
     assert status == 4
     assert "of 100 labels that are not those of digits (limit 100)" in err
     assert frostbench("score", "own.npz", "--dataset", "digits")[0] == 4  # its 1,438 and 359
+
+
+def test_a_dataset_takes_the_size_and_mode_of_suites(frostbench: Frostbench) -> None:
+    for part, images in (("train", 60), ("test", 30)):
+        for row in range(images):
+            folder = Path("pictures", part, "abc"[row % 3])
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8 + row % 2, 8), row, np.uint8)).save(folder / f"{row}.png")
+    entry = "{name: folder:pictures, size: 6, mode: rgb}"
+    for command in (("extract", "pixels", "--output", "own.npz"), ("audit",)):
+        status, _, err = frostbench(*command, "--dataset", "folder:pictures")
+        assert (status, "--dataset '{name: ..., size: 64}' on a command line" in err) == (4, True), err
+    status, out, err = frostbench("extract", "pixels", "--output", "own.npz", "--dataset", entry, "--limit", "15")
+    assert (status, "108 features (pixels) of 15 + 15 images of folder:pictures (6 x 6, rgb) (limit 15)" in out) == (
+        0,
+        True,
+    ), out + err
+    score = ("score", "own.npz", "--protocol", "knn", "--dataset")
+    assert frostbench(*score, entry, "--limit", "15")[0] == 0
+    (record,) = records()
+    assert (record.dataset, record.limit, record.size, record.mode) == ("folder:pictures", 15, 6, "rgb")
+    status, _, err = frostbench(*score, entry)
+    assert f"`frostbench extract pixels --dataset '{entry}' --output images.npz` writes its images" in err
+    status, _, err = frostbench("audit", "--dataset", "{name: folder:pictures, mode: rgb}")
+    assert (status, "8 x 9" in err and "{name: ..., size: 64}" in err) == (4, True), err
+
+
+def test_a_dataset_that_is_spelled_wrong_is_a_sentence(frostbench: Frostbench) -> None:
+    for entry, said in (
+        ("{name: digits, sise: 4}", "did you mean 'size'?"),
+        ("{name: digit}", "did you mean 'digits'?"),
+        ("{name: digits, size: 0}", "size"),
+        ("{size: 4}", "name"),
+        ("{name: [digits", "--dataset"),
+    ):
+        status, _, err = frostbench("extract", "pixels", "--output", "own.npz", "--dataset", entry)
+        assert (status, said in err) == (2, True), err
 
 
 def test_protocols_take_the_settings_of_suites(frostbench: Frostbench) -> None:

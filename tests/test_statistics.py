@@ -21,6 +21,7 @@ from results.statistics import (
     friedman,
     hierarchical_bootstrap,
     holm,
+    holm_levels,
     joined,
     mcnemar,
     mcnemar_over_seeds,
@@ -483,6 +484,13 @@ def test_who_may_be_best_is_told_by_comparisons_with_the_best_alone() -> None:
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
     wanted = multitest.multipletests(p_values, method="holm")[1] if p_values else []
     assert holm(p_values) == pytest.approx(list(wanted))
+
+
+def test_holms_levels_are_those_of_the_steps_that_decide() -> None:
+    levels = holm_levels([0.04, 0.001, 0.02, 0.9])  # 0.001 * 4 is told, 0.02 * 3 is not
+    assert levels == pytest.approx([1 - 0.05 / 3, 1 - 0.05 / 4, 1 - 0.05 / 3, 1 - 0.05 / 3])
+    assert holm_levels([0.03]) == [0.95]
+    assert holm_levels([0.001, 0.001]) == pytest.approx([0.975, 0.95])
 
 
 # ---- pairs ------------------------------------------------------------------------------------------------------

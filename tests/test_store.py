@@ -755,6 +755,29 @@ def test_a_copied_directory_counts_once_and_unequal_copies_not_at_all(tmp_path: 
     assert all("other numbers than" in why for _, why in contents.damaged)
 
 
+def test_a_metric_that_a_protocol_reports_since_then_is_no_other_number(tmp_path: Path) -> None:
+    for suite, day, more in (("one", 1, {}), ("two", 2, {"top5": 0.9})):
+        made = provenance(started=f"2025-01-0{day}T00:00:00Z")
+        judged = record(metrics={"top1": 0.5} | more, provenance=made)
+        store.publish_record(a_run(tmp_path / suite).record("code", "knn@1-aa"), judged)
+    contents = store.read_store(tmp_path)
+    assert (contents.damaged, [found.metrics for found in contents.records]) == ([], [{"top1": 0.5, "top5": 0.9}])
+
+
+def test_scores_of_another_solver_need_not_have_the_same_bits(tmp_path: Path) -> None:
+    kept = a_run(tmp_path / "one").record("code", "knn@1-aa")
+    store.publish_record(kept, record(metrics={"top1": 0.5}))
+    store.publish_record(
+        kept, record(metrics={"top1": 0.5}, details=record().details | {"solver": 1})
+    )  # old ones say none
+    made = provenance(started="2025-01-02T00:00:00Z")
+    newer = record(metrics={"top1": 0.6}, details=record().details | {"solver": 2}, provenance=made)
+    store.publish_record(a_run(tmp_path / "two").record("code", "knn@1-aa"), newer)
+    contents = store.read_store(tmp_path)
+    assert [found.metrics for found in contents.records] == [{"top1": 0.6}]
+    assert contents.damaged == []
+
+
 def test_of_a_run_made_again_where_bits_may_differ_the_newest_counts(tmp_path: Path) -> None:
     for suite, day, threads, top1 in (("one", 1, 1, 0.5), ("two", 2, 2, 0.6)):
         made = provenance(started=f"2025-01-0{day}T00:00:00Z", threads=threads)

@@ -14,8 +14,10 @@ from bench.errors import ConfigError
 from bench.suites.reading import read_suite, shipped
 from bench.suites.schema import json_schema
 from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec, WandbSpec
+from encoders.autoencoder import Autoencoder
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+PRECISIONS = ("float32", "bfloat16")
 
 GOOD = """\
 suite: mine
@@ -152,6 +154,31 @@ def test_a_key_stays_what_it_was():
     )
     assert spec.key("f00d", "float32") == "d93b1cc428d0f9c1"
     assert ProtocolSpec(name="knn", label="1-nn", params={"k": 1}, version=2).file_name == "1-nn@2-e09d91ef"
+
+
+def test_a_change_of_bfloat16_alone_moves_no_key_of_float32(write, monkeypatch):
+    text = "suite: a\ndatasets: [digits]\nseeds: [0]\nencoders: [ENTRY]\nprotocols: [linear]\ncontrols: none\n"
+    for entry in ("autoencoder", "{name: untrained, architecture: autoencoder}"):
+
+        def keys(entry=entry):
+            (run,) = read_suite(write(text.replace("ENTRY", entry))).runs()
+            return {precision: [one.key("f", precision) for one in run.equals(precision)] for precision in PRECISIONS}
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Autoencoder, "version", 1)
+            patch.setattr(Autoencoder, "equal_versions", {})
+            first = keys()
+            patch.setattr(Autoencoder, "version", 2)
+            second = keys()
+            patch.undo()
+            now = keys()
+            assert now["float32"] == second["float32"] + first["float32"]  # 2 moved bfloat16 only, as is said since
+            assert now["bfloat16"] == second["bfloat16"]
+            patch.setattr(Autoencoder, "version", 3)
+            patch.setattr(Autoencoder, "equal_versions", {"float32": ((2, 1, 3),)})
+            third = keys()
+        assert third["float32"][0] == now["float32"][0]
+        assert not {*third["bfloat16"]} & {*now["bfloat16"]}
 
 
 def test_a_default_written_out_changes_no_key(write):

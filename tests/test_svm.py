@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from protocols.base import FeatureSet
+from protocols.base import FeatureSet, stratified_split
 from protocols.check import check_protocol
 from protocols.svm import SVM, SquaredHinge
 
@@ -209,15 +209,25 @@ def test_slopes_and_curvature_are_those_of_the_values() -> None:
     assert float(losses.curvature) == 2 * int((hinges > 0).sum())
 
 
-def test_the_strength_with_the_best_validation_accuracy_is_refitted() -> None:
-    details = SVM().score(*digits("relu"), seed=0).details
+def test_the_strength_with_the_lowest_validation_loss_is_refitted() -> None:
+    """The loss is the sum of squared hinges on held rows, of SciPy's fits on the same split."""
+    train, test = digits("relu")
+    details = SVM().score(train, test, seed=0).details
     path = details["path"]
     assert [step["strength"] for step in path] == [10.0, 3.0, 1.0, 0.3, 0.1, 0.03]
-    best = max(path, key=lambda step: (step["validation_accuracy"], -step["validation_loss"]))
-    assert details["strength"] == details["refit"]["strength"] == best["strength"]
-    assert best is not min(path, key=lambda step: step["validation_loss"])  # the two would choose differently
+    labels = train.labels.numpy()
+    fitted, held = (torch.from_numpy(rows) for rows in stratified_split(labels, 117, 0))
+    x, queries = standardised(train.rows(fitted), train.rows(held))
+    signs, wanted = (np.where(labels[rows][:, None] == np.arange(10), 1.0, -1.0) for rows in (fitted, held))
+    for step in path[2:5]:
+        loss = objective(*by_scipy(x, signs, step["strength"]), queries, wanted, 0.0)
+        assert step["validation_loss"] == pytest.approx(loss, abs=3e-3)
+    best = min(path, key=lambda step: step["validation_loss"])
+    assert details["strength"] == details["refit"]["strength"] == best["strength"] == 0.3
+    assert details["validation_loss"] == best["validation_loss"]
+    assert best is not max(path, key=lambda step: step["validation_accuracy"])  # the two would choose differently
     assert details["validation_rows"] == 117
-    assert all(step["converged"] and step["gap"] <= 1e-5 for step in path)
+    assert all(step["converged"] and step["gap"] <= 1e-5 for step in [*path, details["refit"]])
 
 
 def test_few_passes_are_told_apart_from_convergence() -> None:

@@ -224,7 +224,7 @@ for file in BESIDE:
 for file in (*BESIDE, "encoder.safetensors", "generator.safetensors", "predictions/code/knn@*.npz", "run.json"):
     TAMPERINGS[f"{file} piped"] = piped, f"bigan/*/seed0-*/{file}", "regular file"
 TAMPERINGS["tables piped"] = piped, "leaderboard.md", "not a regular file"
-TAMPERINGS["sparse weights"] = sparse, "bigan/*/seed0-*/encoder.safetensors", "is damaged: it has 8,589,934,592 bytes"
+TAMPERINGS["sparse weights"] = sparse, "bigan/*/seed0-*/encoder.safetensors", "damaged: it has 8,589,934,592 bytes"
 TAMPERINGS["sparse history"] = sparse, "bigan/*/seed0-*/history.csv", "larger than"
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from encoders.pca import PCA
+from protocols.knn import KNN
+
 SUITE = """
 suite: small
 datasets: [{name: digits, limit: 200}]
@@ -97,6 +100,20 @@ def test_other_data_and_another_version_are_told(why: t.Callable[..., tuple[int,
     (run / "run.json").write_text(json.dumps(described | {"encoder_version": 77}))
     _, said = why(str(run), "suite.yaml")
     assert ["version of the encoder", "77", str(described["encoder_version"])] in changed(said)
+
+
+def test_a_version_that_learns_the_same_is_no_difference(
+    why: t.Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PCA, "version", 2)
+    _, said = why(run_of("small", "pca"), "suite.yaml")
+    assert changed(said) == [["version of the encoder", "1", "2"]]
+    monkeypatch.setattr(PCA, "equal_versions", {"float32": ((2, 1),)})
+    monkeypatch.setattr(KNN, "version", 2)
+    monkeypatch.setattr(KNN, "equal_versions", ((2, 1),))
+    _, said = why(run_of("small", "pca"), "suite.yaml")
+    assert "nothing that decides its weights has changed" in said
+    assert "To do" not in said
 
 
 def test_two_runs_are_compared(why: t.Callable[..., tuple[int, str]]) -> None:

@@ -171,6 +171,10 @@ def test_what_links_lead_to_elsewhere_or_is_no_file_or_damaged_is_not_copied(
     assert [
         words in said for words, said in zip(("leads out of", "not a regular file"), merge(one, [two]).problems)
     ] == [True] * 2
+    assert [
+        said.startswith(f"the run {run} is left out: ")
+        for run, said in zip((linked, other), merge(one, [two]).problems)
+    ] == [True] * 2
     (other / "encoder.safetensors").unlink()
     (other / "encoder.safetensors").write_bytes(bytes(2**20))
     assert "encoder.safetensors: changed since it was written" in merge(one, [two]).problems[1]

@@ -20,8 +20,7 @@ from bench import datasets
 from bench.datasets import corruptions
 from bench.errors import config_error
 from bench.suites import resolve
-from bench.suites.reading import read_suite
-from bench.suites.suite import DatasetSpec
+from bench.suites.reading import read_dataset, read_suite
 from encoders.base import ImageSet, derive_seed
 from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Scores
 from protocols.knn import nearest
@@ -139,7 +138,7 @@ def audits(
         specs = checked.datasets
     else:
         wanted = {f"{name}@{one.version}": one() for name, one in known.items()}
-        specs = (DatasetSpec(name=dataset),)
+        specs = (read_dataset(dataset),)
     judges = {label: one for label, one in wanted.items() if not isinstance(one, SampleProtocol)}
     for spec in specs:
         whole = datasets.load(spec.name, **spec.asked(), root=data_root, offline=offline)

@@ -123,6 +123,8 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
         mine, key=lambda one: (one.dataset != dataset, one.dataset.name != dataset.name, one.seed != this["seed"])
     )
     precision = machine.pick_precision(spec.precision, machine.pick_device(settings.device))
+    alike = spec.equals(precision)  # a version that learns the same is no difference
+    spec = next((one for one in alike if one.encoder_version == this["encoder_version"]), alike[0])
     notes = [f"This run failed: {this['error']}"] if this.get("error") else []
     try:
         fingerprint = load_data(spec, settings).fingerprint
@@ -152,7 +154,7 @@ def _to_do(directory: RunDirectory, wanted: t.Sequence[tuple[str, ProtocolSpec]]
     here = store.read_store(directory.path)
     missing: dict[str, list[str]] = {}
     for tap, protocol in wanted:
-        if directory.record(tap, protocol.file_name) in here.whole:
+        if any(path in here.whole for path in plan.records(directory, tap, protocol)):
             continue
         why = "not scored yet"
         for record in here.records:

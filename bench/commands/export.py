@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.commands import feature_files
-from bench.datasets import Dataset
+from bench.datasets import HINT, Dataset
 from bench.errors import config_error
 from bench.host import machine
 from bench.pipeline.extract import extract
@@ -111,7 +111,8 @@ def _images(opened: Opened, source: str, dataset: DatasetSpec | None, settings: 
         )
     if images.train.shape != opened.shape:
         raise config_error(
-            "--dataset", f"{source} reads images {opened.shape}; those of {images.name} are {images.train.shape}"
+            "--dataset",
+            f"{source} reads images {opened.shape}; those of {images.name} are {images.train.shape}; {HINT}",
         )
     return images
 

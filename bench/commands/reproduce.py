@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
-from scipy.stats import binomtest
 
 from bench.errors import config_error
 from bench.host.distributed import check_processes
@@ -27,7 +26,9 @@ from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
 from encoders.base import Encoder
 from protocols.base import Protocol
 from results import predictions, store
+from results.leaderboard import SHARES
 from results.record import Json, Record
+from results.statistics import wilson
 from results.store import StoreError
 
 Verdict = t.Literal["bit-identical", "within the interval", "not reproduced"]
@@ -36,7 +37,6 @@ NEEDED = (
     *("dataset", "limit", "split", "fingerprint", "encoder", "label", "params", "encoder_version", "seed"),
     *("provenance", "weights_sha256"),
 )
-PROPORTIONS = ("top1",)  # metrics that are a share of the test images, whose interval is known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +57,9 @@ def reproduce(directory: Path, settings: Settings) -> t.Iterator[Reproduced]:
     """Train every run below a directory again, in a temporary place, and score it with the protocols of its records.
 
     `settings.threads` of 0 are those of each record. A run is bit-identical if its weights, numbers and predictions are
-    the recorded ones; within the interval if each share of test images lies in the 95 % interval (Wilson's) of the
-    recorded one, which is about other test images and not about other seeds. Numbers that are no such shares are shown
-    where they differ, and decide nothing else.
+    the recorded ones; within the interval if each share of test images lies in the 95 % interval that leaderboards
+    give one seed (Wilson's), which is about other test images and not about other seeds. Numbers that are no such
+    shares are shown where they differ, and decide nothing else.
 
     Raises StoreError where there is no run, ConfigError for one that this frostbench has no code or data for.
     """
@@ -173,11 +173,11 @@ def _held(same_weights: bool, pairs: t.Sequence[tuple[Record, Record, bool | Non
         for metric, value in record.metrics.items():
             if (again := new.metrics.get(metric)) == value:
                 continue
-            if again is None or metric not in PROPORTIONS:
+            if again is None or metric not in SHARES:
                 findings.append(f"{name} {metric}: {value:.6g} recorded, {again} now; it has no interval")
                 verdict = _worse(verdict, "within the interval" if again is not None else "not reproduced")
                 continue
-            low, high = _interval(value, record.test_images)
+            low, high = wilson(value, record.test_images)  # a leaderboard's interval of one seed
             inside = low <= again <= high
             place = f"{'inside' if inside else 'outside'} {low:.4f} to {high:.4f}"
             findings.append(f"{name} {metric}: {value:.4f} recorded, {again:.4f} now, {place}")
@@ -185,12 +185,6 @@ def _held(same_weights: bool, pairs: t.Sequence[tuple[Record, Record, bool | Non
     if same_weights and findings:
         findings.insert(0, "weights: the same bits")
     return verdict, findings
-
-
-def _interval(share: float, images: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of test images, over other test images."""
-    low, high = binomtest(round(share * images), images).proportion_ci(method="wilson")
-    return float(low), float(high)
 
 
 def _worse(one: Verdict, other: Verdict) -> Verdict:

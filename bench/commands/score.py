@@ -8,21 +8,21 @@ order.
 import dataclasses
 import hashlib
 import re
+import shlex
 import typing as t
 from pathlib import Path
 
 import torch
 
-from bench import datasets
 from bench.commands import feature_files
 from bench.datasets.formats import DataError
 from bench.errors import config_error
 from bench.host import machine
 from bench.pipeline.diagnostics import diagnose
 from bench.pipeline.judge import by_protocol, judge, publish, settled
-from bench.pipeline.plan import PlannedRun, Settings, load_images
+from bench.pipeline.plan import PlannedRun, Settings, folder, load_images
 from bench.suites import resolve
-from bench.suites.reading import read_protocols
+from bench.suites.reading import read_dataset, read_protocols
 from bench.suites.suite import DatasetSpec, EncoderSpec, RunSpec
 from protocols.base import FeatureSet
 from results import leaderboard, store
@@ -72,7 +72,7 @@ def score(
         place = UNNAMED
     else:
         train, test, fingerprint = _of_dataset(path, train, test, dataset, settings)
-        place = datasets.slug(dataset.name, **dataset.asked())
+        place = folder(dataset)
     key = _digest(train.features, train.labels, test.features, test.labels, saw=labels)
     planned = PlannedRun(
         spec=RunSpec(
@@ -97,7 +97,7 @@ def score(
     for (tap, kind), specs in by_protocol(planned.missing).items():
         scored = known[kind].score_all(settled(known[kind], specs), train, test, seed=seed)
         for judged in judge(tap, specs, scored):
-            publish(planned, judged, made, train=train, test=test, alarms=alarms, seconds={})
+            publish(planned, judged, known[kind].solver, made, train=train, test=test, alarms=alarms, seconds={})
     table = dataset.name, dataset.limit, dataset.split, fingerprint
     contents = store.read_store(settings.output)
     beside = [one for one in contents.records if (one.dataset, one.limit, one.split, one.fingerprint) == table]
@@ -111,9 +111,10 @@ def _of_dataset(
     loaded = load_images(dataset, settings)
     limit = f" --limit {dataset.limit}" if dataset.limit else ""
     split = " --split validation" if dataset.split == "validation" else ""
-    way_out = (
-        f"`frostbench extract pixels --dataset {dataset.name}{limit}{split} --output images.npz` writes its images"
-    )
+    form = {key: value for key in ("size", "mode", "pretrain") if (value := getattr(dataset, key)) is not None}
+    entry = ", ".join(f"{key}: {value}" for key, value in {"name": dataset.name, **form}.items())
+    name = shlex.quote("{" + entry + "}" if form else dataset.name)
+    way_out = f"`frostbench extract pixels --dataset {name}{limit}{split} --output images.npz` writes its images"
     for part, rows, images in (("train", train, loaded.train), ("test", test, loaded.test)):
         assert images.labels is not None
         if len(rows) != len(images):
@@ -133,7 +134,8 @@ def _of_dataset(
 def named(dataset: str, limit: int, split: t.Literal["test", "validation"]) -> DatasetSpec | None:
     """The images that a command line names, None for none."""
     if dataset:
-        return DatasetSpec(name=dataset, limit=limit or None, split=split)
+        asked: dict[str, t.Any] = {"limit": limit} if limit else {}
+        return read_dataset(dataset).model_copy(update=asked | ({"split": split} if split == "validation" else {}))
     if limit or split == "validation":
         raise config_error("--limit, --split", "say which images of a dataset; name one by --dataset")
     return None

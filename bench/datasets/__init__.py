@@ -43,7 +43,10 @@ logger = logging.getLogger(__name__)
 
 DECODER = 2  # part of a cache's name; raised by a change in reading or ordering
 IN_MEMORY = 2**25  # bytes of images that a limit or a split may copy to memory; what is larger is cached and mapped
-HINT = "a dataset's `size` and `mode` convert them, such as {name: ..., size: 32, mode: rgb}"
+HINT = (
+    "a dataset's `size` and `mode` convert them: {name: ..., size: 32, mode: rgb} in a suite, "
+    "--dataset '{name: ..., size: 32, mode: rgb}' on a command line"
+)
 Images = np.ndarray[t.Any, np.dtype[np.uint8]]  # (n, c, h, w)
 Index = np.ndarray[t.Any, np.dtype[np.int64]]  # (n,)
 

@@ -754,7 +754,12 @@ def _decode(
 
 def _hint(*differ: str) -> str:
     settings = {"mode": "`mode: rgb` (or grey)", "size": "`size: 64` (pixels a side)"}
-    return f"to convert the images, give the dataset {' and '.join(settings[what] for what in differ)}"
+    typed = {"mode": "mode: rgb", "size": "size: 64"}
+    entry = ", ".join(["name: ...", *(typed[what] for what in differ)])
+    return (
+        f"to convert the images, give the dataset {' and '.join(settings[what] for what in differ)}: "
+        f"{{{entry}}} in a suite, --dataset '{{{entry}}}' on a command line"
+    )
 
 
 def _described(image: "Image.Image") -> str:

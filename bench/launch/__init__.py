@@ -21,6 +21,7 @@ from bench.launch import processes, ray_cluster
 from bench.launch.forecast import Cost, Forecast
 from bench.pipeline import damage
 from bench.pipeline.checkpoints import Resume
+from bench.pipeline.execute import keeps_features
 from bench.pipeline.plan import PlannedRun, Settings, load_data
 from bench.pipeline.plan import plan as plan_run
 from bench.suites.reading import read_suite
@@ -55,7 +56,7 @@ class Launched:
     def summary(self) -> str:
         """A few lines for a person."""
         if self.made or self.lost:
-            first = f"{self.made} of {self.planned} runs made in {clock(self.seconds)}"
+            first = f"{self.made - self.failed} of {self.planned} runs made in {clock(self.seconds)}"
             if again := self.failed - self.refused:
                 first += f", {again} failed: run the same command to try them again"
             if self.refused:
@@ -243,14 +244,25 @@ def launch(
     made = failed + sum(bool(one.missing) and one not in lost for one in done)
     board = _tables(directory, contents)
     seconds = time.monotonic() - started
-    mirrored = wandb_mirror.mirror(directory, target)
-    problems = [f"not used: {path}: {problem}" for path, problem in contents.damaged]
-    problems += [f"not used: {path}: {problem}" for one in planned for path, problem in damage.lost(one.directory)]
+    unused = [*contents.damaged, *(lost_file for one in planned for lost_file in damage.lost(one.directory))]
+    mirrored = wandb_mirror.mirror(directory, target, told=[path for path, _ in unused])
+    problems = [f"not used: {path}: {problem}" for path, problem in unused]
     aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
     problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
     problems += [f"{one.title}: its results were there, and are gone: run the same command" for one in lost]
+    problems += _without_features(planned) if settings.keep_features else []
     problems += [mirrored.problem] if mirrored.problem else []
     return Launched(directory, len(planned), made, failed, len(lost), refused, seconds, board, tuple(problems))
+
+
+def _without_features(planned: list[PlannedRun]) -> list[str]:
+    """What is said of runs that keep no features where --keep-features asks for them."""
+    bare = [one.directory.path for one in planned if not keeps_features(one.directory)]
+    if not bare:
+        return []
+    of = f"{len(bare)} {'runs have' if len(bare) > 1 else 'run has'}"
+    way_out = f"`frostbench extract {shlex.quote(str(bare[0]))} --output FILE.npz` writes them"
+    return [f"--keep-features: {of} no features/, being done before or failed; {way_out}"]
 
 
 def _within_room(jobs: int) -> int:

@@ -87,6 +87,7 @@ def execute(
         return None
 
 
+KEPT = "kept"  # an empty file in features/ that are to stay
 MOST_DEATHS = 2  # of a process at one run, without another checkpoint or record in between
 
 
@@ -130,6 +131,8 @@ def _execute(
     dataset = load_data(spec, settings)
     check_planned(planned, dataset)
     encoder = recipe(spec, settings)
+    known = resolve.protocols(settings.plugins, reread=False)
+    made = made.model_copy(update={"solvers": {one.name: known[one.name].solver for one in spec.protocols}})
     fitted = reload(planned, encoder, dataset)
     if fitted is None:
         shutil.rmtree(directory.views, ignore_errors=True)  # of an encoder that was damaged
@@ -153,7 +156,6 @@ def _execute(
     seconds = seconds | {"extract": time.perf_counter() - started}
     _keep_views(directory, encoder.taps, features, parts)
     alarms = {tap: diagnose(features["train"][tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
-    known = resolve.protocols(settings.plugins, reread=False)
     left = len(planned.missing)
     for (tap, name), specs in by_protocol(planned.missing).items():
         protocols = settled(known[name], specs)
@@ -177,7 +179,17 @@ def _execute(
             if not left:
                 _tidy(directory, settings)
             warnings = [*alarms[tap], *few_updates(updates)]
-            publish(planned, judged, made, train=train, test=test, alarms=warnings, seconds=seconds, updates=updates)
+            publish(
+                planned,
+                judged,
+                known[name].solver,
+                made,
+                train=train,
+                test=test,
+                alarms=warnings,
+                seconds=seconds,
+                updates=updates,
+            )
 
 
 def _keep_views(
@@ -196,8 +208,11 @@ def _tidy(directory: RunDirectory, settings: Settings) -> None:
     """Remove what nobody needs any more, before the last record: after it nobody looks at a run again."""
     directory.failed.unlink(missing_ok=True)
     directory.in_flight.unlink(missing_ok=True)
-    kept = directory.features / "kept"
     if settings.keep_features:
-        store.replace(kept, b"")
-    elif not kept.exists():
+        store.replace(directory.features / KEPT, b"")
+    elif not keeps_features(directory):
         shutil.rmtree(directory.features, ignore_errors=True)
+
+
+def keeps_features(directory: RunDirectory) -> bool:
+    return (directory.features / KEPT).exists()

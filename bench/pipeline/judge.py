@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.datasets import Dataset, corruptions
 from bench.pipeline import samples
 from bench.pipeline.extract import extract
-from bench.pipeline.plan import PlannedRun, Watcher, as_planned, record_of
+from bench.pipeline.plan import PlannedRun, Watcher, as_planned, record_of, records
 from bench.pipeline.samples import SAMPLES
 from bench.suites.suite import ProtocolSpec
 from encoders.base import Encoder, Features, Generative, ImageSet, seeded
@@ -58,6 +58,7 @@ def judge(
 def publish(
     planned: PlannedRun,
     judged: Judged,
+    solver: int,
     made: Provenance,
     *,
     train: FeatureSet,
@@ -92,7 +93,7 @@ def publish(
         protocol_version=protocol.version,
         protocol_code=protocol.code,
         metrics=scores.metrics,
-        details=scores.details,
+        details=scores.details | {"solver": solver},
         alarms=alarms,
         updates=updates or {},
         predictions=path and path.relative_to(directory.path).as_posix(),
@@ -104,7 +105,7 @@ def publish(
 
 def is_there(planned: PlannedRun, wanted: tuple[str, ProtocolSpec]) -> bool:
     """Whether a record was made since the run was planned."""
-    return store.is_record(planned.directory.record(wanted[0], wanted[1].file_name))
+    return any(store.is_record(path) for path in records(planned.directory, *wanted))
 
 
 def by_protocol(missing: t.Iterable[tuple[str, ProtocolSpec]]) -> dict[tuple[str, str], list[ProtocolSpec]]:

@@ -69,18 +69,30 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     precision = spec.precision
     if precision == "auto":  # else a machine without the device can plan for one that has it
         precision = machine.pick_precision(precision, machine.pick_device(settings.device))
-    key = spec.key(fingerprint, precision, settings.ranks)
-    place = datasets.slug(spec.dataset.name, **spec.dataset.asked())
-    place += f"-from-{datasets.slug(spec.dataset.pretrain)}" if spec.dataset.pretrain else ""
-    directory = store.run_directory(settings.output / spec.suite, spec.encoder.label, place, spec.seed, key)
+    suite, place = settings.output / spec.suite, folder(spec.dataset)
+    keys = {one.key(fingerprint, precision, settings.ranks): one for one in spec.equals(precision)}
+    runs = {key: store.run_directory(suite, spec.encoder.label, place, spec.seed, key) for key in keys}
+    key = next((key for key, one in runs.items() if one.run_json.exists()), next(iter(runs)))
+    spec, directory = keys[key], runs[key]
     encoder = recipe(spec, settings)
     reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins, reread=False).items()}
     judged = (*encoder.taps, SAMPLES) if isinstance(encoder, Generative) else encoder.taps
     wanted = [(tap, p) for tap in judged for p in spec.protocols if tap in (reads[p.name] or encoder.taps)]
-    missing = tuple((tap, p) for tap, p in wanted if directory.record(tap, p.file_name) not in whole)
+    missing = tuple((tap, p) for tap, p in wanted if not any(one in whole for one in records(directory, tap, p)))
     budget = encoder.label_budget
     labels: int | t.Literal["all"] = 0 if not encoder.uses_labels else "all" if budget is None else budget
     return PlannedRun(spec, key, fingerprint, precision, directory, missing, encoder.is_control, labels)
+
+
+def records(directory: RunDirectory, tap: str, protocol: ProtocolSpec) -> list[Path]:
+    """Where the scores of a tap may stand: those of other versions of the protocol's definition are as good."""
+    return [directory.record(tap, name) for name in protocol.file_names]
+
+
+def folder(dataset: DatasetSpec) -> str:
+    """The name of the directory of a dataset's runs."""
+    learned = f"-from-{datasets.slug(dataset.pretrain)}" if dataset.pretrain else ""
+    return datasets.slug(dataset.name, **dataset.asked()) + learned
 
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:

@@ -10,6 +10,7 @@ from bench.errors import nearest
 from bench.suites import resolve
 from bench.suites.reading import shipped
 from encoders.base import Encoder
+from encoders.untrained import Untrained
 from protocols.base import Protocol
 
 SPELLED_OUT = {  # the words of a name that are abbreviations
@@ -71,6 +72,10 @@ def description(name: str, plugins: t.Sequence[Path] = (), width: int | None = N
         lines.append(f"taps: {_taps(recipe)}")
         if recipe.is_control:
             lines.append("a control: pinned in every table")
+        if issubclass(recipe, Untrained):
+            others = resolve.encoders(plugins).items()
+            trained = [other for other, one in others if "epochs" in one.model_fields and not one.is_control]
+            lines.append(f"architectures: {', '.join(trained)}")
     notes = resolve.notes(recipe)
     parameters = {
         f"{field} = {'(required)' if info.is_required() else _yaml(info.get_default(call_default_factory=True))}":

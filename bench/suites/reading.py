@@ -61,6 +61,24 @@ def read_encoder(entry: str, origin: str, plugins: t.Sequence[Path] = ()) -> tup
     return EncoderSpec(**{key: value for key, value in recipe.items() if key != "version"}), recipe["version"]
 
 
+def read_dataset(entry: str) -> DatasetSpec:
+    """A dataset as a command line names it: `mnist`, or as in a suite `{name: mnist, size: 32}`. Raises ConfigError."""
+    if not entry.startswith("{"):
+        return DatasetSpec(name=entry)  # which `data.load` looks up
+    draft = _Draft(strict_yaml.compose("datasets: []", "--dataset"))
+    draft.put(("datasets",), [strict_yaml.read(entry, "--dataset").value], f"--dataset {quoted(entry)}")
+    asked = draft.data["datasets"][0]
+    draft.check_dataset(("datasets",), asked)
+    try:
+        dataset = DatasetSpec.model_validate_json(json.dumps(asked))
+    except ValidationError as error:
+        for path, message in _explained(error, DatasetSpec, asked).items():
+            draft.complain(("datasets", *path), message)
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    return dataset
+
+
 def _recipes(
     section: str, entries: t.Sequence[str], origin: str, known: t.Mapping[str, type[Encoder | Protocol]]
 ) -> list[dict[str, Json]]:
@@ -254,7 +272,8 @@ class _Draft:
             try:
                 checked = known[name].model_validate_json(json.dumps(params))
                 spec["params"], spec["code"] = checked.model_dump(mode="json"), resolve.code(checked)
-                spec["version"] = checked.revision if isinstance(checked, Encoder) else checked.version
+                named = (checked.revision, checked.equal_revisions) if isinstance(checked, Encoder) else None
+                spec["version"], spec["equal_versions"] = named or (checked.version, checked.equal_versions)
             except ValidationError as error:
                 for inner, message in _explained(error, known[name], params).items():
                     self.complain((*path, *inner), message)

@@ -32,6 +32,7 @@ PLUGIN = "frostbench_plugin_"  # what the modules of plugins are called here
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"  # names become the names of files
 
 _read: dict[str, dict[str, str]] = {}  # a plugin's module: {module: SHA-256} of what it was imported from
+_folders: list[str] = []  # of plugins, as they stand at the end of sys.path
 Base = t.TypeVar("Base", bound=Encoder | Protocol)
 
 
@@ -75,7 +76,9 @@ def notes(recipe: type[Encoder | Protocol]) -> dict[str, str]:
 
 def _found(base: type[Base], package: str, plugins: t.Sequence[Path], reread: bool) -> dict[str, type[Base]]:
     found = dict(installed(base, package))  # type: ignore[arg-type]
-    for path in dict.fromkeys(plugin.resolve() for plugin in plugins):
+    paths = list(dict.fromkeys(plugin.resolve() for plugin in plugins))
+    _check_helpers(paths)
+    for path in paths:
         for recipe in _own(_plugin(path, reread), base):
             try:
                 _add(found, _snake_case(recipe.__name__), recipe)
@@ -101,6 +104,33 @@ def installed(base: type[Base], package: str) -> t.Mapping[str, type[Base]]:
         except Exception as error:  # one broken package must not take all suites with it
             warnings.warn(f"{package} leave out {entry.name!r} ({entry.value}): {error}", stacklevel=4)
     return types.MappingProxyType(found)
+
+
+def _check_helpers(plugins: t.Sequence[Path]) -> None:
+    """Of two modules of one name Python would import the first for both plugins. Raises ConfigError."""
+    if len({plugin.parent for plugin in plugins}) < 2:
+        return
+    beside: dict[str, tuple[Path, Path]] = {}
+    for plugin in plugins:
+        _put_first(plugin.parent)
+        for part, file in sources(plugin).items() if plugin.is_file() else ():
+            other, taken = beside.setdefault(part, (plugin, file)) if part else (plugin, file)
+            if taken != file:
+                raise config_error(
+                    str(plugin), f"imports {file} as {part!r}, and {other} imports {taken} so; rename one of the two"
+                )
+
+
+def _put_first(folder: Path) -> None:
+    """Look for modules here before the folders of other plugins, and after all that is installed."""
+    place = str(folder)
+    if place in sys.path and place not in _folders:  # where the user has it
+        return
+    for other in _folders:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(other)
+    _folders[:] = [place, *(other for other in _folders if other != place)]
+    sys.path.extend(_folders)
 
 
 def _own(module: types.ModuleType, base: type[Base]) -> list[type[Base]]:
@@ -132,6 +162,7 @@ def _plugin(path: Path, reread: bool) -> types.ModuleType:
     if spec is None or spec.loader is None:
         came = "a file of another kind" if path.is_file() else "a directory" if path.is_dir() else "no such file"
         raise config_error(str(path), f"wanted a Python file (.py), got {came}")
+    _put_first(path.parent)  # for what it imports from beside it
     files = sources(path)
     digests = {part: hashlib.sha256(file.read_bytes()).hexdigest() for part, file in files.items()}
     if name in sys.modules and digests == _read[name]:
@@ -139,8 +170,6 @@ def _plugin(path: Path, reread: bool) -> types.ModuleType:
     if name in sys.modules or any(_is_another(part, files[part], digests[part]) for part in files):
         _forget(files)
     _read[name] = digests
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # what it imports from beside it, after all that is installed
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where pydantic and pickle look it up
     try:
         if imports("torchvision", files.values()):

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 from bench.errors import Json
 from bench.suites import resolve
 from results import wandb_mirror
-from results.record import dataset_label
+from results.record import Equal, dataset_label, equal
 
 Name = t.Annotated[str, Field(pattern=resolve.NAME)]
 Seed = t.Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and scikit-learn take
@@ -61,6 +61,7 @@ class EncoderSpec(_Plain):
     label: Name
     params: dict[str, Json]  # every one of them
     code: str = ""  # of a plugin
+    equal_versions: dict[str, Equal] = Field(default_factory=dict)  # by precision; in no key
 
 
 class ProtocolSpec(_Plain):
@@ -71,6 +72,7 @@ class ProtocolSpec(_Plain):
     params: dict[str, Json]  # every one of them
     version: int
     code: str = ""  # of a plugin
+    equal_versions: Equal = ()  # in no key
 
     def key(self) -> str:
         """8 hex digits for what the protocol does: its name, version, settings, and a plugin's code."""
@@ -80,6 +82,12 @@ class ProtocolSpec(_Plain):
     def file_name(self) -> str:
         """`knn@1-0a1b2c3d`, for the files that hold what it found."""
         return f"{self.label}@{self.version}-{self.key()}"
+
+    @property
+    def file_names(self) -> list[str]:
+        """Of what it found in this or another version of the same definition, this one's first."""
+        versions = dict.fromkeys((self.version, *equal(self.equal_versions, self.version)))
+        return [self.model_copy(update={"version": version}).file_name for version in versions]
 
 
 class WandbSpec(_Plain):
@@ -112,6 +120,11 @@ class RunSpec(_Plain):
         """
         made_by = [self.encoder.name, self.encoder_version, self.encoder.params, *filter(None, [self.encoder.code])]
         return _digest([made_by, fingerprint, self.seed, precision, *([ranks] if ranks > 1 else [])])[:16]
+
+    def equals(self, precision: str) -> list[t.Self]:
+        """The run in each version of its encoder that learns the same in this precision; new ones are the first."""
+        versions = equal(self.encoder.equal_versions.get(precision, ()), self.encoder_version)
+        return [self.model_copy(update={"encoder_version": version}) for version in versions]
 
 
 class Suite(_Plain):

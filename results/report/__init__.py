@@ -16,7 +16,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from results import leaderboard, store
-from results.metrics import METRICS
+from results.leaderboard import Row
+from results.metrics import FURTHER, METRICS
 from results.record import Record
 from results.report import boards, charts, figures
 from results.report.boards import Section
@@ -32,6 +33,7 @@ class Chapter:
 
     dataset: str
     sections: list[Section]
+    further: boards.Further | None
     curves: list[Curve]
     trainings: list[Training]
     untrained: list[str]  # encoders without losses
@@ -63,10 +65,11 @@ def page(directory: Path, contents: Contents | None = None) -> str:
     """
     contents = contents or store.read_store(directory)
     board = leaderboard.of(contents)
+    further = _further(contents, board)
     runs = {run.path.name.rpartition("-")[2]: run for run in store.runs_below(directory)}
     damaged: figures.Damaged = dict(contents.damaged)
     chapters = [
-        _chapter(dataset, sections, runs, damaged)
+        _chapter(dataset, sections, runs, damaged, [row for row in further if row.dataset == dataset])
         for dataset, sections in boards.sections(board.rows, contents.records).items()
     ]
     done = [record for record in contents.records if record.status == "done"]
@@ -95,6 +98,13 @@ def page(directory: Path, contents: Contents | None = None) -> str:
     )
 
 
+def _further(contents: Contents, board: leaderboard.Leaderboard) -> list[Row]:
+    """The rows of what tables show on request, as far as there is some."""
+    known = {name for row in board.rows for name in (row.metric, *row.further)}
+    names = [name for name in FURTHER if name in known]
+    return leaderboard.of(contents, metrics=names).rows if names else []
+
+
 def _place(path: Path, directory: Path) -> str:
     """A file's name below the directory that the page is about."""
     return path.relative_to(directory).as_posix() if path.is_relative_to(directory) else path.name
@@ -105,7 +115,13 @@ def _folding(name: str | None) -> Markup:
     return escape(name).replace("_", Markup("_<wbr>"))
 
 
-def _chapter(dataset: str, sections: list[Section], runs: dict[str, RunDirectory], damaged: figures.Damaged) -> Chapter:
+def _chapter(
+    dataset: str,
+    sections: list[Section],
+    runs: dict[str, RunDirectory],
+    damaged: figures.Damaged,
+    further: list[Row],
+) -> Chapter:
     features = [section for section in sections if section.of_fractions]
     encoders: dict[str, dict[int, Record]] = defaultdict(dict)  # the best first; seed -> one of its records
     first_taps: list[tuple[str, str, RunDirectory]] = []  # of the first seed
@@ -147,6 +163,7 @@ def _chapter(dataset: str, sections: list[Section], runs: dict[str, RunDirectory
     return Chapter(
         dataset=dataset,
         sections=sections,
+        further=boards.further(further),
         curves=figures.curves(judged for section in features for judged in section.judged),
         trainings=[training for training in trainings.values() if training],
         untrained=[name for name, training in trainings.items() if not training],

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from results.leaderboard import OVER, SEVERAL, Row, over_untrained, protocol_facts, versioned
-from results.metrics import METRICS, interval, written
+from results.leaderboard import OVER, SEVERAL, Row, labels_read, over_untrained, protocol_facts, titles
+from results.metrics import ABOUT, FURTHER, METRICS, interval, written
 from results.record import Record
 from results.report import charts
 
@@ -95,6 +95,15 @@ class Section:
         return [judged for line in self.lines for judged in line.judged.values()]
 
     @property
+    def protocols(self) -> list[str]:
+        """With their versions, which no heading has."""
+        return list(dict.fromkeys(protocol for protocol, _ in self.columns))
+
+    @property
+    def labels_read(self) -> str:
+        return labels_read(judged.row for line in self.lines for judged in line.judged.values())
+
+    @property
     def of_fractions(self) -> bool:
         return all(metric not in METRICS for _, metric in self.columns)
 
@@ -151,7 +160,9 @@ def _behind(row: Row, by_run: dict[tuple[str, str | None], list[Record]]) -> tup
         record
         for key in row.keys
         for record in by_run[key, row.tap]
-        if f"{row.protocol} (".startswith(f"{versioned(record)} (") and protocol_facts(record) == row.settings
+        if record.protocol_version in row.versions
+        and f"{row.protocol}".startswith(f"{record.protocol_label}@")
+        and protocol_facts(record) == row.settings
     )
 
 
@@ -194,6 +205,7 @@ def title(section: Section, column: Column) -> str:
     protocol, metric = column
     known = METRICS.get(metric)
     several = len({one for one, _ in section.columns}) > 1
+    protocol = titles(judged.row for line in section.lines for judged in line.judged.values())[protocol]
     return f"{protocol} {metric if known is None else known.title}" if known is None or several else known.title
 
 
@@ -253,6 +265,44 @@ def _seeds(line: Line) -> Cell:
 def _training(line: Line) -> Cell:
     seconds = line.one.fit_seconds
     return Cell("-") if seconds is None else Cell(f"{seconds:,.1f}", order=seconds)
+
+
+@dataclass(frozen=True)
+class Further:
+    """What tables show on request only, of every tap and protocol that has some of it."""
+
+    header: list[str]
+    rows: list[tuple[str, str, list[Cell]]]  # encoder and tap, protocol, and a cell a metric
+    about: list[str]
+
+
+def further(rows: t.Iterable[Row]) -> Further | None:
+    """From rows with these metrics."""
+    found: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        if row.protocol and row.metric and row.mean is not None:
+            found[f"{row.encoder} · {row.tap}", row.protocol][row.metric] = row
+    names = [name for name in FURTHER if any(name in one for one in found.values())]
+    about = [f"{further_title(name)}: {METRICS[name].about if name in METRICS else ABOUT[name]}" for name in names]
+    if not names:
+        return None
+    return Further(
+        [further_title(name) for name in names],
+        [(*name, [_further_cell(one.get(metric)) for metric in names]) for name, one in found.items()],
+        about,
+    )
+
+
+def further_title(metric: str) -> str:
+    return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
+
+
+def _further_cell(row: Row | None) -> Cell:
+    if row is None or row.mean is None:
+        return Cell("-")
+    known = row.low is not None and row.high is not None
+    behind = interval(row.mean, row.low or 0.0, row.high or 0.0, row.metric) if known else ""
+    return Cell(written(row.mean, row.metric), behind, row.mean)
 
 
 # ---- who is first, and is it real? ------------------------------------------------------------------------------

@@ -99,6 +99,9 @@ class Matrix:
     note: str
     classes: list[str]
     rows: list[list[tuple[str, float]]]  # of each true class the shares, as printed too; empty for too many classes
+    recalls: list[
+        tuple[str, str, int]
+    ]  # of each class its name, its recall in percent, "-" without test images; images
     worst: str  # the pairs that are confused most
 
 
@@ -127,6 +130,10 @@ def confusions(
         f"{judged.column[0]}, {written(judged.mean, judged.column[1])} %, {seeds}",
         names[:size],
         [[(_percent(share), share) for share in row] for row in shares.tolist()] if size <= MOST_CLASSES else [],
+        [
+            (name, f"{100 * share:.2f}" if images else "-", images // len(found))
+            for name, share, images in zip(names, shares.diagonal().tolist(), counts.sum(axis=1).tolist())
+        ],
         worst or "no mistakes",
     )
 
