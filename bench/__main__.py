@@ -138,7 +138,7 @@ def run(
     from bench.pipeline.fit import worker_fit
 
     if processes.torchrun().rank:
-        processes.follow(worker_fit)
+        processes.serve(worker_fit)
         return
     checked = launch.read(suite, override, seeds, limit, plugin)
     settings = launch.settings(
@@ -151,7 +151,7 @@ def run(
         _say(f"stopped; what was finished is kept. To go on: frostbench {shlex.join(sys.argv[1:])}")
         raise typer.Exit(INTERRUPTED) from None
     finally:
-        processes.dismiss()
+        processes.shutdown_workers()
     _table(launched.board)
     _say(launched.summary)
     if launched.failed or launched.lost:

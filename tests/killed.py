@@ -93,7 +93,7 @@ def call(where: Path, words: list[str], moment: int | None) -> None:
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     sys.argv = ["frostbench", *words]
-    checkpoints.LARGEST_SHARE = math.inf  # else the next one waits until a hundred times its cost is over
+    checkpoints.MAX_SHARE = math.inf  # else the next one waits until a hundred times its cost is over
     Moments(where / "runs", moment, where / "moments").watch()
     try:
         main()

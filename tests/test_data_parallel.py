@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.host.distributed import together
+from bench.host.distributed import process_group
 from encoders.base import Encoder, EncoderError, ImageSet, Training, seeded
 from encoders.check import Stopper
 from encoders.denoising_autoencoder import DenoisingAutoencoder
@@ -82,7 +82,7 @@ def everything(ranks: Ranks) -> list[list[Fitted]]:
 @pytest.fixture(scope="module")
 def fitted() -> list[list[Fitted]]:
     before = torch.get_num_threads()
-    with together(everything, (), 2, "cpu") as ranks:
+    with process_group(everything, (), 2, "cpu") as ranks:
         found = everything(ranks)
     torch.set_num_threads(before)
     return found
@@ -105,7 +105,7 @@ def test_they_equal_one_process_on_the_joined_batch(fitted: list[list[Fitted]]) 
 
 def test_they_equal_one_process_also_where_weights_are_channels_last() -> None:
     alone = convolutions(Ranks())
-    with together(convolutions, (), 2, "cpu") as ranks:
+    with process_group(convolutions, (), 2, "cpu") as ranks:
         weights = convolutions(ranks)
     for name in alone:
         torch.testing.assert_close(weights[name], alone[name], rtol=1e-4, atol=1e-6)
@@ -160,7 +160,10 @@ def dies(ranks: Ranks) -> None:
 
 
 def test_a_rank_that_dies_is_named() -> None:
-    with pytest.raises(EncoderError, match="rank 1 of 2 ended with status 7"), together(dies, (), 2, "cpu") as ranks:
+    with (
+        pytest.raises(EncoderError, match="rank 1 of 2 ended with status 7"),
+        process_group(dies, (), 2, "cpu") as ranks,
+    ):
         ranks.mean([torch.zeros(3)])
 
 
@@ -169,7 +172,7 @@ def means(ranks: Ranks) -> None:
 
 
 def test_an_error_of_the_first_rank_is_no_other_ranks() -> None:
-    with pytest.raises(torch.OutOfMemoryError, match="none is left"), together(means, (), 2, "cpu"):
+    with pytest.raises(torch.OutOfMemoryError, match="none is left"), process_group(means, (), 2, "cpu"):
         raise torch.OutOfMemoryError("none is left")
 
 

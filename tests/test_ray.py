@@ -213,7 +213,7 @@ def test_on_one_machine_it_listens_on_loopback_and_stops_with_its_state_kept(sui
 def test_a_node_without_the_output_or_with_other_code_is_refused(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text("x = 1")
-    ours = ray_cluster.code([plugin])
+    ours = ray_cluster.code_sha256([plugin])
     with store.token(tmp_path) as token:
         assert ray_cluster._refusal(ours, token, [plugin]) == ""
         plugin.write_text("x = 2")

@@ -23,7 +23,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from bench.datasets.formats import Array, DataError, must_not_explode, read_columns
+from bench.datasets.formats import Array, DataError, check_unpacked_size, read_columns
 from bench.errors import config_error, quoted
 from protocols.base import FeatureSet, ProtocolError
 from results import store
@@ -171,7 +171,7 @@ def _read_npz(path: Path) -> tuple[Array, ...]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             members = archive.zip.infolist()
-            must_not_explode(path, sum(member.file_size for member in members), path.stat().st_size)
+            check_unpacked_size(path, sum(member.file_size for member in members), path.stat().st_size)
             return _named(path, set(archive), lambda name: np.asarray(archive[name]))
     except DataError:
         raise
@@ -206,13 +206,13 @@ def _read_pt(path: Path) -> tuple[Array, ...]:
         held = content[name]
         if not isinstance(held, Tensor):
             return np.array(held)
-        must_not_explode(path, held.numel() * held.element_size(), path.stat().st_size)  # rows can be one, repeated
+        check_unpacked_size(path, held.numel() * held.element_size(), path.stat().st_size)  # rows can be one, repeated
         return _plain(held)
 
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                must_not_explode(path, sum(one.file_size for one in archive.infolist()), path.stat().st_size)
+                check_unpacked_size(path, sum(one.file_size for one in archive.infolist()), path.stat().st_size)
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict):
             raise DataError(f"{path}: wanted a dictionary of tensors; got {type(content).__name__}")
@@ -243,7 +243,7 @@ def _read_h5(path: Path) -> tuple[Array, ...]:
         found = file[name]
         if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
             raise DataError(f"{path}: {name} must be a dataset that lies in this file")
-        must_not_explode(path, found.nbytes, path.stat().st_size)
+        check_unpacked_size(path, found.nbytes, path.stat().st_size)
         return np.array(found.asstr()[()] if h5py.check_string_dtype(found.dtype) else found[()])
 
     try:

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 TIMEOUT = 30  # seconds without a byte; torchvision sets none, and would wait for a silent server for ever
-LARGEST = 4 * 2**30  # bytes of a download; STL-10's, the largest, has 2.6e9
+MAX_BYTES = 4 * 2**30  # bytes of a download; STL-10's, the largest, has 2.6e9
 LONGEST = 6 * 3600.0  # seconds of a download: those at 120 kB/s
 NMS = "Tensor dets, Tensor scores, float iou_threshold"
 
@@ -94,8 +94,8 @@ def _stream(url: str, path: Path) -> str:
         announced = response.length
         while content := response.read1(2**16):
             size += len(content)
-            if size > LARGEST:
-                raise ConnectionError(f"more than {LARGEST:,} bytes")
+            if size > MAX_BYTES:
+                raise ConnectionError(f"more than {MAX_BYTES:,} bytes")
             if time.monotonic() > until:
                 raise ConnectionError(f"not done after {LONGEST / 3600:g} hours")
             digest.update(content)

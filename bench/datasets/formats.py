@@ -45,10 +45,10 @@ Found = t.TypeVar("Found")
 Array = np.ndarray[t.Any, np.dtype[t.Any]]
 
 SLICE = 2**23  # bytes of images that are in memory at a time
-LARGEST_FILE = 2**32  # bytes an idx file or a CIFAR batch may hold: far above any published set, far below a bomb
-LARGEST_IMAGE = 2**24  # pixels
+MAX_FILE_BYTES = 2**32  # bytes an idx file or a CIFAR batch may hold: far above any published set, far below a bomb
+MAX_PIXELS = 2**24  # pixels
 HARMLESS = 2**27  # bytes that anything may unpack to
-LARGEST_RATIO = 300  # of unpacked to packed bytes beyond that; MNIST's is 5, a bomb's 1,000
+MAX_RATIO = 300  # of unpacked to packed bytes beyond that; MNIST's is 5, a bomb's 1,000
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP", "TIFF", "GIF")  # Pillow's others include some that start programs
 IMAGE_SUFFIXES = {
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm", ".webp"),
@@ -87,9 +87,9 @@ class Stored:
     read: t.Callable[[Part, Form], Rows]  # only where images are encoded do they come in this form
 
 
-def must_not_explode(where: Path | str, unpacked: int, packed: int) -> None:
+def check_unpacked_size(where: Path | str, unpacked: int, packed: int) -> None:
     """Raise DataError for bytes that unpack to very many more."""
-    if unpacked > max(HARMLESS, LARGEST_RATIO * packed):
+    if unpacked > max(HARMLESS, MAX_RATIO * packed):
         raise DataError(f"{where} would unpack from {packed:,} to {unpacked:,} bytes; data that is meant well does not")
 
 
@@ -166,10 +166,10 @@ def _idx_slices(path: Path, ndim: int) -> t.Iterator[Array]:
                 raise DataError(f"{path} is truncated: it ends inside its header")
             count, *shape = struct.unpack(f">{ndim}I", header[4:])
             claimed = count * math.prod(shape)
-            if claimed > LARGEST_FILE:
+            if claimed > MAX_FILE_BYTES:
                 claims = f"{path} claims the shape {(count, *shape)}: {claimed:,} bytes"
-                raise DataError(f"{claims}, more than {LARGEST_FILE:,}")
-            must_not_explode(path, claimed, path.stat().st_size)
+                raise DataError(f"{claims}, more than {MAX_FILE_BYTES:,}")
+            check_unpacked_size(path, claimed, path.stat().st_size)
             yield from _slices(file, count, tuple(shape), np.dtype(np.uint8), path)
             if file.read(1):
                 raise _wrong_length(path, (count, *shape), claimed, "more")
@@ -270,7 +270,7 @@ def svhn(folder: Path) -> Stored | None:
         [path] = files[part]
         try:
             claimed = sum(math.prod(shape) * 8 for _, shape, _ in whosmat(path))
-            must_not_explode(path, claimed, path.stat().st_size)
+            check_unpacked_size(path, claimed, path.stat().st_size)
             content = loadmat(path, variable_names=["X", "y"])
             images, labels = np.asarray(content["X"]), np.asarray(content["y"]).reshape(-1)
         except Exception as error:  # loadmat meets broken files with whatever it stumbles over
@@ -364,7 +364,7 @@ def npz(path: Path) -> Stored | None:
         with _readable(path), path.open("rb") as file:
             arrays = np.load(file, allow_pickle=False)
             members = arrays.zip.infolist()
-            must_not_explode(path, sum(member.file_size for member in members), path.stat().st_size)
+            check_unpacked_size(path, sum(member.file_size for member in members), path.stat().st_size)
             labels = arrays[label_name]
             if f"{image_name}.npy" not in {member.filename for member in members} or not isinstance(labels, np.ndarray):
                 raise DataError(f"{path}: {image_name} and {label_name} must be arrays")
@@ -585,12 +585,12 @@ def _batches(path: Path, columns: list[str]) -> t.Iterator[t.Any]:
     with pq.ParquetFile(path) as file:
         groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
         largest = max((group.total_byte_size for group in groups), default=0)  # no value is larger
-        must_not_explode(path, sum(group.total_byte_size for group in groups), size)
+        check_unpacked_size(path, sum(group.total_byte_size for group in groups), size)
         rows = min(1024, HARMLESS // (largest + 1) + 1)
         for group in range(len(groups)):  # of several together pyarrow keeps all in memory until the last is read
             for batch in file.iter_batches(rows, row_groups=[group], columns=columns):
                 unpacked += batch.nbytes
-                must_not_explode(path, unpacked, size)
+                check_unpacked_size(path, unpacked, size)
                 yield batch
 
 
@@ -719,8 +719,8 @@ def _decode(
                 ) as opened,  # TIFF that is turned with height and width exchanged
             ):
                 came = _described(opened)
-                if opened.width * opened.height > LARGEST_IMAGE:
-                    raise DataError(f"{name} is {came}: more than {LARGEST_IMAGE:,} pixels")
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise DataError(f"{name} is {came}: more than {MAX_PIXELS:,} pixels")
                 if opened.mode not in MODES.values() and form.mode is None:
                     raise DataError(f"{name} is {came}, neither 8-bit grey nor RGB; {_hint('mode')}")
                 animated += getattr(opened, "is_animated", False)
@@ -732,7 +732,7 @@ def _decode(
                     first, wanted, before = name, found, came
                     shape = image.height, image.width, len(image.getbands())
                     if form.size is None:
-                        must_not_explode(name, count * math.prod(shape), packed)
+                        check_unpacked_size(name, count * math.prod(shape), packed)
                     decoded = np.empty((max(1, SLICE // math.prod(shape)), *shape), np.uint8)
                 elif found != wanted:
                     differ = [what for what, a, b in zip(("mode", "size"), found, wanted) if a != b]

@@ -27,7 +27,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from bench.host import machine
-from bench.host.stopping import STOPS, begin, start_deaf
+from bench.host.stopping import STOPS, begin, ignore_sigint
 from encoders.base import EncoderError
 from encoders.ranks import Ranks
 
@@ -37,7 +37,9 @@ PATIENCE = datetime.timedelta(minutes=10)  # of a rank for the others, such as w
 
 
 @contextlib.contextmanager
-def together(follow: t.Callable[..., None], arguments: tuple[str, ...], world: int, kind: str) -> t.Iterator[Ranks]:
+def process_group(
+    follow: t.Callable[..., None], arguments: tuple[str, ...], world: int, kind: str
+) -> t.Iterator[Ranks]:
     """Inside the block this process is rank 0, and the others call follow(*arguments, ranks).
 
     kind: of the device, cpu or cuda. Everything listens on loopback, unless torchrun does. Raises EncoderError if
@@ -63,7 +65,7 @@ def together(follow: t.Callable[..., None], arguments: tuple[str, ...], world: i
         ]
         try:
             for other in others:
-                start_deaf(other)
+                ignore_sigint(other)
             with contextlib.ExitStack() as until:
                 try:  # a store on TCP would be open to all
                     yield until.enter_context(_joined(Ranks(0, world), kind, init_method=meeting.as_uri()))
@@ -134,8 +136,9 @@ def local_rank(ranks: Ranks) -> int:
     return int(os.environ["LOCAL_RANK"]) if torchrun().world > 1 else ranks.rank
 
 
-def follow(call: t.Callable[..., None]) -> None:
-    """What a process that torchrun has started beside the first one does: its part of each training, until `dismiss`.
+def serve(call: t.Callable[..., None]) -> None:
+    """What a process that torchrun has started beside the first one does: its part of each training, until
+    `shutdown_workers`.
 
     In a training it hears no signal: the first rank does, and tells the others after which step to stop.
     """
@@ -163,7 +166,7 @@ def follow(call: t.Callable[..., None]) -> None:
             signal.signal(one, handler)
 
 
-def dismiss() -> None:
+def shutdown_workers() -> None:
     """There will be no more trainings for those who `follow`."""
     if torchrun().world > 1:
         _store().set(f"{next(_NUMBERS)}", "[]")

@@ -54,7 +54,7 @@ class Stopping:
             sys.stderr.write("stopping after this step, to go on from there; once more stops at once\n")
 
 
-def start_deaf(worker: multiprocessing.context.SpawnProcess) -> None:
+def ignore_sigint(worker: multiprocessing.context.SpawnProcess) -> None:
     """Start a worker that never hears of the terminal, not even while it imports: its parent does, and ends it."""
     before = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGHUP)}
     try:

@@ -25,7 +25,7 @@ from bench.pipeline.execute import keeps_features
 from bench.pipeline.plan import PlannedRun, Settings, load_data
 from bench.pipeline.plan import plan as plan_run
 from bench.suites.reading import read_suite
-from bench.suites.suite import MOST_SEEDS, DatasetSpec, Suite, WandbSpec
+from bench.suites.suite import MAX_SEEDS, DatasetSpec, Suite, WandbSpec
 from results import leaderboard, store, wandb_mirror
 from results.leaderboard import Leaderboard
 from results.merge import Merged
@@ -84,7 +84,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         ends = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
         first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
-        if not first <= last < first + MOST_SEEDS:
+        if not first <= last < first + MAX_SEEDS:
             problem = f"wanted seeds such as 0-2 or 0,3,5, got {text!r}"
             raise config_error("--seeds", problem)
         seeds |= dict.fromkeys(range(first, last + 1))

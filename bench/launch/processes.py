@@ -17,7 +17,7 @@ import typing as t
 
 from bench.host import machine
 from bench.host.progress import Display, Lines, Teller
-from bench.host.stopping import Stopping, begin, start_deaf
+from bench.host.stopping import Stopping, begin, ignore_sigint
 from bench.pipeline.checkpoints import ResumeRefused
 from bench.pipeline.execute import execute
 from bench.pipeline.plan import PlannedRun, Settings, fail, failure
@@ -116,7 +116,7 @@ def _start(run: PlannedRun, settings: Settings, wait: bool, display: Display) ->
     stderr = display.hear(run.title)
     work = pickle.dumps((_work, (run, settings, wait, stderr is not None)))
     worker = spawn.Process(target=begin, args=(work, stderr, tell), name=run.title)
-    start_deaf(worker)
+    ignore_sigint(worker)
     tell.close()
     if stderr:
         stderr.close()  # the worker has it, and its end is the end of what it says

@@ -71,7 +71,7 @@ def ray_tasks(
     on_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available())
     settings = dataclasses.replace(settings, device="cuda" if on_gpu else "cpu")  # Ray says which of a node's
     cores, gpus = settings.threads * settings.ranks, settings.ranks if on_gpu else 0
-    planned_by = code(settings.plugins)
+    planned_by = code_sha256(settings.plugins)
     waiting = collections.deque((run, 1, False) for run in runs)  # a run, the attempt, whether to wait for others
     working: dict[t.Any, tuple[PlannedRun, int]] = {}
     suite = settings.output / runs[0].spec.suite
@@ -116,7 +116,7 @@ def _told(ray: t.Any, task: t.Any, run: PlannedRun, settings: Settings) -> dict[
     return told
 
 
-def code(plugins: t.Iterable[Path]) -> str:
+def code_sha256(plugins: t.Iterable[Path]) -> str:
     """A digest of all code that makes runs: our four packages, the plugins, and what those import beside them."""
     ours = sorted(
         file for name in ("bench", "encoders", "protocols", "results") for file in (HOME / name).rglob("*.py")
@@ -176,7 +176,7 @@ def _refusal(planned_by: str, token: Path, plugins: t.Iterable[Path]) -> str:
             f"{here} does not see this machine's {token.parent}: all nodes must share an output directory; without one "
             "run on each machine and join what they found by frostbench merge"
         )
-    if code(plugins) != planned_by:
+    if code_sha256(plugins) != planned_by:
         return f"{here} has other code of frostbench or of a plugin than this machine: install the same on all nodes"
     return ""
 

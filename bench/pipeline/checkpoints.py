@@ -16,7 +16,7 @@ from results import store
 
 Resume = t.Literal["exact", "inexact", "never"]
 GENERATIONS = 2
-LARGEST_SHARE = 0.01  # of a training's time that may go into keeping its state
+MAX_SHARE = 0.01  # of a training's time that may go into keeping its state
 _NAME = re.compile(r"step(?P<step>\d{1,12})-((?P<generation>\d{1,9})-)?(?P<sha256>[0-9a-f]{64})\.safetensors")
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Checkpoints:
 
     def due(self) -> bool:
         self.asked = time.monotonic()
-        return self.asked - self.last >= max(self.seconds, self.cost / LARGEST_SHARE)
+        return self.asked - self.last >= max(self.seconds, self.cost / MAX_SHARE)
 
     def keep(self, step: int, content: bytes) -> None:
         """Raises store.Unwritable; what was kept before is then still there."""

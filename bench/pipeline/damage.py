@@ -12,7 +12,7 @@ from results.store import RunDirectory, StoreError
 
 GONE = "is gone"
 OTHER = "changed since it was written: its record has another sha256"
-LARGEST = 2**30  # bytes of any file but weights
+MAX_BYTES = 2**30  # bytes of any file but weights
 
 
 class Again(t.NamedTuple):
@@ -80,7 +80,7 @@ def damage(path: Path, sha256: str | None) -> str | None:
             check_size(path)  # which is known at once, while a digest reads all
             largest = store.LARGEST
         else:
-            largest = LARGEST
+            largest = MAX_BYTES
         return None if store.file_digest(path, largest) == sha256 else store.CHANGED
     except (StoreError, EncoderError) as error:
         return str(error).removeprefix(str(path)).lstrip(": ")

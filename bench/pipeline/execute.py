@@ -11,7 +11,7 @@ import typing as t
 import torch
 
 from bench.host import machine
-from bench.host.distributed import local_world, together
+from bench.host.distributed import local_world, process_group
 from bench.host.stopping import Stopping
 from bench.pipeline import snapshots
 from bench.pipeline.checkpoints import Checkpoints, ResumeRefused
@@ -88,7 +88,7 @@ def execute(
 
 
 KEPT = "kept"  # an empty file in features/ that are to stay
-MOST_DEATHS = 2  # of a process at one run, without another checkpoint or record in between
+MAX_DEATHS = 2  # of a process at one run, without another checkpoint or record in between
 
 
 class _Deadly(EncoderError):
@@ -108,9 +108,9 @@ def _noted(directory: RunDirectory) -> t.Iterator[None]:
     with contextlib.suppress(store.StoreError, ValueError, KeyError, TypeError):
         before = json.loads(store.read_bytes(directory.in_flight, store.LARGEST_JSON))
         deaths = before["deaths"] + 1 if before["reached"] == reached else 0
-    if deaths >= MOST_DEATHS:
+    if deaths >= MAX_DEATHS:
         way_out = "`--executor processes` tries it in a process of its own"
-        raise _Deadly(f"the process has died {MOST_DEATHS} times at this run; perhaps memory ran out; {way_out}")
+        raise _Deadly(f"the process has died {MAX_DEATHS} times at this run; perhaps memory ran out; {way_out}")
     store.replace(directory.in_flight, store.canonical({"deaths": deaths, "reached": reached}))
     try:
         yield
@@ -144,7 +144,7 @@ def _execute(
             resume=settings.resume,
             stopping=stopping,
         )
-        with together(worker_fit, (part_of_worker(planned, settings),), settings.ranks, device.type) as ranks:
+        with process_group(worker_fit, (part_of_worker(planned, settings),), settings.ranks, device.type) as ranks:
             fitted = fit(planned, encoder, dataset, watcher, keeper, device, made, ranks)
     module, generator, seconds, resumed_elsewhere, updates = fitted
     made = made.model_copy(update={"resumed_elsewhere": resumed_elsewhere})

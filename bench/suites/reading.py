@@ -15,7 +15,7 @@ from bench import HOME
 from bench.datasets import DATASETS
 from bench.errors import ConfigError, Json, KeyPath, Problem, config_error, key_path, nearest, quoted
 from bench.suites import controls, resolve, strict_yaml
-from bench.suites.suite import KEYS, MOST_SEEDS, DatasetSpec, EncoderSpec, ProtocolSpec, Suite
+from bench.suites.suite import KEYS, MAX_SEEDS, DatasetSpec, EncoderSpec, ProtocolSpec, Suite
 from encoders.base import Encoder
 from protocols.base import Protocol
 
@@ -101,10 +101,10 @@ def _text(path: Path) -> str:
     line = None
     try:
         with path.open("rb") as file:
-            data = file.read(strict_yaml.LARGEST + 1)
-        if len(data) <= strict_yaml.LARGEST:
+            data = file.read(strict_yaml.MAX_CHARACTERS + 1)
+        if len(data) <= strict_yaml.MAX_CHARACTERS:
             return data.decode()
-        message = f"wanted a suite of at most {strict_yaml.LARGEST:,} bytes, got more"
+        message = f"wanted a suite of at most {strict_yaml.MAX_CHARACTERS:,} bytes, got more"
     except FileNotFoundError:
         beside = [str(other) for other in path.parent.glob("*.yaml")]
         message = f"no such file{nearest(str(path), [*shipped(), *beside])}; shipped are {', '.join(shipped())}"
@@ -150,7 +150,7 @@ class _Draft:
                 if isinstance(entry, str):
                     self.data[section][index] = {"name": entry}
         ends = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", str(self.data.get("seeds")))
-        if ends and int(ends[1]) <= int(ends[2]) < int(ends[1]) + MOST_SEEDS:
+        if ends and int(ends[1]) <= int(ends[2]) < int(ends[1]) + MAX_SEEDS:
             self.data["seeds"] = list(range(int(ends[1]), int(ends[2]) + 1))
 
     def override(self, text: str) -> None:
@@ -214,7 +214,7 @@ class _Draft:
             for path, message in _explained(error, Suite, self.data).items():
                 self.complain(path, message)
         if self.problems:
-            raise ConfigError(sorted(self.problems, key=lambda problem: problem.line or strict_yaml.LARGEST))
+            raise ConfigError(sorted(self.problems, key=lambda problem: problem.line or strict_yaml.MAX_CHARACTERS))
         return suite
 
     def add_controls(

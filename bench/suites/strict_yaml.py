@@ -18,7 +18,7 @@ from bench.errors import ConfigError, Json, KeyPath, Problem, quoted
 
 Place = tuple[int, int]  # line and column, from 1
 
-LARGEST, DEEPEST, MOST_NODES = 2**20, 32, 20_000  # characters, levels, values: far above any suite, soon refused
+MAX_CHARACTERS, MAX_DEPTH, MAX_NODES = 2**20, 32, 20_000  # far above any suite, soon refused
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -55,8 +55,8 @@ def read(text: str, file: str) -> Document:
 def compose(text: str, file: str) -> Document:
     """As `read`, but what can be passed over is listed in `problems`. Raises ConfigError where reading cannot go on."""
     reading = _Reading(file)
-    if len(text) > LARGEST:
-        reading.stop(f"wanted at most {LARGEST:,} characters, got {len(text):,}", (1, 1))
+    if len(text) > MAX_CHARACTERS:
+        reading.stop(f"wanted at most {MAX_CHARACTERS:,} characters, got {len(text):,}", (1, 1))
     try:
         reading.loader = yaml.SafeLoader(text)
         return Document(file, reading.document(), reading.positions, reading.problems)
@@ -102,10 +102,10 @@ class _Reading:
     def value(self, path: KeyPath, place: Place, event: t.Any) -> Json:
         self.positions.setdefault(path, place)
         self.nodes += 1
-        if self.nodes > MOST_NODES:
-            self.stop(f"wanted at most {MOST_NODES:,} values, got more", place)
-        if len(path) > DEEPEST:
-            self.stop(f"wanted at most {DEEPEST} levels, got more", place)
+        if self.nodes > MAX_NODES:
+            self.stop(f"wanted at most {MAX_NODES:,} values, got more", place)
+        if len(path) > MAX_DEPTH:
+            self.stop(f"wanted at most {MAX_DEPTH} levels, got more", place)
         if event.anchor is not None:  # an alias has it too
             self.refuse("anchors and aliases are not read; write the value out", path, place)
         if isinstance(event, yaml.AliasEvent):

@@ -19,7 +19,7 @@ Seed = t.Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and scikit-learn ta
 Precision = t.Literal["float32", "bfloat16", "auto"]
 WandbName = t.Annotated[str, AfterValidator(wandb_mirror.checked_name)]
 Tag = t.Annotated[str, Field(min_length=1, max_length=64)]
-MOST_SEEDS = 1000
+MAX_SEEDS = 1000
 
 
 class _Plain(BaseModel):
@@ -132,7 +132,7 @@ class Suite(_Plain):
 
     suite: Name = Field(description="the name of the benchmark, and of its directory")
     datasets: tuple[DatasetSpec, ...] = Field(min_length=1)
-    seeds: tuple[Seed, ...] = Field(min_length=1, max_length=MOST_SEEDS, description="a list, or a range such as 0-2")
+    seeds: tuple[Seed, ...] = Field(min_length=1, max_length=MAX_SEEDS, description="a list, or a range such as 0-2")
     encoders: tuple[EncoderSpec, ...] = Field(min_length=1)
     protocols: tuple[ProtocolSpec, ...] = Field(min_length=1)
     precision: Precision = Field("float32", description="of training; auto is bfloat16 where the device computes it")
