@@ -83,20 +83,20 @@ def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_not() -> None:
 @pytest.mark.parametrize(
     ("protocol", "names"),
     [
-        (Linear(), {"top1", "top5", "log_loss", "ece"}),
-        (MLP(learning_rates=(1e-2,), epochs=2), {"top1", "top5", "log_loss", "ece"}),
-        (SGDLinear(learning_rates=(1e-1,), epochs=2), {"top1", "top5", "log_loss", "ece"}),
-        (FewShot(draws=2, head="linear"), {"mean_top1", "top5", "log_loss", "ece"}),
-        (FewShot(draws=2), {"mean_top1", "top5"}),
-        (SVM(), {"top1", "top5"}),
-        (KNN(k=20), {"top1", "top5"}),
-        (KNN(), {"top1"}),
+        (Linear(), ("top1", "top5", "log_loss", "ece")),
+        (MLP(learning_rates=(1e-2,), epochs=2), ("top1", "top5", "log_loss", "ece")),
+        (SGDLinear(learning_rates=(1e-1,), epochs=2), ("top1", "top5", "log_loss", "ece")),
+        (FewShot(draws=2, head="linear"), ("mean_top1", "top5", "log_loss", "ece")),
+        (FewShot(draws=2), ("mean_top1", "top5")),
+        (SVM(), ("top1", "top5")),
+        (KNN(k=20), ("top1", "top5")),
+        (KNN(), ("top1",)),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
-def test_each_protocol_tells_what_it_can_behind_its_own_metric(protocol: Protocol, names: set[str]) -> None:
+def test_each_protocol_tells_what_it_can_behind_its_own_metric(protocol: Protocol, names: tuple[str, ...]) -> None:
     metrics = score(protocol, blobs(300, 12, 1), blobs(120, 12, 2)).metrics
-    assert set(metrics) == names
+    assert sorted(metrics) == sorted(names)
     assert "top1" in next(iter(metrics))
     assert metrics.get("top5", 1) >= next(iter(metrics.values()))
     assert metrics.get("log_loss", 0) < math.log(12)
