@@ -8,11 +8,11 @@ InfoMax's encoder. The prior of a category times a Gaussian has encoders of its 
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks, objectives
+from encoders import networks, objectives, parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
 from encoders.priors import Gaussian, MixtureOfGaussians, Prior, SwissRoll, Uniform
@@ -34,18 +34,22 @@ class AAE(Generative):
     version: t.ClassVar[int] = 3
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
 
-    body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images
+    body: parameters.Body = "mlp"
     posterior: t.Literal["deterministic", "gaussian", "universal"] = "deterministic"
-    prior: t.Literal["gaussian", "uniform", "mixture", "swiss_roll"] = "gaussian"  # that the codes should follow
-    latent: PositiveInt = 8  # dimensions of the code; even for the mixture and the roll, which stand in each pair
-    prior_std: PositiveFloat = 5.0  # of the Gaussian prior, the only one whose scale is free
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # of the reconstruction; decays to 1 % over the second half
-    adversarial_learning_rate: PositiveFloat = 1e-4  # of both sides of the game; decays likewise
-    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
-    beta1: NonNegativeFloat = 0.5
+    """Where a code is drawn from in training: a function of the image, a Gaussian, or a function of image and noise."""
+    prior: t.Literal["gaussian", "uniform", "mixture", "swiss_roll"] = "gaussian"
+    """Distribution that the codes should follow."""
+    latent: PositiveInt = 8
+    """Dimensions of the code; even for mixture and swiss_roll, which are two-dimensional and repeated in each pair."""
+    prior_std: PositiveFloat = 5.0
+    """Standard deviation of the prior gaussian; the other priors have a fixed scale."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.5
 
     @property
     def revision(self) -> int:

@@ -6,11 +6,11 @@ optimization algorithm is used across all methods". Their code for these two row
 
 import typing as t
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks
+from encoders import networks, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, Squash, unit
 from encoders.training import Adam, Player, Turn, constant_then_decay, encoded, settle, settle_generator, train
@@ -23,14 +23,16 @@ class Autoencoder(Generative):
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782, table 1"
 
     loss: t.Literal["l1", "l2"] = "l2"
-    body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images
-    latent: PositiveInt = 50  # dimensions of the code, in (-1, 1)
-    hidden: PositiveInt = 1024
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
-    beta1: NonNegativeFloat = 0.5
-    weight_decay: NonNegativeFloat = 2.5e-5  # L2, added to the gradient
+    """Error of the pixels: absolute (l1) or squared (l2)."""
+    body: parameters.Body = "mlp"
+    latent: PositiveInt = 50
+    """Dimensions of the code, in (-1, 1)."""
+    hidden: parameters.Hidden = 1024
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    beta1: parameters.Beta1 = 0.5
+    weight_decay: parameters.WeightDecay = 2.5e-5
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -137,7 +137,9 @@ class Training:
 class Encoder(BaseModel, abc.ABC):
     """A recipe for a frozen feature extractor. Subclass it in a file of your own to add a method."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     version: t.ClassVar[int] = 1  # raised by a change that can move a number
     source: t.ClassVar[str]  # where the method comes from

@@ -10,10 +10,10 @@ several steps of a critic without batch-norm come before each one of encoder and
 import typing as t
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from encoders import networks, objectives
+from encoders import networks, objectives, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, Squash, unit
 from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
@@ -28,24 +28,27 @@ class BiGAN(Generative):
     version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782"
 
-    body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images
-    latent: PositiveInt = 50  # dimensions of the code, uniform on (-1, 1)
-    hidden: PositiveInt = 1024
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
-    discriminator_learning_rate: PositiveFloat | None = None  # null: learning_rate; decays likewise
-    beta1: NonNegativeFloat = 0.5
-    weight_decay: NonNegativeFloat = 2.5e-5  # L2, added to the gradient
-    objective: t.Literal[objectives.Objective, "wasserstein_gp"] = "gan"  # the divergence of the two kinds of pairs
-    generator_loss: objectives.GeneratorLoss = (
-        "non_saturating"  # of a divergence; the paper's code exchanges the labels
-    )
-    pi: float = Field(default=0.5, gt=0, lt=1)  # weight of the real pairs in weighted_jensen_shannon
-    alpha: float = 0.5  # order of the divergence alpha
-    discriminator_steps: PositiveInt = 1  # before each step of the others; 1 moves all at once, as the authors' code
-    critic_steps: PositiveInt = 5  # of wasserstein_gp, before each step of encoder and generator
-    penalty: PositiveFloat = 10.0  # of wasserstein_gp, on the slope towards image and code together
+    body: parameters.Body = "mlp"
+    latent: PositiveInt = 50
+    """Dimensions of the code, uniform on (-1, 1)."""
+    hidden: parameters.Hidden = 1024
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    discriminator_learning_rate: parameters.DiscriminatorLearningRate = None
+    beta1: parameters.Beta1 = 0.5
+    weight_decay: parameters.WeightDecay = 2.5e-5
+    objective: t.Literal[objectives.Objective, "wasserstein_gp"] = "gan"
+    """Divergence between the two kinds of pairs; wasserstein_gp is a Wasserstein distance with a gradient penalty."""
+    generator_loss: parameters.GeneratorLoss = "non_saturating"
+    pi: parameters.Pi = 0.5
+    alpha: parameters.Alpha = 0.5
+    discriminator_steps: PositiveInt = 1
+    """Steps of the discriminator before each step of encoder and generator; 1 moves all at once, as the authors do."""
+    critic_steps: PositiveInt = 5
+    """Steps of the critic before each step of encoder and generator; only for wasserstein_gp."""
+    penalty: PositiveFloat = 10.0
+    """Weight of the gradient penalty on image and code together; only for wasserstein_gp."""
 
     @property
     def revision(self) -> int:

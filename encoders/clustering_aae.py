@@ -9,9 +9,10 @@ and what `consistency`, `smoothness` and `balance` add.
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
+from encoders import parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
 from encoders.category_and_style import CategoryAndStyle, adversarial_game, draw
 from encoders.networks import MLPDecoder
@@ -28,20 +29,27 @@ class ClusteringAAE(Generative):
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644, section 6"
 
     clusters: PositiveInt = 16
-    latent: PositiveInt = 5  # dimensions of the style: few, so that the cluster has something left to say
-    hidden: PositiveInt = 500
-    noise: NonNegativeFloat = 0.5  # standard deviation of what is added to pixels
-    code_noise: NonNegativeFloat = 0.3  # and to the cluster and the style that discriminators and decoder read
-    consistency: NonNegativeFloat = 0.0  # weight of KL between the clusters of an image and of a jittered copy
-    smoothness: NonNegativeFloat = 0.0  # weight of KL between the clusters of an image and of its worst neighbour
-    balance: NonNegativeFloat = 0.0  # weight of KL between a batch's mean cluster and the uniform distribution
-    epochs: NonNegativeInt = 100
-    batch_size: PositiveInt = 100
-    learning_rate: PositiveFloat = 1e-3  # of the reconstruction; decays to 1 % over the second half
-    adversarial_learning_rate: PositiveFloat = 1e-3  # of both sides of both games; decays likewise
-    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
-    beta1: NonNegativeFloat = 0.9  # of the reconstruction
+    """Number of clusters."""
+    latent: PositiveInt = 5
+    """Dimensions of the style: few, so that the cluster has something left to say."""
+    hidden: parameters.Hidden = 500
+    noise: parameters.PixelNoise = 0.5
+    code_noise: NonNegativeFloat = 0.3
+    """Standard deviation of the Gaussian noise on the cluster and the style that discriminators and decoder read."""
+    consistency: NonNegativeFloat = 0.0
+    """Weight of the KL divergence between the clusters of an image and of a jittered copy; 0: not used."""
+    smoothness: NonNegativeFloat = 0.0
+    """Weight of the KL divergence between the clusters of an image and of its worst neighbour; 0: not used."""
+    balance: NonNegativeFloat = 0.0
+    """Weight of the KL divergence between a batch's mean cluster and the uniform distribution; 0: not used."""
+    epochs: parameters.Epochs = 100
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.DecayingLearningRate = 1e-3
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-3
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.9
     adversarial_beta1: NonNegativeFloat = 0.5
+    """beta1 of discriminators and encoder as adversaries."""
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -8,16 +8,16 @@ optimiser are those of encoders/vae.py.
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks
+from encoders import networks, parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, logits_of, unit
 from encoders.priors import Categorical
 from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
-from encoders.vae import Mean, bernoulli, divergence, gaussian, lower_bounds
+from encoders.vae import Likelihood, Mean, bernoulli, divergence, gaussian, lower_bounds
 
 
 class ConditionalVAE(Generative):
@@ -30,15 +30,16 @@ class ConditionalVAE(Generative):
     source: t.ClassVar[str] = "Sohn et al. 2015, NIPS 28; Kingma et al. 2014, arXiv:1406.5298"
     uses_labels: t.ClassVar[bool] = True
 
-    likelihood: t.Literal["bernoulli", "gaussian"] = "bernoulli"
-    body: t.Literal["mlp", "conv"] = "mlp"  # perceptrons, or strided convolutions for colour images
-    classes: PositiveInt = 10
-    latent: PositiveInt = 20  # dimensions of the style
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 100
-    learning_rate: PositiveFloat = 1e-3  # decays to 1 % over the second half
-    beta1: NonNegativeFloat = 0.9
+    likelihood: Likelihood = "bernoulli"
+    body: parameters.Body = "mlp"
+    classes: parameters.Classes = 10
+    latent: PositiveInt = 20
+    """Dimensions of the style."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.DecayingLearningRate = 1e-3
+    beta1: parameters.Beta1 = 0.9
 
     @property
     def taps(self) -> tuple[str, ...]:

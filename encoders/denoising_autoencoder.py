@@ -8,11 +8,11 @@ convolutions, and Adam, so that what it is compared with differs in the objectiv
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks
+from encoders import networks, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, logits_of, unit
 from encoders.training import Adam, Player, Turn, constant_then_decay, encoded, settle, settle_generator, train
@@ -38,14 +38,17 @@ class DenoisingAutoencoder(Generative):
     source: t.ClassVar[str] = "Vincent et al. 2010, JMLR 11"
 
     corruption: Corruption = "masking"
-    level: NonNegativeFloat = 0.25  # share of the pixels destroyed, or the Gaussian noise's std; 0: an autoencoder
-    body: t.Literal["mlp", "conv"] = "mlp"  # perceptrons, or strided convolutions for colour images
-    latent: PositiveInt = 50  # dimensions of the code
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
-    beta1: NonNegativeFloat = 0.5
+    """What damages an image: pixels set to 0, pixels set to 0 or 1 at random, or Gaussian noise."""
+    level: NonNegativeFloat = 0.25
+    """Share of the pixels that are destroyed, or the standard deviation of the Gaussian noise; 0: an autoencoder."""
+    body: parameters.Body = "mlp"
+    latent: PositiveInt = 50
+    """Dimensions of the code."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    beta1: parameters.Beta1 = 0.5
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ Differs: Adam in place of SGD with momentum.
 import typing as t
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks, objectives
+from encoders import networks, objectives, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
 from encoders.priors import MixtureOfGaussians, SwissRoll
@@ -29,17 +29,19 @@ class LabelInformedAAE(Generative):
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
     uses_labels: t.ClassVar[bool] = True
 
-    labels: PositiveInt | None = 1000  # of the training images that it sees, equally many a class; null: all
+    labels: parameters.Labels = 1000
     prior: t.Literal["mixture", "swiss_roll"] = "mixture"
-    classes: PositiveInt = 10
-    latent: int = Field(2, ge=2, multiple_of=2)  # dimensions of the code; the prior stands in each pair
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # of the reconstruction; decays to 1 % over the second half
-    adversarial_learning_rate: PositiveFloat = 1e-4  # of both sides of the game; decays likewise
-    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
-    beta1: NonNegativeFloat = 0.5
+    """Distribution that the codes should follow, with a component per class."""
+    classes: parameters.Classes = 10
+    latent: int = Field(2, ge=2, multiple_of=2)
+    """Dimensions of the code, even: the two-dimensional prior is repeated in each pair."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.5
 
     @property
     def label_budget(self) -> int | None:

@@ -11,11 +11,11 @@ Differs: as BiGAN does from its paper.
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks, objectives
+from encoders import networks, objectives, parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, Squash, unit
 from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
@@ -27,17 +27,20 @@ class LatentRegressor(Generative):
     version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782"
 
-    body: t.Literal["mlp", "conv"] = "mlp"  # BiGAN's perceptrons, or strided convolutions for colour images
-    latent: PositiveInt = 50  # dimensions of the noise, uniform on (-1, 1)
-    hidden: PositiveInt = 1024
-    joint_weight: NonNegativeFloat = 0.0  # of the regression in the generator's loss; 0.25 is the joint regressor
-    after_gan: bool = False  # the encoder learns once the GAN has been trained, for as many epochs again
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
-    discriminator_learning_rate: PositiveFloat | None = None  # null: learning_rate; decays likewise
-    beta1: NonNegativeFloat = 0.5
-    weight_decay: NonNegativeFloat = 2.5e-5  # L2, added to the gradient
+    body: parameters.Body = "mlp"
+    latent: PositiveInt = 50
+    """Dimensions of the noise, uniform on (-1, 1)."""
+    hidden: parameters.Hidden = 1024
+    joint_weight: NonNegativeFloat = 0.0
+    """Weight of the regression in the generator's loss; 0.25: the authors' joint regressor; 0: an independent GAN."""
+    after_gan: bool = False
+    """Whether the encoder is trained after the GAN, for as many epochs again, and not beside it."""
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    discriminator_learning_rate: parameters.DiscriminatorLearningRate = None
+    beta1: parameters.Beta1 = 0.5
+    weight_decay: parameters.WeightDecay = 2.5e-5
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ import typing as t
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders import parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
 from encoders.category_and_style import CategoryAndStyle, adversarial_game, blurred, draw
 from encoders.networks import MLPDecoder, unit
@@ -30,19 +31,23 @@ class SemiSupervisedAAE(Generative):
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644, section 5"
     uses_labels: t.ClassVar[bool] = True
 
-    labels: PositiveInt | None = 100  # of the training images that it sees, equally many a class; null: all
-    classes: PositiveInt = 10
-    latent: PositiveInt = 10  # dimensions of the style
-    hidden: PositiveInt = 500
-    noise: NonNegativeFloat = 0.3  # standard deviation of what is added to pixels and to what the discriminators read
-    consistency: NonNegativeFloat = 0.0  # weight of KL between the classes of an image and of a jittered copy
-    epochs: NonNegativeInt = 100
-    batch_size: PositiveInt = 100
-    learning_rate: PositiveFloat = 1e-3  # of reconstruction and classification; decays to 1 % over the second half
-    adversarial_learning_rate: PositiveFloat = 1e-3  # of both sides of both games; decays likewise
-    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
-    beta1: NonNegativeFloat = 0.9  # of reconstruction and classification
+    labels: parameters.Labels = 100
+    classes: parameters.Classes = 10
+    latent: PositiveInt = 10
+    """Dimensions of the style."""
+    hidden: parameters.Hidden = 500
+    noise: NonNegativeFloat = 0.3
+    """Standard deviation of the Gaussian noise on pixels in [0, 1] and on what the discriminators read."""
+    consistency: NonNegativeFloat = 0.0
+    """Weight of the KL divergence between the classes of an image and of a jittered copy; 0: not used."""
+    epochs: parameters.Epochs = 100
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.DecayingLearningRate = 1e-3
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-3
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.9
     adversarial_beta1: NonNegativeFloat = 0.5
+    """beta1 of discriminators and encoder as adversaries."""
 
     @property
     def label_budget(self) -> int | None:

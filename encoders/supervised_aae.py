@@ -7,11 +7,11 @@ know the class as little as it can: a probe that reads classes from it measures 
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks, objectives
+from encoders import networks, objectives, parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
 from encoders.priors import Categorical, Gaussian
@@ -25,16 +25,18 @@ class SupervisedAAE(Generative):
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
     uses_labels: t.ClassVar[bool] = True
 
-    classes: PositiveInt = 10
-    latent: PositiveInt = 10  # dimensions of the style
-    prior_std: PositiveFloat = 1.0  # of the Gaussian that it should follow
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # of the reconstruction; decays to 1 % over the second half
-    adversarial_learning_rate: PositiveFloat = 1e-4  # of both sides of the game; decays likewise
-    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
-    beta1: NonNegativeFloat = 0.5
+    classes: parameters.Classes = 10
+    latent: PositiveInt = 10
+    """Dimensions of the style."""
+    prior_std: PositiveFloat = 1.0
+    """Standard deviation of the Gaussian that the style should follow."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.5
 
     @property
     def taps(self) -> tuple[str, ...]:

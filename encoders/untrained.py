@@ -21,8 +21,10 @@ class Untrained(Encoder):
     source: t.ClassVar[str] = "the architecture's own"
     is_control: t.ClassVar[bool] = True
 
-    architecture: str = "bigan"  # the name of an encoder that is trained
-    parameters: dict[str, t.Any] = Field(default_factory=dict, validate_default=True)  # where they differ from its own
+    architecture: str = "bigan"
+    """Name of a trained encoder, whose network is taken."""
+    parameters: dict[str, t.Any] = Field(default_factory=dict, validate_default=True)
+    """Parameters of that encoder; those left out have its defaults."""
 
     @field_validator("parameters")
     @classmethod

@@ -11,14 +11,22 @@ import typing as t
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks
+from encoders import networks, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import CodeTaps, logits_of, unit
 from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+
+Likelihood = t.Annotated[
+    t.Literal["bernoulli", "gaussian"],
+    Field(
+        description="Distribution of a pixel given the code: bernoulli takes its grey for a probability, gaussian has "
+        "one variance for all pixels."
+    ),
+]
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -42,7 +50,7 @@ VARIANCE_IMAGES = 10_000  # training images that choose the variance of the Gaus
 
 @torch.no_grad()
 def lower_bounds(
-    likelihood: t.Literal["bernoulli", "gaussian"],
+    likelihood: Likelihood,
     posterior: t.Callable[[Tensor], Tensor],
     decoders: t.Sequence[t.Callable[[Tensor], Tensor]],
     train: ImageSet,
@@ -90,15 +98,17 @@ class VAE(Generative):
 
     source: t.ClassVar[str] = "Kingma and Welling 2013, arXiv:1312.6114"
 
-    likelihood: t.Literal["bernoulli", "gaussian"] = "bernoulli"
-    beta: NonNegativeFloat = 1.0  # weight of the divergence; 1 is the evidence lower bound
-    body: t.Literal["mlp", "conv"] = "mlp"  # perceptrons, or strided convolutions for colour images
-    latent: PositiveInt = 20  # dimensions of the code; the paper's likelihoods are of 3 to 200
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 100  # the paper's
-    learning_rate: PositiveFloat = 1e-3  # decays to 1 % over the second half
-    beta1: NonNegativeFloat = 0.9
+    likelihood: Likelihood = "bernoulli"
+    beta: NonNegativeFloat = 1.0
+    """Weight of the KL divergence; 1 is the evidence lower bound."""
+    body: parameters.Body = "mlp"
+    latent: PositiveInt = 20
+    """Dimensions of the code; the paper's likelihoods have 3 to 200."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.DecayingLearningRate = 1e-3
+    beta1: parameters.Beta1 = 0.9
 
     @property
     def taps(self) -> tuple[str, ...]:

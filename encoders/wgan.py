@@ -15,7 +15,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from encoders import objectives
+from encoders import objectives, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import DCGANDiscriminator, DCGANGenerator, MLPCritic, MLPGenerator, signed, spectral_norm
 from encoders.training import Player, Turn, settle, settle_generator, train
@@ -27,19 +27,30 @@ class WGAN(Generative):
     version: t.ClassVar[int] = 3
     source: t.ClassVar[str] = "Arjovsky et al. 2017, arXiv:1701.07875"
 
-    body: t.Literal["conv", "mlp"] = "conv"  # DCGAN's convolutions, or the authors' perceptrons
-    latent: PositiveInt = 100  # dimensions of the Gaussian noise
-    width: PositiveInt = 64  # of conv: channels of the first layer; doubled by each one after it
-    layers: PositiveInt = 3  # of conv, at most; fewer where the images are small
-    hidden: PositiveInt = 512  # of mlp: units of each of three layers
-    spectral_norm: bool = False  # bounds the critic's slope in place of clipping
-    epochs: NonNegativeInt = 25  # of the critic's images
-    batch_size: PositiveInt = 64
-    learning_rate: PositiveFloat = 5e-5  # of RMSprop
-    critic_learning_rate: PositiveFloat | None = None  # null: learning_rate
-    clip: PositiveFloat = 0.01  # the critic's weights stay within plus and minus this
-    critic_steps: PositiveInt = 5  # for each step of the generator
-    critic_steps_at_first: PositiveInt = 100  # instead, for its first 25 steps and every 500th
+    body: t.Literal["conv", "mlp"] = "conv"
+    """Networks: DCGAN's convolutions (conv), or the authors' perceptrons (mlp)."""
+    latent: PositiveInt = 100
+    """Dimensions of the Gaussian noise."""
+    width: PositiveInt = 64
+    """Channels of the first convolution; each one after it has twice as many. Only for the body conv."""
+    layers: PositiveInt = 3
+    """Maximum number of convolutions; small images have fewer. Only for the body conv."""
+    hidden: PositiveInt = 512
+    """Units of each of the three hidden layers; only for the body mlp."""
+    spectral_norm: bool = False
+    """Whether the critic's weights have spectral norm 1, in place of clipping."""
+    epochs: NonNegativeInt = 25
+    """Passes of the critic over the training images."""
+    batch_size: parameters.BatchSize = 64
+    learning_rate: PositiveFloat = 5e-5
+    """Step size of RMSprop."""
+    critic_learning_rate: PositiveFloat | None = None
+    """Step size for the critic; null: learning_rate."""
+    clip: PositiveFloat = 0.01
+    """Bound of the critic's weights: they are clipped to plus and minus this."""
+    critic_steps: parameters.CriticSteps = 5
+    critic_steps_at_first: PositiveInt = 100
+    """critic_steps for the generator's first 25 steps and every 500th."""
 
     @property
     def taps(self) -> tuple[str, ...]:

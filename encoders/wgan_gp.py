@@ -16,7 +16,7 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from encoders import objectives
+from encoders import objectives, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
 from encoders.networks import DCGANDiscriminator, DCGANGenerator, MLPCritic, MLPGenerator, signed, spectral_norm
 from encoders.training import Adam, Player, Turn, settle, settle_generator, train
@@ -28,20 +28,30 @@ class WGANGP(Generative):
     version: t.ClassVar[int] = 3
     source: t.ClassVar[str] = "Gulrajani et al. 2017, arXiv:1704.00028"
 
-    body: t.Literal["conv", "mlp"] = "conv"  # the authors' convolutions, or WGAN's perceptrons
-    latent: PositiveInt = 128  # dimensions of the Gaussian noise
-    width: PositiveInt = 64  # of conv: channels of the first layer; doubled by each one after it
-    layers: PositiveInt = 3  # of conv, at most; fewer where the images are small
-    hidden: PositiveInt = 512  # of mlp: units of each of three layers
-    spectral_norm: bool = False  # of the critic's weights, beside the penalty
-    epochs: NonNegativeInt = 100  # of the critic's images; the authors take 200,000 steps of the generator
-    batch_size: PositiveInt = 64
-    learning_rate: PositiveFloat = 1e-4
-    critic_learning_rate: PositiveFloat | None = None  # null: learning_rate
-    beta1: NonNegativeFloat = 0.5
+    body: t.Literal["conv", "mlp"] = "conv"
+    """Networks: the authors' convolutions (conv), or WGAN's perceptrons (mlp)."""
+    latent: PositiveInt = 128
+    """Dimensions of the Gaussian noise."""
+    width: PositiveInt = 64
+    """Channels of the first convolution; each one after it has twice as many. Only for the body conv."""
+    layers: PositiveInt = 3
+    """Maximum number of convolutions; small images have fewer. Only for the body conv."""
+    hidden: PositiveInt = 512
+    """Units of each of the three hidden layers; only for the body mlp."""
+    spectral_norm: bool = False
+    """Whether the critic's weights have spectral norm 1, beside the penalty."""
+    epochs: NonNegativeInt = 100
+    """Passes of the critic over the training images; the authors take 200,000 steps of the generator."""
+    batch_size: parameters.BatchSize = 64
+    learning_rate: parameters.LearningRate = 1e-4
+    critic_learning_rate: PositiveFloat | None = None
+    """Step size for the critic; null: learning_rate."""
+    beta1: parameters.Beta1 = 0.5
     beta2: NonNegativeFloat = 0.9
-    penalty: PositiveFloat = 10.0  # lambda, the weight of the squared difference of the slope from 1
-    critic_steps: PositiveInt = 5  # for each step of the generator
+    """Decay rate of Adam's mean squared gradient, below 1."""
+    penalty: PositiveFloat = 10.0
+    """Weight of the gradient penalty: the mean squared difference of the critic's slope from 1."""
+    critic_steps: parameters.CriticSteps = 5
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -9,7 +9,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from protocols.base import FeatureSet, Protocol, Scores, stratified_split
 from protocols.solver import Fit, Loss, Problem
 
-Strengths = t.Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)]
+Strengths = t.Annotated[
+    tuple[PositiveFloat, ...],
+    Field(min_length=1, strict=False, description="L2 penalties to try, from strong to weak; validation rows choose."),
+]
 
 
 class Probe(Protocol):
@@ -28,9 +31,12 @@ class Probe(Protocol):
     """
 
     strengths: Strengths
-    validation: t.Annotated[float, Field(gt=0, lt=1)] = 1 / 6  # of train, held out to choose; MNIST: 10,000 of 60,000
-    tolerance: PositiveFloat = 1e-3  # of the objective, certified
-    max_passes: PositiveInt = 1000  # over the features, a fit; two more tell the gap of what is reached by then
+    validation: t.Annotated[float, Field(gt=0, lt=1)] = 1 / 6
+    """Share of the train rows held out to choose the penalty; 10,000 of MNIST's 60,000."""
+    tolerance: PositiveFloat = 1e-3
+    """Largest certified gap between the objective and its minimum."""
+    max_passes: PositiveInt = 1000
+    """Maximum number of passes over the features per fit; two more measure the gap that is reached by then."""
 
     @property
     @abc.abstractmethod
