@@ -14,9 +14,11 @@ from torch.nn import functional as F
 
 from encoders import networks, objectives, parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
+from encoders.players import Adam, Player, Turn, constant_then_decay
 from encoders.priors import Gaussian, MixtureOfGaussians, Prior, SwissRoll, Uniform
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.training import train
 
 NOISE = 0.3  # standard deviation of the universal posterior's noise: about the root mean square of MNIST's pixels
 DRAWS = 8  # of this noise, for features
@@ -104,13 +106,13 @@ class AAE(Generative):
 
         judged: list[Tensor] = []  # the last batch's outputs: the encoder stands still until it hides them
 
-        def judge(images: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor) -> dict[str, Tensor]:
             judged[:] = [taps.body(unit(images))[1]]
             code = drawn(judged[0].detach())
             real = self.draw(len(code), code.device)
             return {"discriminator": objectives.cross_entropy(*discriminator(torch.cat([real, code])).chunk(2))}
 
-        def hide(images: Tensor) -> dict[str, Tensor]:
+        def encoder_step(images: Tensor) -> dict[str, Tensor]:
             noisy = self.posterior == "universal"  # the noise that enters the body is new in each turn
             outputs = taps.body(unit(images))[1] if noisy else judged[0]
             return {"encoder": objectives.non_saturating(discriminator(drawn(outputs)))}
@@ -123,9 +125,15 @@ class AAE(Generative):
             Player("discriminator", [discriminator], judging, constant_then_decay),
             Player("encoder", [taps.body], adversarial, constant_then_decay),
         ]
-        train(run, data, players, [Turn(reconstruct), Turn(judge), Turn(hide)], self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        train(
+            run,
+            data,
+            players,
+            [Turn(reconstruct), Turn(discriminator_step), Turn(encoder_step)],
+            self.epochs,
+            self.batch_size,
+        )
+        return finish(taps, decoder, self.draw, data, run)
 
     @property
     def _bodies(self) -> tuple[t.Any, t.Any]:

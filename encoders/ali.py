@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from encoders import networks, objectives, parameters
 from encoders.base import EncoderError, Features, Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import unit
-from encoders.training import Adam, Player, Turn, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn
+from encoders.training import train
 
 SQUARES = ((5, 1), (4, 2), (4, 1), (4, 2))  # kernel and stride of the first convolutions
 WIDTHS = (32, 64, 128, 256, 512)  # channels of those and of the one that leaves 1x1
@@ -95,8 +97,7 @@ class ALI(Generative):
             Player("generator", [generator, taps.body], Adam(self.learning_rate, self.beta1)),
         ]
         train(run, data, players, [Turn(play, observes=(divergence.observed,))], self.epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, generator, self.draw, data, run)
 
 
 class _Taps(nn.Module):

@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from encoders import networks, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import encoded, finish
 from encoders.networks import CodeTaps, Squash, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, encoded, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 
 class Autoencoder(Generative):
@@ -58,9 +60,7 @@ class Autoencoder(Generative):
         adam = Adam(self.learning_rate, self.beta1, weight_decay=self.weight_decay)
         players = [Player("autoencoder", [taps.body, generator], adam, constant_then_decay)]
         train(run, data, players, [Turn(reconstruct)], self.epochs, self.batch_size)
-        settle(taps, data, run)
-        run.generator = settle_generator(generator, encoded(taps, data), run)
-        return taps
+        return finish(taps, generator, encoded(taps, data), data, run)
 
     @property
     def _bodies(self) -> tuple[t.Any, t.Any]:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from encoders import networks, objectives, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeTaps, Squash, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 Pair = tuple[Tensor, Tensor]  # images (b, c, h, w) and codes (b, latent)
 Pairs = t.Callable[[Tensor], tuple[Pair, Pair]]  # from bytes to the real pairs and the generated ones
@@ -94,8 +96,7 @@ class BiGAN(Generative):
         else:
             turns = self._divergence(self.objective, discriminator, pairs)
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, generator, self.draw, data, run)
 
     def _divergence(self, objective: objectives.Objective, discriminator: nn.Module, pairs: Pairs) -> list[Turn]:
         divergence = objectives.divergence(objective, self.pi, self.alpha)
@@ -109,35 +110,38 @@ class BiGAN(Generative):
                 divergence.observed: divergence.estimate(loss),
             }
 
-        def judge(images: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 real, fake = pairs(images)
             loss = divergence.discriminator_loss(discriminator(*real), discriminator(*fake))
             return {"discriminator": loss, divergence.observed: divergence.estimate(loss)}
 
-        def fool(images: Tensor) -> dict[str, Tensor]:
+        def generator_step(images: Tensor) -> dict[str, Tensor]:
             real, fake = (discriminator(*pair) for pair in pairs(images))
             return {"generator": divergence.pair_loss(real, fake, self.generator_loss)}
 
         if self.discriminator_steps > 1:
-            return [Turn(judge, lambda _: self.discriminator_steps, (divergence.observed,)), Turn(fool)]
+            return [
+                Turn(discriminator_step, lambda _: self.discriminator_steps, (divergence.observed,)),
+                Turn(generator_step),
+            ]
         return [Turn(play, observes=(divergence.observed,))]
 
     def _wasserstein(self, critic: nn.Module, pairs: Pairs) -> list[Turn]:
-        def criticise(images: Tensor) -> dict[str, Tensor]:
+        def critic_step(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 real, fake = pairs(images)
             estimate = objectives.wasserstein(critic(*real), critic(*fake))
             loss = self.penalty * objectives.gradient_penalty(critic, real, fake) - estimate
             return {"discriminator": loss, "wasserstein_estimate": estimate}
 
-        def approach(images: Tensor) -> dict[str, Tensor]:
+        def generator_step(images: Tensor) -> dict[str, Tensor]:
             real, fake = pairs(images)
             return {"generator": objectives.wasserstein(critic(*real), critic(*fake))}
 
         return [
-            Turn(criticise, times=lambda _: self.critic_steps, observes=("wasserstein_estimate",)),
-            Turn(approach),
+            Turn(critic_step, times=lambda _: self.critic_steps, observes=("wasserstein_estimate",)),
+            Turn(generator_step),
         ]
 
     @property

@@ -21,8 +21,8 @@ from encoders import objectives
 from encoders.augmentation import jittered, worst_shift
 from encoders.base import Features, ImageShape
 from encoders.networks import CodeDiscriminator, unit
+from encoders.players import Adam, Player, Turn, constant_then_decay
 from encoders.priors import Categorical, Gaussian
-from encoders.training import Adam, Player, Turn, constant_then_decay
 
 
 class CategoryAndStyle(nn.Module):
@@ -118,7 +118,7 @@ def adversarial_game(
         code = blurred(torch.cat([category, style], dim=1), decoder_noise)
         return {"autoencoder": F.mse_loss(decoder(code).float(), x)}
 
-    def judge(images: Tensor) -> dict[str, Tensor]:
+    def discriminator_step(images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             _, category, style = encode(images)
         count, device = len(images), images.device
@@ -127,7 +127,7 @@ def adversarial_game(
             "style_discriminator": loss(style_judge, style_prior.sample(count, device), style),
         }
 
-    def hide(images: Tensor) -> dict[str, Tensor]:
+    def encoder_step(images: Tensor) -> dict[str, Tensor]:
         x, category, style = encode(images)
         seen = category_judge(blurred(category, judge_noise)), style_judge(blurred(style, judge_noise))
         loss = objectives.non_saturating(seen[0]) + objectives.non_saturating(seen[1])
@@ -149,4 +149,4 @@ def adversarial_game(
         Player("style_discriminator", [style_judge], judging, constant_then_decay),
         Player("encoder", [taps], adversarial, constant_then_decay),
     ]
-    return players, [Turn(reconstruct), Turn(judge), Turn(hide)]
+    return players, [Turn(reconstruct), Turn(discriminator_step), Turn(encoder_step)]

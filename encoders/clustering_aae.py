@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from encoders import parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.category_and_style import CategoryAndStyle, adversarial_game, draw
 from encoders.networks import MLPDecoder
-from encoders.training import Adam, settle, settle_generator, train
+from encoders.players import Adam
+from encoders.training import train
 
 
 class ClusteringAAE(Generative):
@@ -88,5 +90,4 @@ class ClusteringAAE(Generative):
                 ),
             )
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, decoder, self.draw, data, run)

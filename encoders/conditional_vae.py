@@ -14,9 +14,11 @@ from torch.nn import functional as F
 
 from encoders import networks, parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeTaps, logits_of, unit
+from encoders.players import Adam, Player, Turn, constant_then_decay
 from encoders.priors import Categorical
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.training import train
 from encoders.vae import Likelihood, Mean, bernoulli, divergence, gaussian, lower_bounds
 
 
@@ -91,8 +93,7 @@ class ConditionalVAE(Generative):
         players = [Player("vae", [taps.body, decoder], Adam(self.learning_rate, self.beta1), constant_then_decay)]
         turn = Turn(bound, observes=("log_likelihood", "kl", "elbo"), reads_labels=True)
         train(run, data, players, [turn], self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, decoder, self.draw, data, run)
 
     def _told(self, code: Tensor, labels: Tensor) -> Tensor:
         return torch.cat([code, F.one_hot(labels, self.classes)], dim=1)

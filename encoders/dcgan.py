@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from encoders import objectives, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import DCGANDiscriminator, DCGANGenerator, signed
-from encoders.training import Adam, Player, Turn, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn
+from encoders.training import train
 
 
 class DCGAN(Generative):
@@ -73,12 +75,12 @@ class DCGAN(Generative):
 
         generated: list[Tensor] = []  # the last batch: the generator stands still until it has fooled the judge
 
-        def judge(images: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor) -> dict[str, Tensor]:
             generated[:] = [generator(self.draw(len(images), images.device))]
             loss = divergence.discriminator_loss(taps.logits(signed(images)), taps.logits(generated[0].detach()))
             return {"discriminator": loss, divergence.observed: divergence.estimate(loss)}
 
-        def fool(images: Tensor) -> dict[str, Tensor]:  # noqa: ARG001 - the generated ones alone
+        def generator_step(images: Tensor) -> dict[str, Tensor]:  # noqa: ARG001 - the generated ones alone
             return {"generator": divergence.generator_loss(taps.logits(generated[0]), self.generator_loss)}
 
         judging = Adam(self.discriminator_learning_rate or self.learning_rate, self.beta1)
@@ -86,7 +88,9 @@ class DCGAN(Generative):
             Player("discriminator", [taps], judging),
             Player("generator", [generator], Adam(self.learning_rate, self.beta1)),
         ]
-        turns = [Turn(judge, lambda _: self.discriminator_steps, (divergence.observed,)), Turn(fool)]
+        turns = [
+            Turn(discriminator_step, lambda _: self.discriminator_steps, (divergence.observed,)),
+            Turn(generator_step),
+        ]
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, generator, self.draw, data, run)

@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from encoders import networks, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import encoded, finish
 from encoders.networks import CodeTaps, logits_of, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, encoded, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 Corruption = t.Literal["masking", "salt_and_pepper", "gaussian"]
 
@@ -76,9 +78,7 @@ class DenoisingAutoencoder(Generative):
         adam = Adam(self.learning_rate, self.beta1)
         players = [Player("autoencoder", [taps.body, decoder], adam, constant_then_decay)]
         train(run, data, players, [Turn(denoise)], self.epochs, self.batch_size)
-        settle(taps, data, run)
-        run.generator = settle_generator(decoder, encoded(taps, data), run)
-        return taps
+        return finish(taps, decoder, encoded(taps, data), data, run)
 
     @property
     def _bodies(self) -> tuple[t.Any, t.Any]:

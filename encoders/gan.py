@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from encoders import objectives, parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import Sigmoid, unit
-from encoders.training import SGD, Adam, Player, Turn, settle, settle_generator, train
+from encoders.players import SGD, Adam, Player, Turn
+from encoders.training import train
 
 
 class GAN(Generative):
@@ -90,18 +92,21 @@ class GAN(Generative):
                 divergence.observed: divergence.estimate(loss),
             }
 
-        def judge(images: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 generated = sample(images)
             loss = divergence.discriminator_loss(taps.logits(unit(images)), taps.logits(generated))
             return {"discriminator": loss, divergence.observed: divergence.estimate(loss)}
 
-        def fool(images: Tensor) -> dict[str, Tensor]:
+        def generator_step(images: Tensor) -> dict[str, Tensor]:
             return {"generator": divergence.generator_loss(taps.logits(sample(images)), self.generator_loss)}
 
         turns = [Turn(play, observes=(divergence.observed,))]
         if self.discriminator_steps > 1:
-            turns = [Turn(judge, lambda _: self.discriminator_steps, (divergence.observed,)), Turn(fool)]
+            turns = [
+                Turn(discriminator_step, lambda _: self.discriminator_steps, (divergence.observed,)),
+                Turn(generator_step),
+            ]
 
         batches = self.epochs * max(1, len(data) // self.batch_size)
 
@@ -115,8 +120,7 @@ class GAN(Generative):
             Player("generator", [generator], kind(self.learning_rate, self.momentum), decay),
         ]
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, generator, self.draw, data, run)
 
 
 class _Maxout(nn.Module):

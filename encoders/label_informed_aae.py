@@ -13,9 +13,11 @@ from torch.nn import functional as F
 
 from encoders import networks, objectives, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
+from encoders.players import Adam, Player, Turn, constant_then_decay
 from encoders.priors import MixtureOfGaussians, SwissRoll
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.training import train
 
 
 class LabelInformedAAE(Generative):
@@ -79,7 +81,7 @@ class LabelInformedAAE(Generative):
             x = unit(images)
             return {"autoencoder": F.mse_loss(decoder(taps.body(x)[1]).float(), x)}
 
-        def judge(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 code = taps.body(unit(images))[1]
             anywhere, placed = (
@@ -89,7 +91,7 @@ class LabelInformedAAE(Generative):
             real = torch.where(labels[:, None] < 0, anywhere, placed)
             return {"discriminator": objectives.cross_entropy(told(real, labels), told(code, labels))}
 
-        def hide(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        def encoder_step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             return {"encoder": objectives.non_saturating(told(taps.body(unit(images))[1], labels))}
 
         reconstruction = Adam(self.learning_rate, self.beta1)
@@ -100,7 +102,6 @@ class LabelInformedAAE(Generative):
             Player("discriminator", [discriminator], judging, constant_then_decay),
             Player("encoder", [taps.body], adversarial, constant_then_decay),
         ]
-        turns = [Turn(reconstruct), Turn(judge, reads_labels=True), Turn(hide, reads_labels=True)]
+        turns = [Turn(reconstruct), Turn(discriminator_step, reads_labels=True), Turn(encoder_step, reads_labels=True)]
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, decoder, self.draw, data, run)

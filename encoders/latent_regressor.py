@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from encoders import networks, objectives, parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeTaps, Squash, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 
 class LatentRegressor(Generative):
@@ -119,8 +121,7 @@ class LatentRegressor(Generative):
         else:
             turns = [Turn(play, observes=observes)]
         train(run, data, players, turns, epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, generator, self.draw, data, run)
 
     @property
     def _bodies(self) -> tuple[t.Any, t.Any, t.Any]:

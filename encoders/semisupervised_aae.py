@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from encoders import parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.category_and_style import CategoryAndStyle, adversarial_game, blurred, draw
 from encoders.networks import MLPDecoder, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 
 class SemiSupervisedAAE(Generative):
@@ -103,5 +105,4 @@ class SemiSupervisedAAE(Generative):
 
         players.append(Player("classifier", [taps.body, taps.category], optimizer, constant_then_decay))
         train(run, data, players, [*turns, Turn(classify)], self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, decoder, self.draw, data, run)

@@ -13,9 +13,11 @@ from torch.nn import functional as F
 
 from encoders import networks, objectives, parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
+from encoders.players import Adam, Player, Turn, constant_then_decay
 from encoders.priors import Categorical, Gaussian
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.training import train
 
 
 class SupervisedAAE(Generative):
@@ -71,13 +73,13 @@ class SupervisedAAE(Generative):
             code = torch.cat([taps.body(x)[1], F.one_hot(labels, self.classes)], dim=1)
             return {"autoencoder": F.mse_loss(decoder(code).float(), x)}
 
-        def judge(images: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 code = taps.body(unit(images))[1]
             real = self._prior.sample(len(code), code.device)
             return {"discriminator": objectives.cross_entropy(discriminator(real), discriminator(code))}
 
-        def hide(images: Tensor) -> dict[str, Tensor]:
+        def encoder_step(images: Tensor) -> dict[str, Tensor]:
             return {"encoder": objectives.non_saturating(discriminator(taps.body(unit(images))[1]))}
 
         reconstruction = Adam(self.learning_rate, self.beta1)
@@ -88,7 +90,6 @@ class SupervisedAAE(Generative):
             Player("discriminator", [discriminator], judging, constant_then_decay),
             Player("encoder", [taps.body], adversarial, constant_then_decay),
         ]
-        turns = [Turn(reconstruct, reads_labels=True), Turn(judge), Turn(hide)]
+        turns = [Turn(reconstruct, reads_labels=True), Turn(discriminator_step), Turn(encoder_step)]
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, decoder, self.draw, data, run)

@@ -11,8 +11,8 @@ from pydantic_core.core_schema import ValidationInfo
 from torch import nn
 
 from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training
+from encoders.batch_norm import recalibrate_batch_norm
 from encoders.loading import brought, named
-from encoders.training import settle
 
 
 class Untrained(Encoder):
@@ -56,7 +56,7 @@ class Untrained(Encoder):
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             module = self.build(data.shape)
-        return settle(module, data, run)
+        return recalibrate_batch_norm(module, data, run)
 
 
 def _recipe(architecture: str, parameters: dict[str, t.Any]) -> Encoder:

@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from encoders import networks, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeTaps, logits_of, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 Likelihood = t.Annotated[
     t.Literal["bernoulli", "gaussian"],
@@ -155,8 +157,7 @@ class VAE(Generative):
         players = [Player("vae", [taps.body, decoder], Adam(self.learning_rate, self.beta1), constant_then_decay)]
         turn = Turn(bound, observes=("log_likelihood", "kl", "elbo"))
         train(run, data, players, [turn], self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, decoder, self.draw, data, run)
 
     @property
     def _bodies(self) -> tuple[t.Any, t.Any]:

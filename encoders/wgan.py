@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from encoders import objectives, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import DCGANDiscriminator, DCGANGenerator, MLPCritic, MLPGenerator, signed, spectral_norm
-from encoders.training import Player, Turn, settle, settle_generator, train
+from encoders.players import Player, Turn
+from encoders.training import train
 
 
 class WGAN(Generative):
@@ -84,13 +86,13 @@ class WGAN(Generative):
         def sample(images: Tensor) -> Tensor:
             return generator(self.draw(len(images), images.device))
 
-        def criticise(images: Tensor) -> dict[str, Tensor]:
+        def critic_step(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 fake = sample(images)
             estimate = objectives.wasserstein(critic.logits(signed(images)), critic.logits(fake))
             return {"critic": -estimate, "wasserstein_estimate": estimate}  # clipped, up to an unknown factor
 
-        def approach(images: Tensor) -> dict[str, Tensor]:
+        def generator_step(images: Tensor) -> dict[str, Tensor]:
             return {"generator": -critic.logits(sample(images)).float().mean()}
 
         def steps(step: int) -> int:
@@ -107,9 +109,8 @@ class WGAN(Generative):
             Player("critic", [critic], judging, after=None if self.spectral_norm else clip),
             Player("generator", [generator], functools.partial(rmsprop, lr=rate)),
         ]
-        turns = [Turn(criticise, steps, ("wasserstein_estimate",), ends_with_epoch=True), Turn(approach)]
+        turns = [Turn(critic_step, steps, ("wasserstein_estimate",), ends_with_epoch=True), Turn(generator_step)]
         if not self.spectral_norm:
             clip()
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(critic, data, run)
+        return finish(critic, generator, self.draw, data, run)

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from encoders import objectives, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import DCGANDiscriminator, DCGANGenerator, MLPCritic, MLPGenerator, signed, spectral_norm
-from encoders.training import Adam, Player, Turn, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn
+from encoders.training import train
 
 
 class WGANGP(Generative):
@@ -85,14 +87,14 @@ class WGANGP(Generative):
         def sample(images: Tensor) -> Tensor:
             return generator(self.draw(len(images), images.device))
 
-        def criticise(images: Tensor) -> dict[str, Tensor]:
+        def critic_step(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 real, fake = signed(images), sample(images)
             estimate = objectives.wasserstein(critic.logits(real), critic.logits(fake))
             penalty = objectives.gradient_penalty(critic.logits, (real,), (fake,))
             return {"critic": self.penalty * penalty - estimate, "wasserstein_estimate": estimate}
 
-        def approach(images: Tensor) -> dict[str, Tensor]:
+        def generator_step(images: Tensor) -> dict[str, Tensor]:
             return {"generator": -critic.logits(sample(images)).float().mean()}
 
         judging = Adam(self.critic_learning_rate or self.learning_rate, self.beta1, self.beta2)
@@ -100,7 +102,6 @@ class WGANGP(Generative):
             Player("critic", [critic], judging),
             Player("generator", [generator], Adam(self.learning_rate, self.beta1, self.beta2)),
         ]
-        turns = [Turn(criticise, lambda _: self.critic_steps, ("wasserstein_estimate",)), Turn(approach)]
+        turns = [Turn(critic_step, lambda _: self.critic_steps, ("wasserstein_estimate",)), Turn(generator_step)]
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(critic, data, run)
+        return finish(critic, generator, self.draw, data, run)

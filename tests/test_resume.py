@@ -24,7 +24,7 @@ from bench.suites import resolve
 from encoders.aae import AAE
 from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
-from encoders.base import Encoder, EncoderError, ImageSet, Training, shown
+from encoders.base import Encoder, EncoderError, ImageSet, Training, visible_to
 from encoders.bigan import BiGAN
 from encoders.check import Stopper
 from encoders.checkpoint import CheckpointError
@@ -128,9 +128,9 @@ def test_going_on_gives_the_same_bits(
     larger: ImageSet,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("encoders.training.SETTLE_DRAWS", 2)
+    monkeypatch.setattr("encoders.batch_norm.GENERATOR_BATCHES", 2)
     recipe = recipe.model_copy(update={"batch_size": 10})  # four batches an epoch
-    digits = shown(larger, recipe, seed=0)
+    digits = visible_to(larger, recipe, seed=0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -314,16 +314,18 @@ def test_states_of_an_older_version_are_gone_on_from(tmp_path: Path) -> None:
 
 def test_another_environment_is_refused_and_marked_if_one_insists(tmp_path: Path) -> None:
     kept = {"run": "key", "exact": "yes", "threads": "2"}
-    checkpoints(tmp_path, threads="2").accept(kept)
+    checkpoints(tmp_path, threads="2").check_compatible(kept)
     with pytest.raises(EncoderError, match=r"\(threads 2, now 1\).*--resume inexact.*--resume never"):
-        checkpoints(tmp_path, threads="1").accept(kept)
+        checkpoints(tmp_path, threads="1").check_compatible(kept)
     with pytest.raises(CheckpointError, match="of the run key; this is other"):
-        Checkpoints(tmp_path, "other", {}, seconds=0, resume="exact", stopping=Stopping()).accept({"run": "key"})
+        Checkpoints(tmp_path, "other", {}, seconds=0, resume="exact", stopping=Stopping()).check_compatible(
+            {"run": "key"}
+        )
     insisting = checkpoints(tmp_path, "inexact", threads="1")
-    insisting.accept(kept)
+    insisting.check_compatible(kept)
     assert not insisting.exact
     again = checkpoints(tmp_path, threads="1")
-    again.accept(insisting.circumstances)  # the mark stays, whoever goes on from there
+    again.check_compatible(insisting.environment)  # the mark stays, whoever goes on from there
     assert not again.exact
 
 
