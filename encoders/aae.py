@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks, objectives, parameters
-from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.adversarial_autoencoder import _AdversarialAutoencoder
+from encoders.base import Features, ImageSet, ImageShape, Training
 from encoders.batch_norm import finish
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
-from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.players import Turn
 from encoders.priors import Gaussian, MixtureOfGaussians, Prior, SwissRoll, Uniform
 from encoders.training import train
 
@@ -24,7 +25,7 @@ NOISE = 0.3  # standard deviation of the universal posterior's noise: about the 
 DRAWS = 8  # of this noise, for features
 
 
-class AAE(Generative):
+class AAE(_AdversarialAutoencoder):
     """Reconstruct, then tell codes from the prior, then hide the codes in the prior: three turns a batch.
 
     The posterior is what an image's code is drawn from while training: a `deterministic` function of the image, a
@@ -60,7 +61,7 @@ class AAE(Generative):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
+        return (*networks.AAE_BODIES[self.body][0].taps, "code")
 
     @model_validator(mode="after")
     def _figures_need_pairs(self) -> t.Self:
@@ -69,7 +70,7 @@ class AAE(Generative):
         return self
 
     def build(self, shape: ImageShape) -> CodeTaps:
-        body = self._bodies[0]
+        body = networks.AAE_BODIES[self.body][0]
         if self.posterior == "gaussian":
             return CodeTaps(body(shape, 2 * self.latent, self.hidden), _Mean())
         if self.posterior == "universal":
@@ -82,7 +83,7 @@ class AAE(Generative):
         return self.posterior != "deterministic"
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return self._bodies[1](shape, self.latent, self.hidden)
+        return networks.AAE_BODIES[self.body][1](shape, self.latent, self.hidden)
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         return self._prior.sample(count, device)
@@ -117,29 +118,10 @@ class AAE(Generative):
             outputs = taps.body(unit(images))[1] if noisy else judged[0]
             return {"encoder": objectives.non_saturating(discriminator(drawn(outputs)))}
 
-        reconstruction = Adam(self.learning_rate, self.beta1)
-        adversarial = Adam(self.adversarial_learning_rate, self.beta1)
-        judging = Adam(self.discriminator_learning_rate or self.adversarial_learning_rate, self.beta1)
-        players = [
-            Player("autoencoder", [taps.body, decoder], reconstruction, constant_then_decay),
-            Player("discriminator", [discriminator], judging, constant_then_decay),
-            Player("encoder", [taps.body], adversarial, constant_then_decay),
-        ]
-        train(
-            run,
-            data,
-            players,
-            [Turn(reconstruct), Turn(discriminator_step), Turn(encoder_step)],
-            self.epochs,
-            self.batch_size,
-        )
+        players = self._players(taps, decoder, discriminator)
+        turns = [Turn(reconstruct), Turn(discriminator_step), Turn(encoder_step)]
+        train(run, data, players, turns, self.epochs, self.batch_size)
         return finish(taps, decoder, self.draw, data, run)
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.MLPEncoder, networks.MLPDecoder
-        return networks.ConvEncoder, networks.ConvGenerator
 
     @property
     def _prior(self) -> Prior:

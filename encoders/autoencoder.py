@@ -38,13 +38,13 @@ class Autoencoder(Generative):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
+        return (*networks.BIGAN_BODIES[self.body][0].taps, "code")
 
     def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), Squash())
+        return CodeTaps(networks.BIGAN_BODIES[self.body][0](shape, self.latent, self.hidden), Squash())
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return self._bodies[1](shape, self.latent, self.hidden)
+        return networks.BIGAN_BODIES[self.body][1](shape, self.latent, self.hidden)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
@@ -61,9 +61,3 @@ class Autoencoder(Generative):
         players = [Player("autoencoder", [taps.body, generator], adam, constant_then_decay)]
         train(run, data, players, [Turn(reconstruct)], self.epochs, self.batch_size)
         return finish(taps, generator, encoded(taps, data), data, run)
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.BiGANEncoder, networks.BiGANGenerator
-        return networks.ConvEncoder, networks.ConvGenerator

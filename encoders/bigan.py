@@ -59,19 +59,19 @@ class BiGAN(Generative):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
+        return (*networks.BIGAN_BODIES[self.body][0].taps, "code")
 
     def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), Squash())
+        return CodeTaps(networks.BIGAN_BODIES[self.body][0](shape, self.latent, self.hidden), Squash())
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return self._bodies[1](shape, self.latent, self.hidden)
+        return networks.BIGAN_BODIES[self.body][1](shape, self.latent, self.hidden)
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         return torch.rand(count, self.latent, device=device) * 2 - 1
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        discriminator_body = self._bodies[2]
+        discriminator_body = networks.BIGAN_BODIES[self.body][2]
         with run.seeded("init"):
             taps = self.build(data.shape)
             generator = self.build_generator(data.shape)
@@ -143,9 +143,3 @@ class BiGAN(Generative):
             Turn(critic_step, times=lambda _: self.critic_steps, observes=("wasserstein_estimate",)),
             Turn(generator_step),
         ]
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.BiGANEncoder, networks.BiGANGenerator, networks.BiGANDiscriminator
-        return networks.ConvEncoder, networks.ConvGenerator, networks.ConvDiscriminator

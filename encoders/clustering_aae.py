@@ -8,20 +8,17 @@ and what `consistency`, `smoothness` and `balance` add.
 
 import typing as t
 
-import torch
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 from encoders import parameters
-from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.base import ImageSet, Training
 from encoders.batch_norm import finish
-from encoders.category_and_style import CategoryAndStyle, adversarial_game, draw
-from encoders.networks import MLPDecoder
-from encoders.players import Adam
+from encoders.category_and_style import _CategoryAndStyleAAE
 from encoders.training import train
 
 
-class ClusteringAAE(Generative):
+class ClusteringAAE(_CategoryAndStyleAAE):
     """Reconstruct from cluster and style, tell both from their priors, then hide both in them: three turns a batch.
 
     The tap `cluster` has the probabilities of the clusters; the protocol `assignment` names and judges them.
@@ -29,6 +26,7 @@ class ClusteringAAE(Generative):
 
     version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644, section 6"
+    category_tap: t.ClassVar[str] = "cluster"
 
     clusters: PositiveInt = 16
     """Number of clusters."""
@@ -54,40 +52,22 @@ class ClusteringAAE(Generative):
     """beta1 of discriminators and encoder as adversaries."""
 
     @property
-    def taps(self) -> tuple[str, ...]:
-        return ("penultimate", "code", "cluster")
-
-    def build(self, shape: ImageShape) -> CategoryAndStyle:
-        return CategoryAndStyle(shape, self.clusters, self.latent, self.hidden, "cluster")
-
-    def build_generator(self, shape: ImageShape) -> MLPDecoder:
-        return MLPDecoder(shape, self.clusters + self.latent, self.hidden)
-
-    def draw(self, count: int, device: torch.device) -> Tensor:
-        return draw(count, self.clusters, self.latent, device)
-
-    def codes(self, features: Features) -> Tensor:
-        return torch.cat([features["cluster"], features["code"]], dim=1)
+    def _categories(self) -> int:
+        return self.clusters
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
             decoder = self.build_generator(data.shape)
-            players, turns = adversarial_game(
+            players, turns = self._game(
                 taps,
                 decoder,
-                hidden=self.hidden,
                 pixel_noise=self.noise,
                 judge_noise=self.code_noise,
                 decoder_noise=self.code_noise,
                 consistency=self.consistency,
                 smoothness=self.smoothness,
                 balance=self.balance,
-                reconstruction=Adam(self.learning_rate, self.beta1),
-                adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
-                judging=Adam(
-                    self.discriminator_learning_rate or self.adversarial_learning_rate, self.adversarial_beta1
-                ),
             )
         train(run, data, players, turns, self.epochs, self.batch_size)
         return finish(taps, decoder, self.draw, data, run)

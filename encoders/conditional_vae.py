@@ -45,13 +45,13 @@ class ConditionalVAE(Generative):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
+        return (*networks.AAE_BODIES[self.body][0].taps, "code")
 
     def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(self._bodies[0](shape, 2 * self.latent, self.hidden), Mean())
+        return CodeTaps(networks.AAE_BODIES[self.body][0](shape, 2 * self.latent, self.hidden), Mean())
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return logits_of(self._bodies[1](shape, self.latent + self.classes, self.hidden))
+        return logits_of(networks.AAE_BODIES[self.body][1](shape, self.latent + self.classes, self.hidden))
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         style, label = torch.randn(count, self.latent, device=device), Categorical(self.classes).sample(count, device)
@@ -97,9 +97,3 @@ class ConditionalVAE(Generative):
 
     def _told(self, code: Tensor, labels: Tensor) -> Tensor:
         return torch.cat([code, F.one_hot(labels, self.classes)], dim=1)
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.MLPEncoder, networks.MLPDecoder
-        return networks.ConvEncoder, networks.ConvGenerator

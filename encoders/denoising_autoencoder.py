@@ -54,13 +54,13 @@ class DenoisingAutoencoder(Generative):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
+        return (*networks.AAE_BODIES[self.body][0].taps, "code")
 
     def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), nn.Identity())
+        return CodeTaps(networks.AAE_BODIES[self.body][0](shape, self.latent, self.hidden), nn.Identity())
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return logits_of(self._bodies[1](shape, self.latent, self.hidden))
+        return logits_of(networks.AAE_BODIES[self.body][1](shape, self.latent, self.hidden))
 
     def pictures(self, made: Tensor) -> Tensor:
         return torch.sigmoid(made)
@@ -79,9 +79,3 @@ class DenoisingAutoencoder(Generative):
         players = [Player("autoencoder", [taps.body, decoder], adam, constant_then_decay)]
         train(run, data, players, [Turn(denoise)], self.epochs, self.batch_size)
         return finish(taps, decoder, encoded(taps, data), data, run)
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.MLPEncoder, networks.MLPDecoder
-        return networks.ConvEncoder, networks.ConvGenerator

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks, objectives, parameters
-from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.adversarial_autoencoder import _AdversarialAutoencoder
+from encoders.base import ImageSet, ImageShape, Training
 from encoders.batch_norm import finish
-from encoders.networks import CodeDiscriminator, CodeTaps, unit
-from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.networks import CodeDiscriminator, unit
+from encoders.players import Turn
 from encoders.priors import MixtureOfGaussians, SwissRoll
 from encoders.training import train
 
 
-class LabelInformedAAE(Generative):
+class LabelInformedAAE(_AdversarialAutoencoder):
     """Reconstruct, then tell codes from the prior knowing the class where it is known, then hide them in it.
 
     The code of an image of class k should lie in component k: a petal of the mixture, or a tenth of the Swiss roll. An
@@ -48,13 +49,6 @@ class LabelInformedAAE(Generative):
     @property
     def label_budget(self) -> int | None:
         return self.labels
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return (*networks.MLPEncoder.taps, "code")
-
-    def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(networks.MLPEncoder(shape, self.latent, self.hidden), nn.Identity())
 
     def build_generator(self, shape: ImageShape) -> networks.MLPDecoder:
         return networks.MLPDecoder(shape, self.latent, self.hidden)
@@ -94,14 +88,7 @@ class LabelInformedAAE(Generative):
         def encoder_step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             return {"encoder": objectives.non_saturating(told(taps.body(unit(images))[1], labels))}
 
-        reconstruction = Adam(self.learning_rate, self.beta1)
-        adversarial = Adam(self.adversarial_learning_rate, self.beta1)
-        judging = Adam(self.discriminator_learning_rate or self.adversarial_learning_rate, self.beta1)
-        players = [
-            Player("autoencoder", [taps.body, decoder], reconstruction, constant_then_decay),
-            Player("discriminator", [discriminator], judging, constant_then_decay),
-            Player("encoder", [taps.body], adversarial, constant_then_decay),
-        ]
+        players = self._players(taps, decoder, discriminator)
         turns = [Turn(reconstruct), Turn(discriminator_step, reads_labels=True), Turn(encoder_step, reads_labels=True)]
         train(run, data, players, turns, self.epochs, self.batch_size)
         return finish(taps, decoder, self.draw, data, run)

@@ -46,7 +46,7 @@ class LatentRegressor(Generative):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code", "discriminator")
+        return (*networks.BIGAN_BODIES[self.body][0].taps, "code", "discriminator")
 
     @model_validator(mode="after")
     def _is_joint_or_after(self) -> t.Self:
@@ -55,13 +55,13 @@ class LatentRegressor(Generative):
         return self
 
     def build(self, shape: ImageShape) -> "_Taps":
-        encoder_body, _, discriminator_body = self._bodies
+        encoder_body, _, discriminator_body = networks.BIGAN_BODIES[self.body]
         encoder = encoder_body(shape, self.latent, self.hidden)
         nn.init.zeros_(encoder.last.weight)
         return _Taps(CodeTaps(encoder, Squash()), discriminator_body(shape, None, self.hidden))
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return self._bodies[1](shape, self.latent, self.hidden)
+        return networks.BIGAN_BODIES[self.body][1](shape, self.latent, self.hidden)
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         return torch.rand(count, self.latent, device=device) * 2 - 1
@@ -122,12 +122,6 @@ class LatentRegressor(Generative):
             turns = [Turn(play, observes=observes)]
         train(run, data, players, turns, epochs, self.batch_size)
         return finish(taps, generator, self.draw, data, run)
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.BiGANEncoder, networks.BiGANGenerator, networks.BiGANDiscriminator
-        return networks.ConvEncoder, networks.ConvGenerator, networks.ConvDiscriminator
 
 
 class _Taps(nn.Module):

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import parameters
-from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.base import ImageSet, Training
 from encoders.batch_norm import finish
-from encoders.category_and_style import CategoryAndStyle, adversarial_game, blurred, draw
-from encoders.networks import MLPDecoder, unit
+from encoders.category_and_style import _CategoryAndStyleAAE, blurred
+from encoders.networks import unit
 from encoders.players import Adam, Player, Turn, constant_then_decay
 from encoders.training import train
 
 
-class SemiSupervisedAAE(Generative):
+class SemiSupervisedAAE(_CategoryAndStyleAAE):
     """Reconstruct from class and style, tell both from their priors, hide both, then learn from a batch of labels.
 
     The tap `label` has the probabilities of the classes; the protocol `argmax` reads its answer from them.
@@ -32,6 +32,7 @@ class SemiSupervisedAAE(Generative):
     version: t.ClassVar[int] = 2
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644, section 5"
     uses_labels: t.ClassVar[bool] = True
+    category_tap: t.ClassVar[str] = "label"
 
     labels: parameters.Labels = 100
     classes: parameters.Classes = 10
@@ -56,20 +57,8 @@ class SemiSupervisedAAE(Generative):
         return self.labels
 
     @property
-    def taps(self) -> tuple[str, ...]:
-        return ("penultimate", "code", "label")
-
-    def build(self, shape: ImageShape) -> CategoryAndStyle:
-        return CategoryAndStyle(shape, self.classes, self.latent, self.hidden, "label")
-
-    def build_generator(self, shape: ImageShape) -> MLPDecoder:
-        return MLPDecoder(shape, self.classes + self.latent, self.hidden)
-
-    def draw(self, count: int, device: torch.device) -> Tensor:
-        return draw(count, self.classes, self.latent, device)
-
-    def codes(self, features: Features) -> Tensor:
-        return torch.cat([features["label"], features["code"]], dim=1)
+    def _categories(self) -> int:
+        return self.classes
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         data.must_have(self.classes)
@@ -81,21 +70,15 @@ class SemiSupervisedAAE(Generative):
         with run.seeded("init"):
             taps = self.build(data.shape)
             decoder = self.build_generator(data.shape)
-            players, turns = adversarial_game(
+            players, turns = self._game(
                 taps,
                 decoder,
-                hidden=self.hidden,
                 pixel_noise=self.noise,
                 judge_noise=self.noise,
                 decoder_noise=0,
                 consistency=self.consistency,
                 smoothness=0,
                 balance=0,
-                reconstruction=optimizer,
-                adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
-                judging=Adam(
-                    self.discriminator_learning_rate or self.adversarial_learning_rate, self.adversarial_beta1
-                ),
             )
 
         def classify(unlabelled: Tensor) -> dict[str, Tensor]:

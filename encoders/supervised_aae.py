@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks, objectives, parameters
-from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.adversarial_autoencoder import _AdversarialAutoencoder
+from encoders.base import Features, ImageSet, ImageShape, Training
 from encoders.batch_norm import finish
-from encoders.networks import CodeDiscriminator, CodeTaps, unit
-from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.networks import CodeDiscriminator, unit
+from encoders.players import Turn
 from encoders.priors import Categorical, Gaussian
 from encoders.training import train
 
 
-class SupervisedAAE(Generative):
+class SupervisedAAE(_AdversarialAutoencoder):
     """Reconstruct from code and label, then tell codes from the prior, then hide them in it: three turns a batch."""
 
     version: t.ClassVar[int] = 2
@@ -39,13 +40,6 @@ class SupervisedAAE(Generative):
     adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
     discriminator_learning_rate: parameters.AdversaryLearningRate = None
     beta1: parameters.Beta1 = 0.5
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return (*networks.MLPEncoder.taps, "code")
-
-    def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(networks.MLPEncoder(shape, self.latent, self.hidden), nn.Identity())
 
     def build_generator(self, shape: ImageShape) -> networks.MLPDecoder:
         return networks.MLPDecoder(shape, self.latent + self.classes, self.hidden)
@@ -82,14 +76,7 @@ class SupervisedAAE(Generative):
         def encoder_step(images: Tensor) -> dict[str, Tensor]:
             return {"encoder": objectives.non_saturating(discriminator(taps.body(unit(images))[1]))}
 
-        reconstruction = Adam(self.learning_rate, self.beta1)
-        adversarial = Adam(self.adversarial_learning_rate, self.beta1)
-        judging = Adam(self.discriminator_learning_rate or self.adversarial_learning_rate, self.beta1)
-        players = [
-            Player("autoencoder", [taps.body, decoder], reconstruction, constant_then_decay),
-            Player("discriminator", [discriminator], judging, constant_then_decay),
-            Player("encoder", [taps.body], adversarial, constant_then_decay),
-        ]
+        players = self._players(taps, decoder, discriminator)
         turns = [Turn(reconstruct, reads_labels=True), Turn(discriminator_step), Turn(encoder_step)]
         train(run, data, players, turns, self.epochs, self.batch_size)
         return finish(taps, decoder, self.draw, data, run)

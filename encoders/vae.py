@@ -114,17 +114,17 @@ class VAE(Generative):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
+        return (*networks.AAE_BODIES[self.body][0].taps, "code")
 
     def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(self._bodies[0](shape, 2 * self.latent, self.hidden), Mean())
+        return CodeTaps(networks.AAE_BODIES[self.body][0](shape, 2 * self.latent, self.hidden), Mean())
 
     @property
     def codes_are_means(self) -> bool:
         return True
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return logits_of(self._bodies[1](shape, self.latent, self.hidden))
+        return logits_of(networks.AAE_BODIES[self.body][1](shape, self.latent, self.hidden))
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         return torch.randn(count, self.latent, device=device)
@@ -158,12 +158,6 @@ class VAE(Generative):
         turn = Turn(bound, observes=("log_likelihood", "kl", "elbo"))
         train(run, data, players, [turn], self.epochs, self.batch_size)
         return finish(taps, decoder, self.draw, data, run)
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.MLPEncoder, networks.MLPDecoder
-        return networks.ConvEncoder, networks.ConvGenerator
 
 
 class Mean(nn.Module):

@@ -12,71 +12,32 @@ import functools
 import typing as t
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from encoders import objectives, parameters
-from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.base import ImageSet, ImageShape, Training
 from encoders.batch_norm import finish
-from encoders.networks import DCGANDiscriminator, DCGANGenerator, MLPCritic, MLPGenerator, signed, spectral_norm
+from encoders.networks import DCGANDiscriminator, MLPCritic, signed
 from encoders.players import Player, Turn
 from encoders.training import train
+from encoders.wasserstein import _WassersteinGAN
 
 
-class WGAN(Generative):
+class WGAN(_WassersteinGAN):
     """Several steps of a critic with clipped weights for each of the generator; the critic's layers are the taps."""
 
     version: t.ClassVar[int] = 3
     source: t.ClassVar[str] = "Arjovsky et al. 2017, arXiv:1701.07875"
 
-    body: t.Literal["conv", "mlp"] = "conv"
-    """Networks: DCGAN's convolutions (conv), or the authors' perceptrons (mlp)."""
-    latent: PositiveInt = 100
-    """Dimensions of the Gaussian noise."""
-    width: PositiveInt = 64
-    """Channels of the first convolution; each one after it has twice as many. Only for the body conv."""
-    layers: PositiveInt = 3
-    """Maximum number of convolutions; small images have fewer. Only for the body conv."""
-    hidden: PositiveInt = 512
-    """Units of each of the three hidden layers; only for the body mlp."""
-    spectral_norm: bool = False
-    """Whether the critic's weights have spectral norm 1, in place of clipping."""
-    epochs: NonNegativeInt = 25
-    """Passes of the critic over the training images."""
-    batch_size: parameters.BatchSize = 64
-    learning_rate: PositiveFloat = 5e-5
-    """Step size of RMSprop."""
-    critic_learning_rate: PositiveFloat | None = None
-    """Step size for the critic; null: learning_rate."""
     clip: PositiveFloat = 0.01
     """Bound of the critic's weights: they are clipped to plus and minus this."""
     critic_steps: parameters.CriticSteps = 5
     critic_steps_at_first: PositiveInt = 100
     """critic_steps for the generator's first 25 steps and every 500th."""
 
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return MLPCritic.taps if self.body == "mlp" else ("last", "all")
-
     def build(self, shape: ImageShape) -> MLPCritic | DCGANDiscriminator:
-        if self.body == "mlp":
-            critic: MLPCritic | DCGANDiscriminator = MLPCritic(shape, self.hidden)
-        else:
-            critic = DCGANDiscriminator(shape, self.width, self.layers, norm=not self.spectral_norm)
-        if self.spectral_norm:
-            spectral_norm(critic)
-        return critic
-
-    def build_generator(self, shape: ImageShape) -> nn.Module:
-        if self.body == "mlp":
-            return MLPGenerator(shape, self.latent, self.hidden)
-        return DCGANGenerator(shape, self.latent, self.width, self.layers)
-
-    def draw(self, count: int, device: torch.device) -> Tensor:
-        return torch.randn(count, self.latent, device=device)
-
-    def pictures(self, made: Tensor) -> Tensor:
-        return ((made + 1) / 2).clamp(0, 1)  # the perceptrons' images may lie outside
+        return self._critic(shape, norm=not self.spectral_norm)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):

@@ -17,37 +17,25 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 
 from encoders import objectives, parameters
-from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.base import ImageSet, ImageShape, Training
 from encoders.batch_norm import finish
-from encoders.networks import DCGANDiscriminator, DCGANGenerator, MLPCritic, MLPGenerator, signed, spectral_norm
+from encoders.networks import DCGANDiscriminator, MLPCritic, signed
 from encoders.players import Adam, Player, Turn
 from encoders.training import train
+from encoders.wasserstein import _WassersteinGAN
 
 
-class WGANGP(Generative):
+class WGANGP(_WassersteinGAN):
     """Several steps of a critic under a gradient penalty for each of the generator; its layers are the taps."""
 
     version: t.ClassVar[int] = 3
     source: t.ClassVar[str] = "Gulrajani et al. 2017, arXiv:1704.00028"
 
-    body: t.Literal["conv", "mlp"] = "conv"
-    """Networks: the authors' convolutions (conv), or WGAN's perceptrons (mlp)."""
     latent: PositiveInt = 128
     """Dimensions of the Gaussian noise."""
-    width: PositiveInt = 64
-    """Channels of the first convolution; each one after it has twice as many. Only for the body conv."""
-    layers: PositiveInt = 3
-    """Maximum number of convolutions; small images have fewer. Only for the body conv."""
-    hidden: PositiveInt = 512
-    """Units of each of the three hidden layers; only for the body mlp."""
-    spectral_norm: bool = False
-    """Whether the critic's weights have spectral norm 1, beside the penalty."""
     epochs: NonNegativeInt = 100
     """Passes of the critic over the training images; the authors take 200,000 steps of the generator."""
-    batch_size: parameters.BatchSize = 64
     learning_rate: parameters.LearningRate = 1e-4
-    critic_learning_rate: PositiveFloat | None = None
-    """Step size for the critic; null: learning_rate."""
     beta1: parameters.Beta1 = 0.5
     beta2: NonNegativeFloat = 0.9
     """Decay rate of Adam's mean squared gradient, below 1."""
@@ -55,29 +43,8 @@ class WGANGP(Generative):
     """Weight of the gradient penalty: the mean squared difference of the critic's slope from 1."""
     critic_steps: parameters.CriticSteps = 5
 
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return MLPCritic.taps if self.body == "mlp" else ("last", "all")
-
     def build(self, shape: ImageShape) -> MLPCritic | DCGANDiscriminator:
-        if self.body == "mlp":
-            critic: MLPCritic | DCGANDiscriminator = MLPCritic(shape, self.hidden)
-        else:
-            critic = DCGANDiscriminator(shape, self.width, self.layers, norm=False)
-        if self.spectral_norm:
-            spectral_norm(critic)
-        return critic
-
-    def build_generator(self, shape: ImageShape) -> nn.Module:
-        if self.body == "mlp":
-            return MLPGenerator(shape, self.latent, self.hidden)
-        return DCGANGenerator(shape, self.latent, self.width, self.layers)
-
-    def draw(self, count: int, device: torch.device) -> Tensor:
-        return torch.randn(count, self.latent, device=device)
-
-    def pictures(self, made: Tensor) -> Tensor:
-        return ((made + 1) / 2).clamp(0, 1)  # the perceptrons' images may lie outside
+        return self._critic(shape, norm=False)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
