@@ -105,10 +105,8 @@ class _CategoryAndStyleAAE(Generative):
         return MLPDecoder(shape, self._categories + self.latent, self.hidden)
 
     def draw(self, count: int, device: torch.device) -> Tensor:
-        category, style = (
-            Categorical(self._categories).sample(count, device),
-            Gaussian(self.latent).sample(count, device),
-        )
+        category = Categorical(self._categories).sample(count, device)
+        style = Gaussian(self.latent).sample(count, device)
         return torch.cat([category, style], dim=1)
 
     def codes(self, features: Features) -> Tensor:

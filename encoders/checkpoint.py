@@ -110,7 +110,7 @@ def from_bytes(content: bytes, expected: dict[str, Tensor]) -> tuple[CheckpointM
         tensors = safetensors.torch.load(content)
         metadata = CheckpointMetadata.model_validate(json.loads(bytes(tensors.pop(_METADATA).numpy())))
     except KeyError:
-        raise CheckpointError("it has no facts in it") from None
+        raise CheckpointError("it holds no metadata") from None
     except (safetensors.SafetensorError, ValidationError, ValueError, RecursionError, TypeError) as error:
         raise CheckpointError(f"it is no checkpoint: {str(error).splitlines()[0]}") from error
     for name in sorted(tensors.keys() ^ expected.keys()):

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import networks, parameters
-from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.base import Features, ImageSet, ImageShape, Training
 from encoders.batch_norm import finish
 from encoders.networks import CodeTaps, logits_of, unit
 from encoders.players import Adam, Player, Turn, constant_then_decay
 from encoders.priors import Categorical
 from encoders.training import train
-from encoders.vae import Likelihood, Mean, bernoulli, divergence, gaussian, lower_bounds
+from encoders.vae import Likelihood, _VariationalAutoencoder, bernoulli, divergence, gaussian, lower_bounds
 
 
-class ConditionalVAE(Generative):
+class ConditionalVAE(_VariationalAutoencoder):
     """Maximise the evidence lower bound of images given their class. Samples are of all classes, equally often.
 
     Its history has both terms and the bound (`elbo`), given the class, in nats an image. The likelihood of test images
@@ -43,13 +43,6 @@ class ConditionalVAE(Generative):
     learning_rate: parameters.DecayingLearningRate = 1e-3
     beta1: parameters.Beta1 = 0.9
 
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return (*networks.AAE_BODIES[self.body][0].taps, "code")
-
-    def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(networks.AAE_BODIES[self.body][0](shape, 2 * self.latent, self.hidden), Mean())
-
     def build_generator(self, shape: ImageShape) -> nn.Module:
         return logits_of(networks.AAE_BODIES[self.body][1](shape, self.latent + self.classes, self.hidden))
 
@@ -59,9 +52,6 @@ class ConditionalVAE(Generative):
 
     def codes(self, features: Features) -> None:
         """None: the decoder asks for the label as well."""
-
-    def pictures(self, made: Tensor) -> Tensor:
-        return torch.sigmoid(made)
 
     def log_likelihoods(
         self, module: nn.Module, generator: nn.Module, train: ImageSet, test: ImageSet

@@ -92,7 +92,33 @@ def lower_bounds(
     return {name: torch.cat(bounds).cpu() - math.log(len(decoders))}
 
 
-class VAE(Generative):
+class Mean(nn.Module):
+    """The first half of what the body gives; the second is the log-variance."""
+
+    def forward(self, posterior: Tensor) -> Tensor:
+        return posterior[:, : posterior.shape[1] // 2]
+
+
+class _VariationalAutoencoder(Generative):
+    """An encoder that gives a Gaussian for each image, and a decoder that gives logits of pixels."""
+
+    if t.TYPE_CHECKING:  # each method declares them, in an order of its own
+        body: str
+        latent: int
+        hidden: int
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return (*networks.AAE_BODIES[self.body][0].taps, "code")
+
+    def build(self, shape: ImageShape) -> CodeTaps:
+        return CodeTaps(networks.AAE_BODIES[self.body][0](shape, 2 * self.latent, self.hidden), Mean())
+
+    def pictures(self, made: Tensor) -> Tensor:
+        return torch.sigmoid(made)
+
+
+class VAE(_VariationalAutoencoder):
     """Maximise the evidence lower bound: the likelihood of an image given its code, less what the code tells.
 
     Its history has both terms and the bound (`elbo`), in nats an image. The features are those of the posterior's mean.
@@ -113,13 +139,6 @@ class VAE(Generative):
     beta1: parameters.Beta1 = 0.9
 
     @property
-    def taps(self) -> tuple[str, ...]:
-        return (*networks.AAE_BODIES[self.body][0].taps, "code")
-
-    def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(networks.AAE_BODIES[self.body][0](shape, 2 * self.latent, self.hidden), Mean())
-
-    @property
     def codes_are_means(self) -> bool:
         return True
 
@@ -128,9 +147,6 @@ class VAE(Generative):
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         return torch.randn(count, self.latent, device=device)
-
-    def pictures(self, made: Tensor) -> Tensor:
-        return torch.sigmoid(made)
 
     def log_likelihoods(
         self, module: nn.Module, generator: nn.Module, train: ImageSet, test: ImageSet
@@ -158,10 +174,3 @@ class VAE(Generative):
         turn = Turn(bound, observes=("log_likelihood", "kl", "elbo"))
         train(run, data, players, [turn], self.epochs, self.batch_size)
         return finish(taps, decoder, self.draw, data, run)
-
-
-class Mean(nn.Module):
-    """The first half of what the body gives; the second is the log-variance."""
-
-    def forward(self, posterior: Tensor) -> Tensor:
-        return posterior[:, : posterior.shape[1] // 2]

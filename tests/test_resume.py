@@ -21,6 +21,7 @@ from bench.host import machine
 from bench.host.stopping import Stopping
 from bench.pipeline.checkpoints import Checkpoints, Resume
 from bench.suites import resolve
+from encoders import checkpoint
 from encoders.aae import AAE
 from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
@@ -310,6 +311,17 @@ def test_states_of_an_older_version_are_gone_on_from(tmp_path: Path) -> None:
         content = f"state {step}".encode()
         (tmp_path / f"step{step}-{hashlib.sha256(content).hexdigest()}.safetensors").write_bytes(content)
     assert list(checkpoints(tmp_path).kept(100)) == [b"state 10", b"state 7"]
+
+
+@pytest.mark.parametrize("name", ["circumstances", "environment"])
+def test_the_environment_of_a_state_is_read_under_both_names_and_written_under_the_older(name: str) -> None:
+    made: dict[str, t.Any] = {name: {"run": "key"}, "training": 1, "step": 3, "read": 3, "read_before": 0, "index": 3}
+    made |= {"taken": [3], "history": [], "epoch_seconds": 1.0, "seconds": 1.0}
+    document = torch.frombuffer(bytearray(json.dumps(made).encode()), dtype=torch.uint8)
+    metadata, _ = checkpoint.from_bytes(safetensors.torch.save({"facts": document}), {})
+    assert metadata.environment == {"run": "key"}
+    written = safetensors.torch.load(checkpoint.to_bytes(metadata, {}))["facts"]
+    assert json.loads(bytes(written.numpy()))["circumstances"] == {"run": "key"}
 
 
 def test_another_environment_is_refused_and_marked_if_one_insists(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_dcgan_is_channels_last_when_it_trains_and_when_it_is_loaded() -> None
 def test_freed_memory_is_kept() -> None:
     program = """
 import torch
-from bench import machine
+from bench.host import machine
 from bench.speed.race import _anonymous_memory
 machine.prepare(1)
 before = _anonymous_memory()
