@@ -48,11 +48,11 @@ class ImageSet:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
-    def must_have(self, classes: int) -> None:
+    def check_classes(self, classes: int) -> None:
         """Raise EncoderError if there are more classes or fewer."""
         if len(self.classes) != classes:
             came = len(self.classes)
-            raise EncoderError(f"{classes} classes asked of images of {came}; set classes to {came}")
+            raise EncoderError(f"classes={classes}, but the dataset has {came} classes: set `classes: {came}`")
 
     def without_labels(self) -> "ImageSet":
         return dataclasses.replace(self, labels=None)

@@ -60,13 +60,13 @@ class ConditionalVAE(_VariationalAutoencoder):
         device, body = next(generator.parameters()).device, module.body
 
         def decoder(label: int) -> t.Callable[[Tensor], Tensor]:
-            return lambda code: generator(self._told(code, torch.full((len(code),), label, device=device)))
+            return lambda code: generator(self._with_label(code, torch.full((len(code),), label, device=device)))
 
         decoders = [decoder(label) for label in range(self.classes)]
         return lower_bounds(self.likelihood, lambda x: body(x)[1], decoders, train, test, device)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        data.must_have(self.classes)
+        data.check_classes(self.classes)
         with run.seeded("init"):
             taps = self.build(data.shape)
             decoder = self.build_generator(data.shape)
@@ -76,7 +76,7 @@ class ConditionalVAE(_VariationalAutoencoder):
             x = unit(images)
             mean, log_variance = taps.body(x)[1].float().chunk(2, dim=1)
             code = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-            likelihood = log_likelihood(decoder(self._told(code, labels)).float(), x)
+            likelihood = log_likelihood(decoder(self._with_label(code, labels)).float(), x)
             kl = divergence(mean, log_variance).mean()
             return {"vae": kl - likelihood, "log_likelihood": likelihood, "kl": kl, "elbo": likelihood - kl}
 
@@ -85,5 +85,5 @@ class ConditionalVAE(_VariationalAutoencoder):
         train(run, data, players, [turn], self.epochs, self.batch_size)
         return finish(taps, decoder, self.draw, data, run)
 
-    def _told(self, code: Tensor, labels: Tensor) -> Tensor:
+    def _with_label(self, code: Tensor, labels: Tensor) -> Tensor:
         return torch.cat([code, F.one_hot(labels, self.classes)], dim=1)

@@ -61,13 +61,13 @@ class LabelInformedAAE(_AdversarialAutoencoder):
         return (MixtureOfGaussians if self.prior == "mixture" else SwissRoll)(self.latent, self.classes)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        data.must_have(self.classes)
+        data.check_classes(self.classes)
         with run.seeded("init"):
             taps = self.build(data.shape)
             decoder = self.build_generator(data.shape)
             discriminator = CodeDiscriminator(self.latent + self.classes + 1, self.hidden)
 
-        def told(code: Tensor, labels: Tensor) -> Tensor:
+        def logits(code: Tensor, labels: Tensor) -> Tensor:
             known = torch.where(labels < 0, self.classes, labels)  # the last place says that the class is unknown
             return discriminator(torch.cat([code, F.one_hot(known, self.classes + 1)], dim=1))
 
@@ -83,10 +83,10 @@ class LabelInformedAAE(_AdversarialAutoencoder):
                 self._prior.sample_of(labels.clamp(min=0)),
             )
             real = torch.where(labels[:, None] < 0, anywhere, placed)
-            return {"discriminator": objectives.cross_entropy(told(real, labels), told(code, labels))}
+            return {"discriminator": objectives.cross_entropy(logits(real, labels), logits(code, labels))}
 
         def encoder_step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-            return {"encoder": objectives.non_saturating(told(taps.body(unit(images))[1], labels))}
+            return {"encoder": objectives.non_saturating(logits(taps.body(unit(images))[1], labels))}
 
         players = self._players(taps, decoder, discriminator)
         turns = [Turn(reconstruct), Turn(discriminator_step, reads_labels=True), Turn(encoder_step, reads_labels=True)]

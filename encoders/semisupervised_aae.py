@@ -61,7 +61,7 @@ class SemiSupervisedAAE(_CategoryAndStyleAAE):
         return self.classes
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        data.must_have(self.classes)
+        data.check_classes(self.classes)
         assert data.labels is not None
         rows = np.flatnonzero(data.labels >= 0)
         images, labels = torch.from_numpy(data.images[rows]), torch.from_numpy(data.labels[rows])

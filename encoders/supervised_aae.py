@@ -56,7 +56,7 @@ class SupervisedAAE(_AdversarialAutoencoder):
         return Gaussian(self.latent, self.prior_std)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        data.must_have(self.classes)
+        data.check_classes(self.classes)
         with run.seeded("init"):
             taps = self.build(data.shape)
             decoder = self.build_generator(data.shape)

@@ -208,7 +208,7 @@ def test_semi_supervised_classes_are_learned_from_fifty_labels(digits: ImageSet)
 
 
 def test_semi_supervised_refuses_another_number_of_classes(digits: ImageSet) -> None:
-    with pytest.raises(EncoderError, match="9 classes asked of images of 10; set classes to 10"):
+    with pytest.raises(EncoderError, match="classes=9, but the dataset has 10 classes: set `classes: 10`"):
         SemiSupervisedAAE(classes=9).fit(digits, Training(seed=0))
 
 
