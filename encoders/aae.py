@@ -8,21 +8,24 @@ InfoMax's encoder. The prior of a category times a Gaussian has encoders of its 
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks, objectives
-from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders import networks, objectives, parameters
+from encoders.adversarial_autoencoder import _AdversarialAutoencoder
+from encoders.base import Features, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeDiscriminator, CodeTaps, unit
+from encoders.players import Turn
 from encoders.priors import Gaussian, MixtureOfGaussians, Prior, SwissRoll, Uniform
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.training import train
 
 NOISE = 0.3  # standard deviation of the universal posterior's noise: about the root mean square of MNIST's pixels
 DRAWS = 8  # of this noise, for features
 
 
-class AAE(Generative):
+class AAE(_AdversarialAutoencoder):
     """Reconstruct, then tell codes from the prior, then hide the codes in the prior: three turns a batch.
 
     The posterior is what an image's code is drawn from while training: a `deterministic` function of the image, a
@@ -35,18 +38,22 @@ class AAE(Generative):
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
 
-    body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images
+    body: parameters.Body = "mlp"
     posterior: t.Literal["deterministic", "gaussian", "universal"] = "deterministic"
-    prior: t.Literal["gaussian", "uniform", "mixture", "swiss_roll"] = "gaussian"  # that the codes should follow
-    latent: PositiveInt = 8  # dimensions of the code; even for the mixture and the roll, which stand in each pair
-    prior_std: PositiveFloat = 5.0  # of the Gaussian prior, the only one whose scale is free
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # of the reconstruction; decays to 1 % over the second half
-    adversarial_learning_rate: PositiveFloat = 1e-4  # of both sides of the game; decays likewise
-    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
-    beta1: NonNegativeFloat = 0.5
+    """Where a code is drawn from in training: a function of the image, a Gaussian, or a function of image and noise."""
+    prior: t.Literal["gaussian", "uniform", "mixture", "swiss_roll"] = "gaussian"
+    """Distribution that the codes should follow."""
+    latent: PositiveInt = 8
+    """Dimensions of the code; even for mixture and swiss_roll, which are two-dimensional and repeated in each pair."""
+    prior_std: PositiveFloat = 5.0
+    """Standard deviation of the prior gaussian; the other priors have a fixed scale."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.5
 
     @property
     def revision(self) -> int:
@@ -55,7 +62,7 @@ class AAE(Generative):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
+        return (*networks.AAE_BODIES[self.body][0].taps, "code")
 
     @model_validator(mode="after")
     def _figures_need_pairs(self) -> t.Self:
@@ -64,7 +71,7 @@ class AAE(Generative):
         return self
 
     def build(self, shape: ImageShape) -> CodeTaps:
-        body = self._bodies[0]
+        body = networks.AAE_BODIES[self.body][0]
         if self.posterior == "gaussian":
             return CodeTaps(body(shape, 2 * self.latent, self.hidden), _Mean())
         if self.posterior == "universal":
@@ -77,7 +84,7 @@ class AAE(Generative):
         return self.posterior != "deterministic"
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return self._bodies[1](shape, self.latent, self.hidden)
+        return networks.AAE_BODIES[self.body][1](shape, self.latent, self.hidden)
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         return self._prior.sample(count, device)
@@ -101,34 +108,21 @@ class AAE(Generative):
 
         judged: list[Tensor] = []  # the last batch's outputs: the encoder stands still until it hides them
 
-        def judge(images: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor) -> dict[str, Tensor]:
             judged[:] = [taps.body(unit(images))[1]]
             code = drawn(judged[0].detach())
             real = self.draw(len(code), code.device)
             return {"discriminator": objectives.cross_entropy(*discriminator(torch.cat([real, code])).chunk(2))}
 
-        def hide(images: Tensor) -> dict[str, Tensor]:
+        def encoder_step(images: Tensor) -> dict[str, Tensor]:
             noisy = self.posterior == "universal"  # the noise that enters the body is new in each turn
             outputs = taps.body(unit(images))[1] if noisy else judged[0]
             return {"encoder": objectives.non_saturating(discriminator(drawn(outputs)))}
 
-        reconstruction = Adam(self.learning_rate, self.beta1)
-        adversarial = Adam(self.adversarial_learning_rate, self.beta1)
-        judging = Adam(self.discriminator_learning_rate or self.adversarial_learning_rate, self.beta1)
-        players = [
-            Player("autoencoder", [taps.body, decoder], reconstruction, constant_then_decay),
-            Player("discriminator", [discriminator], judging, constant_then_decay),
-            Player("encoder", [taps.body], adversarial, constant_then_decay),
-        ]
-        train(run, data, players, [Turn(reconstruct), Turn(judge), Turn(hide)], self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.MLPEncoder, networks.MLPDecoder
-        return networks.ConvEncoder, networks.ConvGenerator
+        players = self._players(taps, decoder, discriminator)
+        turns = [Turn(reconstruct), Turn(discriminator_step), Turn(encoder_step)]
+        train(run, data, players, turns, self.epochs, self.batch_size)
+        return finish(taps, decoder, self.draw, data, run)
 
     @property
     def _prior(self) -> Prior:

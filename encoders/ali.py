@@ -9,14 +9,16 @@ perceptrons, as the paper has none.
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks, objectives
+from encoders import networks, objectives, parameters
 from encoders.base import EncoderError, Features, Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import unit
-from encoders.training import Adam, Player, Turn, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn
+from encoders.training import train
 
 SQUARES = ((5, 1), (4, 2), (4, 1), (4, 2))  # kernel and stride of the first convolutions
 WIDTHS = (32, 64, 128, 256, 512)  # channels of those and of the one that leaves 1x1
@@ -31,14 +33,18 @@ class ALI(Generative):
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Dumoulin et al. 2017, arXiv:1606.00704"
 
-    body: t.Literal["conv", "mlp"] = "conv"  # the paper's, or BiGAN's perceptrons
-    latent: PositiveInt = 64  # dimensions of the code, which is standard normal
-    hidden: PositiveInt = 1024  # of mlp: units of each layer
-    epochs: NonNegativeInt = 100  # the paper's for SVHN; it gives CIFAR-10 6,475
-    batch_size: PositiveInt = 100
-    learning_rate: PositiveFloat = 1e-4
-    discriminator_learning_rate: PositiveFloat | None = None  # null: learning_rate
-    beta1: NonNegativeFloat = 0.5
+    body: t.Literal["conv", "mlp"] = "conv"
+    """Networks: the paper's convolutions (conv), or BiGAN's perceptrons (mlp)."""
+    latent: PositiveInt = 64
+    """Dimensions of the code, which is standard normal."""
+    hidden: PositiveInt = 1024
+    """Units of each hidden layer; only for the body mlp."""
+    epochs: NonNegativeInt = 100
+    """Passes over the training images. 100 is the paper's for SVHN; it takes 6,475 for CIFAR-10."""
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.LearningRate = 1e-4
+    discriminator_learning_rate: parameters.DiscriminatorLearningRate = None
+    beta1: parameters.Beta1 = 0.5
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -92,8 +98,7 @@ class ALI(Generative):
             Player("generator", [generator, taps.body], Adam(self.learning_rate, self.beta1)),
         ]
         train(run, data, players, [Turn(play, observes=(divergence.observed,))], self.epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, generator, self.draw, data, run)
 
 
 class _Taps(nn.Module):

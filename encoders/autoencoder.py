@@ -6,14 +6,16 @@ optimization algorithm is used across all methods". Their code for these two row
 
 import typing as t
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks
+from encoders import networks, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import encoded, finish
 from encoders.networks import CodeTaps, Squash, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, encoded, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 
 class Autoencoder(Generative):
@@ -24,24 +26,26 @@ class Autoencoder(Generative):
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782, table 1"
 
     loss: t.Literal["l1", "l2"] = "l2"
-    body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images
-    latent: PositiveInt = 50  # dimensions of the code, in (-1, 1)
-    hidden: PositiveInt = 1024
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
-    beta1: NonNegativeFloat = 0.5
-    weight_decay: NonNegativeFloat = 2.5e-5  # L2, added to the gradient
+    """Error of the pixels: absolute (l1) or squared (l2)."""
+    body: parameters.Body = "mlp"
+    latent: PositiveInt = 50
+    """Dimensions of the code, in (-1, 1)."""
+    hidden: parameters.Hidden = 1024
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    beta1: parameters.Beta1 = 0.5
+    weight_decay: parameters.WeightDecay = 2.5e-5
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
+        return (*networks.BIGAN_BODIES[self.body][0].taps, "code")
 
     def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), Squash())
+        return CodeTaps(networks.BIGAN_BODIES[self.body][0](shape, self.latent, self.hidden), Squash())
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return self._bodies[1](shape, self.latent, self.hidden)
+        return networks.BIGAN_BODIES[self.body][1](shape, self.latent, self.hidden)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
@@ -57,12 +61,4 @@ class Autoencoder(Generative):
         adam = Adam(self.learning_rate, self.beta1, weight_decay=self.weight_decay)
         players = [Player("autoencoder", [taps.body, generator], adam, constant_then_decay)]
         train(run, data, players, [Turn(reconstruct)], self.epochs, self.batch_size)
-        settle(taps, data, run)
-        run.generator = settle_generator(generator, encoded(taps, data), run)
-        return taps
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.BiGANEncoder, networks.BiGANGenerator
-        return networks.ConvEncoder, networks.ConvGenerator
+        return finish(taps, generator, encoded(taps, data), data, run)

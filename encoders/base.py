@@ -16,10 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from encoders.ranks import Ranks
-
-if t.TYPE_CHECKING:
-    from encoders.checkpoint import Keeper
+from encoders.distributed import ProcessGroup
 
 ImageShape = tuple[int, int, int]  # channels, height, width
 Features = dict[str, Tensor]  # tap -> (b, d)
@@ -51,11 +48,11 @@ class ImageSet:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
-    def must_have(self, classes: int) -> None:
+    def check_classes(self, classes: int) -> None:
         """Raise EncoderError if there are more classes or fewer."""
         if len(self.classes) != classes:
             came = len(self.classes)
-            raise EncoderError(f"{classes} classes asked of images of {came}; set classes to {came}")
+            raise EncoderError(f"classes={classes}, but the dataset has {came} classes: set `classes: {came}`")
 
     def without_labels(self) -> "ImageSet":
         return dataclasses.replace(self, labels=None)
@@ -108,18 +105,55 @@ class Progress:
     seconds_left: float
 
 
+class Keeper(t.Protocol):
+    """Who keeps a training's state, hands it back, and knows when somebody wants it to stop."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the training is and what its bits depend on; every checkpoint carries them."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked the training to stop at the next step."""
+
+    def due(self) -> bool:
+        """Whether the state should be kept now, between two steps."""
+
+    def keep(self, step: int, content: bytes) -> None:
+        """Keep the state after this many steps."""
+
+    def kept(self, largest: int) -> t.Iterator[bytes]:
+        """What was kept, newest first, as long as the reader asks for more; nothing of more than `largest` bytes."""
+
+    def check_compatible(self, environment: dict[str, str]) -> None:
+        """Agree to go on from a state of this environment.
+
+        Raises CheckpointError if it is another training's, and EncoderError if the result would not be that of one
+        undisturbed training.
+        """
+
+    def reject(self, problem: str) -> None:
+        """Do not use what `kept` gave last."""
+
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """Inside the block, whoever wants the training to stop says so by `stopping` and waits for the next step."""
+
+
 @dataclasses.dataclass
 class Training:
-    """The circumstances of one fit: everything that is not the recipe. The loop writes `history`, a row an epoch, and
-    keeps its state with the `keeper`; a recipe that learns to make images leaves its `generator` here."""
+    """The settings and the state of one fit: everything that is not the recipe.
+
+    The loop writes `history`, a row an epoch, and keeps its state with the `keeper`; a recipe that learns to make
+    images leaves its `generator` here.
+    """
 
     seed: int
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     precision: t.Literal["float32", "bfloat16"] = "float32"
     report: t.Callable[[Progress], None] = lambda _: None
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    keeper: "Keeper | None" = None
-    ranks: Ranks = dataclasses.field(default_factory=Ranks)  # that train together; only the first has a keeper
+    keeper: Keeper | None = None
+    group: ProcessGroup = dataclasses.field(default_factory=ProcessGroup)  # its rank 0 alone has a keeper
     trainings: int = 0  # how often the loop was called
     earlier_seconds: float = 0.0  # of an earlier fit that was stopped, from whose state the loop went on
     generator: nn.Module | None = None  # what a `Generative` recipe makes images with, frozen
@@ -137,7 +171,9 @@ class Training:
 class Encoder(BaseModel, abc.ABC):
     """A recipe for a frozen feature extractor. Subclass it in a file of your own to add a method."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     version: t.ClassVar[int] = 1  # raised by a change that can move a number
     # By precision: versions that learn the same bits. The first of a group stands in keys, so that a change which moves
@@ -181,7 +217,7 @@ class Encoder(BaseModel, abc.ABC):
 
     @abc.abstractmethod
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        """Learn from the training images, as `shown` gives them. The module is returned frozen."""
+        """Learn from the training images, as `visible_to` gives them. The module is returned frozen."""
 
 
 class Generative(Encoder):
@@ -228,7 +264,7 @@ class Generative(Encoder):
         return {}
 
 
-def shown(data: ImageSet, recipe: Encoder, seed: int) -> ImageSet:
+def visible_to(data: ImageSet, recipe: Encoder, seed: int) -> ImageSet:
     """What a recipe gets to see of the training set: no labels unless it `uses_labels`, and no more than its budget."""
     if not recipe.uses_labels:
         return data.without_labels()

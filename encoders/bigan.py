@@ -10,13 +10,15 @@ several steps of a critic without batch-norm come before each one of encoder and
 import typing as t
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from encoders import networks, objectives
+from encoders import networks, objectives, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeTaps, Squash, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 Pair = tuple[Tensor, Tensor]  # images (b, c, h, w) and codes (b, latent)
 Pairs = t.Callable[[Tensor], tuple[Pair, Pair]]  # from bytes to the real pairs and the generated ones
@@ -29,24 +31,27 @@ class BiGAN(Generative):
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782"
 
-    body: t.Literal["mlp", "conv"] = "mlp"  # the paper's perceptrons, or strided convolutions for colour images
-    latent: PositiveInt = 50  # dimensions of the code, uniform on (-1, 1)
-    hidden: PositiveInt = 1024
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
-    discriminator_learning_rate: PositiveFloat | None = None  # null: learning_rate; decays likewise
-    beta1: NonNegativeFloat = 0.5
-    weight_decay: NonNegativeFloat = 2.5e-5  # L2, added to the gradient
-    objective: t.Literal[objectives.Objective, "wasserstein_gp"] = "gan"  # the divergence of the two kinds of pairs
-    generator_loss: objectives.GeneratorLoss = (
-        "non_saturating"  # of a divergence; the paper's code exchanges the labels
-    )
-    pi: float = Field(default=0.5, gt=0, lt=1)  # weight of the real pairs in weighted_jensen_shannon
-    alpha: float = 0.5  # order of the divergence alpha
-    discriminator_steps: PositiveInt = 1  # before each step of the others; 1 moves all at once, as the authors' code
-    critic_steps: PositiveInt = 5  # of wasserstein_gp, before each step of encoder and generator
-    penalty: PositiveFloat = 10.0  # of wasserstein_gp, on the slope towards image and code together
+    body: parameters.Body = "mlp"
+    latent: PositiveInt = 50
+    """Dimensions of the code, uniform on (-1, 1)."""
+    hidden: parameters.Hidden = 1024
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    discriminator_learning_rate: parameters.DiscriminatorLearningRate = None
+    beta1: parameters.Beta1 = 0.5
+    weight_decay: parameters.WeightDecay = 2.5e-5
+    objective: t.Literal[objectives.Objective, "wasserstein_gp"] = "gan"
+    """Divergence between the two kinds of pairs; wasserstein_gp is a Wasserstein distance with a gradient penalty."""
+    generator_loss: parameters.GeneratorLoss = "non_saturating"
+    pi: parameters.Pi = 0.5
+    alpha: parameters.Alpha = 0.5
+    discriminator_steps: PositiveInt = 1
+    """Steps of the discriminator before each step of encoder and generator; 1 moves all at once, as the authors do."""
+    critic_steps: PositiveInt = 5
+    """Steps of the critic before each step of encoder and generator; only for wasserstein_gp."""
+    penalty: PositiveFloat = 10.0
+    """Weight of the gradient penalty on image and code together; only for wasserstein_gp."""
 
     @property
     def revision(self) -> int:
@@ -55,19 +60,19 @@ class BiGAN(Generative):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
+        return (*networks.BIGAN_BODIES[self.body][0].taps, "code")
 
     def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), Squash())
+        return CodeTaps(networks.BIGAN_BODIES[self.body][0](shape, self.latent, self.hidden), Squash())
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return self._bodies[1](shape, self.latent, self.hidden)
+        return networks.BIGAN_BODIES[self.body][1](shape, self.latent, self.hidden)
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         return torch.rand(count, self.latent, device=device) * 2 - 1
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        discriminator_body = self._bodies[2]
+        discriminator_body = networks.BIGAN_BODIES[self.body][2]
         with run.seeded("init"):
             taps = self.build(data.shape)
             generator = self.build_generator(data.shape)
@@ -92,8 +97,7 @@ class BiGAN(Generative):
         else:
             turns = self._divergence(self.objective, discriminator, pairs)
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, generator, self.draw, data, run)
 
     def _divergence(self, objective: objectives.Objective, discriminator: nn.Module, pairs: Pairs) -> list[Turn]:
         divergence = objectives.divergence(objective, self.pi, self.alpha)
@@ -107,39 +111,36 @@ class BiGAN(Generative):
                 divergence.observed: divergence.estimate(loss),
             }
 
-        def judge(images: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 real, fake = pairs(images)
             loss = divergence.discriminator_loss(discriminator(*real), discriminator(*fake))
             return {"discriminator": loss, divergence.observed: divergence.estimate(loss)}
 
-        def fool(images: Tensor) -> dict[str, Tensor]:
+        def generator_step(images: Tensor) -> dict[str, Tensor]:
             real, fake = (discriminator(*pair) for pair in pairs(images))
             return {"generator": divergence.pair_loss(real, fake, self.generator_loss)}
 
         if self.discriminator_steps > 1:
-            return [Turn(judge, lambda _: self.discriminator_steps, (divergence.observed,)), Turn(fool)]
+            return [
+                Turn(discriminator_step, lambda _: self.discriminator_steps, (divergence.observed,)),
+                Turn(generator_step),
+            ]
         return [Turn(play, observes=(divergence.observed,))]
 
     def _wasserstein(self, critic: nn.Module, pairs: Pairs) -> list[Turn]:
-        def criticise(images: Tensor) -> dict[str, Tensor]:
+        def critic_step(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 real, fake = pairs(images)
             estimate = objectives.wasserstein(critic(*real), critic(*fake))
             loss = self.penalty * objectives.gradient_penalty(critic, real, fake) - estimate
             return {"discriminator": loss, "wasserstein_estimate": estimate}
 
-        def approach(images: Tensor) -> dict[str, Tensor]:
+        def generator_step(images: Tensor) -> dict[str, Tensor]:
             real, fake = pairs(images)
             return {"generator": objectives.wasserstein(critic(*real), critic(*fake))}
 
         return [
-            Turn(criticise, times=lambda _: self.critic_steps, observes=("wasserstein_estimate",)),
-            Turn(approach),
+            Turn(critic_step, times=lambda _: self.critic_steps, observes=("wasserstein_estimate",)),
+            Turn(generator_step),
         ]
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.BiGANEncoder, networks.BiGANGenerator, networks.BiGANDiscriminator
-        return networks.ConvEncoder, networks.ConvGenerator, networks.ConvDiscriminator

@@ -11,7 +11,9 @@ Differs: batch-norm in the encoder, on the logits of the category too. Without i
 at first and the discriminator sends them from one to the next; with it every category is taken from the first epoch.
 """
 
+import abc
 import math
+import typing as t
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +21,10 @@ from torch.nn import functional as F
 
 from encoders import objectives
 from encoders.augmentation import jittered, worst_shift
-from encoders.base import Features, ImageShape
-from encoders.networks import CodeDiscriminator, unit
+from encoders.base import Features, Generative, ImageShape
+from encoders.networks import CodeDiscriminator, MLPDecoder, unit
+from encoders.players import Adam, Player, Turn, constant_then_decay
 from encoders.priors import Categorical, Gaussian
-from encoders.training import Adam, Player, Turn, constant_then_decay
 
 
 class CategoryAndStyle(nn.Module):
@@ -62,12 +64,6 @@ def blurred(values: Tensor, std: float) -> Tensor:
     return values + std * torch.randn_like(values)
 
 
-def draw(count: int, categories: int, latent: int, device: torch.device) -> Tensor:
-    """Codes from both priors: a category, one-hot, and a style, (count, categories + latent)."""
-    category, style = Categorical(categories).sample(count, device), Gaussian(latent).sample(count, device)
-    return torch.cat([category, style], dim=1)
-
-
 def inconsistency(category: Tensor, logits: Tensor) -> Tensor:
     """Mean over rows of KL(category || softmax(logits)) in nats, both (b, k), at least 0. No gradient to `category`."""
     return F.kl_div(logits.float().log_softmax(dim=1), category.detach().float(), reduction="batchmean")
@@ -79,74 +75,111 @@ def imbalance(category: Tensor) -> Tensor:
     return math.log(len(mean)) + torch.xlogy(mean, mean).sum()
 
 
-def adversarial_game(
-    taps: CategoryAndStyle,
-    decoder: nn.Module,
-    *,
-    hidden: int,
-    pixel_noise: float,
-    judge_noise: float,
-    decoder_noise: float,
-    consistency: float,
-    smoothness: float,
-    balance: float,
-    reconstruction: Adam,
-    adversarial: Adam,
-    judging: Adam,
-) -> tuple[list[Player], list[Turn]]:
-    """Who plays, and the three turns a batch: reconstruct, judge category and style, hide both in their priors.
+class _CategoryAndStyleAAE(Generative):
+    """An adversarial autoencoder of a category and a style."""
 
-    The three noises are standard deviations of Gaussian noise on the images that the encoder reads, and on the category
-    and the style that the discriminators and the decoder read. The decoder's keeps a soft category from being used as
-    more style. `consistency`, `smoothness` and `balance` weigh the additions beside the encoder's adversarial loss. The
-    weights are drawn here, from torch's global generator.
-    """
-    category_judge = CodeDiscriminator(taps.categories, hidden)
-    style_judge = CodeDiscriminator(taps.latent, hidden)
-    category_prior, style_prior = Categorical(taps.categories), Gaussian(taps.latent)
+    if t.TYPE_CHECKING:  # each method declares them, in an order of its own
+        latent: int
+        hidden: int
+        learning_rate: float
+        adversarial_learning_rate: float
+        discriminator_learning_rate: float | None
+        beta1: float
+        adversarial_beta1: float
 
-    def encode(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = unit(images)
-        logits, style = taps.heads(blurred(x, pixel_noise))
-        return x, probabilities(logits), style
+    category_tap: t.ClassVar[str]  # with the probabilities of the categories
 
-    def loss(judge: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        return objectives.cross_entropy(judge(blurred(real, judge_noise)), judge(blurred(fake, judge_noise)))
+    @property
+    @abc.abstractmethod
+    def _categories(self) -> int:
+        """How many there are."""
 
-    def reconstruct(images: Tensor) -> dict[str, Tensor]:
-        x, category, style = encode(images)
-        code = blurred(torch.cat([category, style], dim=1), decoder_noise)
-        return {"autoencoder": F.mse_loss(decoder(code).float(), x)}
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return ("penultimate", "code", self.category_tap)
 
-    def judge(images: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
-            _, category, style = encode(images)
-        count, device = len(images), images.device
-        return {
-            "category_discriminator": loss(category_judge, category_prior.sample(count, device), category),
-            "style_discriminator": loss(style_judge, style_prior.sample(count, device), style),
-        }
+    def build(self, shape: ImageShape) -> CategoryAndStyle:
+        return CategoryAndStyle(shape, self._categories, self.latent, self.hidden, self.category_tap)
 
-    def hide(images: Tensor) -> dict[str, Tensor]:
-        x, category, style = encode(images)
-        seen = category_judge(blurred(category, judge_noise)), style_judge(blurred(style, judge_noise))
-        loss = objectives.non_saturating(seen[0]) + objectives.non_saturating(seen[1])
+    def build_generator(self, shape: ImageShape) -> MLPDecoder:
+        return MLPDecoder(shape, self._categories + self.latent, self.hidden)
 
-        def changed(copies: Tensor) -> Tensor:
-            return inconsistency(category, taps.heads(copies)[0])
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        category = Categorical(self._categories).sample(count, device)
+        style = Gaussian(self.latent).sample(count, device)
+        return torch.cat([category, style], dim=1)
 
-        if consistency:
-            loss = loss + consistency * changed(blurred(jittered(x), pixel_noise))
-        if smoothness:
-            loss = loss + smoothness * changed(x + worst_shift(x, changed))
-        if balance:
-            loss = loss + balance * imbalance(category)
-        return {"encoder": loss}
+    def codes(self, features: Features) -> Tensor:
+        return torch.cat([features[self.category_tap], features["code"]], dim=1)
 
-    players = [
-        Player("autoencoder", [taps, decoder], reconstruction, constant_then_decay),
-        Player("category_discriminator", [category_judge], judging, constant_then_decay),
-        Player("style_discriminator", [style_judge], judging, constant_then_decay),
-        Player("encoder", [taps], adversarial, constant_then_decay),
-    ]
-    return players, [Turn(reconstruct), Turn(judge), Turn(hide)]
+    def _game(
+        self,
+        taps: CategoryAndStyle,
+        decoder: nn.Module,
+        *,
+        pixel_noise: float,
+        judge_noise: float,
+        decoder_noise: float,
+        consistency: float,
+        smoothness: float,
+        balance: float,
+    ) -> tuple[list[Player], list[Turn]]:
+        """Who plays, and the three turns a batch: reconstruct, judge category and style, hide both in their priors.
+
+        The three noises are standard deviations of Gaussian noise on the images that the encoder reads, and on the
+        category and the style that the discriminators and the decoder read. The decoder's keeps a soft category from
+        being used as more style. `consistency`, `smoothness` and `balance` weigh the additions beside the encoder's
+        adversarial loss. The weights are drawn here, from torch's global generator.
+        """
+        category_judge = CodeDiscriminator(taps.categories, self.hidden)
+        style_judge = CodeDiscriminator(taps.latent, self.hidden)
+        category_prior, style_prior = Categorical(taps.categories), Gaussian(taps.latent)
+
+        def encode(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            x = unit(images)
+            logits, style = taps.heads(blurred(x, pixel_noise))
+            return x, probabilities(logits), style
+
+        def loss(judge: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+            return objectives.cross_entropy(judge(blurred(real, judge_noise)), judge(blurred(fake, judge_noise)))
+
+        def reconstruct(images: Tensor) -> dict[str, Tensor]:
+            x, category, style = encode(images)
+            code = blurred(torch.cat([category, style], dim=1), decoder_noise)
+            return {"autoencoder": F.mse_loss(decoder(code).float(), x)}
+
+        def discriminator_step(images: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                _, category, style = encode(images)
+            count, device = len(images), images.device
+            return {
+                "category_discriminator": loss(category_judge, category_prior.sample(count, device), category),
+                "style_discriminator": loss(style_judge, style_prior.sample(count, device), style),
+            }
+
+        def encoder_step(images: Tensor) -> dict[str, Tensor]:
+            x, category, style = encode(images)
+            seen = category_judge(blurred(category, judge_noise)), style_judge(blurred(style, judge_noise))
+            loss = objectives.non_saturating(seen[0]) + objectives.non_saturating(seen[1])
+
+            def changed(copies: Tensor) -> Tensor:
+                return inconsistency(category, taps.heads(copies)[0])
+
+            if consistency:
+                loss = loss + consistency * changed(blurred(jittered(x), pixel_noise))
+            if smoothness:
+                loss = loss + smoothness * changed(x + worst_shift(x, changed))
+            if balance:
+                loss = loss + balance * imbalance(category)
+            return {"encoder": loss}
+
+        reconstruction = Adam(self.learning_rate, self.beta1)
+        adversarial = Adam(self.adversarial_learning_rate, self.adversarial_beta1)
+        judging = Adam(self.discriminator_learning_rate or self.adversarial_learning_rate, self.adversarial_beta1)
+        players = [
+            Player("autoencoder", [taps, decoder], reconstruction, constant_then_decay),
+            Player("category_discriminator", [category_judge], judging, constant_then_decay),
+            Player("style_discriminator", [style_judge], judging, constant_then_decay),
+            Player("encoder", [taps], adversarial, constant_then_decay),
+        ]
+        return players, [Turn(reconstruct), Turn(discriminator_step), Turn(encoder_step)]

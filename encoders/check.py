@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.base import Encoder, EncoderError, Features, Generative, ImageSet, Training, shown
+from encoders.base import Encoder, EncoderError, Features, Generative, ImageSet, Training, visible_to
 
 ROUNDINGS = 16.0  # so many times what the last bits of the weights move, a feature may be moved by another batch
 
@@ -27,7 +27,7 @@ def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float3
     parsed = type(recipe).model_validate_json(recipe.model_dump_json())
     _require(parsed == recipe, name, "changes on a way through JSON")
     json.dumps(recipe.model_dump(mode="json"), allow_nan=False)
-    given = shown(train, recipe, seed=0)
+    given = visible_to(train, recipe, seed=0)
     pixels = np.array(given.images)
     random_state = torch.get_rng_state()
     run = Training(seed=0, precision=precision)
@@ -122,7 +122,7 @@ def fit_with_a_stop(recipe: Encoder, images: ImageSet, run: Training, after: int
 class Stopper:
     """Keeps one state in memory and asks a training to stop there, once."""
 
-    circumstances: t.ClassVar[dict[str, str]] = {}
+    environment: t.ClassVar[dict[str, str]] = {}
 
     def __init__(self, after: int) -> None:
         self.after, self.steps = after, 0
@@ -145,10 +145,10 @@ class Stopper:
     def kept(self, largest: int) -> t.Iterator[bytes]:  # noqa: ARG002
         yield from [self.content] if self.content else []
 
-    def accept(self, circumstances: dict[str, str]) -> None:
+    def check_compatible(self, environment: dict[str, str]) -> None:
         pass
 
-    def unusable(self, problem: str) -> None:
+    def reject(self, problem: str) -> None:
         raise EncoderError(f"the state that was kept cannot be used: {problem}")
 
 

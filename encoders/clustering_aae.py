@@ -8,17 +8,17 @@ and what `consistency`, `smoothness` and `balance` add.
 
 import typing as t
 
-import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import nn
 
-from encoders.base import Features, Generative, ImageSet, ImageShape, Training
-from encoders.category_and_style import CategoryAndStyle, adversarial_game, draw
-from encoders.networks import MLPDecoder
-from encoders.training import Adam, settle, settle_generator, train
+from encoders import parameters
+from encoders.base import ImageSet, Training
+from encoders.batch_norm import finish
+from encoders.category_and_style import _CategoryAndStyleAAE
+from encoders.training import train
 
 
-class ClusteringAAE(Generative):
+class ClusteringAAE(_CategoryAndStyleAAE):
     """Reconstruct from cluster and style, tell both from their priors, then hide both in them: three turns a batch.
 
     The tap `cluster` has the probabilities of the clusters; the protocol `assignment` names and judges them.
@@ -27,59 +27,48 @@ class ClusteringAAE(Generative):
     version: t.ClassVar[int] = 2
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644, section 6"
+    category_tap: t.ClassVar[str] = "cluster"
 
     clusters: PositiveInt = 16
-    latent: PositiveInt = 5  # dimensions of the style: few, so that the cluster has something left to say
-    hidden: PositiveInt = 500
-    noise: NonNegativeFloat = 0.5  # standard deviation of what is added to pixels
-    code_noise: NonNegativeFloat = 0.3  # and to the cluster and the style that discriminators and decoder read
-    consistency: NonNegativeFloat = 0.0  # weight of KL between the clusters of an image and of a jittered copy
-    smoothness: NonNegativeFloat = 0.0  # weight of KL between the clusters of an image and of its worst neighbour
-    balance: NonNegativeFloat = 0.0  # weight of KL between a batch's mean cluster and the uniform distribution
-    epochs: NonNegativeInt = 100
-    batch_size: PositiveInt = 100
-    learning_rate: PositiveFloat = 1e-3  # of the reconstruction; decays to 1 % over the second half
-    adversarial_learning_rate: PositiveFloat = 1e-3  # of both sides of both games; decays likewise
-    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
-    beta1: NonNegativeFloat = 0.9  # of the reconstruction
+    """Number of clusters."""
+    latent: PositiveInt = 5
+    """Dimensions of the style: few, so that the cluster has something left to say."""
+    hidden: parameters.Hidden = 500
+    noise: parameters.PixelNoise = 0.5
+    code_noise: NonNegativeFloat = 0.3
+    """Standard deviation of the Gaussian noise on the cluster and the style that discriminators and decoder read."""
+    consistency: NonNegativeFloat = 0.0
+    """Weight of the KL divergence between the clusters of an image and of a jittered copy; 0: not used."""
+    smoothness: NonNegativeFloat = 0.0
+    """Weight of the KL divergence between the clusters of an image and of its worst neighbour; 0: not used."""
+    balance: NonNegativeFloat = 0.0
+    """Weight of the KL divergence between a batch's mean cluster and the uniform distribution; 0: not used."""
+    epochs: parameters.Epochs = 100
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.DecayingLearningRate = 1e-3
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-3
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.9
     adversarial_beta1: NonNegativeFloat = 0.5
+    """beta1 of discriminators and encoder as adversaries."""
 
     @property
-    def taps(self) -> tuple[str, ...]:
-        return ("penultimate", "code", "cluster")
-
-    def build(self, shape: ImageShape) -> CategoryAndStyle:
-        return CategoryAndStyle(shape, self.clusters, self.latent, self.hidden, "cluster")
-
-    def build_generator(self, shape: ImageShape) -> MLPDecoder:
-        return MLPDecoder(shape, self.clusters + self.latent, self.hidden)
-
-    def draw(self, count: int, device: torch.device) -> Tensor:
-        return draw(count, self.clusters, self.latent, device)
-
-    def codes(self, features: Features) -> Tensor:
-        return torch.cat([features["cluster"], features["code"]], dim=1)
+    def _categories(self) -> int:
+        return self.clusters
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             taps = self.build(data.shape)
             decoder = self.build_generator(data.shape)
-            players, turns = adversarial_game(
+            players, turns = self._game(
                 taps,
                 decoder,
-                hidden=self.hidden,
                 pixel_noise=self.noise,
                 judge_noise=self.code_noise,
                 decoder_noise=self.code_noise,
                 consistency=self.consistency,
                 smoothness=self.smoothness,
                 balance=self.balance,
-                reconstruction=Adam(self.learning_rate, self.beta1),
-                adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
-                judging=Adam(
-                    self.discriminator_learning_rate or self.adversarial_learning_rate, self.adversarial_beta1
-                ),
             )
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, decoder, self.draw, data, run)

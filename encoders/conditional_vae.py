@@ -8,19 +8,21 @@ optimiser are those of encoders/vae.py.
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks
-from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders import networks, parameters
+from encoders.base import Features, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeTaps, logits_of, unit
+from encoders.players import Adam, Player, Turn, constant_then_decay
 from encoders.priors import Categorical
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
-from encoders.vae import Mean, bernoulli, divergence, gaussian, lower_bounds
+from encoders.training import train
+from encoders.vae import Likelihood, _VariationalAutoencoder, bernoulli, divergence, gaussian, lower_bounds
 
 
-class ConditionalVAE(Generative):
+class ConditionalVAE(_VariationalAutoencoder):
     """Maximise the evidence lower bound of images given their class. Samples are of all classes, equally often.
 
     Its history has both terms and the bound (`elbo`), given the class, in nats an image. The likelihood of test images
@@ -30,25 +32,19 @@ class ConditionalVAE(Generative):
     source: t.ClassVar[str] = "Sohn et al. 2015, NIPS 28; Kingma et al. 2014, arXiv:1406.5298"
     uses_labels: t.ClassVar[bool] = True
 
-    likelihood: t.Literal["bernoulli", "gaussian"] = "bernoulli"
-    body: t.Literal["mlp", "conv"] = "mlp"  # perceptrons, or strided convolutions for colour images
-    classes: PositiveInt = 10
-    latent: PositiveInt = 20  # dimensions of the style
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 100
-    learning_rate: PositiveFloat = 1e-3  # decays to 1 % over the second half
-    beta1: NonNegativeFloat = 0.9
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
-
-    def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(self._bodies[0](shape, 2 * self.latent, self.hidden), Mean())
+    likelihood: Likelihood = "bernoulli"
+    body: parameters.Body = "mlp"
+    classes: parameters.Classes = 10
+    latent: PositiveInt = 20
+    """Dimensions of the style."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.DecayingLearningRate = 1e-3
+    beta1: parameters.Beta1 = 0.9
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return logits_of(self._bodies[1](shape, self.latent + self.classes, self.hidden))
+        return logits_of(networks.AAE_BODIES[self.body][1](shape, self.latent + self.classes, self.hidden))
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         style, label = torch.randn(count, self.latent, device=device), Categorical(self.classes).sample(count, device)
@@ -57,9 +53,6 @@ class ConditionalVAE(Generative):
     def codes(self, features: Features) -> None:
         """None: the decoder asks for the label as well."""
 
-    def pictures(self, made: Tensor) -> Tensor:
-        return torch.sigmoid(made)
-
     def log_likelihoods(
         self, module: nn.Module, generator: nn.Module, train: ImageSet, test: ImageSet
     ) -> dict[str, Tensor]:
@@ -67,13 +60,13 @@ class ConditionalVAE(Generative):
         device, body = next(generator.parameters()).device, module.body
 
         def decoder(label: int) -> t.Callable[[Tensor], Tensor]:
-            return lambda code: generator(self._told(code, torch.full((len(code),), label, device=device)))
+            return lambda code: generator(self._with_label(code, torch.full((len(code),), label, device=device)))
 
         decoders = [decoder(label) for label in range(self.classes)]
         return lower_bounds(self.likelihood, lambda x: body(x)[1], decoders, train, test, device)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        data.must_have(self.classes)
+        data.check_classes(self.classes)
         with run.seeded("init"):
             taps = self.build(data.shape)
             decoder = self.build_generator(data.shape)
@@ -83,21 +76,14 @@ class ConditionalVAE(Generative):
             x = unit(images)
             mean, log_variance = taps.body(x)[1].float().chunk(2, dim=1)
             code = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-            likelihood = log_likelihood(decoder(self._told(code, labels)).float(), x)
+            likelihood = log_likelihood(decoder(self._with_label(code, labels)).float(), x)
             kl = divergence(mean, log_variance).mean()
             return {"vae": kl - likelihood, "log_likelihood": likelihood, "kl": kl, "elbo": likelihood - kl}
 
         players = [Player("vae", [taps.body, decoder], Adam(self.learning_rate, self.beta1), constant_then_decay)]
         turn = Turn(bound, observes=("log_likelihood", "kl", "elbo"), reads_labels=True)
         train(run, data, players, [turn], self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, decoder, self.draw, data, run)
 
-    def _told(self, code: Tensor, labels: Tensor) -> Tensor:
+    def _with_label(self, code: Tensor, labels: Tensor) -> Tensor:
         return torch.cat([code, F.one_hot(labels, self.classes)], dim=1)
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.MLPEncoder, networks.MLPDecoder
-        return networks.ConvEncoder, networks.ConvGenerator

@@ -11,13 +11,15 @@ of which the paper and this have none.
 import typing as t
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from encoders import objectives
+from encoders import objectives, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import DCGANDiscriminator, DCGANGenerator, signed
-from encoders.training import Adam, Player, Turn, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn
+from encoders.training import train
 
 
 class DCGAN(Generative):
@@ -27,20 +29,24 @@ class DCGAN(Generative):
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Radford et al. 2015, arXiv:1511.06434"
 
-    latent: PositiveInt = 100  # dimensions of the noise, uniform on (-1, 1)
-    width: PositiveInt = 64  # channels of the first layer; doubled by each one after it
-    layers: PositiveInt = 3  # at most; fewer where the images are small
-    epochs: NonNegativeInt = 25
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4
-    discriminator_learning_rate: PositiveFloat | None = None  # null: learning_rate
-    beta1: NonNegativeFloat = 0.5
-    discriminator_steps: PositiveInt = 1  # before each of the generator's, each on images of its own
-    objective: objectives.Objective = "gan"  # which divergence the discriminator bounds
-    generator_loss: objectives.GeneratorLoss = "non_saturating"
-    pi: float = Field(default=0.5, gt=0, lt=1)  # weight of the real images in weighted_jensen_shannon
-    alpha: float = 0.5  # order of the divergence alpha
-    layer_taps: bool = False  # the layers below the last as taps of their own; needs images with room for all layers
+    latent: PositiveInt = 100
+    """Dimensions of the noise, uniform on (-1, 1)."""
+    width: parameters.ConvWidth = 64
+    layers: parameters.ConvLayers = 3
+    epochs: parameters.Epochs = 25
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.LearningRate = 2e-4
+    discriminator_learning_rate: parameters.DiscriminatorLearningRate = None
+    beta1: parameters.Beta1 = 0.5
+    discriminator_steps: PositiveInt = 1
+    """Steps of the discriminator before each step of the generator, each on a batch of its own."""
+    objective: objectives.Objective = "gan"
+    """Divergence between real and generated images that the discriminator bounds."""
+    generator_loss: parameters.GeneratorLoss = "non_saturating"
+    pi: parameters.Pi = 0.5
+    alpha: parameters.Alpha = 0.5
+    layer_taps: bool = False
+    """Whether layers below the last are taps too; the images must be large enough for all layers."""
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -70,12 +76,12 @@ class DCGAN(Generative):
 
         generated: list[Tensor] = []  # the last batch: the generator stands still until it has fooled the judge
 
-        def judge(images: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor) -> dict[str, Tensor]:
             generated[:] = [generator(self.draw(len(images), images.device))]
             loss = divergence.discriminator_loss(taps.logits(signed(images)), taps.logits(generated[0].detach()))
             return {"discriminator": loss, divergence.observed: divergence.estimate(loss)}
 
-        def fool(images: Tensor) -> dict[str, Tensor]:  # noqa: ARG001 - the generated ones alone
+        def generator_step(images: Tensor) -> dict[str, Tensor]:  # noqa: ARG001 - the generated ones alone
             return {"generator": divergence.generator_loss(taps.logits(generated[0]), self.generator_loss)}
 
         judging = Adam(self.discriminator_learning_rate or self.learning_rate, self.beta1)
@@ -83,7 +89,9 @@ class DCGAN(Generative):
             Player("discriminator", [taps], judging),
             Player("generator", [generator], Adam(self.learning_rate, self.beta1)),
         ]
-        turns = [Turn(judge, lambda _: self.discriminator_steps, (divergence.observed,)), Turn(fool)]
+        turns = [
+            Turn(discriminator_step, lambda _: self.discriminator_steps, (divergence.observed,)),
+            Turn(generator_step),
+        ]
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, generator, self.draw, data, run)

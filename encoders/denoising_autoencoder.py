@@ -8,14 +8,16 @@ convolutions, and Adam, so that what it is compared with differs in the objectiv
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks
+from encoders import networks, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import encoded, finish
 from encoders.networks import CodeTaps, logits_of, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, encoded, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 Corruption = t.Literal["masking", "salt_and_pepper", "gaussian"]
 
@@ -38,24 +40,27 @@ class DenoisingAutoencoder(Generative):
     source: t.ClassVar[str] = "Vincent et al. 2010, JMLR 11"
 
     corruption: Corruption = "masking"
-    level: NonNegativeFloat = 0.25  # share of the pixels destroyed, or the Gaussian noise's std; 0: an autoencoder
-    body: t.Literal["mlp", "conv"] = "mlp"  # perceptrons, or strided convolutions for colour images
-    latent: PositiveInt = 50  # dimensions of the code
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
-    beta1: NonNegativeFloat = 0.5
+    """What damages an image: pixels set to 0, pixels set to 0 or 1 at random, or Gaussian noise."""
+    level: NonNegativeFloat = 0.25
+    """Share of the pixels that are destroyed, or the standard deviation of the Gaussian noise; 0: an autoencoder."""
+    body: parameters.Body = "mlp"
+    latent: PositiveInt = 50
+    """Dimensions of the code."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    beta1: parameters.Beta1 = 0.5
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
+        return (*networks.AAE_BODIES[self.body][0].taps, "code")
 
     def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(self._bodies[0](shape, self.latent, self.hidden), nn.Identity())
+        return CodeTaps(networks.AAE_BODIES[self.body][0](shape, self.latent, self.hidden), nn.Identity())
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return logits_of(self._bodies[1](shape, self.latent, self.hidden))
+        return logits_of(networks.AAE_BODIES[self.body][1](shape, self.latent, self.hidden))
 
     def pictures(self, made: Tensor) -> Tensor:
         return torch.sigmoid(made)
@@ -73,12 +78,4 @@ class DenoisingAutoencoder(Generative):
         adam = Adam(self.learning_rate, self.beta1)
         players = [Player("autoencoder", [taps.body, decoder], adam, constant_then_decay)]
         train(run, data, players, [Turn(denoise)], self.epochs, self.batch_size)
-        settle(taps, data, run)
-        run.generator = settle_generator(decoder, encoded(taps, data), run)
-        return taps
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.MLPEncoder, networks.MLPDecoder
-        return networks.ConvEncoder, networks.ConvGenerator
+        return finish(taps, decoder, encoded(taps, data), data, run)

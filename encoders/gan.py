@@ -13,10 +13,12 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import objectives
+from encoders import objectives, parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import Sigmoid, unit
-from encoders.training import SGD, Adam, Player, Turn, settle, settle_generator, train
+from encoders.players import SGD, Adam, Player, Turn
+from encoders.training import train
 
 
 class GAN(Generative):
@@ -26,23 +28,34 @@ class GAN(Generative):
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Goodfellow et al. 2014, arXiv:1406.2661"
 
-    latent: PositiveInt = 100  # dimensions of the noise, uniform with variance 1
+    latent: PositiveInt = 100
+    """Dimensions of the noise, uniform with variance 1."""
     generator_hidden: PositiveInt = 1200
-    discriminator_hidden: PositiveInt = 240  # maxout units
-    pieces: PositiveInt = 5  # linear pieces of a maxout unit
-    epochs: NonNegativeInt = 100  # the authors name no number; they stopped by hand
-    batch_size: PositiveInt = 100
-    learning_rate: PositiveFloat = 0.1
-    discriminator_learning_rate: PositiveFloat | None = None  # null: learning_rate
-    learning_rate_decay: PositiveFloat = Field(default=1 / 1.000004, le=1)  # a step, applied every epoch
-    momentum: float = Field(default=0.5, ge=0, lt=1)  # of sgd; beta1 of adam
-    optimizer: t.Literal["sgd", "adam"] = "sgd"  # the authors'; f-GAN's divergences were published with adam at 2e-4
-    units: t.Literal["maxout", "plu"] = "maxout"  # the discriminator's; plu is linear in three pieces, without `pieces`
-    discriminator_steps: PositiveInt = 1  # before each of the generator's; 1 moves both at once, as the authors' code
-    objective: objectives.Objective = "gan"  # which divergence the discriminator bounds
-    generator_loss: objectives.GeneratorLoss = "non_saturating"
-    pi: float = Field(default=0.5, gt=0, lt=1)  # weight of the real images in weighted_jensen_shannon
-    alpha: float = 0.5  # order of the divergence alpha
+    """Units of each hidden layer of the generator."""
+    discriminator_hidden: PositiveInt = 240
+    """Units of each hidden layer of the discriminator."""
+    pieces: PositiveInt = 5
+    """Linear pieces of a maxout unit."""
+    epochs: NonNegativeInt = 100
+    """Passes over the training images. The authors give no number: they stopped by hand."""
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.LearningRate = 0.1
+    discriminator_learning_rate: parameters.DiscriminatorLearningRate = None
+    learning_rate_decay: PositiveFloat = Field(default=1 / 1.000004, le=1)
+    """Factor of the learning rates per step, at most 1; applied after each epoch."""
+    momentum: float = Field(default=0.5, ge=0, lt=1)
+    """Momentum of sgd, or beta1 of adam; from 0 to below 1."""
+    optimizer: t.Literal["sgd", "adam"] = "sgd"
+    """sgd is the authors'; f-GAN's divergences were published with adam at a learning rate of 2e-4."""
+    units: t.Literal["maxout", "plu"] = "maxout"
+    """Units of the discriminator; plu is linear in three pieces and does not read `pieces`."""
+    discriminator_steps: PositiveInt = 1
+    """Steps of the discriminator before each step of the generator; 1 moves both at once, as the authors do."""
+    objective: objectives.Objective = "gan"
+    """Divergence between real and generated images that the discriminator bounds."""
+    generator_loss: parameters.GeneratorLoss = "non_saturating"
+    pi: parameters.Pi = 0.5
+    alpha: parameters.Alpha = 0.5
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -80,18 +93,21 @@ class GAN(Generative):
                 divergence.observed: divergence.estimate(loss),
             }
 
-        def judge(images: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 generated = sample(images)
             loss = divergence.discriminator_loss(taps.logits(unit(images)), taps.logits(generated))
             return {"discriminator": loss, divergence.observed: divergence.estimate(loss)}
 
-        def fool(images: Tensor) -> dict[str, Tensor]:
+        def generator_step(images: Tensor) -> dict[str, Tensor]:
             return {"generator": divergence.generator_loss(taps.logits(sample(images)), self.generator_loss)}
 
         turns = [Turn(play, observes=(divergence.observed,))]
         if self.discriminator_steps > 1:
-            turns = [Turn(judge, lambda _: self.discriminator_steps, (divergence.observed,)), Turn(fool)]
+            turns = [
+                Turn(discriminator_step, lambda _: self.discriminator_steps, (divergence.observed,)),
+                Turn(generator_step),
+            ]
 
         batches = self.epochs * max(1, len(data) // self.batch_size)
 
@@ -105,8 +121,7 @@ class GAN(Generative):
             Player("generator", [generator], kind(self.learning_rate, self.momentum), decay),
         ]
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, generator, self.draw, data, run)
 
 
 class _Maxout(nn.Module):

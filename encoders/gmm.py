@@ -37,10 +37,15 @@ class GMM(Generative):
     source: t.ClassVar[str] = "Dempster et al. 1977; sklearn.mixture.GaussianMixture"
 
     components: PositiveInt = 10
-    covariance: t.Literal["full", "diagonal", "tied"] = "full"  # tied: one full covariance for all components
-    pca: PositiveInt | None = 50  # principal components that are modelled; null: the pixels themselves
-    iterations: PositiveInt = 100  # at most
-    regularization: PositiveFloat = 1e-3  # added to every variance, of pixels in [0, 1]
+    """Number of Gaussians."""
+    covariance: t.Literal["full", "diagonal", "tied"] = "full"
+    """Covariance of each component; tied: one full covariance for all."""
+    pca: PositiveInt | None = 50
+    """Principal components that are modelled; null: the pixels themselves."""
+    iterations: PositiveInt = 100
+    """Maximum number of iterations of expectation maximisation."""
+    regularization: PositiveFloat = 1e-3
+    """Added to every variance, of pixels in [0, 1]; keeps covariances invertible."""
 
     @property
     def taps(self) -> tuple[str, ...]:

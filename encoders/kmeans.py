@@ -24,13 +24,20 @@ class KMeans(Encoder):
 
     source: t.ClassVar[str] = "Coates et al. 2011, AISTATS"
 
-    centroids: PositiveInt = 1600  # features are four times as many
-    patch: PositiveInt = 6  # pixels a side
+    centroids: PositiveInt = 1600
+    """Number of centroids; there are four times as many features."""
+    patch: PositiveInt = 6
+    """Side of a patch in pixels."""
     stride: PositiveInt = 1
-    patches: PositiveInt = 400_000  # drawn at random to learn from
+    """Pixels between neighbouring patches of an image."""
+    patches: PositiveInt = 400_000
+    """Random patches to learn the centroids from."""
     iterations: PositiveInt = 50
-    contrast: PositiveFloat = 10.0  # added to a patch's variance, of pixels in 0..255
-    whitening: PositiveFloat = 0.1  # added to the variance of each direction of patches
+    """Iterations of Lloyd's algorithm."""
+    contrast: PositiveFloat = 10.0
+    """Added to the variance of each patch, of pixels in 0..255, before it is normalised."""
+    whitening: PositiveFloat = 0.1
+    """Added to the variance of each direction of patches before they are whitened."""
 
     @property
     def taps(self) -> tuple[str, ...]:

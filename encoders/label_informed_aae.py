@@ -7,18 +7,21 @@ Differs: Adam in place of SGD with momentum.
 import typing as t
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks, objectives
-from encoders.base import Generative, ImageSet, ImageShape, Training
-from encoders.networks import CodeDiscriminator, CodeTaps, unit
+from encoders import networks, objectives, parameters
+from encoders.adversarial_autoencoder import _AdversarialAutoencoder
+from encoders.base import ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
+from encoders.networks import CodeDiscriminator, unit
+from encoders.players import Turn
 from encoders.priors import MixtureOfGaussians, SwissRoll
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.training import train
 
 
-class LabelInformedAAE(Generative):
+class LabelInformedAAE(_AdversarialAutoencoder):
     """Reconstruct, then tell codes from the prior knowing the class where it is known, then hide them in it.
 
     The code of an image of class k should lie in component k: a petal of the mixture, or a tenth of the Swiss roll. An
@@ -30,28 +33,23 @@ class LabelInformedAAE(Generative):
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
     uses_labels: t.ClassVar[bool] = True
 
-    labels: PositiveInt | None = 1000  # of the training images that it sees, equally many a class; null: all
+    labels: parameters.Labels = 1000
     prior: t.Literal["mixture", "swiss_roll"] = "mixture"
-    classes: PositiveInt = 10
-    latent: int = Field(2, ge=2, multiple_of=2)  # dimensions of the code; the prior stands in each pair
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # of the reconstruction; decays to 1 % over the second half
-    adversarial_learning_rate: PositiveFloat = 1e-4  # of both sides of the game; decays likewise
-    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
-    beta1: NonNegativeFloat = 0.5
+    """Distribution that the codes should follow, with a component per class."""
+    classes: parameters.Classes = 10
+    latent: int = Field(2, ge=2, multiple_of=2)
+    """Dimensions of the code, even: the two-dimensional prior is repeated in each pair."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.5
 
     @property
     def label_budget(self) -> int | None:
         return self.labels
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return (*networks.MLPEncoder.taps, "code")
-
-    def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(networks.MLPEncoder(shape, self.latent, self.hidden), nn.Identity())
 
     def build_generator(self, shape: ImageShape) -> networks.MLPDecoder:
         return networks.MLPDecoder(shape, self.latent, self.hidden)
@@ -64,13 +62,13 @@ class LabelInformedAAE(Generative):
         return (MixtureOfGaussians if self.prior == "mixture" else SwissRoll)(self.latent, self.classes)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        data.must_have(self.classes)
+        data.check_classes(self.classes)
         with run.seeded("init"):
             taps = self.build(data.shape)
             decoder = self.build_generator(data.shape)
             discriminator = CodeDiscriminator(self.latent + self.classes + 1, self.hidden)
 
-        def told(code: Tensor, labels: Tensor) -> Tensor:
+        def logits(code: Tensor, labels: Tensor) -> Tensor:
             known = torch.where(labels < 0, self.classes, labels)  # the last place says that the class is unknown
             return discriminator(torch.cat([code, F.one_hot(known, self.classes + 1)], dim=1))
 
@@ -78,7 +76,7 @@ class LabelInformedAAE(Generative):
             x = unit(images)
             return {"autoencoder": F.mse_loss(decoder(taps.body(x)[1]).float(), x)}
 
-        def judge(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 code = taps.body(unit(images))[1]
             anywhere, placed = (
@@ -86,20 +84,12 @@ class LabelInformedAAE(Generative):
                 self._prior.sample_of(labels.clamp(min=0)),
             )
             real = torch.where(labels[:, None] < 0, anywhere, placed)
-            return {"discriminator": objectives.cross_entropy(told(real, labels), told(code, labels))}
+            return {"discriminator": objectives.cross_entropy(logits(real, labels), logits(code, labels))}
 
-        def hide(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-            return {"encoder": objectives.non_saturating(told(taps.body(unit(images))[1], labels))}
+        def encoder_step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            return {"encoder": objectives.non_saturating(logits(taps.body(unit(images))[1], labels))}
 
-        reconstruction = Adam(self.learning_rate, self.beta1)
-        adversarial = Adam(self.adversarial_learning_rate, self.beta1)
-        judging = Adam(self.discriminator_learning_rate or self.adversarial_learning_rate, self.beta1)
-        players = [
-            Player("autoencoder", [taps.body, decoder], reconstruction, constant_then_decay),
-            Player("discriminator", [discriminator], judging, constant_then_decay),
-            Player("encoder", [taps.body], adversarial, constant_then_decay),
-        ]
-        turns = [Turn(reconstruct), Turn(judge, reads_labels=True), Turn(hide, reads_labels=True)]
+        players = self._players(taps, decoder, discriminator)
+        turns = [Turn(reconstruct), Turn(discriminator_step, reads_labels=True), Turn(encoder_step, reads_labels=True)]
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, decoder, self.draw, data, run)

@@ -11,14 +11,16 @@ Differs: as BiGAN does from its paper.
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks, objectives
+from encoders import networks, objectives, parameters
 from encoders.base import Features, Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeTaps, Squash, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 
 class LatentRegressor(Generative):
@@ -28,21 +30,24 @@ class LatentRegressor(Generative):
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Donahue et al. 2017, arXiv:1605.09782"
 
-    body: t.Literal["mlp", "conv"] = "mlp"  # BiGAN's perceptrons, or strided convolutions for colour images
-    latent: PositiveInt = 50  # dimensions of the noise, uniform on (-1, 1)
-    hidden: PositiveInt = 1024
-    joint_weight: NonNegativeFloat = 0.0  # of the regression in the generator's loss; 0.25 is the joint regressor
-    after_gan: bool = False  # the encoder learns once the GAN has been trained, for as many epochs again
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # decays to 1 % over the second half
-    discriminator_learning_rate: PositiveFloat | None = None  # null: learning_rate; decays likewise
-    beta1: NonNegativeFloat = 0.5
-    weight_decay: NonNegativeFloat = 2.5e-5  # L2, added to the gradient
+    body: parameters.Body = "mlp"
+    latent: PositiveInt = 50
+    """Dimensions of the noise, uniform on (-1, 1)."""
+    hidden: parameters.Hidden = 1024
+    joint_weight: NonNegativeFloat = 0.0
+    """Weight of the regression in the generator's loss; 0.25: the authors' joint regressor; 0: an independent GAN."""
+    after_gan: bool = False
+    """Whether the encoder is trained after the GAN, for as many epochs again, and not beside it."""
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    discriminator_learning_rate: parameters.DiscriminatorLearningRate = None
+    beta1: parameters.Beta1 = 0.5
+    weight_decay: parameters.WeightDecay = 2.5e-5
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code", "discriminator")
+        return (*networks.BIGAN_BODIES[self.body][0].taps, "code", "discriminator")
 
     @model_validator(mode="after")
     def _is_joint_or_after(self) -> t.Self:
@@ -51,13 +56,13 @@ class LatentRegressor(Generative):
         return self
 
     def build(self, shape: ImageShape) -> "_Taps":
-        encoder_body, _, discriminator_body = self._bodies
+        encoder_body, _, discriminator_body = networks.BIGAN_BODIES[self.body]
         encoder = encoder_body(shape, self.latent, self.hidden)
         nn.init.zeros_(encoder.last.weight)
         return _Taps(CodeTaps(encoder, Squash()), discriminator_body(shape, None, self.hidden))
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return self._bodies[1](shape, self.latent, self.hidden)
+        return networks.BIGAN_BODIES[self.body][1](shape, self.latent, self.hidden)
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         return torch.rand(count, self.latent, device=device) * 2 - 1
@@ -117,14 +122,7 @@ class LatentRegressor(Generative):
         else:
             turns = [Turn(play, observes=observes)]
         train(run, data, players, turns, epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(taps, data, run)
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.BiGANEncoder, networks.BiGANGenerator, networks.BiGANDiscriminator
-        return networks.ConvEncoder, networks.ConvGenerator, networks.ConvDiscriminator
+        return finish(taps, generator, self.draw, data, run)
 
 
 class _Taps(nn.Module):

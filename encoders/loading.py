@@ -24,9 +24,9 @@ from encoders.base import Encoder, EncoderError, Features, ImageShape, frozen
 WEIGHTS, RECIPE = "encoder.safetensors", "encoder.json"
 AGAIN = "copy it again, or `frostbench run` with its suite trains it again"
 LARGEST_RECIPE = 2**20  # bytes; one has a few hundred
-LARGEST_WEIGHTS = 2**34  # bytes; those of 4 billion numbers
-LARGEST_HEADER = 10**8  # bytes of a safetensors file, as its own library has it
 PARTS = 20  # layers and weights that a network may be given as it is built, for each tensor of its file
+MAX_WEIGHTS_BYTES = 2**34  # those of 4 billion numbers
+MAX_HEADER_BYTES = 10**8  # of a safetensors file, as its own library has it
 LARGEST_SIDE = 2**14  # pixels
 
 brought: dict[str, type[Encoder]] = {}  # encoders of plugins and packages, by name, once they were resolved
@@ -112,7 +112,7 @@ def restore(build: t.Callable[[ImageShape], nn.Module], shape: ImageShape, path:
     The sizes that the file's header names are held against the module's, of which none takes memory until they agree.
     """
     stored = check_size(path)
-    with _regular(path, LARGEST_WEIGHTS) as file:
+    with _regular(path, MAX_WEIGHTS_BYTES) as file:
         weights = file.read()
     if hashlib.sha256(weights).hexdigest() != sha256:
         raise EncoderError(f"{path}: changed since it was written: its sha256 does not fit")
@@ -168,11 +168,11 @@ def _unlike(wanted: dict[str, list[int]], stored: dict[str, list[int]]) -> str:
 
 def check_size(path: Path) -> dict[str, list[int]]:
     """The shape of each tensor in a safetensors file, whose size must be what its header says. Raises EncoderError."""
-    with _regular(path, LARGEST_WEIGHTS) as file:
+    with _regular(path, MAX_WEIGHTS_BYTES) as file:
         size = os.fstat(file.fileno()).st_size
         try:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > LARGEST_HEADER:
+            if length > MAX_HEADER_BYTES:
                 raise ValueError(f"a header of {length:,} bytes")
             if 8 + length > size:
                 raise ValueError(f"it has {size:,} bytes, and its header alone {length:,}")

@@ -4,6 +4,7 @@ Images are floats (b, c, h, w), in [0, 1] unless a class says otherwise. Nothing
 """
 
 import math
+import typing as t
 
 import torch
 from torch import Tensor, nn
@@ -440,3 +441,13 @@ def logits_of(decoder: nn.Module) -> nn.Module:
 def signed(images: Tensor) -> Tensor:
     """Bytes -> floats in [-1, 1]."""
     return images.float().div_(127.5).sub_(1)
+
+
+AAE_BODIES: dict[str, tuple[t.Any, t.Any]] = {  # encoder and decoder, by what a recipe calls its body
+    "mlp": (MLPEncoder, MLPDecoder),
+    "conv": (ConvEncoder, ConvGenerator),
+}
+BIGAN_BODIES: dict[str, tuple[t.Any, t.Any, t.Any]] = {  # encoder, generator and discriminator
+    "mlp": (BiGANEncoder, BiGANGenerator, BiGANDiscriminator),
+    "conv": (ConvEncoder, ConvGenerator, ConvDiscriminator),
+}

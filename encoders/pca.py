@@ -17,7 +17,9 @@ class PCA(Encoder):
     is_control: t.ClassVar[bool] = True
 
     components: PositiveInt = 50
-    whiten: bool = False  # every component scaled to unit variance
+    """Number of principal components."""
+    whiten: bool = False
+    """Whether every component is scaled to unit variance."""
 
     @property
     def taps(self) -> tuple[str, ...]:

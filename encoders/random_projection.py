@@ -21,7 +21,8 @@ class RandomProjection(Encoder):
     source: t.ClassVar[str] = "Johnson and Lindenstrauss 1984"
     is_control: t.ClassVar[bool] = True
 
-    components: PositiveInt = 50  # as many as PCA's
+    components: PositiveInt = 50
+    """Number of random directions; the default is that of pca."""
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from encoders import parameters
 from encoders.base import Encoder, Features, ImageSet, ImageShape, Training, derive_seed, frozen
 from encoders.networks import unit
 
@@ -22,9 +23,12 @@ class RBM(Encoder):
     source: t.ClassVar[str] = "Tieleman 2008; sklearn.neural_network.BernoulliRBM"
 
     hidden: PositiveInt = 256
-    iterations: PositiveInt = 10  # passes over the images
-    batch_size: PositiveInt = 10
+    """Number of hidden units."""
+    iterations: PositiveInt = 10
+    """Passes over the training images."""
+    batch_size: parameters.BatchSize = 10
     learning_rate: PositiveFloat = 0.1
+    """Step size of stochastic gradient ascent."""
 
     @property
     def taps(self) -> tuple[str, ...]:

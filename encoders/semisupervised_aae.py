@@ -10,17 +10,20 @@ import typing as t
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders.base import Features, Generative, ImageSet, ImageShape, Training
-from encoders.category_and_style import CategoryAndStyle, adversarial_game, blurred, draw
-from encoders.networks import MLPDecoder, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders import parameters
+from encoders.base import ImageSet, Training
+from encoders.batch_norm import finish
+from encoders.category_and_style import _CategoryAndStyleAAE, blurred
+from encoders.networks import unit
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 
-class SemiSupervisedAAE(Generative):
+class SemiSupervisedAAE(_CategoryAndStyleAAE):
     """Reconstruct from class and style, tell both from their priors, hide both, then learn from a batch of labels.
 
     The tap `label` has the probabilities of the classes; the protocol `argmax` reads its answer from them.
@@ -30,43 +33,36 @@ class SemiSupervisedAAE(Generative):
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644, section 5"
     uses_labels: t.ClassVar[bool] = True
+    category_tap: t.ClassVar[str] = "label"
 
-    labels: PositiveInt | None = 100  # of the training images that it sees, equally many a class; null: all
-    classes: PositiveInt = 10
-    latent: PositiveInt = 10  # dimensions of the style
-    hidden: PositiveInt = 500
-    noise: NonNegativeFloat = 0.3  # standard deviation of what is added to pixels and to what the discriminators read
-    consistency: NonNegativeFloat = 0.0  # weight of KL between the classes of an image and of a jittered copy
-    epochs: NonNegativeInt = 100
-    batch_size: PositiveInt = 100
-    learning_rate: PositiveFloat = 1e-3  # of reconstruction and classification; decays to 1 % over the second half
-    adversarial_learning_rate: PositiveFloat = 1e-3  # of both sides of both games; decays likewise
-    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
-    beta1: NonNegativeFloat = 0.9  # of reconstruction and classification
+    labels: parameters.Labels = 100
+    classes: parameters.Classes = 10
+    latent: PositiveInt = 10
+    """Dimensions of the style."""
+    hidden: parameters.Hidden = 500
+    noise: NonNegativeFloat = 0.3
+    """Standard deviation of the Gaussian noise on pixels in [0, 1] and on what the discriminators read."""
+    consistency: NonNegativeFloat = 0.0
+    """Weight of the KL divergence between the classes of an image and of a jittered copy; 0: not used."""
+    epochs: parameters.Epochs = 100
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.DecayingLearningRate = 1e-3
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-3
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.9
     adversarial_beta1: NonNegativeFloat = 0.5
+    """beta1 of discriminators and encoder as adversaries."""
 
     @property
     def label_budget(self) -> int | None:
         return self.labels
 
     @property
-    def taps(self) -> tuple[str, ...]:
-        return ("penultimate", "code", "label")
-
-    def build(self, shape: ImageShape) -> CategoryAndStyle:
-        return CategoryAndStyle(shape, self.classes, self.latent, self.hidden, "label")
-
-    def build_generator(self, shape: ImageShape) -> MLPDecoder:
-        return MLPDecoder(shape, self.classes + self.latent, self.hidden)
-
-    def draw(self, count: int, device: torch.device) -> Tensor:
-        return draw(count, self.classes, self.latent, device)
-
-    def codes(self, features: Features) -> Tensor:
-        return torch.cat([features["label"], features["code"]], dim=1)
+    def _categories(self) -> int:
+        return self.classes
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        data.must_have(self.classes)
+        data.check_classes(self.classes)
         assert data.labels is not None
         rows = np.flatnonzero(data.labels >= 0)
         images, labels = torch.from_numpy(data.images[rows]), torch.from_numpy(data.labels[rows])
@@ -75,21 +71,15 @@ class SemiSupervisedAAE(Generative):
         with run.seeded("init"):
             taps = self.build(data.shape)
             decoder = self.build_generator(data.shape)
-            players, turns = adversarial_game(
+            players, turns = self._game(
                 taps,
                 decoder,
-                hidden=self.hidden,
                 pixel_noise=self.noise,
                 judge_noise=self.noise,
                 decoder_noise=0,
                 consistency=self.consistency,
                 smoothness=0,
                 balance=0,
-                reconstruction=optimizer,
-                adversarial=Adam(self.adversarial_learning_rate, self.adversarial_beta1),
-                judging=Adam(
-                    self.discriminator_learning_rate or self.adversarial_learning_rate, self.adversarial_beta1
-                ),
             )
 
         def classify(unlabelled: Tensor) -> dict[str, Tensor]:
@@ -99,5 +89,4 @@ class SemiSupervisedAAE(Generative):
 
         players.append(Player("classifier", [taps.body, taps.category], optimizer, constant_then_decay))
         train(run, data, players, [*turns, Turn(classify)], self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, decoder, self.draw, data, run)

@@ -7,18 +7,21 @@ know the class as little as it can: a probe that reads classes from it measures 
 import typing as t
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks, objectives
-from encoders.base import Features, Generative, ImageSet, ImageShape, Training
-from encoders.networks import CodeDiscriminator, CodeTaps, unit
+from encoders import networks, objectives, parameters
+from encoders.adversarial_autoencoder import _AdversarialAutoencoder
+from encoders.base import Features, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
+from encoders.networks import CodeDiscriminator, unit
+from encoders.players import Turn
 from encoders.priors import Categorical, Gaussian
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.training import train
 
 
-class SupervisedAAE(Generative):
+class SupervisedAAE(_AdversarialAutoencoder):
     """Reconstruct from code and label, then tell codes from the prior, then hide them in it: three turns a batch."""
 
     version: t.ClassVar[int] = 2
@@ -26,23 +29,18 @@ class SupervisedAAE(Generative):
     source: t.ClassVar[str] = "Makhzani et al. 2015, arXiv:1511.05644"
     uses_labels: t.ClassVar[bool] = True
 
-    classes: PositiveInt = 10
-    latent: PositiveInt = 10  # dimensions of the style
-    prior_std: PositiveFloat = 1.0  # of the Gaussian that it should follow
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-4  # of the reconstruction; decays to 1 % over the second half
-    adversarial_learning_rate: PositiveFloat = 1e-4  # of both sides of the game; decays likewise
-    discriminator_learning_rate: PositiveFloat | None = None  # null: adversarial_learning_rate
-    beta1: NonNegativeFloat = 0.5
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return (*networks.MLPEncoder.taps, "code")
-
-    def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(networks.MLPEncoder(shape, self.latent, self.hidden), nn.Identity())
+    classes: parameters.Classes = 10
+    latent: PositiveInt = 10
+    """Dimensions of the style."""
+    prior_std: PositiveFloat = 1.0
+    """Standard deviation of the Gaussian that the style should follow."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.5
 
     def build_generator(self, shape: ImageShape) -> networks.MLPDecoder:
         return networks.MLPDecoder(shape, self.latent + self.classes, self.hidden)
@@ -59,7 +57,7 @@ class SupervisedAAE(Generative):
         return Gaussian(self.latent, self.prior_std)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
-        data.must_have(self.classes)
+        data.check_classes(self.classes)
         with run.seeded("init"):
             taps = self.build(data.shape)
             decoder = self.build_generator(data.shape)
@@ -70,24 +68,16 @@ class SupervisedAAE(Generative):
             code = torch.cat([taps.body(x)[1], F.one_hot(labels, self.classes)], dim=1)
             return {"autoencoder": F.mse_loss(decoder(code).float(), x)}
 
-        def judge(images: Tensor) -> dict[str, Tensor]:
+        def discriminator_step(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 code = taps.body(unit(images))[1]
             real = self._prior.sample(len(code), code.device)
             return {"discriminator": objectives.cross_entropy(discriminator(real), discriminator(code))}
 
-        def hide(images: Tensor) -> dict[str, Tensor]:
+        def encoder_step(images: Tensor) -> dict[str, Tensor]:
             return {"encoder": objectives.non_saturating(discriminator(taps.body(unit(images))[1]))}
 
-        reconstruction = Adam(self.learning_rate, self.beta1)
-        adversarial = Adam(self.adversarial_learning_rate, self.beta1)
-        judging = Adam(self.discriminator_learning_rate or self.adversarial_learning_rate, self.beta1)
-        players = [
-            Player("autoencoder", [taps.body, decoder], reconstruction, constant_then_decay),
-            Player("discriminator", [discriminator], judging, constant_then_decay),
-            Player("encoder", [taps.body], adversarial, constant_then_decay),
-        ]
-        turns = [Turn(reconstruct, reads_labels=True), Turn(judge), Turn(hide)]
+        players = self._players(taps, decoder, discriminator)
+        turns = [Turn(reconstruct, reads_labels=True), Turn(discriminator_step), Turn(encoder_step)]
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
+        return finish(taps, decoder, self.draw, data, run)

@@ -11,8 +11,8 @@ from pydantic_core.core_schema import ValidationInfo
 from torch import nn
 
 from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training
+from encoders.batch_norm import recalibrate_batch_norm
 from encoders.loading import brought, named
-from encoders.training import settle
 
 
 class Untrained(Encoder):
@@ -21,8 +21,10 @@ class Untrained(Encoder):
     source: t.ClassVar[str] = "the architecture's own"
     is_control: t.ClassVar[bool] = True
 
-    architecture: str = "bigan"  # the name of an encoder that is trained
-    parameters: dict[str, t.Any] = Field(default_factory=dict, validate_default=True)  # where they differ from its own
+    architecture: str = "bigan"
+    """Name of a trained encoder, whose network is taken."""
+    parameters: dict[str, t.Any] = Field(default_factory=dict, validate_default=True)
+    """Parameters of that encoder; those left out have its defaults."""
 
     @field_validator("parameters")
     @classmethod
@@ -63,7 +65,7 @@ class Untrained(Encoder):
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
             module = self.build(data.shape)
-        return settle(module, data, run)
+        return recalibrate_batch_norm(module, data, run)
 
 
 def _recipe(architecture: str, parameters: dict[str, t.Any]) -> Encoder:

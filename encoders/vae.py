@@ -11,14 +11,24 @@ import typing as t
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import networks
+from encoders import networks, parameters
 from encoders.base import Generative, ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
 from encoders.networks import CodeTaps, logits_of, unit
-from encoders.training import Adam, Player, Turn, constant_then_decay, settle, settle_generator, train
+from encoders.players import Adam, Player, Turn, constant_then_decay
+from encoders.training import train
+
+Likelihood = t.Annotated[
+    t.Literal["bernoulli", "gaussian"],
+    Field(
+        description="Distribution of a pixel given the code: bernoulli takes its grey for a probability, gaussian has "
+        "one variance for all pixels."
+    ),
+]
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -42,7 +52,7 @@ VARIANCE_IMAGES = 10_000  # training images that choose the variance of the Gaus
 
 @torch.no_grad()
 def lower_bounds(
-    likelihood: t.Literal["bernoulli", "gaussian"],
+    likelihood: Likelihood,
     posterior: t.Callable[[Tensor], Tensor],
     decoders: t.Sequence[t.Callable[[Tensor], Tensor]],
     train: ImageSet,
@@ -82,7 +92,33 @@ def lower_bounds(
     return {name: torch.cat(bounds).cpu() - math.log(len(decoders))}
 
 
-class VAE(Generative):
+class Mean(nn.Module):
+    """The first half of what the body gives; the second is the log-variance."""
+
+    def forward(self, posterior: Tensor) -> Tensor:
+        return posterior[:, : posterior.shape[1] // 2]
+
+
+class _VariationalAutoencoder(Generative):
+    """An encoder that gives a Gaussian for each image, and a decoder that gives logits of pixels."""
+
+    if t.TYPE_CHECKING:  # each method declares them, in an order of its own
+        body: str
+        latent: int
+        hidden: int
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return (*networks.AAE_BODIES[self.body][0].taps, "code")
+
+    def build(self, shape: ImageShape) -> CodeTaps:
+        return CodeTaps(networks.AAE_BODIES[self.body][0](shape, 2 * self.latent, self.hidden), Mean())
+
+    def pictures(self, made: Tensor) -> Tensor:
+        return torch.sigmoid(made)
+
+
+class VAE(_VariationalAutoencoder):
     """Maximise the evidence lower bound: the likelihood of an image given its code, less what the code tells.
 
     Its history has both terms and the bound (`elbo`), in nats an image. The features are those of the posterior's mean.
@@ -90,35 +126,27 @@ class VAE(Generative):
 
     source: t.ClassVar[str] = "Kingma and Welling 2013, arXiv:1312.6114"
 
-    likelihood: t.Literal["bernoulli", "gaussian"] = "bernoulli"
-    beta: NonNegativeFloat = 1.0  # weight of the divergence; 1 is the evidence lower bound
-    body: t.Literal["mlp", "conv"] = "mlp"  # perceptrons, or strided convolutions for colour images
-    latent: PositiveInt = 20  # dimensions of the code; the paper's likelihoods are of 3 to 200
-    hidden: PositiveInt = 1000
-    epochs: NonNegativeInt = 400
-    batch_size: PositiveInt = 100  # the paper's
-    learning_rate: PositiveFloat = 1e-3  # decays to 1 % over the second half
-    beta1: NonNegativeFloat = 0.9
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return (*self._bodies[0].taps, "code")
-
-    def build(self, shape: ImageShape) -> CodeTaps:
-        return CodeTaps(self._bodies[0](shape, 2 * self.latent, self.hidden), Mean())
+    likelihood: Likelihood = "bernoulli"
+    beta: NonNegativeFloat = 1.0
+    """Weight of the KL divergence; 1 is the evidence lower bound."""
+    body: parameters.Body = "mlp"
+    latent: PositiveInt = 20
+    """Dimensions of the code; the paper's likelihoods have 3 to 200."""
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.DecayingLearningRate = 1e-3
+    beta1: parameters.Beta1 = 0.9
 
     @property
     def codes_are_means(self) -> bool:
         return True
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
-        return logits_of(self._bodies[1](shape, self.latent, self.hidden))
+        return logits_of(networks.AAE_BODIES[self.body][1](shape, self.latent, self.hidden))
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         return torch.randn(count, self.latent, device=device)
-
-    def pictures(self, made: Tensor) -> Tensor:
-        return torch.sigmoid(made)
 
     def log_likelihoods(
         self, module: nn.Module, generator: nn.Module, train: ImageSet, test: ImageSet
@@ -145,18 +173,4 @@ class VAE(Generative):
         players = [Player("vae", [taps.body, decoder], Adam(self.learning_rate, self.beta1), constant_then_decay)]
         turn = Turn(bound, observes=("log_likelihood", "kl", "elbo"))
         train(run, data, players, [turn], self.epochs, self.batch_size)
-        run.generator = settle_generator(decoder, self.draw, run)
-        return settle(taps, data, run)
-
-    @property
-    def _bodies(self) -> tuple[t.Any, t.Any]:
-        if self.body == "mlp":
-            return networks.MLPEncoder, networks.MLPDecoder
-        return networks.ConvEncoder, networks.ConvGenerator
-
-
-class Mean(nn.Module):
-    """The first half of what the body gives; the second is the log-variance."""
-
-    def forward(self, posterior: Tensor) -> Tensor:
-        return posterior[:, : posterior.shape[1] // 2]
+        return finish(taps, decoder, self.draw, data, run)

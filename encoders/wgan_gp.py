@@ -16,57 +16,36 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from encoders import objectives
-from encoders.base import Generative, ImageSet, ImageShape, Training
-from encoders.networks import DCGANDiscriminator, DCGANGenerator, MLPCritic, MLPGenerator, signed, spectral_norm
-from encoders.training import Adam, Player, Turn, settle, settle_generator, train
+from encoders import objectives, parameters
+from encoders.base import ImageSet, ImageShape, Training
+from encoders.batch_norm import finish
+from encoders.networks import DCGANDiscriminator, MLPCritic, signed
+from encoders.players import Adam, Player, Turn
+from encoders.training import train
+from encoders.wasserstein import _WassersteinGAN
 
 
-class WGANGP(Generative):
+class WGANGP(_WassersteinGAN):
     """Several steps of a critic under a gradient penalty for each of the generator; its layers are the taps."""
 
     version: t.ClassVar[int] = 3
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
     source: t.ClassVar[str] = "Gulrajani et al. 2017, arXiv:1704.00028"
 
-    body: t.Literal["conv", "mlp"] = "conv"  # the authors' convolutions, or WGAN's perceptrons
-    latent: PositiveInt = 128  # dimensions of the Gaussian noise
-    width: PositiveInt = 64  # of conv: channels of the first layer; doubled by each one after it
-    layers: PositiveInt = 3  # of conv, at most; fewer where the images are small
-    hidden: PositiveInt = 512  # of mlp: units of each of three layers
-    spectral_norm: bool = False  # of the critic's weights, beside the penalty
-    epochs: NonNegativeInt = 100  # of the critic's images; the authors take 200,000 steps of the generator
-    batch_size: PositiveInt = 64
-    learning_rate: PositiveFloat = 1e-4
-    critic_learning_rate: PositiveFloat | None = None  # null: learning_rate
-    beta1: NonNegativeFloat = 0.5
+    latent: PositiveInt = 128
+    """Dimensions of the Gaussian noise."""
+    epochs: NonNegativeInt = 100
+    """Passes of the critic over the training images; the authors take 200,000 steps of the generator."""
+    learning_rate: parameters.LearningRate = 1e-4
+    beta1: parameters.Beta1 = 0.5
     beta2: NonNegativeFloat = 0.9
-    penalty: PositiveFloat = 10.0  # lambda, the weight of the squared difference of the slope from 1
-    critic_steps: PositiveInt = 5  # for each step of the generator
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return MLPCritic.taps if self.body == "mlp" else ("last", "all")
+    """Decay rate of Adam's mean squared gradient, below 1."""
+    penalty: PositiveFloat = 10.0
+    """Weight of the gradient penalty: the mean squared difference of the critic's slope from 1."""
+    critic_steps: parameters.CriticSteps = 5
 
     def build(self, shape: ImageShape) -> MLPCritic | DCGANDiscriminator:
-        if self.body == "mlp":
-            critic: MLPCritic | DCGANDiscriminator = MLPCritic(shape, self.hidden)
-        else:
-            critic = DCGANDiscriminator(shape, self.width, self.layers, norm=False)
-        if self.spectral_norm:
-            spectral_norm(critic)
-        return critic
-
-    def build_generator(self, shape: ImageShape) -> nn.Module:
-        if self.body == "mlp":
-            return MLPGenerator(shape, self.latent, self.hidden)
-        return DCGANGenerator(shape, self.latent, self.width, self.layers)
-
-    def draw(self, count: int, device: torch.device) -> Tensor:
-        return torch.randn(count, self.latent, device=device)
-
-    def pictures(self, made: Tensor) -> Tensor:
-        return ((made + 1) / 2).clamp(0, 1)  # the perceptrons' images may lie outside
+        return self._critic(shape, norm=False)
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         with run.seeded("init"):
@@ -76,14 +55,14 @@ class WGANGP(Generative):
         def sample(images: Tensor) -> Tensor:
             return generator(self.draw(len(images), images.device))
 
-        def criticise(images: Tensor) -> dict[str, Tensor]:
+        def critic_step(images: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
                 real, fake = signed(images), sample(images)
             estimate = objectives.wasserstein(critic.logits(real), critic.logits(fake))
             penalty = objectives.gradient_penalty(critic.logits, (real,), (fake,))
             return {"critic": self.penalty * penalty - estimate, "wasserstein_estimate": estimate}
 
-        def approach(images: Tensor) -> dict[str, Tensor]:
+        def generator_step(images: Tensor) -> dict[str, Tensor]:
             return {"generator": -critic.logits(sample(images)).float().mean()}
 
         judging = Adam(self.critic_learning_rate or self.learning_rate, self.beta1, self.beta2)
@@ -91,7 +70,6 @@ class WGANGP(Generative):
             Player("critic", [critic], judging),
             Player("generator", [generator], Adam(self.learning_rate, self.beta1, self.beta2)),
         ]
-        turns = [Turn(criticise, lambda _: self.critic_steps, ("wasserstein_estimate",)), Turn(approach)]
+        turns = [Turn(critic_step, lambda _: self.critic_steps, ("wasserstein_estimate",)), Turn(generator_step)]
         train(run, data, players, turns, self.epochs, self.batch_size)
-        run.generator = settle_generator(generator, self.draw, run)
-        return settle(critic, data, run)
+        return finish(critic, generator, self.draw, data, run)

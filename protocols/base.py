@@ -70,7 +70,9 @@ class Quality:
 class Protocol(BaseModel, abc.ABC):
     """A way of judging frozen features."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     version: t.ClassVar[int] = 1  # names the definition: raised by a change of what is computed, not of how
     equal_versions: t.ClassVar[tuple[tuple[int, ...], ...]] = ()  # of one definition each: they share a column
@@ -110,7 +112,8 @@ class SampleProtocol(Protocol):
     reads = ("samples",)  # in place of a tap
     features_only = False
 
-    samples: t.Annotated[int, Field(ge=2)] = 10_000  # images that are drawn
+    samples: t.Annotated[int, Field(ge=2)] = 10_000
+    """Number of images that the generator makes."""
 
     @abc.abstractmethod
     def judge(self, made: Samples, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:

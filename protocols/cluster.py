@@ -41,9 +41,13 @@ class Cluster(Protocol):
     source = "Xie et al. 2016, arXiv:1511.06335; Ng et al. 2002, NIPS"
 
     method: t.Literal["kmeans", "spectral"] = "kmeans"
-    restarts: PositiveInt = 10  # of k-means, of which the tightest is kept
-    neighbours: PositiveInt = 10  # that a row is joined with; read by spectral only
-    rows: PositiveInt = 5000  # of train that are clustered; read by spectral only
+    """How train rows are clustered."""
+    restarts: PositiveInt = 10
+    """Runs of k-means from random starts; the tightest is kept."""
+    neighbours: PositiveInt = 10
+    """Nearest rows that each row is joined with in the graph; only for spectral."""
+    rows: PositiveInt = 5000
+    """Maximum number of train rows that are clustered; only for spectral."""
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
         from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a second that most runs need not wait

@@ -13,7 +13,11 @@ from torch.nn import functional
 from protocols.base import FeatureSet, Protocol, Scores, stratified_split
 from protocols.probabilities import beside
 
-LearningRates = t.Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)]
+LearningRates = t.Annotated[
+    tuple[PositiveFloat, ...],
+    Field(min_length=1, strict=False, description="Learning rates to try; validation rows choose one."),
+]
+Epochs = t.Annotated[PositiveInt, Field(description="Passes over the train rows.")]
 _BLOCK = 2**20  # numbers that are standardised at once
 
 
@@ -35,10 +39,13 @@ class Descent(Protocol):
     """
 
     learning_rates: LearningRates
-    epochs: PositiveInt
+    epochs: Epochs
     batch: PositiveInt = 256
-    validation: t.Annotated[float, Field(gt=0, lt=1)] = 1 / 6  # of train, held out to choose; MNIST: 10,000 of 60,000
-    repeats: PositiveInt = 1  # of the training with the chosen learning rate
+    """Train rows per step."""
+    validation: t.Annotated[float, Field(gt=0, lt=1)] = 1 / 6
+    """Share of the train rows held out to choose the learning rate; 10,000 of MNIST's 60,000."""
+    repeats: PositiveInt = 1
+    """How often the network is trained with the chosen learning rate; the score is that of the first."""
 
     @abc.abstractmethod
     def network(self, dimensions: int, classes: int) -> nn.Module:

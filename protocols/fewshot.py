@@ -42,9 +42,12 @@ class FewShot(Protocol):
     equal_versions = ((4, 3, 2),)  # 1 moved 3 of 1,000 in one trial of 5
     source = "Radford et al. 2015, arXiv:1511.06434; Dumoulin et al. 2016, arXiv:1606.00704"
 
-    labels: PositiveInt = 10  # a class
+    labels: PositiveInt = 10
+    """Labelled train rows per class."""
     draws: PositiveInt = 10
+    """Number of random draws that are averaged."""
     head: t.Literal["svm", "linear"] = "svm"
+    """Classifier that is fitted on each draw, with its defaults."""
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:
         fitted = []

@@ -39,7 +39,8 @@ class GenerativeQuality(SampleProtocol):
 
     source = "Goodfellow et al. 2014, arXiv:1406.2661; Heusel et al. 2017, arXiv:1706.08500; the code of Donahue et al."
 
-    validation: PositiveInt = 1000  # train images that choose the width of the Parzen windows
+    validation: PositiveInt = 1000
+    """Train images that choose the width of the Parzen windows."""
 
     def judge(self, made: Samples, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:
         if len(test) < 2:

@@ -37,7 +37,8 @@ class Geometry(Protocol):
 
     source = "Garrido et al. 2023, arXiv:2210.02885; Wang and Isola 2020, arXiv:2005.10242; Facco et al. 2017"
 
-    rows: int = Field(10_000, ge=3)  # of train that are looked at
+    rows: int = Field(10_000, ge=3)
+    """Maximum number of train rows that are measured, evenly spaced."""
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:  # noqa: ARG002  # test stays sealed
         rows = torch.linspace(0, len(train) - 1, min(self.rows, len(train)), device=train.labels.device).long()

@@ -47,9 +47,13 @@ class KNN(Protocol):
     source = "Donahue et al. 2017, arXiv:1605.09782; Wu et al. 2018, arXiv:1805.01978"
 
     k: PositiveInt = 1
+    """Number of neighbours that vote."""
     metric: Metric = "euclidean"
+    """Distance between features; cosine is 1 - cosine similarity."""
     weights: t.Literal["uniform", "distance", "temperature"] = "uniform"
-    temperature: PositiveFloat = 0.07  # read by temperature weights only
+    """Weight of a vote: equal, 1 / distance, or exp(cosine similarity / temperature)."""
+    temperature: PositiveFloat = 0.07
+    """Temperature of the weights; only for temperature weights."""
 
     @model_validator(mode="after")
     def _temperature_is_of_similarities(self) -> t.Self:

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import nn
 
-from protocols.descent import Descent, LearningRates
+from protocols.descent import Descent, Epochs, LearningRates
 
 
 class MLP(Descent):
@@ -24,9 +24,11 @@ class MLP(Descent):
     source = "Hjelm et al. 2019, arXiv:1808.06670, table 1"
 
     learning_rates: LearningRates = (3e-3, 1e-3, 3e-4)
-    epochs: PositiveInt = 30
+    epochs: Epochs = 30
     units: PositiveInt = 200
+    """Units of the hidden layer."""
     dropout: t.Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Probability that a hidden unit is dropped in training."""
 
     def network(self, dimensions: int, classes: int) -> nn.Module:
         return nn.Sequential(

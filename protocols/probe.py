@@ -14,7 +14,11 @@ from protocols.solver import Fit, Loss, Problem
 _MANY = 2**22  # numbers of features from which on strengths far from the choice are solved roughly: fewer take no time
 _ROUGH = 1e-2  # the gap of these
 
-Strengths = t.Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)]
+
+Strengths = t.Annotated[
+    tuple[PositiveFloat, ...],
+    Field(min_length=1, strict=False, description="L2 penalties to try, from strong to weak; validation rows choose."),
+]
 
 
 class Probe(Protocol):
@@ -43,9 +47,12 @@ class Probe(Protocol):
     """
 
     strengths: Strengths
-    validation: t.Annotated[float, Field(gt=0, lt=1)] = 1 / 6  # of train, held out to choose; MNIST: 10,000 of 60,000
-    tolerance: PositiveFloat = 1e-5  # of the objective, certified; 1e-3 moved up to 5 of 1,000 predictions
-    max_passes: PositiveInt = 1000  # over the features, a fit; two more tell the gap of what is reached by then
+    validation: t.Annotated[float, Field(gt=0, lt=1)] = 1 / 6
+    """Share of the train rows held out to choose the penalty; 10,000 of MNIST's 60,000."""
+    tolerance: PositiveFloat = 1e-5
+    """Largest certified gap between the objective and its minimum."""
+    max_passes: PositiveInt = 1000
+    """Maximum number of passes over the features per fit; two more measure the gap that is reached by then."""
 
     @property
     @abc.abstractmethod

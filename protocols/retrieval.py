@@ -40,7 +40,8 @@ class Retrieval(Protocol):
     source = "Philbin et al. 2007, CVPR"
     version = 2  # 1 took similarities within 2^-30 for equal
 
-    k: PositiveInt = 10  # rows of precision_at_K
+    k: PositiveInt = 10
+    """Number of rows that precision_at_K reads."""
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:  # noqa: ARG002  # nothing is drawn
         k = min(self.k, len(train))

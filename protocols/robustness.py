@@ -31,6 +31,7 @@ class Robustness(CorruptionProtocol):
     source = "Hendrycks and Dietterich 2019, arXiv:1903.12261"
 
     probe: t.Literal["knn", "linear"] = "knn"
+    """Classifier that is fitted on clean features: the nearest train row, or logistic regression."""
 
     def judge(self, train: FeatureSet, test: FeatureSet, corrupted: t.Iterable[Corrupted], *, seed: int) -> Scores:
         classify, details = self._fitted(train, seed)

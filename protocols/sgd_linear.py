@@ -8,10 +8,9 @@ rate, which DINO sweeps on its validation set, and test is read once. The protoc
 import typing as t
 
 import torch
-from pydantic import PositiveInt
 from torch import nn
 
-from protocols.descent import Descent, LearningRates
+from protocols.descent import Descent, Epochs, LearningRates
 
 
 class SGDLinear(Descent):
@@ -23,7 +22,7 @@ class SGDLinear(Descent):
     source = "Caron et al. 2021, arXiv:2104.14294"
 
     learning_rates: LearningRates = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
-    epochs: PositiveInt = 100
+    epochs: Epochs = 100
 
     def network(self, dimensions: int, classes: int) -> nn.Module:
         linear = nn.Linear(dimensions, classes)

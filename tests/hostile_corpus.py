@@ -105,8 +105,8 @@ EXPECTED = {"weight": torch.zeros(3, 4), "bias": torch.zeros(4)}
 
 
 def whole_checkpoint() -> bytes:
-    facts = checkpoint.Facts(
-        circumstances={"run": "key"}, training=1, step=3, read=3, read_before=0, index=3, taken=[3], history=[],
+    facts = checkpoint.CheckpointMetadata(
+        environment={"run": "key"}, training=1, step=3, read=3, read_before=0, index=3, taken=[3], history=[],
         epoch_seconds=1.0, seconds=1.0,
     )  # fmt: skip
     return checkpoint.to_bytes(facts, EXPECTED)

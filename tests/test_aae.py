@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sklearn.datasets import load_digits
 
 from encoders.aae import AAE
-from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training, shown
+from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training, visible_to
 from encoders.category_and_style import imbalance, inconsistency
 from encoders.clustering_aae import ClusteringAAE
 from encoders.label_informed_aae import LabelInformedAAE
@@ -36,7 +36,7 @@ def part(data: ImageSet, rows: slice) -> ImageSet:
 
 def top1(recipe: Encoder, tap: str, protocol: Protocol, digits: ImageSet) -> float:
     train, test = part(digits, slice(0, 1400)), part(digits, slice(1400, None))
-    module = recipe.fit(shown(train, recipe, seed=0), Training(seed=0))
+    module = recipe.fit(visible_to(train, recipe, seed=0), Training(seed=0))
     sets = []
     for one in (train, test):
         assert one.labels is not None
@@ -63,7 +63,9 @@ def test_each_learns_at_the_sizes_of_mnist_and_cifar10(
     rng = np.random.Generator(np.random.Philox(0))
     noise = ImageSet(rng.integers(0, 256, (40, *shape), np.uint8), np.arange(40) % 10, tuple("0123456789"), "noise")
     images = torch.from_numpy(noise.images)
-    one, other = (recipe.fit(shown(noise, recipe, seed=0), Training(0, precision=precision))(images) for _ in range(2))
+    one, other = (
+        recipe.fit(visible_to(noise, recipe, seed=0), Training(0, precision=precision))(images) for _ in range(2)
+    )
     assert tuple(one) == recipe.taps
     assert all(rows.dtype == torch.float32 and bool(torch.isfinite(rows).all()) for rows in one.values())
     assert all(torch.equal(one[tap], other[tap]) for tap in recipe.taps)
@@ -116,13 +118,13 @@ def test_classes_with_few_images_give_all_and_the_others_share_the_rest() -> Non
     ids=repr,
 )
 def test_each_recipe_is_shown_what_it_declares(recipe: Encoder, count: int | None, digits: ImageSet) -> None:
-    labels = shown(digits, recipe, seed=0).labels
+    labels = visible_to(digits, recipe, seed=0).labels
     assert (None if labels is None else (labels >= 0).sum()) == count
 
 
 def test_withheld_labels_move_no_weight(digits: ImageSet) -> None:
     recipe = SemiSupervisedAAE(epochs=1, hidden=16, labels=20)
-    given = shown(digits, recipe, seed=0)
+    given = visible_to(digits, recipe, seed=0)
     assert given.labels is not None and digits.labels is not None
     changed = np.where(given.labels >= 0, digits.labels, 9 - digits.labels)  # all the others are wrong
     again = ImageSet(digits.images, np.where(given.labels >= 0, changed, -1), digits.classes, "changed")
@@ -206,7 +208,7 @@ def test_semi_supervised_classes_are_learned_from_fifty_labels(digits: ImageSet)
 
 
 def test_semi_supervised_refuses_another_number_of_classes(digits: ImageSet) -> None:
-    with pytest.raises(EncoderError, match="9 classes asked of images of 10; set classes to 10"):
+    with pytest.raises(EncoderError, match="classes=9, but the dataset has 10 classes: set `classes: 10`"):
         SemiSupervisedAAE(classes=9).fit(digits, Training(seed=0))
 
 

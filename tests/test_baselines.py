@@ -44,7 +44,7 @@ def tensor(data: ImageSet) -> Tensor:
 @pytest.fixture(autouse=True)
 def generators_settle_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over a few draws: most of the time that a training of one step takes would go into this."""
-    monkeypatch.setattr("encoders.training.SETTLE_DRAWS", 2)
+    monkeypatch.setattr("encoders.batch_norm.GENERATOR_BATCHES", 2)
 
 
 RECIPES: list[Encoder] = [

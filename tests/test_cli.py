@@ -185,28 +185,38 @@ def test_lists_say_what_abbreviations_mean(frostbench: t.Callable[..., str]) -> 
     assert "): Support vector machine. The share" in frostbench("describe", "svm")
 
 
-MINE = """
+MINE = '''
 import typing as t
 from encoders.base import Encoder
 
 class Mine(Encoder):
     source = "a test"
-    scale: float | t.Literal["auto"] = "auto"  # of all
+    scale: float | t.Literal["auto"] = "auto"
+    """Factor of all pixels."""
     @property
     def taps(self): return ("tap",)
     def build(self, shape): ...
     def fit(self, data, run): ...
-"""
+'''
 
 
 def test_describe_shows_the_choices_of_a_parameter(frostbench: t.Callable[..., str], tmp_path: Path) -> None:
     said = frostbench("describe", "aae")
-    assert re.search(r"  body = mlp +mlp \| conv(;|$)", said, re.MULTILINE)
-    assert re.search(r"  posterior = deterministic +deterministic \| gaussian \| universal(;|$)", said, re.MULTILINE)
+    assert re.search(r"  body = mlp +mlp \| conv\. Networks", said, re.MULTILINE)
+    assert re.search(r"  posterior = deterministic +deterministic \| gaussian \| universal\. ", said, re.MULTILINE)
     (tmp_path / "mine.py").write_text(MINE)
-    assert re.search(
-        r"  scale = auto +a number \| auto; of all$", frostbench("describe", "mine", "--plugin", "mine.py"), re.M
-    )
+    mine = frostbench("describe", "mine", "--plugin", "mine.py")
+    assert re.search(r"  scale = auto +a number \| auto\. Factor of all pixels\.$", mine, re.MULTILINE)
+
+
+def test_descriptions_fit_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.suites import catalogue, resolve
+
+    for name in [*resolve.encoders(), *resolve.protocols()]:
+        lines = catalogue.description(name, width=80).split("\n")
+        assert max(map(len, lines)) <= 80, name
+        beside = [line for line in lines if re.match(r"  \w+ = ", line)]
+        assert all(re.match(r"  .{,36}  \S|  \S.{36,}$", line) for line in beside), name  # no text is squeezed
 
 
 def test_a_run_says_what_is_next_and_the_report_opens(

@@ -17,10 +17,11 @@ from bench.host.distributed import process_group
 from encoders.base import Encoder, EncoderError, ImageSet, Training, seeded
 from encoders.check import Stopper
 from encoders.denoising_autoencoder import DenoisingAutoencoder
+from encoders.distributed import ProcessGroup
 from encoders.gan import GAN
 from encoders.networks import DCGANDiscriminator, signed
-from encoders.ranks import Ranks
-from encoders.training import Adam, Player, Turn, train
+from encoders.players import Adam, Player, Turn
+from encoders.training import train
 from encoders.vae import VAE
 from encoders.wgan_gp import WGANGP
 from results import store
@@ -42,16 +43,16 @@ WITH_BATCH_NORM = WGANGP(body="conv", epochs=1, width=2, latent=8, batch_size=20
 Fitted = tuple[dict[str, Tensor], list[dict[str, float]]]
 
 
-def fit(recipe: Encoder, ranks: Ranks, keeper: Stopper | None = None) -> Fitted:
+def fit(recipe: Encoder, group: ProcessGroup, keeper: Stopper | None = None) -> Fitted:
     """All weights, and losses."""
-    run = Training(0, ranks=ranks, keeper=keeper if ranks.rank == 0 else None)
+    run = Training(0, group=group, keeper=keeper if group.rank == 0 else None)
     weights = {f"encoder {name}": tensor for name, tensor in recipe.fit(digits(), run).state_dict().items()}
     if run.generator:
         weights |= run.generator.state_dict()
     return weights, [{k: v for k, v in row.items() if "second" not in k} for row in run.history]
 
 
-def convolutions(ranks: Ranks) -> dict[str, Tensor]:
+def convolutions(group: ProcessGroup) -> dict[str, Tensor]:
     """The weights of two channels-last convolutions that have learned how bright an image is."""
     images = digits()
     images = dataclasses.replace(images, images=images.images.repeat(2, axis=2).repeat(2, axis=3))
@@ -62,28 +63,28 @@ def convolutions(ranks: Ranks) -> dict[str, Tensor]:
         x = signed(images)
         return {"only": (network.logits(x) - x.mean(dim=(1, 2, 3))).square().mean()}
 
-    train(Training(0, ranks=ranks), images, [Player("only", [network], Adam(1e-3))], [Turn(look)], 2, 20)
+    train(Training(0, group=group), images, [Player("only", [network], Adam(1e-3))], [Turn(look)], 2, 20)
     return network.state_dict()
 
 
-def everything(ranks: Ranks) -> list[list[Fitted]]:
+def everything(group: ProcessGroup) -> list[list[Fitted]]:
     """Each recipe twice, and once stopped in the middle."""
     torch.set_num_threads(1)
     found = []
     for recipe in [*WITHOUT_BATCH_NORM, WITH_BATCH_NORM]:
         keeper = Stopper(after=4)
-        found.append([fit(recipe, ranks), fit(recipe, ranks)])
+        found.append([fit(recipe, group), fit(recipe, group)])
         with pytest.raises(KeyboardInterrupt):
-            fit(recipe, ranks, keeper)
-        found[-1].append(fit(recipe, ranks, keeper))
+            fit(recipe, group, keeper)
+        found[-1].append(fit(recipe, group, keeper))
     return found
 
 
 @pytest.fixture(scope="module")
 def fitted() -> list[list[Fitted]]:
     before = torch.get_num_threads()
-    with process_group(everything, (), 2, "cpu") as ranks:
-        found = everything(ranks)
+    with process_group(everything, (), 2, "cpu") as group:
+        found = everything(group)
     torch.set_num_threads(before)
     return found
 
@@ -97,23 +98,23 @@ def test_two_processes_repeat_also_after_a_stop(fitted: list[list[Fitted]]) -> N
 
 def test_they_equal_one_process_on_the_joined_batch(fitted: list[list[Fitted]]) -> None:
     for recipe, ((weights, history), *_) in zip(WITHOUT_BATCH_NORM, fitted):
-        alone, alone_history = fit(recipe, Ranks())
+        alone, alone_history = fit(recipe, ProcessGroup())
         for name in alone:
             torch.testing.assert_close(weights[name], alone[name], rtol=1e-4, atol=1e-6)
         assert history == [pytest.approx(row, rel=1e-5, abs=1e-6) for row in alone_history]
 
 
 def test_they_equal_one_process_also_where_weights_are_channels_last() -> None:
-    alone = convolutions(Ranks())
-    with process_group(convolutions, (), 2, "cpu") as ranks:
-        weights = convolutions(ranks)
+    alone = convolutions(ProcessGroup())
+    with process_group(convolutions, (), 2, "cpu") as group:
+        weights = convolutions(group)
     for name in alone:
         torch.testing.assert_close(weights[name], alone[name], rtol=1e-4, atol=1e-6)
 
 
 def test_batch_norm_sees_a_ranks_own_rows(fitted: list[list[Fitted]]) -> None:
     weights, _ = fitted[-1][0]
-    alone, _ = fit(WITH_BATCH_NORM, Ranks())
+    alone, _ = fit(WITH_BATCH_NORM, ProcessGroup())
     assert not all(torch.allclose(weights[name].float(), alone[name].float(), rtol=1e-3) for name in alone)
 
 
@@ -135,7 +136,7 @@ def test_ranks_share_out_the_noise_of_the_whole_batch(draw: t.Callable[[int], Te
     whole, after = draw(batches * 12), torch.rand(1)
     for rank in range(3):
         torch.manual_seed(0)
-        with Ranks(rank, 3).noise(rows=4):
+        with ProcessGroup(rank, 3).noise(rows=4):
             part = draw(batches * 4)
         assert torch.equal(part.unflatten(0, (batches, 4)), whole.unflatten(0, (batches, 12))[:, rank::3])
         assert torch.equal(torch.rand(1), after)
@@ -145,30 +146,30 @@ def test_what_is_no_row_of_the_batch_is_the_same_for_all() -> None:
     drawn = []
     for rank in range(2):
         torch.manual_seed(0)
-        with Ranks(rank, 2).noise(rows=4):
+        with ProcessGroup(rank, 2).noise(rows=4):
             drawn.append((torch.randn(3, 4), torch.rand(()), F.dropout(torch.ones(4), 0.5, False)))
     assert all(torch.equal(one, other) for one, other in zip(*drawn))
 
 
 def test_batches_that_cannot_be_shared_out_are_refused() -> None:
     with pytest.raises(EncoderError, match="3 ranks cannot share out batches of 20; set batch_size to a multiple"):
-        VAE(epochs=1, hidden=16, batch_size=20).fit(digits(), Training(0, ranks=Ranks(0, 3)))
+        VAE(epochs=1, hidden=16, batch_size=20).fit(digits(), Training(0, group=ProcessGroup(0, 3)))
 
 
-def dies(ranks: Ranks) -> None:
+def dies(group: ProcessGroup) -> None:
     raise SystemExit(7)
 
 
 def test_a_rank_that_dies_is_named() -> None:
     with (
         pytest.raises(EncoderError, match="rank 1 of 2 ended with status 7"),
-        process_group(dies, (), 2, "cpu") as ranks,
+        process_group(dies, (), 2, "cpu") as group,
     ):
-        ranks.mean([torch.zeros(3)])
+        group.mean([torch.zeros(3)])
 
 
-def means(ranks: Ranks) -> None:
-    ranks.mean([torch.zeros(3)])
+def means(group: ProcessGroup) -> None:
+    group.mean([torch.zeros(3)])
 
 
 def test_an_error_of_the_first_rank_is_no_other_ranks() -> None:

@@ -32,7 +32,7 @@ from encoders.base import (
     derive_seed,
     frozen,
     seeded,
-    shown,
+    visible_to,
 )
 from encoders.bigan import BiGAN
 from encoders.category_and_style import probabilities
@@ -69,7 +69,7 @@ def digits() -> ImageSet:
 @pytest.fixture(autouse=True)
 def generators_settle_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over a few draws: most of the time that a training of one step takes would go into this."""
-    monkeypatch.setattr("encoders.training.SETTLE_DRAWS", 2)
+    monkeypatch.setattr("encoders.batch_norm.GENERATOR_BATCHES", 2)
 
 
 SMALL: list[Encoder] = [
@@ -177,7 +177,7 @@ def test_optimizers_move_each_weight_by_its_own_gradient_and_moments(
         return state
 
     monkeypatch.setattr(training.State, "start", functools.partial(watched, training.State.start))
-    few, data = in_batches_of(4, recipe), shown(larger, recipe, seed=0)
+    few, data = in_batches_of(4, recipe), visible_to(larger, recipe, seed=0)
     first = Stopper(after=1)
     with pytest.raises(KeyboardInterrupt):
         few.fit(data, Training(0, precision=precision, keeper=first))

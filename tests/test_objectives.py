@@ -14,7 +14,7 @@ from encoders.base import ImageSet, Training
 from encoders.bigan import BiGAN
 from encoders.dcgan import DCGAN
 from encoders.gan import GAN
-from encoders.training import NonFiniteLoss
+from encoders.history import NonFiniteLoss
 
 CASES: dict[str, objectives.Divergence] = {
     **{name: objectives.divergence(t.cast(objectives.Objective, name)) for name in objectives.DIVERGENCES},

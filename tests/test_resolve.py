@@ -22,7 +22,7 @@ class {name}(Encoder):
     """One feature."""
 
     source = "a test"
-    width: int = 3  # features
+    width: int = 3
     deep: tuple[int, ...] = (1, 2)
 
     @property
@@ -168,11 +168,18 @@ def test_an_installed_package_adds_encoders_and_a_broken_one_is_left_out(monkeyp
         assert resolve.encoders() == before | {name: Pixels}
 
 
-def test_notes_are_descriptions_or_the_comments_behind_parameters(plugin):
-    text = ENCODER.format(name="Mine").replace("import Pixels", "import Pixels\nfrom pydantic import Field")
-    text = text.replace("deep:", 'depth: int = Field(2, description="of layers")  # more\n    deep:')
+@pytest.mark.parametrize("known", [resolve.encoders, resolve.protocols])
+def test_every_parameter_has_a_help_text(known):
+    fields = {f"{name}.{key}": field for name, recipe in known().items() for key, field in recipe.model_fields.items()}
+    assert [parameter for parameter, field in fields.items() if not field.description] == []
+
+
+def test_the_help_text_of_a_plugins_parameter_is_the_docstring_under_it(plugin):
+    text = ENCODER.format(name="Mine").replace(
+        "    deep:", '    depth: int = 2\n    """Number of layers."""\n    deep:'
+    )
     mine = resolve.encoders([plugin(text)])["mine"]
-    assert resolve.notes(mine) == {"width": "features", "depth": "of layers"}
+    assert mine.model_fields["depth"].description == "Number of layers."
 
 
 # ---- the code of a plugin ----------------------------------------------------------------------------------------

@@ -21,10 +21,11 @@ from bench.host import machine
 from bench.host.stopping import Stopping
 from bench.pipeline.checkpoints import Checkpoints, Resume
 from bench.suites import resolve
+from encoders import checkpoint
 from encoders.aae import AAE
 from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
-from encoders.base import Encoder, EncoderError, ImageSet, Training, shown
+from encoders.base import Encoder, EncoderError, ImageSet, Training, visible_to
 from encoders.bigan import BiGAN
 from encoders.check import Stopper
 from encoders.checkpoint import CheckpointError
@@ -128,9 +129,9 @@ def test_going_on_gives_the_same_bits(
     larger: ImageSet,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("encoders.training.SETTLE_DRAWS", 2)
+    monkeypatch.setattr("encoders.batch_norm.GENERATOR_BATCHES", 2)
     recipe = recipe.model_copy(update={"batch_size": 10})  # four batches an epoch
-    digits = shown(larger, recipe, seed=0)
+    digits = visible_to(larger, recipe, seed=0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -312,18 +313,31 @@ def test_states_of_an_older_version_are_gone_on_from(tmp_path: Path) -> None:
     assert list(checkpoints(tmp_path).kept(100)) == [b"state 10", b"state 7"]
 
 
+@pytest.mark.parametrize("name", ["circumstances", "environment"])
+def test_the_environment_of_a_state_is_read_under_both_names_and_written_under_the_older(name: str) -> None:
+    made: dict[str, t.Any] = {name: {"run": "key"}, "training": 1, "step": 3, "read": 3, "read_before": 0, "index": 3}
+    made |= {"taken": [3], "history": [], "epoch_seconds": 1.0, "seconds": 1.0}
+    document = torch.frombuffer(bytearray(json.dumps(made).encode()), dtype=torch.uint8)
+    metadata, _ = checkpoint.from_bytes(safetensors.torch.save({"facts": document}), {})
+    assert metadata.environment == {"run": "key"}
+    written = safetensors.torch.load(checkpoint.to_bytes(metadata, {}))["facts"]
+    assert json.loads(bytes(written.numpy()))["circumstances"] == {"run": "key"}
+
+
 def test_another_environment_is_refused_and_marked_if_one_insists(tmp_path: Path) -> None:
     kept = {"run": "key", "exact": "yes", "threads": "2"}
-    checkpoints(tmp_path, threads="2").accept(kept)
+    checkpoints(tmp_path, threads="2").check_compatible(kept)
     with pytest.raises(EncoderError, match=r"\(threads 2, now 1\).*--resume inexact.*--resume never"):
-        checkpoints(tmp_path, threads="1").accept(kept)
+        checkpoints(tmp_path, threads="1").check_compatible(kept)
     with pytest.raises(CheckpointError, match="of the run key; this is other"):
-        Checkpoints(tmp_path, "other", {}, seconds=0, resume="exact", stopping=Stopping()).accept({"run": "key"})
+        Checkpoints(tmp_path, "other", {}, seconds=0, resume="exact", stopping=Stopping()).check_compatible(
+            {"run": "key"}
+        )
     insisting = checkpoints(tmp_path, "inexact", threads="1")
-    insisting.accept(kept)
+    insisting.check_compatible(kept)
     assert not insisting.exact
     again = checkpoints(tmp_path, threads="1")
-    again.accept(insisting.circumstances)  # the mark stays, whoever goes on from there
+    again.check_compatible(insisting.environment)  # the mark stays, whoever goes on from there
     assert not again.exact
 
 

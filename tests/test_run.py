@@ -960,7 +960,7 @@ def test_lines_tell_how_a_run_goes_where_there_is_no_terminal(
     frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.host.progress.LINE_SECONDS", 0.01)
-    monkeypatch.setattr("encoders.training.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("encoders.history.REPORT_SECONDS", 0.0)
     done = frostbench("run", "small.yaml", "--set", "bigan.epochs=100")
     assert re.search(r"bigan, digits \(limit 300\), seed 0: epoch \d+ of 100, ", done.err)
     assert "images/s, discriminator 0." in done.err

@@ -12,7 +12,6 @@ from torch import Tensor
 from bench.host import machine
 from bench.speed import train
 from bench.speed.race import Effort, rates
-from encoders import dcgan
 from encoders.aae import AAE
 from encoders.base import Features, ImageSet, Training
 from encoders.dcgan import DCGAN
@@ -44,7 +43,7 @@ def test_a_dcgan_generates_a_batch_once_for_both_sides_of_the_game(monkeypatch: 
         return forward(self, z)
 
     monkeypatch.setattr(DCGANGenerator, "forward", counted)
-    monkeypatch.setattr(dcgan, "settle_generator", lambda generator, *_: generator)
+    monkeypatch.setattr("encoders.batch_norm.recalibrate_generator", lambda generator, *_: generator)
     images = ImageSet(np.zeros((8, 1, 8, 8), np.uint8), None, ("only",), "black")
     DCGAN(epochs=2, width=2, batch_size=4).fit(images, Training(0))
     assert generated == [4, 4] * 2
@@ -66,7 +65,7 @@ def test_a_dcgan_is_channels_last_when_it_trains_and_when_it_is_loaded() -> None
 def test_freed_memory_is_kept() -> None:
     program = """
 import torch
-from bench import machine
+from bench.host import machine
 from bench.speed.race import _anonymous_memory
 machine.prepare(1)
 before = _anonymous_memory()

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from encoders import training
 from encoders.base import ImageSet, Progress, Training
-from encoders.training import SGD, Adam, NonFiniteLoss, Player, Turn, constant_then_decay, settle, train
+from encoders.batch_norm import recalibrate_batch_norm
+from encoders.history import NonFiniteLoss
+from encoders.players import SGD, Adam, Player, Turn, constant_then_decay
+from encoders.training import train
 
 
 def numbered(count: int) -> ImageSet:
@@ -288,7 +291,7 @@ def test_settled_statistics_are_the_plain_average_over_batches_of_real_images() 
 
     net = Net()
     net.norm.running_mean.fill_(1e6)  # whatever training left there
-    settle(net, numbered(8), Training(0), batch_size=4)
+    recalibrate_batch_norm(net, numbered(8), Training(0), batch_size=4)
     assert net.norm.running_mean.item() == pytest.approx(3.5)
     assert net.norm.running_var.item() == pytest.approx(np.var([0, 1, 2, 3], ddof=1))  # of each batch, not between them
     assert not any(part.training for part in net.modules())

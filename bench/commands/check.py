@@ -12,7 +12,7 @@ from bench.errors import config_error
 from bench.pipeline.extract import extract
 from bench.suites import resolve
 from bench.suites.sources import place
-from encoders.base import EncoderError, Training, shown
+from encoders.base import EncoderError, Training, visible_to
 from encoders.check import check_encoder
 from protocols.base import ProtocolError
 from protocols.check import check_protocol
@@ -34,7 +34,7 @@ def check(path: Path) -> t.Iterator[str]:
         with _named(name):
             recipe = encoder()
             check_encoder(recipe, images)
-            module = recipe.fit(shown(images, recipe, seed=0), Training(seed=0))
+            module = recipe.fit(visible_to(images, recipe, seed=0), Training(seed=0))
             for _ in extract(name, module, images, recipe.taps, torch.device("cpu")):
                 pass  # it is the proof that counts
             for tap in recipe.taps:

@@ -21,7 +21,7 @@ from bench.suites import resolve
 from bench.suites.reading import read_encoder
 from bench.suites.suite import DatasetSpec
 from encoders import load
-from encoders.base import Encoder, EncoderError, Features, ImageSet, ImageShape, Training, shown
+from encoders.base import Encoder, EncoderError, Features, ImageSet, ImageShape, Training, visible_to
 from encoders.loading import RECIPE, WEIGHTS, describe, restore
 from protocols.base import FeatureSet
 from results import store
@@ -95,7 +95,7 @@ def write_features(
         recipe = resolve.encoders(settings.plugins)[spec.name].model_validate_json(json.dumps(spec.params))
         tap = _tap(recipe, tap)
         images = load_images(dataset, settings)
-        module = recipe.fit(shown(images.pretraining, recipe, seed), Training(seed, device))
+        module = recipe.fit(visible_to(images.pretraining, recipe, seed), Training(seed, device))
     module.to(device)
     train, test = (_features(source, module, part, recipe, tap, device) for part in (images.train, images.test))
     feature_files.write(path, train, test)

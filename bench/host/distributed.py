@@ -29,7 +29,7 @@ from torch.distributed.rendezvous import rendezvous
 from bench.host import machine
 from bench.host.stopping import STOPS, begin, ignore_sigint
 from encoders.base import EncoderError
-from encoders.ranks import Ranks
+from encoders.distributed import ProcessGroup
 
 EXIT_SECONDS = 10.0  # between a rank's last word and its end
 A_CORE = 4  # ranks, or threads of one, at most: each rank takes a process of some 400 MB
@@ -39,16 +39,16 @@ PATIENCE = datetime.timedelta(minutes=10)  # of a rank for the others, such as w
 @contextlib.contextmanager
 def process_group(
     follow: t.Callable[..., None], arguments: tuple[str, ...], world: int, kind: str
-) -> t.Iterator[Ranks]:
+) -> t.Iterator[ProcessGroup]:
     """Inside the block this process is rank 0, and the others call follow(*arguments, ranks).
 
     kind: of the device, cpu or cuda. Everything listens on loopback, unless torchrun does. Raises EncoderError if
     another rank dies.
     """
     if world == 1:
-        yield Ranks()
+        yield ProcessGroup()
         return
-    if torchrun().world > 1:
+    if torchrun().world_size > 1:
         with _told(arguments, kind) as ranks:
             yield ranks
         return
@@ -58,7 +58,7 @@ def process_group(
         others = [
             spawn.Process(
                 target=begin,
-                args=(pickle.dumps((_other, (follow, arguments, meeting, Ranks(rank, world), kind))),),
+                args=(pickle.dumps((_other, (follow, arguments, meeting, ProcessGroup(rank, world), kind))),),
                 daemon=True,
             )
             for rank in range(1, world)
@@ -68,7 +68,7 @@ def process_group(
                 ignore_sigint(other)
             with contextlib.ExitStack() as until:
                 try:  # a store on TCP would be open to all
-                    yield until.enter_context(_joined(Ranks(0, world), kind, init_method=meeting.as_uri()))
+                    yield until.enter_context(_joined(ProcessGroup(0, world), kind, init_method=meeting.as_uri()))
                 except RuntimeError as error:  # before the others are let go, who would then end, too
                     ended = multiprocessing.connection.wait([other.sentinel for other in others], EXIT_SECONDS)
                     for rank, other in enumerate(others, 1):
@@ -82,22 +82,24 @@ def process_group(
                 other.join()
 
 
-def _other(follow: t.Callable[..., None], arguments: tuple[t.Any, ...], meeting: Path, ranks: Ranks, kind: str) -> None:
+def _other(
+    follow: t.Callable[..., None], arguments: tuple[t.Any, ...], meeting: Path, ranks: ProcessGroup, kind: str
+) -> None:
     with _joined(ranks, kind, init_method=meeting.as_uri()):
         follow(*arguments, ranks)
         threading.Event().wait()  # for the first, which may still read what this one sent, to end it
 
 
 @contextlib.contextmanager
-def _joined(ranks: Ranks, kind: str, **meeting: t.Any) -> t.Iterator[Ranks]:
-    if local_world(ranks.world) == ranks.world:
+def _joined(ranks: ProcessGroup, kind: str, **meeting: t.Any) -> t.Iterator[ProcessGroup]:
+    if local_world(ranks.world_size) == ranks.world_size:
         loopback = "lo0" if sys.platform == "darwin" else "lo"
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
     torch.distributed.init_process_group(
         "nccl" if kind == "cuda" else "gloo",
         **meeting,
         rank=ranks.rank,
-        world_size=ranks.world,
+        world_size=ranks.world_size,
         timeout=PATIENCE,
     )
     try:
@@ -111,11 +113,11 @@ def _joined(ranks: Ranks, kind: str, **meeting: t.Any) -> t.Iterator[Ranks]:
 _NUMBERS = itertools.count()  # of the trainings of this process
 
 
-def torchrun() -> Ranks:
+def torchrun() -> ProcessGroup:
     """This process among those that torchrun has started; alone if it has not."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return Ranks()
-    return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+        return ProcessGroup()
+    return ProcessGroup(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
 
 def check_processes(ranks: int, threads: int) -> None:
@@ -128,12 +130,12 @@ def check_processes(ranks: int, threads: int) -> None:
 
 def local_world(world: int) -> int:
     """How many of so many ranks are on this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if torchrun().world > 1 else world
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if torchrun().world_size > 1 else world
 
 
-def local_rank(ranks: Ranks) -> int:
+def local_rank(ranks: ProcessGroup) -> int:
     """Which of the ranks on its machine this is."""
-    return int(os.environ["LOCAL_RANK"]) if torchrun().world > 1 else ranks.rank
+    return int(os.environ["LOCAL_RANK"]) if torchrun().world_size > 1 else ranks.rank
 
 
 def serve(call: t.Callable[..., None]) -> None:
@@ -155,7 +157,7 @@ def serve(call: t.Callable[..., None]) -> None:
                 try:
                     call(*arguments, ranks)
                 except Exception as error:  # told before the first rank finds this one gone
-                    store.set(f"{number} failed", f"{ranks.rank} of {ranks.world}: {error}")
+                    store.set(f"{number} failed", f"{ranks.rank} of {ranks.world_size}: {error}")
                     raise
                 _wait(store, f"{number} over")  # the first may still read what this one sent
         except Exception as error:  # the run fails, and says so where the first rank is
@@ -168,12 +170,12 @@ def serve(call: t.Callable[..., None]) -> None:
 
 def shutdown_workers() -> None:
     """There will be no more trainings for those who `follow`."""
-    if torchrun().world > 1:
+    if torchrun().world_size > 1:
         _store().set(f"{next(_NUMBERS)}", "[]")
 
 
 @contextlib.contextmanager
-def _told(arguments: tuple[str, ...], kind: str) -> t.Iterator[Ranks]:
+def _told(arguments: tuple[str, ...], kind: str) -> t.Iterator[ProcessGroup]:
     """The first rank's part of what `follow` does."""
     store, number = _store(), next(_NUMBERS)
     store.set(f"{number}", json.dumps([kind, *arguments]))

@@ -110,7 +110,7 @@ def settings(
     0 threads are the cores shared out among the jobs and their ranks. The ranks are those of torchrun where it has
     started this process. Raises MachineError for many more threads than there are cores, and for other ranks.
     """
-    world = torchrun().world
+    world = torchrun().world_size
     if world > 1 and (jobs > 1 or ranks not in (1, world)):
         raise machine.MachineError(
             f"torchrun has started {world} ranks for one run at a time; leave --ranks and --jobs"
@@ -196,10 +196,10 @@ def launch(
     and KeyboardInterrupt on Ctrl-C or SIGTERM; what was finished until then is kept, and the state of a training.
     """
     started = time.monotonic()
-    if torchrun().world > 1 and executor != "serial":
+    if torchrun().world_size > 1 and executor != "serial":
         raise machine.MachineError("torchrun has started the ranks of one run at a time; leave --executor")
     target = _target(suite.wandb)
-    if settings.time_limit and (torchrun().world > 1 or executor == "ray"):
+    if settings.time_limit and (torchrun().world_size > 1 or executor == "ray"):
         raise machine.MachineError("--time-limit ends processes of this machine; leave it out with torchrun and ray")
     if executor != "ray":  # whose nodes may have what this machine has not
         machine.pick_device(settings.device)

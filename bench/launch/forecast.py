@@ -26,8 +26,8 @@ from bench.pipeline.plan import recipe as read_recipe
 from bench.pipeline.samples import SAMPLES
 from bench.suites import resolve
 from bench.suites.suite import ProtocolSpec
-from encoders.base import Encoder, Features, Generative, ImageSet, Progress, Training, frozen, shown
-from encoders.training import SETTLE_BATCHES
+from encoders.base import Encoder, Features, Generative, ImageSet, Progress, Training, frozen, visible_to
+from encoders.batch_norm import ENCODER_BATCHES
 from protocols.base import Corrupted, CorruptionProtocol, FeatureSet
 from protocols.generative import (
     BLOCK,
@@ -183,7 +183,7 @@ class Forecast:
         started = time.perf_counter()
         torch.optim.Adam([nn.Parameter(torch.zeros(1))])  # the first optimizer of a process imports torch's compiler
         self.once += time.perf_counter() - started
-        images = shown(dataset.pretraining, recipe, planned.spec.seed)
+        images = visible_to(dataset.pretraining, recipe, planned.spec.seed)
 
         def fit(count: int, seconds: float) -> "_Trial":
             some = dataclasses.replace(
@@ -203,7 +203,7 @@ class Forecast:
             return self._whole(lambda count: (tried.pop() if tried else fit(count, 0.0)).seconds, len(images))
         seconds = fit(len(images), TRIAL_SECONDS).whole
         if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
-            settled = min(len(images), 128 * SETTLE_BATCHES)
+            settled = min(len(images), 128 * ENCODER_BATCHES)
             seconds += self._extract(name, "", recipe, dataset, module) * settled / (len(images) + len(dataset.test))
         return seconds
 
@@ -371,9 +371,9 @@ class Forecast:
 
 
 class _Trial:
-    """Watches a training for so many seconds and stops it; an `encoders.checkpoint.Keeper` that keeps nothing."""
+    """Watches a training for so many seconds and stops it; an `encoders.base.Keeper` that keeps nothing."""
 
-    circumstances: t.ClassVar[dict[str, str]] = {}
+    environment: t.ClassVar[dict[str, str]] = {}
 
     def __init__(self, seconds: float) -> None:
         self.limit = seconds
@@ -400,10 +400,10 @@ class _Trial:
     def kept(self, largest: int) -> t.Iterator[bytes]:  # noqa: ARG002
         return iter(())
 
-    def accept(self, circumstances: dict[str, str]) -> None:
+    def check_compatible(self, environment: dict[str, str]) -> None:
         pass
 
-    def unusable(self, problem: str) -> None:
+    def reject(self, problem: str) -> None:
         pass
 
     def listening(self) -> contextlib.AbstractContextManager[None]:

@@ -27,7 +27,7 @@ class ResumeRefused(EncoderError):
 
 
 class Checkpoints:
-    """An `encoders.checkpoint.Keeper` in a directory of its own.
+    """An `encoders.base.Keeper` in a directory of its own.
 
     `run` is the run's content key, and `environment` whatever else its last bits depend on. A state from another
     environment is refused, unless `resume` is 'inexact': `exact` then says that the run is no longer repeatable.
@@ -43,7 +43,7 @@ class Checkpoints:
         resume: Resume,
         stopping: Stopping,
     ) -> None:
-        self.directory, self.run, self.environment = directory, run, environment
+        self.directory, self.run, self.machine = directory, run, environment
         self.seconds, self.resume, self.stop = seconds, resume, stopping
         self.exact = True
         self.last = self.asked = time.monotonic()
@@ -51,8 +51,8 @@ class Checkpoints:
         self.read: Path | None = None
 
     @property
-    def circumstances(self) -> dict[str, str]:
-        return {"run": self.run, "exact": "yes" if self.exact else "no"} | self.environment
+    def environment(self) -> dict[str, str]:
+        return {"run": self.run, "exact": "yes" if self.exact else "no"} | self.machine
 
     @property
     def stopping(self) -> bool:
@@ -84,35 +84,35 @@ class Checkpoints:
                 size = path.stat().st_size
                 content = path.read_bytes() if size <= largest else None
             except OSError as error:
-                self.unusable(f"it cannot be read: {error.strerror}")
+                self.reject(f"it cannot be read: {error.strerror}")
                 continue
             if content is None:
-                self.unusable(f"it has {size:,} bytes; a state of this training has fewer than {largest:,}")
+                self.reject(f"it has {size:,} bytes; a state of this training has fewer than {largest:,}")
             elif hashlib.sha256(content).hexdigest() != _NAME.fullmatch(path.name)["sha256"]:  # type: ignore[index]
-                self.unusable("it is not what was written")
+                self.reject("it is not what was written")
             else:
                 yield content
 
-    def accept(self, circumstances: dict[str, str]) -> None:
-        if circumstances.get("run") != self.run:
-            raise CheckpointError(f"it is of the run {circumstances.get('run')}; this is {self.run}")
-        names = sorted(self.environment.keys() | circumstances.keys() - {"run", "exact"})
+    def check_compatible(self, environment: dict[str, str]) -> None:
+        if environment.get("run") != self.run:
+            raise CheckpointError(f"it is of the run {environment.get('run')}; this is {self.run}")
+        names = sorted(self.machine.keys() | environment.keys() - {"run", "exact"})
         changed = [
-            f"{name} {circumstances.get(name)}, now {self.environment.get(name)}"
+            f"{name} {environment.get(name)}, now {self.machine.get(name)}"
             for name in names
-            if circumstances.get(name) != self.environment.get(name)
+            if environment.get(name) != self.machine.get(name)
         ]
         if changed and self.resume == "exact":
-            then = circumstances.get("threads")
-            exact = f"--threads {then} goes on to the same bits, " if then != self.environment.get("threads") else ""
+            then = environment.get("threads")
+            exact = f"--threads {then} goes on to the same bits, " if then != self.machine.get("threads") else ""
             raise ResumeRefused(
                 f"was stopped in another environment ({'; '.join(changed)}), where its last bits would differ; "
                 f"{exact if len(changed) == 1 else ''}--resume inexact goes on from there and marks the result, "
                 "--resume never trains from the start"
             )
-        self.exact = not changed and circumstances.get("exact") == "yes"
+        self.exact = not changed and environment.get("exact") == "yes"
 
-    def unusable(self, problem: str) -> None:
+    def reject(self, problem: str) -> None:
         logger.warning(
             "the checkpoint %s is not used: %s; going back to the one before, or to the start", self.read, problem
         )

@@ -144,8 +144,8 @@ def _execute(
             resume=settings.resume,
             stopping=stopping,
         )
-        with process_group(worker_fit, (part_of_worker(planned, settings),), settings.ranks, device.type) as ranks:
-            fitted = fit(planned, encoder, dataset, watcher, keeper, device, made, ranks)
+        with process_group(worker_fit, (part_of_worker(planned, settings),), settings.ranks, device.type) as group:
+            fitted = fit(planned, encoder, dataset, watcher, keeper, device, made, group)
     module, generator, seconds, resumed_elsewhere, updates = fitted
     made = made.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
     module.to(device)

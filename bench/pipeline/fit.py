@@ -21,9 +21,9 @@ from bench.pipeline.checkpoints import Checkpoints
 from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, load_data, recipe, record_of
 from bench.pipeline.samples import SAMPLES
 from bench.suites.suite import RunSpec
-from encoders.base import Encoder, EncoderError, Generative, ImageSet, Progress, Training, shown
+from encoders.base import Encoder, EncoderError, Generative, ImageSet, Progress, Training, visible_to
+from encoders.distributed import ProcessGroup
 from encoders.loading import restore
-from encoders.ranks import Ranks
 from results import store
 from results.record import Provenance
 from results.store import RunDirectory
@@ -48,12 +48,12 @@ def fit(
     keeper: Checkpoints,
     device: torch.device,
     made: Provenance,
-    ranks: Ranks,
+    group: ProcessGroup,
 ) -> Fitted:
     """Train, then publish encoder and generator, both frozen, with all that is told of them: run.json comes last."""
     spec, directory = planned.spec, planned.directory
-    images = shown(dataset.pretraining, encoder, spec.seed)
-    training = Training(spec.seed, device, planned.precision, keeper=keeper, ranks=ranks)
+    images = visible_to(dataset.pretraining, encoder, spec.seed)
+    training = Training(spec.seed, device, planned.precision, keeper=keeper, group=group)
     told = time.monotonic()
 
     def report(progress: Progress) -> None:
@@ -100,18 +100,18 @@ def part_of_worker(planned: PlannedRun, settings: Settings) -> str:
     return _PART.dump_json((planned, settings)).decode()
 
 
-def worker_fit(part: str, ranks: Ranks) -> None:
+def worker_fit(part: str, group: ProcessGroup) -> None:
     """Another rank's part of a fit; what it leaves behind is the first one's, too."""
     planned, settings = _PART.validate_json(part)
     machine.prepare(settings.threads)
     on_gpu = machine.pick_device(settings.device).type == "cuda"
-    device = machine.pick_device(f"cuda:{local_rank(ranks)}" if on_gpu else "cpu")
+    device = machine.pick_device(f"cuda:{local_rank(group)}" if on_gpu else "cpu")
     spec, encoder = planned.spec, recipe(planned.spec, settings)
-    training = Training(spec.seed, device, planned.precision, ranks=ranks)
+    training = Training(spec.seed, device, planned.precision, group=group)
     dataset = load_data(spec, settings)
     check_planned(planned, dataset)
-    with machine.left_as_it_was(f"{planned.title}, rank {ranks.rank}: its encoder"):
-        encoder.fit(shown(dataset.pretraining, encoder, spec.seed), training)
+    with machine.left_as_it_was(f"{planned.title}, rank {group.rank}: its encoder"):
+        encoder.fit(visible_to(dataset.pretraining, encoder, spec.seed), training)
 
 
 def reload(planned: PlannedRun, encoder: Encoder, dataset: Dataset) -> Fitted | None:

@@ -30,6 +30,8 @@ SPELLED_OUT = {  # the words of a name that are abbreviations
     "gp": "with gradient penalty",
 }
 
+LONGEST = 36  # columns of a name with a text beside it: half of a terminal's 80 columns are left for the text
+
 
 class UnknownName(Exception):
     """Nothing is called so; the message says what comes nearest."""
@@ -76,10 +78,9 @@ def description(name: str, plugins: t.Sequence[Path] = (), width: int | None = N
             others = resolve.encoders(plugins).items()
             trained = [other for other, one in others if "epochs" in one.model_fields and not one.is_control]
             lines.append(f"architectures: {', '.join(trained)}")
-    notes = resolve.notes(recipe)
     parameters = {
         f"{field} = {'(required)' if info.is_required() else _yaml(info.get_default(call_default_factory=True))}":
-        _note(info.annotation, notes.get(field, ""))
+        _note(info.annotation, info.description or "")
         for field, info in recipe.model_fields.items()
     }  # fmt: skip
     lines.append("parameters:" if parameters else "no parameters")
@@ -116,7 +117,7 @@ def _note(annotation: t.Any, note: str) -> str:
     members = [annotation] if t.get_origin(annotation) is t.Literal else t.get_args(annotation)  # of a union
     choices = [one for member in members if t.get_origin(member) is t.Literal for one in t.get_args(member)]
     numbers = ["a number"] * bool(choices and {int, float} & set(members))
-    return "; ".join(filter(None, [" | ".join([*numbers, *map(str, choices)]), note]))
+    return ". ".join(filter(None, [" | ".join([*numbers, *map(str, choices)]), note]))
 
 
 def _yaml(value: t.Any) -> str:
@@ -125,11 +126,14 @@ def _yaml(value: t.Any) -> str:
 
 
 def _aligned(rows: dict[str, str], indent: str = "", width: int | None = None) -> str:
-    column = max(map(len, rows), default=0)
+    column = max((len(name) for name in rows if len(name) <= LONGEST), default=0)
     hanging = " " * (len(indent) + column + 2)
-    return "\n".join(
-        _folded(f"{indent}{name:<{column}}  {about}".rstrip(), width, hanging) for name, about in rows.items()
-    )
+    lines = []
+    for name, about in rows.items():
+        beside = len(name) <= column  # or else, for a long default, the text begins on the next line
+        lines += [] if beside else [indent + name]
+        lines.append(_folded(f"{indent}{name if beside else '':<{column}}  {about}".rstrip(), width, hanging))
+    return "\n".join(lines)
 
 
 def _folded(line: str, width: int | None, hanging: str = "  ") -> str:

@@ -64,16 +64,6 @@ def code(recipe: Encoder | Protocol) -> str:
     return digests[0][:12] if digests else ""
 
 
-def notes(recipe: type[Encoder | Protocol]) -> dict[str, str]:
-    """What is said of each parameter: its field's description, or else the comment behind it in the source."""
-    found: dict[str, str] = {}
-    for part in reversed(recipe.__mro__):
-        if issubclass(part, Encoder | Protocol):
-            found.update(re.findall(r"^    (\w+): .*\S  # (.+)$", inspect.getsource(part), re.MULTILINE))
-    described = {name: field.description for name, field in recipe.model_fields.items() if field.description}
-    return {name: note for name, note in (found | described).items() if name in recipe.model_fields}
-
-
 def _found(base: type[Base], package: str, plugins: t.Sequence[Path], reread: bool) -> dict[str, type[Base]]:
     found = dict(installed(base, package))  # type: ignore[arg-type]
     paths = list(dict.fromkeys(plugin.resolve() for plugin in plugins))

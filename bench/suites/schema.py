@@ -41,8 +41,6 @@ def _entry_schema(name: str, recipe: type[Encoder | Protocol], definitions: dict
     """What a suite may say of one encoder or protocol; the models among its parameters go to the definitions."""
     schema = recipe.model_json_schema()
     definitions |= schema.pop("$defs", {})
-    for parameter, note in resolve.notes(recipe).items():
-        schema["properties"][parameter]["description"] = note
     label = {"type": "string", "pattern": resolve.NAME, "description": "what tables call it; its name by default"}
     schema["properties"] = {"name": {"const": name}, "label": label, **schema["properties"]}
     return {**schema, "required": ["name", *schema.get("required", [])]}

@@ -1,9 +1,9 @@
 """Several processes that train one encoder: each takes a part of every batch, and all take the same step.
 
-A rank reads the rows [rank::world] of a batch, and the mean of the ranks' gradients moves the weights, which therefore
-stay the same everywhere. Where a loss is a mean over the batch this is, up to rounding, the training of one process on
-the whole batch. Batch-norm sees the rank's own rows only, and so does a loss that is no mean, such as the VAE's
-`gaussian`: these are repeatable, and another training.
+A rank reads the rows [rank::world_size] of a batch, and the mean of the ranks' gradients moves the weights, which
+therefore stay the same everywhere. Where a loss is a mean over the batch this is, up to rounding, the training of one
+process on the whole batch. Batch-norm sees the rank's own rows only, and so does a loss that is no mean, such as the
+VAE's `gaussian`: these are repeatable, and another training.
 """
 
 import contextlib
@@ -18,28 +18,28 @@ from torch.overrides import TorchFunctionMode
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """This process among those of torch's default process group; by default it is alone."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     def mean(self, tensors: t.Sequence[Tensor]) -> list[Tensor]:
         """The mean of each tensor over the ranks, the same bits on all of them."""
-        if self.world == 1:
+        if self.world_size == 1:
             return list(tensors)
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         torch.distributed.all_reduce(flat)
-        parts = torch.split(flat / self.world, [tensor.numel() for tensor in tensors])
+        parts = torch.split(flat / self.world_size, [tensor.numel() for tensor in tensors])
         return [part.view(tensor.shape) for part, tensor in zip(parts, tensors)]
 
-    def first_says(self, claim: bool, device: torch.device) -> bool:
-        """What rank 0 claims."""
-        return self.first_gives(b"1" if claim else b"", device) == b"1"
+    def broadcast_flag(self, claim: bool, device: torch.device) -> bool:
+        """The flag of rank 0, on every rank."""
+        return self.broadcast(b"1" if claim else b"", device) == b"1"
 
-    def first_gives(self, content: bytes, device: torch.device) -> bytes:
-        """What rank 0 has."""
-        if self.world == 1:
+    def broadcast(self, content: bytes, device: torch.device) -> bytes:
+        """The content of rank 0, on every rank."""
+        if self.world_size == 1:
             return content
         size = torch.tensor([len(content)], device=device)
         torch.distributed.broadcast(size, 0)
@@ -54,7 +54,7 @@ class Ranks:
     def noise(self, rows: int) -> contextlib.AbstractContextManager[t.Any]:
         """Inside the block, random tensors with a row for each of this rank's `rows` images are its part of those that
         one process would draw for the whole batch."""
-        return contextlib.nullcontext() if self.world == 1 else _OfWholeBatch(self, rows)
+        return contextlib.nullcontext() if self.world_size == 1 else _OfWholeBatch(self, rows)
 
 
 class _OfWholeBatch(TorchFunctionMode):
@@ -63,9 +63,9 @@ class _OfWholeBatch(TorchFunctionMode):
     What has another number of rows, and what other functions of torch draw, is the same for all ranks.
     """
 
-    def __init__(self, ranks: Ranks, rows: int) -> None:
+    def __init__(self, group: ProcessGroup, rows: int) -> None:
         super().__init__()
-        self.ranks, self.rows = ranks, rows
+        self.group, self.rows = group, rows
 
     def __torch_function__(
         self, function: t.Any, types: t.Any, args: tuple[t.Any, ...] = (), kwargs: dict[str, t.Any] | None = None
@@ -91,6 +91,6 @@ class _OfWholeBatch(TorchFunctionMode):
         if not size or size[0] % self.rows:
             return draw(size)
         count, *rest = size  # several batches, where a method looks at them together
-        whole = draw((count * self.ranks.world, *rest))
-        batches = whole.view(count // self.rows, self.rows * self.ranks.world, *rest)
-        return batches[:, self.ranks.rank :: self.ranks.world].reshape(size)
+        whole = draw((count * self.group.world_size, *rest))
+        batches = whole.view(count // self.rows, self.rows * self.group.world_size, *rest)
+        return batches[:, self.group.rank :: self.group.world_size].reshape(size)

@@ -1,0 +1,61 @@
+"""Parameters that several methods have: each type carries its range and its help text."""
+
+import typing as t
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from encoders import objectives
+
+Body = t.Annotated[
+    t.Literal["mlp", "conv"],
+    Field(description="Networks: perceptrons (mlp), or strided convolutions for colour images (conv)."),
+]
+Hidden = t.Annotated[PositiveInt, Field(description="Units of each hidden layer.")]
+Classes = t.Annotated[PositiveInt, Field(description="Number of classes of the dataset.")]
+Labels = t.Annotated[
+    PositiveInt | None,
+    Field(description="Number of training images whose label is used, equally many per class; null: all."),
+]
+
+Epochs = t.Annotated[NonNegativeInt, Field(description="Passes over the training images; 0 trains nothing.")]
+BatchSize = t.Annotated[PositiveInt, Field(description="Images per step.")]
+LearningRate = t.Annotated[PositiveFloat, Field(description="Step size of the optimiser.")]
+DecayingLearningRate = t.Annotated[
+    PositiveFloat, Field(description="Step size of Adam; it decays to 1 % over the second half of training.")
+]
+DiscriminatorLearningRate = t.Annotated[
+    PositiveFloat | None, Field(description="Step size for the discriminator; null: learning_rate.")
+]
+AdversarialLearningRate = t.Annotated[
+    PositiveFloat,
+    Field(description="Step size for discriminator and encoder as adversaries; it decays like learning_rate."),
+]
+AdversaryLearningRate = t.Annotated[
+    PositiveFloat | None, Field(description="Step size for the discriminator; null: adversarial_learning_rate.")
+]
+Beta1 = t.Annotated[NonNegativeFloat, Field(description="Decay rate of Adam's mean gradient, below 1.")]
+WeightDecay = t.Annotated[
+    NonNegativeFloat, Field(description="L2 penalty: this times each weight is added to its gradient.")
+]
+
+GeneratorLoss = t.Annotated[
+    objectives.GeneratorLoss,
+    Field(
+        description="Loss of the generator: the divergence's bound (minimax), or one that keeps its slope where the "
+        "discriminator is certain (non_saturating)."
+    ),
+]
+Pi = t.Annotated[
+    float,
+    Field(gt=0, lt=1, description="Weight of the real data, between 0 and 1; only for weighted_jensen_shannon."),
+]
+Alpha = t.Annotated[float, Field(description="Order of the divergence; only for the objective alpha.")]
+
+ConvWidth = t.Annotated[
+    PositiveInt, Field(description="Channels of the first convolution; each one after it has twice as many.")
+]
+ConvLayers = t.Annotated[PositiveInt, Field(description="Maximum number of convolutions; small images have fewer.")]
+PixelNoise = t.Annotated[
+    NonNegativeFloat, Field(description="Standard deviation of the Gaussian noise on pixels in [0, 1].")
+]
+CriticSteps = t.Annotated[PositiveInt, Field(description="Steps of the critic before each step of the generator.")]
