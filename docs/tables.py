@@ -51,7 +51,7 @@ def table(name: str, *rows: str) -> str:
 
 LEFT, WIDTH, RIGHT, TOP, LINE = 250, 400, 60, 54, 26  # pixels
 STYLE = """
-svg { font: 13px sans-serif; background: #fff; fill: #1b1b1b } .track { overflow: visible }
+svg { font: 13px sans-serif; fill: #1b1b1b } .paper { fill: #fff } .track { overflow: visible }
 .interval, .mean { stroke: #1f5fa8; stroke-width: 2.5 } .seed { fill: #fff; fill-opacity: .6; stroke: #1f5fa8 }
 .reference { stroke: #777; stroke-dasharray: 1 3; stroke-width: 1.5 } .cut { fill: none; stroke: #1f5fa8 }
 .axis line { stroke: #777 } .control { fill: #666 } .control .interval { stroke: #777; stroke-dasharray: 5 3 }
@@ -67,7 +67,9 @@ def forest(name: str, protocol: str) -> str:
     column = next(one for one in section.columns if one[0].partition("@")[0] == protocol)
     plot = boards.forest(section, column)
     title = f"{name}, {plot.title}: mean, 95 % interval and every seed; grey: controls; dotted: the best control"
-    parts = [f"<title>{escape(title)}</title>", f"<style>{STYLE}</style>", f'<text x="8" y="22">{escape(title)}</text>']
+    parts = [f"<title>{escape(title)}</title>", f"<style>{STYLE}</style>"]
+    parts.append('<rect class="paper" width="100%" height="100%"/>')
+    parts.append(f'<text x="8" y="22">{escape(title)}</text>')
     for place, row in enumerate(plot.rows):
         y = TOP + LINE * place - 13
         parts.append(
