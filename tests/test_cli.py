@@ -173,8 +173,8 @@ def test_init_writes_a_suite_that_runs_and_overwrites_nothing_unasked(
 ) -> None:
     assert frostbench("init", "My first.yaml").splitlines()[-1] == "next: frostbench run 'My first.yaml'"
     less = ["--limit", "60", "--seeds", "0", "--set", "wandb.mode=off", "--set", "controls=none"]
-    for label in ("autoencoder", "autoencoder-l1"):
-        less += ["--set", f"{label}.epochs=0"]
+    for setting in ("epochs=0", "hidden=16", "latent=4"):
+        less += ["--set", f"autoencoder.{setting}", "--set", f"autoencoder-l1.{setting}"]
     assert "autoencoder-l1" in frostbench("run", "My first.yaml", *less, "--set", "pca.components=5")
     assert Path("runs/my-first").is_dir()
     Path("mine.yaml").write_text("mine")
