@@ -246,7 +246,7 @@ def leaderboard(
         Variance, typer.Option(help="Variance over seeds: moderated across the column, or each row's own.")
     ] = "borrowed",
     over_datasets: t.Annotated[
-        bool, typer.Option("--over-datasets", help="Show mean ranks over datasets instead.")
+        bool, typer.Option("--over-datasets", help="Show mean ranks over datasets (five or more) instead.")
     ] = False,
     diagram: t.Annotated[
         Path | None, typer.Option(help="With --over-datasets: write a critical-difference diagram (SVG).")

@@ -11,6 +11,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+import typer
 
 from bench.__main__ import app, main
 from bench.suites.suite import read_suite
@@ -241,7 +242,15 @@ def test_help_has_its_commands_in_groups_and_cuts_no_summary(
     assert "  run    Run what is not done yet" in groups["Run a suite"]
     assert "  verify     Check all hashes and recompute every stored score from its\n             predictions." in said
     for command in app.registered_commands:
-        assert f"\n  {command.name or command.callback.__name__} " in said
+        name = command.name or command.callback.__name__
+        assert f"\n  {name} " in said
+        assert max(map(len, frostbench(name, "--help").splitlines())) <= 80
+
+
+def test_every_command_and_every_option_has_a_help_text() -> None:
+    for name, command in typer.main.get_command(app).commands.items():
+        assert command.help, name
+        assert [one.name for one in command.params if not one.help] == [], name
 
 
 def test_lists_say_what_abbreviations_mean(frostbench: t.Callable[..., str]) -> None:
