@@ -116,7 +116,10 @@ def speed(name: str) -> str:
 def commands() -> str:
     """Every command with its arguments and options, in the groups of `frostbench --help`."""
     known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    hints = {(one.name or one.callback.__name__): t.get_type_hints(one.callback) for one in app.registered_commands}
+    hints = {
+        (one.name or one.callback.__name__): t.get_type_hints(one.callback, include_extras=True)
+        for one in app.registered_commands
+    }
     lines = []
     for group in (RUN, LOOK, TRUST, EXCHANGE, FIND):
         lines.append(f"## {group}\n")
@@ -125,14 +128,15 @@ def commands() -> str:
                 lines += [f"### frostbench {name}\n", f"{command.help}\n"]
                 if command.params:
                     lines += ["| argument or option | default | meaning |", "| --- | --- | --- |"]
-                rows = [[_spelled(one, hints[name]), _default(one), one.help or ""] for one in command.params]
-                lines += [*map(_cells, rows), ""]
+                for one in command.params:
+                    hint, about = t.get_args(hints[name][one.name])  # of Annotated
+                    lines.append(_cells([_spelled(one, hint), _default(one), about.help or ""]))
+                lines.append("")
     return "\n".join(lines)
 
 
-def _spelled(parameter: t.Any, hints: dict[str, t.Any]) -> str:
+def _spelled(parameter: t.Any, hint: t.Any) -> str:
     """`--jobs INT`, `--format table|csv`, `DIRECTORY`."""
-    hint = hints.get(parameter.name, str)
     while t.get_origin(hint) not in (None, t.Literal):  # a list, or a union with None
         hint = t.get_args(hint)[0]
     choices = [*hint] if isinstance(hint, enum.EnumType) else t.get_args(hint)

@@ -39,6 +39,12 @@ def test_generated_pages_have_every_command_and_every_recipe() -> None:
         assert f"\n#### {name}\n" in methods
 
 
+def test_every_argument_and_option_has_a_help_text() -> None:
+    rows = re.findall(r"^\| `.*$", (ROOT / "docs/commands.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 100
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
 def test_the_pictures_are_svg() -> None:
     for file in DOCS["PICTURES"]:
         assert ElementTree.parse(ROOT / file).getroot().tag == "{http://www.w3.org/2000/svg}svg"
