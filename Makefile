@@ -1,6 +1,6 @@
 # make quickstart   install into .venv and print a leaderboard of real MNIST digits (a few minutes)
 # make test         install into .venv, lint and test
-# make docs         print the tables of README.md and docs/results.md again, from results/published
+# make docs         write the generated parts of README.md and docs/ again
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

@@ -24,8 +24,8 @@ if t.TYPE_CHECKING:
 
 INTERNAL, USAGE, FAILED, DATA, INTERRUPTED, UNREAD = 1, 2, 3, 4, 130, 141  # the last: as if SIGPIPE had ended us
 
-RUN, LOOK, TRUST = "Run a suite", "Look at what was run", "See whether numbers hold"
-EXCHANGE, FIND = "Bring features and encoders, or take them along", "Find out what there is"
+RUN, LOOK, TRUST = "Run a suite", "Inspect results", "Check results"
+EXCHANGE, FIND = "Import and export features and encoders", "Get information"
 
 
 class Grouped(TyperGroup):
@@ -44,7 +44,7 @@ class Grouped(TyperGroup):
 app = typer.Typer(
     name="frostbench",
     cls=Grouped,
-    help="Pretrain unsupervised encoders, freeze them, score the frozen features, rank them.",
+    help="Pretrain unsupervised encoders, freeze them, score the frozen features and rank them.",
     epilog="Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 some runs failed, 4 data missing or "
     "damaged, 130 interrupted.",
     no_args_is_help=True,
@@ -53,28 +53,36 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-SuiteName = t.Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or a shipped suite: quickstart.")]
-Directory = t.Annotated[Path, typer.Argument(help="A suite's directory, or one that holds several.")]
-Output = t.Annotated[Path, typer.Option(help="Where runs are kept; a directory for each suite.")]
-Override = t.Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Such as bigan.epochs=5.")]
-Seeds = t.Annotated[str, typer.Option(metavar="SEEDS", help="In place of the suite's: 0-2, or 0,3,5.")]
-Limit = t.Annotated[int, typer.Option(min=0, help="Images kept of train and of test; 0 is what the suite says.")]
-Plugin = t.Annotated[list[Path], typer.Option(help="A Python file with an encoder or a protocol of your own.")]
-DataRoot = t.Annotated[Path | None, typer.Option(help="Look for datasets here first.")]
+SuiteName = t.Annotated[
+    str, typer.Argument(metavar="SUITE", help="YAML file, or name of a shipped suite such as quickstart.")
+]
+Directory = t.Annotated[Path, typer.Argument(help="Results directory of one suite, or of several.")]
+Output = t.Annotated[Path, typer.Option(help="Results directory; each suite gets a subdirectory.")]
+Override = t.Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the suite, such as bigan.epochs=5.")
+]
+Seeds = t.Annotated[str, typer.Option(metavar="SEEDS", help="Seeds to run instead of the suite's: 0-2, or 0,3,5.")]
+Limit = t.Annotated[int, typer.Option(min=0, help="Keep this many train and test images (0: as in the suite).")]
+Plugin = t.Annotated[list[Path], typer.Option(help="Python file that defines encoders or protocols.")]
+DataRoot = t.Annotated[Path | None, typer.Option(help="Directory to search for datasets first.")]
 Offline = t.Annotated[bool, typer.Option("--offline", help="Never download data.")]
-Device = t.Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-Jobs = t.Annotated[int, typer.Option(min=0, help="Runs at a time, in processes; 0 is one, with Ray many.")]
-Threads = t.Annotated[int, typer.Option(min=0, help="Threads of a run; 0 is the cores divided by the jobs.")]
-Ranks = t.Annotated[int, typer.Option(min=1, help="Processes, or GPUs, that train a run together; part of its key.")]
+Device = t.Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda or cuda:1.")]
+Jobs = t.Annotated[int, typer.Option(min=0, help="Runs to execute in parallel (0: one; with Ray: as many as fit).")]
+Threads = t.Annotated[int, typer.Option(min=0, help="Threads per run (0: number of cores divided by --jobs).")]
+Ranks = t.Annotated[
+    int, typer.Option(min=1, help="Processes or GPUs that train each run together; changes the run's key.")
+]
 Kind = t.Literal["encoders", "protocols", "datasets", "suites"]
 Against = t.Literal["papers"]
 Executor = t.Literal["serial", "processes", "ray"]
 Resume = t.Literal["exact", "inexact", "never"]
-SplitName = t.Annotated[t.Literal["test", "validation"], typer.Option(help="Judged on test, or on a part of train.")]
-ImageLimit = t.Annotated[int, typer.Option(min=0, help="Images kept of its train and of its test; 0 is all.")]
-OwnThreads = t.Annotated[int, typer.Option(min=0, help="0 is one a core.")]
+SplitName = t.Annotated[
+    t.Literal["test", "validation"], typer.Option(help="Score on the test set, or on validation images.")
+]
+ImageLimit = t.Annotated[int, typer.Option(min=0, help="Keep this many train and test images (0: all).")]
+OwnThreads = t.Annotated[int, typer.Option(min=0, help="Number of threads (0: one per core).")]
 OF_DATASET = "A name, or '{name: cifar10, size: 28, mode: grey}'."
-OF_PROTOCOL = "Its name, or '{name: knn, k: 20}'."
+OF_PROTOCOL = "Protocol to score with: a name, or '{name: knn, k: 20}'."
 ExportFormat = t.Literal["safetensors", "torch.export", "onnx"]
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
 Show = t.Literal["scores", "differences"]
@@ -101,7 +109,9 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     debug: t.Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: t.Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show it.")] = False,
+    version: t.Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version.")
+    ] = False,
 ) -> None:
     pass  # `main` reads --debug, since it speaks of errors outside typer too
 
@@ -110,9 +120,9 @@ def _options(
 def run(
     suite: SuiteName,
     output: Output = Path("runs"),
-    executor: t.Annotated[Executor, typer.Option(help="One run after the other, a process a run, or Ray.")] = "serial",
+    executor: t.Annotated[Executor, typer.Option(help="Run serially, in one process per run, or on Ray.")] = "serial",
     jobs: Jobs = 0,
-    address: t.Annotated[str, typer.Option(help="Of a Ray cluster: auto, or HOST:PORT; else it starts here.")] = "",
+    address: t.Annotated[str, typer.Option(help="Ray cluster: auto or HOST:PORT (default: start Ray here).")] = "",
     threads: Threads = 0,
     ranks: Ranks = 1,
     device: Device = "auto",
@@ -121,18 +131,22 @@ def run(
     override: Override = [],  # noqa: B006 - typer makes its own
     fail_fast: t.Annotated[bool, typer.Option("--fail-fast", help="Stop at the first run that fails.")] = False,
     keep_features: t.Annotated[
-        bool, typer.Option("--keep-features", help="In features/ of each run, for good.")
+        bool, typer.Option("--keep-features", help="Keep the extracted features in each run's features/.")
     ] = False,
-    checkpoint_every: t.Annotated[float, typer.Option(min=0, help="Seconds between two of a training.")] = 60.0,
-    resume: t.Annotated[Resume, typer.Option(help="Go on with trainings that were stopped.")] = "exact",
+    checkpoint_every: t.Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Time between checkpoints of a training.")
+    ] = 60.0,
+    resume: t.Annotated[
+        Resume, typer.Option(help="How to resume an interrupted training: exact refuses where bits would differ.")
+    ] = "exact",
     time_limit: t.Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="A run that takes longer fails; each then has a process.")
+        float, typer.Option(metavar="SECONDS", min=0, help="Fail a run that takes longer (0: no limit).")
     ] = 0.0,
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Do what is missing of a suite and print its leaderboard."""
+    """Run what is not done yet and print the leaderboard; rerun to resume."""
     from bench import launch
     from bench.host import distributed as processes
     from bench.pipeline.fit import worker_fit
@@ -159,10 +173,23 @@ def run(
 
 
 @app.command(rich_help_panel=RUN)
+def init(
+    file: t.Annotated[Path, typer.Argument(metavar="FILE", help="Suite file to write.")] = Path("suite.yaml"),
+) -> None:
+    """Write a commented suite to start from."""
+    from bench.commands import init
+
+    overwrite = file.exists() and sys.stdin.isatty() and typer.confirm(f"{file} exists. Overwrite it?", err=True)
+    init.write(file, overwrite=overwrite)
+    _tell(f"wrote {file}")
+    _tell(f"next: frostbench run {shlex.quote(str(file))}")
+
+
+@app.command(rich_help_panel=RUN)
 def plan(
     suite: SuiteName,
     output: Output = Path("runs"),
-    executor: t.Annotated[Executor, typer.Option(help="With others than serial, each run has a process.")] = "serial",
+    executor: t.Annotated[Executor, typer.Option(help="Executor that the runs would use.")] = "serial",
     threads: Threads = 0,
     jobs: Jobs = 0,
     ranks: Ranks = 1,
@@ -170,12 +197,12 @@ def plan(
     seeds: Seeds = "",
     limit: Limit = 0,
     override: Override = [],  # noqa: B006
-    cost: t.Annotated[bool, typer.Option(help="Try for some seconds what was never run here.")] = True,
+    cost: t.Annotated[bool, typer.Option(help="Measure briefly what was never run here, to estimate its cost.")] = True,
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Show which runs of a suite are done, which would be made, and what time, memory and disk they will take."""
+    """Show which runs are done, and estimate time, memory and disk of the others."""
     from bench import launch
     from bench.host.progress import clock, size
     from bench.launch import processes
@@ -206,28 +233,31 @@ def plan(
 @app.command(rich_help_panel=LOOK)
 def leaderboard(
     directory: Directory = Path("runs"),
-    format_: t.Annotated[Format, typer.Option("--format", help="How to write it.")] = "table",
-    against: t.Annotated[Against | None, typer.Option(help="Ours beside published numbers instead.")] = None,
-    encoder: t.Annotated[list[str], typer.Option(help="Only these labels or methods, and the controls.")] = [],  # noqa: B006
-    tap: t.Annotated[list[str], typer.Option(help="Only these taps, and the controls.")] = [],  # noqa: B006
-    protocol: t.Annotated[list[str], typer.Option(help="Only these: linear, or linear@2.")] = [],  # noqa: B006
-    dataset: t.Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
+    format_: t.Annotated[Format, typer.Option("--format", help="Output format.")] = "table",
+    against: t.Annotated[Against | None, typer.Option(help="Compare with published numbers instead.")] = None,
+    encoder: t.Annotated[list[str], typer.Option(help="Show only this label or method, and the controls.")] = [],  # noqa: B006
+    tap: t.Annotated[list[str], typer.Option(help="Show only this tap, and the controls.")] = [],  # noqa: B006
+    protocol: t.Annotated[list[str], typer.Option(help="Show only this protocol: linear, or linear@2.")] = [],  # noqa: B006
+    dataset: t.Annotated[list[str], typer.Option(help="Show only this dataset.")] = [],  # noqa: B006
     metric: t.Annotated[
-        list[str], typer.Option(help="In place of each protocol's own: balanced_accuracy, macro_f1, recall, log_loss.")
+        list[str],
+        typer.Option(help="Metric in place of each protocol's own: balanced_accuracy, macro_f1, recall, log_loss."),
     ] = [],  # noqa: B006
     sort: t.Annotated[
-        str, typer.Option(help="By a protocol, a metric, encoder or training; else by a table's first column.")
+        str, typer.Option(help="Protocol, metric, encoder or training (default: the first column).")
     ] = "",
-    show: t.Annotated[Show, typer.Option(help="Differences are to the best.")] = "scores",
+    show: t.Annotated[Show, typer.Option(help="Show scores, or differences to the best row.")] = "scores",
     variance: t.Annotated[
-        Variance, typer.Option(help="Over seeds: moderated by the column's other rows, or each row's own, unpaired.")
+        Variance, typer.Option(help="Variance over seeds: moderated across the column, or each row's own.")
     ] = "borrowed",
     over_datasets: t.Annotated[
-        bool, typer.Option("--over-datasets", help="Mean ranks over data sets instead.")
+        bool, typer.Option("--over-datasets", help="Show mean ranks over datasets (five or more) instead.")
     ] = False,
-    diagram: t.Annotated[Path | None, typer.Option(help="With it: an SVG of the first protocol's ranks.")] = None,
+    diagram: t.Annotated[
+        Path | None, typer.Option(help="With --over-datasets: write a critical-difference diagram (SVG).")
+    ] = None,
 ) -> None:
-    """Print the leaderboard of what was run."""
+    """Print the leaderboard of a results directory."""
     from results import leaderboard, papers, store
     from results import over_datasets as overall
 
@@ -253,21 +283,22 @@ def leaderboard(
 
 @app.command(rich_help_panel=LOOK)
 def compare(
-    first: t.Annotated[str, typer.Argument(help="A row: bigan/code, or pixels; or behind a directory.")],
-    second: t.Annotated[str, typer.Argument(help="Another.")],
+    first: t.Annotated[str, typer.Argument(help="Row: bigan/code, pixels, or DIRECTORY/bigan/code.")],
+    second: t.Annotated[str, typer.Argument(help="Row to compare it with.")],
     directory: Directory = Path("runs"),
-    protocol: t.Annotated[list[str], typer.Option(help="Only these: linear, or linear@2.")] = [],  # noqa: B006
-    dataset: t.Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
-    format_: t.Annotated[Compared, typer.Option("--format", help="How to write it.")] = "table",
+    protocol: t.Annotated[list[str], typer.Option(help="Show only this protocol: linear, or linear@2.")] = [],  # noqa: B006
+    dataset: t.Annotated[list[str], typer.Option(help="Show only this dataset.")] = [],  # noqa: B006
+    format_: t.Annotated[Compared, typer.Option("--format", help="Output format.")] = "table",
     details: t.Annotated[
-        bool, typer.Option("--details", help="Each pair of seeds, too, and what makes scores vary.")
+        bool, typer.Option("--details", help="Show each pair of seeds and the components of the variance.")
     ] = False,
     pictures: t.Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw images won and lost in the first column.")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the images that only one of the two classifies correctly."),
     ] = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Compare two rows image by image: difference, interval, p, how many images are won and lost, and which."""
+    """Compare two rows on the same test images: difference, interval, p, images won and lost."""
     from bench.commands import disagreements
     from results import comparison
 
@@ -282,12 +313,15 @@ def compare(
 
 @app.command("seeds-needed", rich_help_panel=LOOK)
 def seeds_needed(
-    delta: t.Annotated[float, typer.Option(min=0.001, max=100, help="A difference in percentage points.")],
+    delta: t.Annotated[float, typer.Option(min=0.001, max=100, help="Difference to detect, in percentage points.")],
     directory: Directory = Path("runs"),
-    sd: t.Annotated[float | None, typer.Option(min=0, max=100, help="Of seeds, in points; reads no results.")] = None,
-    power: t.Annotated[float, typer.Option(min=0.06, max=0.999, help="How often it is to be seen.")] = 0.8,
+    sd: t.Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Standard deviation over seeds, in points; no results are read."),
+    ] = None,
+    power: t.Annotated[float, typer.Option(min=0.06, max=0.999, help="Statistical power.")] = 0.8,
 ) -> None:
-    """Tell how many seeds show a difference, from the spread of those that were run."""
+    """Estimate how many seeds a difference needs, from the variance over the seeds that were run."""
     from results import leaderboard, seeds_needed, store
 
     if sd is not None:
@@ -303,14 +337,14 @@ def seeds_needed(
 
 @app.command(rich_help_panel=LOOK)
 def why(
-    run: t.Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory: runs/SUITE/LABEL/DATASET/seed0-...")],
-    against: t.Annotated[str, typer.Argument(help="Another run, or a suite; the run's own if not given.")] = "",
+    run: t.Annotated[Path, typer.Argument(metavar="RUN", help="Run directory: runs/SUITE/LABEL/DATASET/seed0-...")],
+    against: t.Annotated[str, typer.Argument(help="Another run, or a suite (default: the run's own).")] = "",
     override: Override = [],  # noqa: B006
     device: Device = "auto",
     data_root: DataRoot = None,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Tell which part of its content key differs between a run and what is asked for now."""
+    """Explain why a run is not reused: which parts of its content key differ."""
     from bench import launch
     from bench.commands import explain
 
@@ -321,27 +355,31 @@ def why(
 
 @app.command(rich_help_panel=EXCHANGE)
 def score(
-    features: t.Annotated[Path, typer.Argument(metavar="FILE", help="Features and labels.")],
-    name: t.Annotated[str, typer.Option(help="Of its row; the file's if not given.")] = "",
+    features: t.Annotated[Path, typer.Argument(metavar="FILE", help="File or directory of features and labels.")],
+    name: t.Annotated[str, typer.Option(help="Row name (default: file name).")] = "",
     protocol: t.Annotated[list[str], typer.Option(metavar="PROTOCOL", help=OF_PROTOCOL)] = ["linear", "knn"],  # noqa: B006
-    dataset: t.Annotated[str, typer.Option(help=f"Whose images these are, in canonical order. {OF_DATASET}")] = "",
+    dataset: t.Annotated[
+        str, typer.Option(help=f"Dataset the images come from, in its canonical order. {OF_DATASET}")
+    ] = "",
     limit: ImageLimit = 0,
     split: SplitName = "test",
-    seed: t.Annotated[int, typer.Option(min=0, help="Of the pretraining; files of one name share a row.")] = 0,
-    labels: t.Annotated[str, typer.Option(help="Training labels that the model saw: a number, or all.")] = "0",
+    seed: t.Annotated[
+        int, typer.Option(min=0, help="Seed of the pretraining; files with the same name share a row.")
+    ] = 0,
+    labels: t.Annotated[str, typer.Option(help="Number of training labels the model saw, or all.")] = "0",
     output: Output = Path("runs"),
     threads: OwnThreads = 0,
-    format_: t.Annotated[Format, typer.Option("--format", help="How to write the table.")] = "table",
+    format_: t.Annotated[Format, typer.Option("--format", help="Output format of the table.")] = "table",
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Score features of any model and show the table that they join.
+    """Score the features of any model and print the table with them.
 
-    FILE.npz holds train_features (n, d), train_labels (n,), test_features and test_labels; or features, labels and
-    split, which says train or test of each row. FILE.parquet has columns split, label and features, a list a row; or
-    in place of features any columns of numbers. `frostbench extract` writes both. FILE.safetensors, FILE.pt and FILE.h5
-    hold the same names as FILE.npz; so does a directory of train_features.npy and its three companions.
+    FILE.npz holds the arrays train_features (n, d), train_labels (n,), test_features and test_labels; or features,
+    labels and split ("train" or "test" for each row). FILE.parquet has the columns split, label and features (a list
+    of numbers per row), or numeric columns instead of features. `frostbench extract` writes both formats.
+    FILE.safetensors, FILE.pt, FILE.h5 and a directory of .npy files hold the arrays of FILE.npz under the same names.
     """
     from bench import launch
     from bench.commands import score as scoring
@@ -357,20 +395,22 @@ def score(
 
 @app.command(rich_help_panel=EXCHANGE)
 def extract(
-    source: t.Annotated[str, typer.Argument(metavar="RUN|ENCODER", help="A run's directory, or what to fit: pca.")],
-    output: t.Annotated[Path, typer.Option(help="FILE.npz or FILE.parquet.")],
-    tap: t.Annotated[str, typer.Option(help="Which layer, where an encoder gives several.")] = "",
-    dataset: t.Annotated[str, typer.Option(help=f"The run's own if not given. {OF_DATASET}")] = "",
+    source: t.Annotated[
+        str, typer.Argument(metavar="RUN|ENCODER", help="Run directory, or an encoder to fit, such as pca.")
+    ],
+    output: t.Annotated[Path, typer.Option(help="File to write: FILE.npz or FILE.parquet.")],
+    tap: t.Annotated[str, typer.Option(help="Tap (layer) to extract; required if there are several.")] = "",
+    dataset: t.Annotated[str, typer.Option(help=f"Dataset to encode (default: the run's). {OF_DATASET}")] = "",
     limit: ImageLimit = 0,
     split: SplitName = "test",
-    seed: t.Annotated[int, typer.Option(min=0, help="Of an encoder that is fitted.")] = 0,
+    seed: t.Annotated[int, typer.Option(min=0, help="Seed of an encoder that is fitted.")] = 0,
     device: Device = "auto",
     threads: OwnThreads = 0,
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Write features of train and test to a file that `frostbench score` reads."""
+    """Write the features of train and test images to a file for `frostbench score`."""
     from bench import launch
     from bench.commands import export, score
 
@@ -380,15 +420,15 @@ def extract(
 
 @app.command(rich_help_panel=LOOK)
 def cka(
-    first: t.Annotated[Path, typer.Argument(metavar="FILE|RUN", help="Features of extract, or a run's directory.")],
-    second: t.Annotated[Path, typer.Argument(metavar="FILE|RUN", help="Others of the same test images.")],
+    first: t.Annotated[Path, typer.Argument(metavar="FILE|RUN", help="File of features, or run directory.")],
+    second: t.Annotated[Path, typer.Argument(metavar="FILE|RUN", help="The same, for the same test images.")],
     device: Device = "auto",
     threads: OwnThreads = 0,
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Tell how alike two encoders are: linear CKA of their test features, layer by layer."""
+    """Compare two encoders layer by layer: linear CKA of their test features."""
     from bench import launch
     from bench.commands import cka
 
@@ -398,15 +438,15 @@ def cka(
 
 @app.command(rich_help_panel=EXCHANGE)
 def export(
-    run: t.Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
-    directory: t.Annotated[Path, typer.Argument(metavar="DIR", help="Where the encoder goes.")],
-    format_: t.Annotated[ExportFormat, typer.Option("--format", help="How to write it.")] = "safetensors",
+    run: t.Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    directory: t.Annotated[Path, typer.Argument(metavar="DIR", help="Directory to write the encoder to.")],
+    format_: t.Annotated[ExportFormat, typer.Option("--format", help="Output format.")] = "safetensors",
     threads: OwnThreads = 0,
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Write a run's frozen encoder, read it back and compare its features."""
+    """Export a run's frozen encoder, then load it again and compare its features."""
     from bench import launch
     from bench.commands import export
 
@@ -416,7 +456,7 @@ def export(
 
 @app.command(rich_help_panel=TRUST)
 def verify(directory: Directory = Path("runs")) -> None:
-    """Check hashes, and make every stored number again from the predictions."""
+    """Check all hashes and recompute every stored score from its predictions."""
     from bench.commands import verify
 
     report = verify.verify(directory)
@@ -428,15 +468,15 @@ def verify(directory: Directory = Path("runs")) -> None:
 @app.command(rich_help_panel=TRUST)
 def reproduce(
     run: t.Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run's directory, or that of a row: each of its seeds.")
+        Path, typer.Argument(metavar="RUN", help="Run directory, or the directory of a row (all its seeds).")
     ],
-    threads: t.Annotated[int, typer.Option(min=0, help="In place of the recorded number.")] = 0,
+    threads: t.Annotated[int, typer.Option(min=0, help="Number of threads (0: as recorded).")] = 0,
     device: Device = "auto",
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Train a run again from its record, and say whether it comes out the same."""
+    """Train a run again from its record and compare the results."""
     from bench.commands import reproduce
     from bench.pipeline.plan import Settings
 
@@ -451,10 +491,10 @@ def reproduce(
 
 @app.command("list", rich_help_panel=FIND)
 def list_(
-    kind: t.Annotated[Kind, typer.Argument(help="What to list.")] = "encoders",
+    kind: t.Annotated[Kind, typer.Argument(help="Kind of thing to list.")] = "encoders",
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """List what suites can name."""
+    """List encoders, protocols, datasets or shipped suites."""
     from bench.suites import catalogue
 
     width, _ = _terminal()
@@ -463,10 +503,10 @@ def list_(
 
 @app.command(rich_help_panel=FIND)
 def describe(
-    name: t.Annotated[str, typer.Argument(help="An encoder, a protocol or a dataset.")],
+    name: t.Annotated[str, typer.Argument(help="Name of an encoder, a protocol or a dataset.")],
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Show an encoder's or a protocol's source, taps, parameters, defaults and choices."""
+    """Describe an encoder or protocol: source, taps, parameters, defaults and choices."""
     from bench.suites import catalogue
 
     width, _ = _terminal()
@@ -475,9 +515,9 @@ def describe(
 
 @app.command(rich_help_panel=EXCHANGE)
 def check(
-    file: t.Annotated[Path, typer.Argument(help="A Python file with encoders or protocols of your own.")],
+    file: t.Annotated[Path, typer.Argument(help="Python file that defines encoders or protocols.")],
 ) -> None:
-    """Check that your own encoder or protocol keeps the promises that ours keep."""
+    """Test your own encoder or protocol against the contract that the shipped ones pass."""
     from bench.commands import check
 
     for line in check.check(file):
@@ -486,15 +526,21 @@ def check(
 
 @app.command(rich_help_panel=TRUST)
 def audit(
-    suite: t.Annotated[str, typer.Argument(metavar="[SUITE]", help="Its datasets, and its protocols.")] = "",
-    dataset: t.Annotated[str, typer.Option(help=f"With every protocol, in place of a suite. {OF_DATASET}")] = "",
-    seed: t.Annotated[int, typer.Option(min=0, help="Of the permutation and of the protocols.")] = 0,
-    near: t.Annotated[float, typer.Option(min=0, help="A near-duplicate's difference, of an image's contrast.")] = 0.15,
+    suite: t.Annotated[
+        str, typer.Argument(metavar="[SUITE]", help="Suite whose datasets and protocols are audited.")
+    ] = "",
+    dataset: t.Annotated[
+        str, typer.Option(help=f"Audit one dataset with every protocol instead of a suite. {OF_DATASET}")
+    ] = "",
+    seed: t.Annotated[int, typer.Option(min=0, help="Seed of the permutation and the protocols.")] = 0,
+    near: t.Annotated[
+        float, typer.Option(min=0, help="Largest difference of near-duplicates, relative to an image's contrast.")
+    ] = 0.15,
     data_root: DataRoot = None,
     offline: Offline = False,
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
-    """Check that permuted labels score at chance, and count images of train that recur in test."""
+    """Check that permuted labels score at chance; count train images that recur in test."""
     from bench.commands import audit
 
     failed = False
@@ -508,7 +554,7 @@ def audit(
 
 @app.command(rich_help_panel=FIND)
 def schema() -> None:
-    """Print the JSON schema of suite files, for editors."""
+    """Print the JSON schema of suite files, for completion in editors."""
     import json
 
     from bench.suites.schema import json_schema
@@ -518,11 +564,11 @@ def schema() -> None:
 
 @app.command(rich_help_panel=RUN)
 def sync(
-    directory: t.Annotated[Path, typer.Argument(help="A suite's directory.")],
-    project: t.Annotated[str, typer.Option(help="In place of the suite's.")] = "",
-    entity: t.Annotated[str, typer.Option(help="In place of the suite's.")] = "",
+    directory: t.Annotated[Path, typer.Argument(help="Results directory of a suite.")],
+    project: t.Annotated[str, typer.Option(help="W&B project (default: the suite's).")] = "",
+    entity: t.Annotated[str, typer.Option(help="W&B user or team (default: the suite's).")] = "",
 ) -> None:
-    """Send to Weights & Biases what it has not seen of a suite."""
+    """Upload the runs of a suite to Weights & Biases that are not there yet."""
     from bench import launch
 
     report = launch.sync(directory, project, entity)
@@ -534,10 +580,12 @@ def sync(
 
 @app.command(rich_help_panel=RUN)
 def merge(
-    into: t.Annotated[Path, typer.Argument(help="A suite's directory, or one that holds several.")],
-    others: t.Annotated[list[Path], typer.Argument(metavar="OTHER...", help="What is copied from; left as it is.")],
+    into: t.Annotated[Path, typer.Argument(help="Results directory of one suite, or of several.")],
+    others: t.Annotated[
+        list[Path], typer.Argument(metavar="OTHER...", help="Results directories to copy from; left unchanged.")
+    ],
 ) -> None:
-    """Copy into one results directory what others have more, such as those of other machines."""
+    """Copy missing runs and records from other results directories into one."""
     from bench import launch
 
     merged, records = launch.merge(into, others)
@@ -552,11 +600,11 @@ def merge(
 def report(
     directory: Directory = Path("runs"),
     output: t.Annotated[
-        Path | None, typer.Option(help="Where the page goes; report.html in the directory if not given.")
+        Path | None, typer.Option(help="HTML file to write (default: report.html in the directory).")
     ] = None,
-    open_: t.Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    open_: t.Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
 ) -> None:
-    """Write one HTML page about what was run, from tables and intervals to maps; it needs no network."""
+    """Write an HTML report: tables, intervals, losses, confusions, maps and pictures."""
     import webbrowser
 
     from results import store
@@ -574,7 +622,7 @@ def report(
 
 @app.command(rich_help_panel=FIND)
 def doctor(data_root: DataRoot = None) -> None:
-    """Show the machine, the versions, the data that is here, and wandb's state."""
+    """Show the machine, versions, available datasets and W&B settings."""
     from bench.commands import doctor
 
     for line in doctor.report(data_root):
@@ -583,13 +631,15 @@ def doctor(data_root: DataRoot = None) -> None:
 
 @app.command(rich_help_panel=FIND)
 def speed(
-    sections: t.Annotated[list[Section], typer.Argument(help="What to measure; everything if not given.")] = [],  # noqa: B006
-    quick: t.Annotated[bool, typer.Option("--quick", help="Two minutes on two cores, not ten.")] = False,
+    sections: t.Annotated[list[Section], typer.Argument(help="Parts to measure (default: all).")] = [],  # noqa: B006
+    quick: t.Annotated[
+        bool, typer.Option("--quick", help="Smaller jobs: two minutes on two cores instead of ten.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = 0,
-    output: t.Annotated[Path, typer.Option(help="The same as JSON.")] = Path("speed.json"),
+    output: t.Annotated[Path, typer.Option(help="JSON file to write the measurements to.")] = Path("speed.json"),
 ) -> None:
-    """Measure this harness beside what people use instead, on this machine."""
+    """Compare the speed of this harness with plain PyTorch, scikit-learn and FAISS here."""
     from bench import launch, speed
     from bench.host import machine
     from results import store

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import app, main
+from bench.suites.suite import read_suite
 from results.text import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,10 +117,82 @@ def test_check_vouches_for_an_encoder_of_ones_own(frostbench: t.Callable[..., st
     assert frostbench("check", "mine.py") == "encoder my_pixels keeps its promises\n"
 
 
-def test_the_readmes_encoder_keeps_its_promises(frostbench: t.Callable[..., str]) -> None:
-    (example,) = re.findall(r"```python\n(# mine.py\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    Path("mine.py").write_text(example)
-    assert frostbench("check", "mine.py") == "encoder my_encoder keeps its promises\n"
+def python_examples(page: str) -> dict[str, str]:
+    """{the name in its first line: an example}."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return {one[1]: one[0] for one in re.findall(r"```python\n(# (\w+\.py)\n.*?)```", text, re.DOTALL)}
+
+
+@pytest.mark.parametrize(
+    ("page", "file", "said"),
+    [
+        ("README.md", "mine.py", "encoder my_encoder"),
+        ("docs/plugins.md", "my_autoencoder.py", "encoder my_autoencoder"),
+        ("docs/plugins.md", "nearest_mean.py", "protocol nearest_mean"),
+    ],
+)
+def test_an_example_keeps_its_promises(page: str, file: str, said: str, frostbench: t.Callable[..., str]) -> None:
+    Path(file).write_text(python_examples(page)[file])
+    assert frostbench("check", file) == f"{said} keeps its promises\n"
+
+
+def test_the_pretrained_network_keeps_its_promises(
+    frostbench: t.Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch
+
+    from bench.datasets._torchvision import torchvision
+
+    with torch.random.fork_rng():
+        network = torchvision.models.squeezenet1_1()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where a download would be kept
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(network.state_dict(), tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
+    example = python_examples("docs/plugins.md")["pretrained.py"]
+    Path("pretrained.py").write_text(example.replace("side: int = 64", "side: int = 32"))  # in less time
+    assert frostbench("check", "pretrained.py") == "encoder pretrained keeps its promises\n"
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    assert [*python_examples("README.md")] == ["mine.py"]
+    assert [*python_examples("docs/plugins.md")] == ["my_autoencoder.py", "nearest_mean.py", "pretrained.py"]
+    (order,) = python_examples("docs/data.md").values()
+    held: dict[str, t.Any] = {}
+    exec(order, held)
+    assert (len(held["images"]), len(held["labels"]), len(held["test_images"])) == (4000, 4000, 1000)
+
+
+def test_the_readmes_suite_can_be_read(tmp_path: Path) -> None:
+    (suite,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(suite)
+    assert [one.label for one in read_suite(str(tmp_path / "mine.yaml")).encoders[:3]] == [
+        "pixels",
+        "bigan",
+        "bigan-short",
+    ]
+
+
+def test_init_writes_a_suite_that_runs_and_overwrites_nothing_unasked(
+    frostbench: t.Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert frostbench("init", "My first.yaml").splitlines()[-1] == "next: frostbench run 'My first.yaml'"
+    less = ["--limit", "60", "--seeds", "0", "--set", "wandb.mode=off", "--set", "controls=none"]
+    for setting in ("epochs=0", "hidden=16", "latent=4"):
+        less += ["--set", f"autoencoder.{setting}", "--set", f"autoencoder-l1.{setting}"]
+    assert "autoencoder-l1" in frostbench("run", "My first.yaml", *less, "--set", "pca.components=5")
+    assert Path("runs/my-first").is_dir()
+    Path("mine.yaml").write_text("mine")
+    with pytest.raises(AssertionError, match=r"mine.yaml: exists already.*frostbench init OTHER.yaml"):
+        frostbench("init", "mine.yaml")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    for answer, kept in (("n", True), ("y", False)):
+        monkeypatch.setattr("typer.confirm", lambda *_, answer=answer, **__: answer == "y")
+        if kept:
+            with pytest.raises(AssertionError, match="exists already"):
+                frostbench("init", "mine.yaml")
+        else:
+            frostbench("init", "mine.yaml")
+        assert (Path("mine.yaml").read_text() == "mine") is kept
 
 
 def test_doctor_tells_versions_data_and_wandb(
@@ -169,10 +242,12 @@ def test_help_has_its_commands_in_groups_and_cuts_no_summary(
     assert max(map(len, said.splitlines())) <= 80
     assert "..." not in said.replace("[ARGS]...", "")
     groups = dict(re.findall(r"^(\w.+):\n((?:  .*\n)+)", said, re.MULTILINE))
-    assert "  run    Do what is missing" in groups["Run a suite"]
-    assert "  verify     Check hashes, and make every stored number again from the\n             predictions." in said
+    assert "  run    Run what is not done yet" in groups["Run a suite"]
+    assert "  verify     Check all hashes and recompute every stored score from its\n             predictions." in said
     for command in app.registered_commands:
-        assert f"\n  {command.name or command.callback.__name__} " in said
+        name = command.name or command.callback.__name__
+        assert f"\n  {name} " in said
+        assert max(map(len, frostbench(name, "--help").splitlines())) <= 80
 
 
 def test_lists_say_what_abbreviations_mean(frostbench: t.Callable[..., str]) -> None:

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("bench", "encoders", "protocols", "results")
@@ -61,6 +63,18 @@ def test_the_wheel_runs_away_from_the_checkout(wheel: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     rows = json.loads((away / "runs" / "smoke" / "leaderboard.json").read_text())
     assert {row["encoder"] for row in rows} == {"pixels"}
+
+
+def test_the_citation_has_the_version_and_the_workflow_names_targets_that_exist() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert set(workflow["jobs"]) == {"lint", "test", "lowest"}
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    targets = {step.removeprefix("make ") for step in steps if step.startswith("make ")}
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets and all(f"\n{target}:" in makefile for target in targets)
 
 
 @pytest.mark.parametrize("name", ["encoders", "protocols", "results"])

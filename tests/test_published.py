@@ -1,28 +1,65 @@
 """What this project prints as its own numbers can be made again from the records it keeps."""
 
 import re
+import runpy
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from bench.__main__ import app
+from bench.suites import resolve
 from results import leaderboard
 from results.comparison import compare
 from results.store import read_store
 
 ROOT = Path(__file__).resolve().parent.parent
-UNTRACED = {"bigan_table1"}  # made from an export of a commit, which README names: there was no git to ask
+DOCS = runpy.run_path(str(ROOT / "docs" / "tables.py"))
+UNTRACED = {"bigan_table1"}  # made from an export of a commit, which docs/results.md names: there was no git to ask
 SUITES = sorted(path.name for path in (ROOT / "results" / "published").iterdir() if path.is_dir())
 
 
+@pytest.mark.parametrize("file", [*DOCS["PAGES"], *DOCS["PICTURES"]])
+def test_a_generated_page_is_what_make_docs_writes(file: str) -> None:
+    assert (ROOT / file).read_text(encoding="utf-8") == DOCS["current"](file), "`make docs` writes it again"
+
+
 @pytest.mark.parametrize("suite", SUITES)
-def test_a_published_table_is_what_the_code_prints_from_its_records(suite: str) -> None:
-    pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/results.md"))
-    contents = read_store(ROOT / "results" / "published" / suite)
-    assert contents.damaged == []
-    board = leaderboard.of(contents)
-    printed = re.findall(f"<!-- {suite} -->\n(.*?)<!-- end -->", pages, re.DOTALL)
-    assert [one.strip() for one in printed] == [board.render("markdown").strip()], "`make docs` prints it again"
+def test_every_published_suite_has_its_table(suite: str) -> None:
+    assert read_store(ROOT / "results" / "published" / suite).damaged == []
+    assert f"<!-- {suite} -->\n**" in (ROOT / "docs/results.md").read_text(encoding="utf-8")
+
+
+def test_generated_pages_have_every_command_and_every_recipe() -> None:
+    commands, methods = ((ROOT / page).read_text(encoding="utf-8") for page in ("docs/commands.md", "docs/methods.md"))
+    for command in app.registered_commands:
+        assert f"\n### frostbench {command.name or command.callback.__name__}\n" in commands  # type: ignore[union-attr]
+    for name in [*resolve.encoders(), *resolve.protocols()]:
+        assert f"\n#### {name}\n" in methods
+
+
+def test_every_argument_and_option_has_a_help_text() -> None:
+    rows = re.findall(r"^\| `.*$", (ROOT / "docs/commands.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 100
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_the_pictures_are_svg() -> None:
+    for file in DOCS["PICTURES"]:
+        assert ElementTree.parse(ROOT / file).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
+def test_links_resolve(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        file, _, heading = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -128,7 +165,7 @@ def prose(file: str) -> str:
     text = (ROOT / file).read_text(encoding="utf-8")
     if file.endswith(".yaml"):
         text = "\n".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
-    text = re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->|```.*?```|^\|.*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"<!-- \w[^\n]* -->\n.*?<!-- end -->|```.*?```|^\|.*?$", "", text, flags=re.DOTALL | re.MULTILINE)
     return " ".join(text.split())
 
 
@@ -157,8 +194,7 @@ def test_a_number_in_a_sentence_is_what_its_records_say(file: str, words: str, q
     "file",
     [
         "README.md",
-        "docs/results.md",
-        "docs/cluster.md",
+        *(f"docs/{page}.md" for page in ("results", "commands", "methods", "data", "plugins", "distributed", "speed")),
         *(str(one.relative_to(ROOT)) for one in (ROOT / "configs").rglob("*.yaml")),
     ],
 )

@@ -5,7 +5,7 @@ output directory. Ray starts a run whose worker or node has died again, perhaps 
 somewhere: claims and publishing by link sort that out, as between any two processes.
 
 Whoever reaches Ray's ports may run code. Without an address everything listens on loopback only, behind a token that
-lasts as long as the call; a cluster is secured by whoever starts it (docs/cluster.md).
+lasts as long as the call; a cluster is secured by whoever starts it (docs/distributed.md).
 """
 
 import _thread
