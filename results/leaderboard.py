@@ -40,6 +40,9 @@ from results.statistics import Answers, Correct, Scores, contrasts, deviation, m
 from results.store import Contents
 from results.text import Format
 
+if t.TYPE_CHECKING:
+    import pandas as pd
+
 EMPTY = "No results yet: `frostbench run SUITE.yaml` makes some."
 Key = t.TypeVar("Key")
 Cell = tuple[str, str, str, str]  # encoder, tap, protocol, metric
@@ -120,6 +123,22 @@ class Row:
 
 LISTS = ("values", "keys", "versions", "alarms", "recalls")
 COLUMNS = [field.name.removeprefix("is_") for field in dataclasses.fields(Row)]
+WORD, NUMBER, COUNT = "object", "float64", "Int64"  # of pandas; the last knows missing ones
+FRAME = {  # a column of `Leaderboard.to_pandas`: what of a row it holds
+    **{name: (name, WORD) for name in ("dataset", "split")},
+    "limit": ("limit", COUNT),
+    **{name: (name, WORD) for name in ("encoder", "method", "tap", "protocol", "metric")},
+    "value": ("mean", NUMBER),
+    **{name: (name, NUMBER) for name in ("low", "high")},
+    **{name: (name, COUNT) for name in ("rank_low", "rank_high")},
+    "untrained": ("untrained", WORD),
+    **{f"over_untrained{end}": (f"over_untrained{end}", NUMBER) for end in ("", "_low", "_high")},
+    "seeds": ("seeds", COUNT),
+    "is_control": ("is_control", "bool"),
+    **{name: (name, COUNT) for name in ("labels", "dimensions", "train_images", "test_images")},
+    "fit_seconds": ("fit_seconds", NUMBER),
+    **{name: (name, WORD) for name in ("status", "error")},
+}
 
 
 class Unknown(Exception):
@@ -180,9 +199,7 @@ class Leaderboard:
             return text.to_json([row.plain() for row in self.rows])
         if format == "csv":
             return text.to_csv([row.plain() for row in self.rows], COLUMNS)
-        sections: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
-        for row in self.rows:
-            sections[_section(row)].append(row)
+        sections = self._sections()
         tables = [_table(rows, show, self.sort) for rows in sections.values()]
         legend = _legend(self.rows, show) if tables else EMPTY
         if format == "markdown":
@@ -192,6 +209,27 @@ class Leaderboard:
         if format == "html":
             return _html(tables, legend)
         return _terminal(tables, legend, width, colour)
+
+    def _sections(self) -> dict[tuple[str, bool, str], list[Row]]:
+        sections: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
+        for row in self.rows:
+            sections[_section(row)].append(row)
+        return sections
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """A row a cell of the tables, fractions in 0..1; the names of its columns are those of `Row`, one level deep.
+
+        What fails stands there too, with its error and without a value.
+        """
+        import pandas as pd  # noqa: PLC0415 - slow to import
+
+        found = {title: [getattr(row, name) for row in self.rows] for title, (name, _) in FRAME.items()}
+        return pd.DataFrame({title: pd.Series(found[title], dtype=kind) for title, (_, kind) in FRAME.items()})
+
+    def _repr_html_(self) -> str:
+        """The tables as a notebook shows them."""
+        tables = [_table(rows, "scores", self.sort) for rows in self._sections().values()]
+        return "\n".join(_html_elements(tables, _legend(self.rows, "scores") if tables else EMPTY))
 
 
 # ---- records to rows --------------------------------------------------------------------------------------------
@@ -1048,6 +1086,10 @@ def _latex(tables: list[_Table], legends: list[str]) -> str:
 
 
 def _html(tables: list[_Table], legend: str) -> str:
+    return text.page("Leaderboard", _html_elements(tables, legend))
+
+
+def _html_elements(tables: list[_Table], legend: str) -> list[str]:
     content = []
     for table in tables:
         names = [
@@ -1065,7 +1107,7 @@ def _html(tables: list[_Table], legend: str) -> str:
                 row += f"<td class=word>{tap}</td>" + "".join(f"<td>{cell}</td>" for cell in cells)
             content.append(f"<tr>{row}</tr>")
         content += ["</tbody>", "</table>"]
-    return text.page("Leaderboard", [*content, text.paragraph(legend)])
+    return [*content, text.paragraph(legend)]
 
 
 def _terminal(tables: list[_Table], legend: str, width: int | None, colour: bool) -> str:
