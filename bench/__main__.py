@@ -216,7 +216,7 @@ def plan(
         return
     costs = []
     start, apart = time.process_time(), executor != "serial" or jobs > 1
-    for planned, needed in launch.forecast(checked, settings, _say, start=start, apart=apart):
+    for planned, needed in launch.costs(checked, settings, _say, start=start, apart=apart):
         if planned.missing:
             costs.append(needed)
         took = clock(needed.seconds) if planned.missing else ""

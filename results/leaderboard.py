@@ -40,6 +40,9 @@ from results.statistics import Answers, Correct, Scores, contrasts, deviation, m
 from results.store import Contents
 from results.text import Format
 
+if t.TYPE_CHECKING:
+    import pandas as pd
+
 EMPTY = "No results yet: `frostbench run SUITE.yaml` makes some."
 Key = t.TypeVar("Key")
 Cell = tuple[str, str, str, str]  # encoder, tap, protocol, metric
@@ -120,6 +123,22 @@ class Row:
 
 LISTS = ("values", "keys", "versions", "alarms", "recalls")
 COLUMNS = [field.name.removeprefix("is_") for field in dataclasses.fields(Row)]
+WORD, NUMBER, COUNT = "object", "float64", "Int64"  # of pandas; the last knows missing ones
+FRAME = {  # a column of `Leaderboard.to_pandas`: what of a row it holds
+    **{name: (name, WORD) for name in ("dataset", "split")},
+    "limit": ("limit", COUNT),
+    **{name: (name, WORD) for name in ("encoder", "method", "tap", "protocol", "metric")},
+    "value": ("mean", NUMBER),
+    **{name: (name, NUMBER) for name in ("low", "high")},
+    **{name: (name, COUNT) for name in ("rank_low", "rank_high")},
+    "untrained": ("untrained", WORD),
+    **{f"over_untrained{end}": (f"over_untrained{end}", NUMBER) for end in ("", "_low", "_high")},
+    "seeds": ("seeds", COUNT),
+    "is_control": ("is_control", "bool"),
+    **{name: (name, COUNT) for name in ("labels", "dimensions", "train_images", "test_images")},
+    "fit_seconds": ("fit_seconds", NUMBER),
+    **{name: (name, WORD) for name in ("status", "error")},
+}
 
 
 class Unknown(Exception):
@@ -180,9 +199,7 @@ class Leaderboard:
             return text.to_json([row.plain() for row in self.rows])
         if format == "csv":
             return text.to_csv([row.plain() for row in self.rows], COLUMNS)
-        sections: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
-        for row in self.rows:
-            sections[_section(row)].append(row)
+        sections = self._sections()
         tables = [_table(rows, show, self.sort) for rows in sections.values()]
         legend = _legend(self.rows, show) if tables else EMPTY
         if format == "markdown":
@@ -192,6 +209,27 @@ class Leaderboard:
         if format == "html":
             return _html(tables, legend)
         return _terminal(tables, legend, width, colour)
+
+    def _sections(self) -> dict[tuple[str, bool, str], list[Row]]:
+        sections: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
+        for row in self.rows:
+            sections[_section(row)].append(row)
+        return sections
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """A row a cell of the tables, fractions in 0..1; the names of its columns are those of `Row`, one level deep.
+
+        What fails stands there too, with its error and without a value.
+        """
+        import pandas as pd  # noqa: PLC0415 - slow to import
+
+        found = {title: [getattr(row, name) for row in self.rows] for title, (name, _) in FRAME.items()}
+        return pd.DataFrame({title: pd.Series(found[title], dtype=kind) for title, (_, kind) in FRAME.items()})
+
+    def _repr_html_(self) -> str:
+        """The tables as a notebook shows them."""
+        tables = [_table(rows, "scores", self.sort) for rows in self._sections().values()]
+        return "\n".join(_html_elements(tables, _legend(self.rows, "scores") if tables else EMPTY))
 
 
 # ---- records to rows --------------------------------------------------------------------------------------------
@@ -243,6 +281,7 @@ def leaderboard(
         (
             shown[table],
             [one for one in tables[table] if (one.labels != 0) == labelled and _about(one) == subject],
+            [one for one in tables[table] if labelled and _is_guest(one) and _about(one) == subject],
         )
         for table in sorted(tables)
         for labelled in (False, True)
@@ -251,8 +290,8 @@ def leaderboard(
     further = _Further(classes, metrics)
     rows = [
         row
-        for dataset, members in sections
-        for row in _ranked(dataset, members, order, by_suite, answers, variance, further)
+        for dataset, members, guests in sections
+        for row in _ranked(dataset, members, guests, order, by_suite, answers, variance, further)
     ]
     for name in metrics:
         _check_known("metric", name, further.seen | ({RECALL} if "recall_0" in further.seen else set()))
@@ -284,18 +323,24 @@ class _Further:
         return list(record.metrics) if _about(record) else [first, *filter(is_beside, others)]
 
 
+def _is_guest(record: Record) -> bool:
+    """Whether encoders that saw labels are compared with it though it saw none: it may be one's own control."""
+    return record.is_control and record.labels == 0 and record.status == "done"
+
+
 def _ranked(
     dataset: str,
     records: list[Record],
+    guests: list[Record],
     order: dict[str, int],
     by_suite: t.Mapping[str, Plan],
     answers: Read,
     variance: Variance,
     further: _Further,
 ) -> list[Row]:
-    """The rows of one section of a table."""
-    named = Definitions(by_suite.values()).newest(records)
-    encoded = [(encoder_key(name), record) for name, record in zip(named, records)]
+    """The rows of one section of a table. Guests are no rows of it: their rows' scores are only subtracted."""
+    named = Definitions(by_suite.values()).newest([*records, *guests])
+    encoded = [(encoder_key(name), record) for name, record in zip(named, [*records, *guests])]
     encoders = told_apart({encoder_key(name): (name.label, encoder_facts(name)) for name in named})
     judged = [name if name.status == "done" and name.metrics else None for name in named]
     done = [(key, protocol_key(name), one) for (key, one), name in zip(encoded, judged) if name]
@@ -328,18 +373,22 @@ def _ranked(
         for _, key, one in done
     }
     wanted = {name: place for place, name in enumerate(further.asked)}
+    visitors = {encoders[key] for key, _ in encoded[len(records) :]}
+    hosts = [cell for cell in cells if cell[0] not in visitors]
+    visiting = [cell for cell in cells if cell[0] in visitors]
     columns = sorted(
-        {cell[2:] for cell in cells},
+        {cell[2:] for cell in hosts},
         key=lambda column: (places[column[0]], wanted.get(column[1], len(wanted)), _column_order(column)),
     )
     ordered = sorted(  # before they are compared: of equal rows the first is the best
-        {cell[:2] for cell in cells},
+        {cell[:2] for cell in hosts},
         key=lambda line: ([_rank(scored.get((*line, *column))) for column in columns], line),
     )
     for place, column in enumerate(columns, 1):
         rows = {cell: scored[cell] for line in ordered if (cell := (*line, *column)) in scored}
-        members = {cell: by_seed(cells[cell]) for cell in rows}
-        compared = _compared(rows, members, answers, variance, controls, further.classes)
+        own = {cell: scored[cell] for cell in visiting if cell[2:] == column}
+        members = {cell: by_seed(cells[cell]) for cell in (*rows, *own)}
+        compared = _compared(rows, own, members, answers, variance, controls, further.classes)
         scored |= {cell: dataclasses.replace(row, column=place) for cell, row in compared.items()}
     failed = [
         _row(dataset, encoder, None, None, of_seeds, failures[encoder, error], further)
@@ -376,41 +425,50 @@ def _controls(
 
 def _compared(
     column: dict[Cell, Row],
+    guests: dict[Cell, Row],
     members: t.Mapping[Cell, list[Record]],
     answers: Read,
     variance: Variance,
     controls: t.Mapping[str, str],
     classes: ReadClasses,
 ) -> dict[Cell, Row]:
-    """The rows of a table under one protocol, each with its interval, its ranks and how it differs from others."""
-    rows = list(column.values())
-    one = rows[0]
+    """The rows of a table under one protocol, each with its interval, its ranks and how it differs from others.
+
+    Guests have a part in the differences over their own controls alone.
+    """
+    one = next(iter(column.values()))
     better = -1 if one.metric in METRICS and not METRICS[one.metric].higher_is_better else 1
     counts_classes = by_class.is_by_class(one.metric)
     images = one.test_images if one.metric in SHARES or counts_classes else None
-    sampled = [row.seeds > (1 if images is None or variance == "own" else 2) for row in rows]
-    scores = Scores(
-        better * np.array([row.mean for row in rows], np.float64),
-        np.array([deviation(row.values) if many else 0.0 for row, many in zip(rows, sampled)]),
-        np.array([row.seeds if many else 1 for row, many in zip(rows, sampled)]),
-        images,
-        by_class.answers(one.metric or "", [[classes(record) for record in records] for records in members.values()])
-        if counts_classes
-        else _answers(members.values(), images, answers)
-        if one.metric == "top1" and variance == "borrowed"
-        else None,
-        np.array([_otherwise(row) * MOVED / images for row in rows]) if images else None,
-    )
+
+    def scores_of(rows: dict[Cell, Row]) -> Scores:
+        made = [members[cell] for cell in rows]
+        sampled = [row.seeds > (1 if images is None or variance == "own" else 2) for row in rows.values()]
+        return Scores(
+            better * np.array([row.mean for row in rows.values()], np.float64),
+            np.array([deviation(row.values) if many else 0.0 for row, many in zip(rows.values(), sampled)]),
+            np.array([row.seeds if many else 1 for row, many in zip(rows.values(), sampled)]),
+            images,
+            by_class.answers(one.metric or "", [[classes(record) for record in records] for records in made])
+            if counts_classes
+            else _answers(made, images, answers)
+            if one.metric == "top1" and variance == "borrowed"
+            else None,
+            np.array([_otherwise(row) * MOVED / images for row in rows.values()]) if images else None,
+        )
+
+    scores = scores_of(column)
     found, (below, above) = ranking(scores), scores.reach(0.95)
     least, highest = bounds(one.metric)
     # of geometry nothing is best, and what stands beside a protocol's first metric is not what rows are ranked by
     ranked = METRICS[one.metric].of != GEOMETRY if one.metric in METRICS else not is_beside(one.metric or "")
     widest = highest - least
     over = {cell: (controls[cell[0]], *cell[1:]) for cell in column if controls.get(cell[0])}
-    over = {cell: own for cell, own in over.items() if own in column} if ranked else {}
-    places = {cell: place for place, cell in enumerate(column)}
+    over = {cell: own for cell, own in over.items() if own in column or own in guests} if ranked else {}
+    visiting = {own: guests[own] for own in over.values() if own in guests}
+    places = {cell: place for place, cell in enumerate((*column, *visiting))}
     first, second = (np.array([places[cell] for cell in cells], np.int64) for cells in (over, over.values()))
-    contrast = contrasts(scores, first, second)
+    contrast = contrasts(scores_of(column | visiting) if visiting else scores, first, second)
     compared = {}
     for place, (cell, row) in enumerate(column.items()):
         about = [name for name, known in (("seeds", scores.seeds[place] > 1), ("images", images is not None)) if known]
@@ -923,6 +981,8 @@ def _legend(rows: list[Row], show: Show) -> str:
     if any(row.over_untrained is not None for row in rows):
         legend += " Over untrained: the score minus that of the same network before training, on the same test images,"
         legend += " with its 95 % interval (Holm)."
+        if any(row.over_untrained is not None and row.labels != 0 for row in rows):
+            legend += " That network saw no labels, and has its row among the encoders that saw none."
     if show == "differences":
         legend += " Below the best row are differences to it, with simultaneous 95 % intervals."
     legend += " Rank: simultaneous 95 % rank interval (Bonferroni over all pairs). Bold: not significantly worse than"
@@ -1026,6 +1086,10 @@ def _latex(tables: list[_Table], legends: list[str]) -> str:
 
 
 def _html(tables: list[_Table], legend: str) -> str:
+    return text.page("Leaderboard", _html_elements(tables, legend))
+
+
+def _html_elements(tables: list[_Table], legend: str) -> list[str]:
     content = []
     for table in tables:
         names = [
@@ -1043,7 +1107,7 @@ def _html(tables: list[_Table], legend: str) -> str:
                 row += f"<td class=word>{tap}</td>" + "".join(f"<td>{cell}</td>" for cell in cells)
             content.append(f"<tr>{row}</tr>")
         content += ["</tbody>", "</table>"]
-    return text.page("Leaderboard", [*content, text.paragraph(legend)])
+    return [*content, text.paragraph(legend)]
 
 
 def _terminal(tables: list[_Table], legend: str, width: int | None, colour: bool) -> str:

@@ -1215,7 +1215,7 @@ def test_every_listed_name_is_known() -> None:
 
 def test_importing_it_imports_none_of_the_heavy_readers() -> None:
     heavy = {"torchvision", "pandas", "sklearn", "pyarrow", "mlxtend", "PIL"}
-    code = f"import bench.data, sys; print(*{heavy!r} & set(sys.modules))"
+    code = f"import bench.datasets, sys; print(*{heavy!r} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "\n"
 

@@ -40,7 +40,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., tup
     def plan(**how: t.Any) -> tuple[dict[str, Cost], list[str]]:
         said: list[str] = []
         suite = launch.read("small.yaml", [], "", 0, [])
-        return {one.title: cost for one, cost in launch.forecast(suite, settings(), said.append, **how)}, said
+        return {one.title: cost for one, cost in launch.costs(suite, settings(), said.append, **how)}, said
 
     return plan
 
@@ -114,7 +114,7 @@ def test_views_and_alarms_are_counted_for_taps_that_have_none(
 
         return call
 
-    monkeypatch.setattr(forecast.views, "keep", pass_by(3.0))
+    monkeypatch.setattr(forecast.snapshots, "keep", pass_by(3.0))
     monkeypatch.setattr(forecast, "diagnose", pass_by(0.5))
     for what in ("_fit", "_extract", "_score"):
         monkeypatch.setattr(forecast.Forecast, what, lambda *_: 0.0)
@@ -234,6 +234,6 @@ def test_the_quickstart_suite_takes_what_was_foretold(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     suite = launch.read("quickstart", ["wandb.mode=off"], "", 0, [])
     here = launch.settings(Path("runs"), 0, "cpu", None, True, [])
-    foretold = sum(cost.seconds for _, cost in launch.forecast(suite, here, print))
+    foretold = sum(cost.seconds for _, cost in launch.costs(suite, here, print))
     seconds = launch.launch(suite, here).seconds
     assert 1 / 1.5 < foretold / seconds < 1.5

@@ -163,11 +163,11 @@ def test_a_thousand_jobs_are_not_taken_as_said(
 ) -> None:
     asked: list[int] = []
 
-    def processes(runs: t.Sequence[t.Any], settings: t.Any, jobs: int, display: t.Any) -> t.Iterator[t.Any]:
+    def started(runs: t.Sequence[t.Any], settings: t.Any, jobs: int, display: t.Any) -> t.Iterator[t.Any]:
         asked.append(jobs)
         yield from ()
 
-    monkeypatch.setattr(processes, "processes", processes)
+    monkeypatch.setattr(processes, "processes", started)
     monkeypatch.setattr(machine, "available_cores", lambda: 2)
     done = frostbench("run", "smoke", "--jobs", "1000", "--set", "encoders=[pixels]", "--set", "wandb.mode=off")
     assert asked == [2]

@@ -85,7 +85,8 @@ def mnist(where: Path, count: int) -> str:
 LOAD = """
 import sys
 from pathlib import Path
-from bench import data, formats
+from bench import datasets
+from bench.datasets import formats
 
 def peak():
     with open("/proc/self/status") as file:
@@ -93,13 +94,13 @@ def peak():
 
 few, many, fraction, where = sys.argv[1:]
 formats.SLICE //= int(fraction)
-data.IN_MEMORY //= int(fraction)
-data._check_published = lambda *_: None
-data.load(few, root=Path(where, "few"), cache=Path(where, "cache"))  # what the libraries take
+datasets.IN_MEMORY //= int(fraction)
+datasets._check_published = lambda *_: None
+datasets.load(few, root=Path(where, "few"), cache=Path(where, "cache"))  # what the libraries take
 before = peak()
 roots = {"root": Path(where, "many"), "cache": Path(where, "cache")}
-whole = data.load(many, **roots)
-some = data.load(many, split="validation", limit=round(0.6 * len(whole.train)), **roots)
+whole = datasets.load(many, **roots)
+some = datasets.load(many, split="validation", limit=round(0.6 * len(whole.train)), **roots)
 print(whole.train.images.nbytes, peak() - before)
 """
 

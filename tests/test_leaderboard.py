@@ -1,6 +1,7 @@
 """Leaderboards from records with numbers known by hand, in every format parsed back."""
 
 import csv
+import dataclasses
 import html.parser
 import io
 import json
@@ -778,6 +779,46 @@ def test_of_encoders_that_saw_labels_rows_stand_by_what_reads_no_more_and_the_le
     assert [row.protocol for row in few.rows][:2] == ["fewshot@1", "argmax@1"]
     assert "read the labels of all" not in leaderboard(judged("a", {"argmax": 0.8}, labels=100)).render("markdown")
     assert "linear reads the labels of all" in leaderboard(judged("a", {"linear": 0.8}, labels=9)).render("markdown")
+
+
+TOLD = [
+    *(record("semi", 0.97, seed, test_images=10_000, labels=100, params={"width": 7, "epochs": 3}) for seed in (0, 1)),
+    *(record("told", 0.96, seed, test_images=10_000, labels="all") for seed in (0, 1)),
+]
+OF_TOLD = [
+    record("semi-untrained", 0.95, seed, test_images=10_000, encoder="untrained", is_control=True,
+           params={"architecture": "semi", "parameters": {"width": 7, "epochs": 9}}) for seed in (0, 1)
+]  # fmt: skip
+
+
+def test_encoders_that_saw_labels_are_compared_with_their_own_control_in_its_own_section() -> None:
+    seen = leaderboard(TOLD + OF_TOLD, answers=right)
+    assert [(row.encoder, row.labels) for row in seen.rows] == [("semi-untrained", 0), ("semi", 100), ("told", 4000)]
+    control, semi, told = seen.rows
+    assert (control.rank_high, control.over_untrained) == (1, None)
+    assert (semi.untrained, semi.over_untrained) == ("semi-untrained", pytest.approx(0.02))
+    assert (told.untrained, told.over_untrained) == (None, None)
+    won, images = 200, 10_002  # images won by both seeds and none lost (Bonett and Price 2012); one difference
+    half = 1.959964 * (((won + 2) / images - (won / images) ** 2) / images) ** 0.5
+    assert semi.over_untrained_low == pytest.approx(0.02 - half, rel=1e-3)
+    assert semi.over_untrained_high == pytest.approx(0.02 + half, rel=1e-3)
+    assert (semi.over_untrained_p or 1) < 1e-6
+    legend = " ".join(seen.render("markdown").split())
+    assert "That network saw no labels, and has its row among the encoders that saw none." in legend
+    assert "That network saw no labels" not in leaderboard(CONTROLLED, answers=right).render("markdown")
+    by_suite = leaderboard(TOLD + OF_TOLD, [Plan(suite="s", control_of={"told": "semi-untrained"})], right).rows
+    assert by_suite[2].over_untrained == pytest.approx(0.01)
+
+
+def test_a_control_elsewhere_moves_nothing_else_where_labels_were_seen() -> None:
+    more = [record("pixels", 0.99, seed, test_images=10_000, protocol_label="another") for seed in range(3)]
+    lost = failed("gan-untrained", "no luck", encoder="untrained", is_control=True, test_images=10_000)
+    beside = {row.encoder: row for row in leaderboard([*TOLD, *OF_TOLD, *more, lost], answers=right).rows if row.labels}
+    alone = {row.encoder: row for row in leaderboard(TOLD, answers=right).rows}
+    assert list(beside) == list(alone)
+    own = [one.name for one in dataclasses.fields(Row) if "untrained" in one.name]
+    for name, row in beside.items():
+        assert dataclasses.replace(row, **dict.fromkeys(own)) == alone[name]
 
 
 @pytest.mark.parametrize("width", FOLDING)

@@ -1006,6 +1006,27 @@ def test_an_encoder_is_shown_the_labels_of_its_budget_and_its_row_says_how_many(
     assert "25" in next(line for line in told.splitlines() if "witness" in line)
 
 
+def test_encoders_that_see_labels_have_controls_which_stand_where_no_labels_were_seen(
+    frostbench: t.Callable[..., Done],
+) -> None:
+    told = ("semisupervised_aae", "label_informed_aae", "supervised_aae", "conditional_vae")
+    body = "hidden: 16, latent: 4, epochs: 1"
+    entries = ", ".join(f"{{name: {name}, {body}{', labels: 100' * (name in told[:2])}}}" for name in told)
+    changes = ["--set", "controls=own", "--set", f"encoders=[{entries}]", "--set", "protocols=[{name: knn, k: 1}]"]
+    done = frostbench("run", "small.yaml", *changes)
+    assert done.code == 0, done.err
+    rows = json.loads(Path("runs/small/leaderboard.json").read_text())
+    controls = {(row["encoder"], row["tap"]): row for row in rows if row["labels"] == 0}
+    assert all(row["control"] for row in controls.values())
+    assert {row["encoder"] for row in rows if row["labels"]} == set(told)
+    for row in (row for row in rows if row["labels"]):
+        control = controls[row["untrained"], row["tap"]]
+        assert row["over_untrained"] == pytest.approx(row["mean"] - control["mean"])
+        assert row["over_untrained_low"] < row["over_untrained"] < row["over_untrained_high"]
+    apart, seen = done.out.split("encoders that saw labels", 1)
+    assert "over untrained" in seen and "over untrained" not in apart
+
+
 def test_a_budget_beyond_the_training_images_fails_with_what_to_type(frostbench: t.Callable[..., Done]) -> None:
     Path("odd.py").write_text(PLUGIN + WITNESS)
     done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", "encoders=[{name: witness, labels: 400}]")

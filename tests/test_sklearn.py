@@ -32,7 +32,7 @@ def test_it_passes_every_check_of_scikit_learn(estimator: t.Any, check: t.Callab
 
 def test_whoever_lists_encoders_and_protocols_does_not_wait_for_scikit_learn() -> None:
     lists = "resolve.encoders(); resolve.protocols()"
-    code = f"import sys; from bench import resolve; {lists}; sys.exit('sklearn' in sys.modules)"
+    code = f"import sys; from bench.suites import resolve; {lists}; sys.exit('sklearn' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -44,7 +44,7 @@ except RuntimeError:
     whole = False  # and somebody else's failed import is mended too
 else:
     whole = True
-from bench import _torchvision
+from bench.datasets import _torchvision
 assert (_torchvision.stand_in is None) == whole, (whole, _torchvision.stand_in)
 assert sys.modules["torchvision"] is _torchvision.torchvision
 """
@@ -71,7 +71,7 @@ for error in {errors!r}:
         raise AssertionError(error)
 pathlib.Path({str(tmp_path)!r}, "torchvision", "__init__.py").write_text("whole = True")
 importlib.invalidate_caches()
-from bench import _torchvision
+from bench.datasets import _torchvision
 assert _torchvision.torchvision.whole
 assert _torchvision.stand_in is None
 assert not hasattr(torch.ops.torchvision, "nms")
@@ -90,7 +90,7 @@ torch.library.register_fake("torchvision::qnms")(lambda dets, scores, iou_thresh
     fake(tmp_path, body)
     (tmp_path / "torchvision" / "half.py").write_text("import torchvision as parent")
     code = """
-from bench import _torchvision
+from bench.datasets import _torchvision
 assert _torchvision.stand_in is not None
 assert _torchvision.torchvision.half.parent is _torchvision.torchvision  # nothing is left of the failed import
 """
@@ -132,10 +132,10 @@ torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_thresho
     plugin.write_text(MINE.format(imports=imports))
     code = f"""
 from pathlib import Path
-from bench import resolve
+from bench.suites import resolve
 assert "bench.datasets._torchvision" not in sys.modules
 assert "mine" in resolve.encoders([Path({str(plugin)!r})])
-from bench import _torchvision
+from bench.datasets import _torchvision
 assert _torchvision.torchvision is sys.modules["torchvision"]
 assert _torchvision.torchvision.half.parent is _torchvision.torchvision
 """
@@ -145,14 +145,14 @@ assert _torchvision.torchvision.half.parent is _torchvision.torchvision
 
 def test_a_plugin_without_it_does_not_wait_for_it(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE.format(imports=""))
-    code = "from pathlib import Path; from bench import resolve; resolve.encoders([Path('mine.py')])"
+    code = "from pathlib import Path; from bench.suites import resolve; resolve.encoders([Path('mine.py')])"
     script = f"import os; os.chdir({str(tmp_path)!r}); {code}; sys.exit('torchvision' in sys.modules)"
     assert run(f"import sys; {script}").returncode == 0
 
 
 def test_an_error_that_stays_is_raised_not_repeated(tmp_path: Path) -> None:
     always = "raise RuntimeError('operator torchvision::nms does not exist')"
-    result = run("from bench import _torchvision", before=fake(tmp_path, always))
+    result = run("from bench.datasets import _torchvision", before=fake(tmp_path, always))
     assert result.returncode == 1
     assert result.stderr.strip().endswith("operator torchvision::nms does not exist")
 
@@ -166,6 +166,6 @@ def imported(path: Path) -> set[str]:
 def test_no_other_file_imports_it() -> None:
     packages = ("bench", "encoders", "protocols", "results")
     files = [file for package in packages for file in (ROOT / package).rglob("*.py")]
-    assert ROOT / "bench" / "data.py" in files
+    assert ROOT / "bench" / "datasets" / "__init__.py" in files
     strays = [str(file) for file in files if any(name.split(".")[0] == "torchvision" for name in imported(file))]
     assert strays == []

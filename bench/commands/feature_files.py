@@ -39,7 +39,12 @@ def read(path: Path) -> tuple[FeatureSet, FeatureSet]:
 
     Raises DataError for a file that is not there, not of this layout, or not to be judged, ConfigError for its name.
     """
-    train_features, train_labels, test_features, test_labels = arrays = _arrays(path)
+    return checked(str(path), _arrays(path))
+
+
+def checked(path: str, arrays: tuple[Array, ...]) -> tuple[FeatureSet, FeatureSet]:
+    """Train and test from arrays in the order of ARRAYS; `path` says where they are from. Raises DataError."""
+    train_features, train_labels, test_features, test_labels = arrays
     for name, array in zip(ARRAYS, arrays):
         if name.endswith("features") and (array.dtype == np.uint16 or array.dtype.str == "|V2"):
             bits = "the bits of bfloat16 numbers; write them as float32 (`tensor.float()`), whole numbers as int32"
@@ -194,7 +199,7 @@ def _read_npy(folder: Path) -> tuple[Array, ...]:
 def _read_safetensors(path: Path) -> tuple[Array, ...]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return _named(path, file.keys(), lambda name: _plain(file.get_tensor(name)))
+            return _named(path, file.keys(), lambda name: plain(file.get_tensor(name)))
     except DataError:
         raise
     except Exception as error:  # as above
@@ -207,7 +212,7 @@ def _read_pt(path: Path) -> tuple[Array, ...]:
         if not isinstance(held, Tensor):
             return np.array(held)
         check_unpacked_size(path, held.numel() * held.element_size(), path.stat().st_size)  # rows can be one, repeated
-        return _plain(held)
+        return plain(held)
 
     try:
         if zipfile.is_zipfile(path):
@@ -225,10 +230,10 @@ def _read_pt(path: Path) -> tuple[Array, ...]:
         ) from error
 
 
-def _plain(tensor: Tensor) -> Array:
+def plain(tensor: Tensor) -> Array:
     """A tensor as NumPy has it: bfloat16 and other short floats as float32."""
     short = tensor.is_floating_point() and tensor.dtype != torch.float64
-    return np.asarray((tensor.detach().float() if short else tensor.detach()).numpy())
+    return np.asarray((tensor.detach().float() if short else tensor.detach()).cpu().numpy())
 
 
 def _read_h5(path: Path) -> tuple[Array, ...]:

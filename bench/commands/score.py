@@ -19,11 +19,11 @@ from bench.datasets.formats import DataError
 from bench.errors import config_error
 from bench.host import machine
 from bench.pipeline.diagnostics import diagnose
-from bench.pipeline.judge import by_protocol, judge, publish, settled
+from bench.pipeline.judge import by_protocol, judge, keep_predictions, publish, settled
 from bench.pipeline.plan import PlannedRun, Settings, folder, load_images
 from bench.suites import resolve
 from bench.suites.reading import read_dataset, read_protocols
-from bench.suites.suite import DatasetSpec, EncoderSpec, RunSpec
+from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
 from protocols.base import FeatureSet
 from results import leaderboard, store
 from results.leaderboard import Leaderboard
@@ -56,14 +56,7 @@ def score(
     if not re.fullmatch("all|[0-9]{1,9}", labels):
         raise config_error("--labels", f"wanted a number or all, got {labels!r}")
     known = resolve.protocols(settings.plugins)
-    protocols_asked = read_protocols(protocols, settings.plugins)
-    for protocol in protocols_asked:
-        if taps := known[protocol.name].reads:
-            problem = f"{protocol.name!r} reads {', '.join(taps)} of encoders of ours, not features of any model"
-            raise config_error("--protocol", problem)
-        if not known[protocol.name].features_only:
-            problem = f"{protocol.name!r} needs the encoder beside its features; name it in a suite's `protocols`"
-            raise config_error("--protocol", problem)
+    protocols_asked = protocols_of_features(protocols, settings.plugins)
     machine.prepare(settings.threads)
     made = machine.provenance(torch.device("cpu"), settings.threads, "float32")  # protocols compute where features lie
     train, test = feature_files.read(path)
@@ -97,11 +90,27 @@ def score(
     for (tap, kind), specs in by_protocol(planned.missing).items():
         scored = known[kind].score_all(settled(known[kind], specs), train, test, seed=seed)
         for judged in judge(tap, specs, scored):
-            publish(planned, judged, known[kind].solver, made, train=train, test=test, alarms=alarms, seconds={})
+            sha256 = keep_predictions(planned, judged, test)
+            publish(
+                planned, judged, known[kind].solver, made, sha256, train=train, test=test, alarms=alarms, seconds={}
+            )
     table = dataset.name, dataset.limit, dataset.split, fingerprint
     contents = store.read_store(settings.output)
     beside = [one for one in contents.records if (one.dataset, one.limit, one.split, one.fingerprint) == table]
     return leaderboard.of(dataclasses.replace(contents, records=beside))
+
+
+def protocols_of_features(entries: t.Sequence[str], plugins: t.Sequence[Path]) -> tuple[ProtocolSpec, ...]:
+    """Protocols as a command line names them, which judge features of any model. Raises ConfigError."""
+    known, asked = resolve.protocols(plugins), read_protocols(entries, plugins)
+    for protocol in asked:
+        if taps := known[protocol.name].reads:
+            problem = f"{protocol.name!r} reads {', '.join(taps)} of encoders of ours, not features of any model"
+            raise config_error("--protocol", problem)
+        if not known[protocol.name].features_only:
+            problem = f"{protocol.name!r} needs the encoder beside its features; name it in a suite's `protocols`"
+            raise config_error("--protocol", problem)
+    return asked
 
 
 def _of_dataset(

@@ -72,7 +72,7 @@ class Form(t.NamedTuple):
 
 
 class Rows(t.NamedTuple):
-    """What a reader returns; `bench.data` checks that the three fit together."""
+    """What a reader returns; `bench.datasets` checks that the three fit together."""
 
     images: t.Iterable[Array]  # uint8 (k, c, h, w), one slice after the other, to be gone through once
     labels: Array  # integers or text (n,)

@@ -158,7 +158,7 @@ def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
     return planned, dataclasses.replace(contents, damaged=sorted({*contents.damaged, *problems}))
 
 
-def forecast(
+def costs(
     suite: Suite, settings: Settings, say: t.Callable[[str], None], *, start: float = 0.0, apart: bool = False
 ) -> t.Iterator[tuple[PlannedRun, Cost]]:
     """Every run of a suite with what it will cost here; a done one costs nothing. Raises what `plan` raises.

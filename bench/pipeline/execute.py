@@ -26,6 +26,7 @@ from bench.pipeline.judge import (
     judge,
     judge_corrupted,
     judge_samples,
+    keep_predictions,
     pixels_of,
     publish,
     settled,
@@ -176,6 +177,7 @@ def _execute(
             )
         for judged in judge(tap, specs, scored, watcher):
             left -= 1
+            predictions_sha256 = keep_predictions(planned, judged, test)
             if not left:
                 _tidy(directory, settings)
             warnings = [*alarms[tap], *few_updates(updates)]
@@ -184,6 +186,7 @@ def _execute(
                 judged,
                 known[name].solver,
                 made,
+                predictions_sha256,
                 train=train,
                 test=test,
                 alarms=warnings,

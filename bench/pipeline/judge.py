@@ -55,11 +55,28 @@ def judge(
         yield Judged(tap, spec, next(scored), time.perf_counter() - started)
 
 
+def keep_predictions(planned: PlannedRun, judged: Judged, test: FeatureSet) -> str | None:
+    """Write the classes that were predicted, if any, before the record that names them; their SHA-256.
+
+    Where a process without locks was quicker, the predictions that are there belong to its record, and stay.
+    """
+    tap, protocol, scores, _ = judged
+    if not isinstance(scores, Scores):
+        return None
+    named = {"predicted": scores.predictions, "label": test.labels, **scores.others}
+    classes = {name: rows.cpu().numpy() for name, rows in named.items()}
+    if planned.again or not is_there(planned, (tap, protocol)):
+        path = planned.directory.predictions(tap, protocol.file_name)
+        store.replace(path, predictions.to_npz(classes, test.classes))
+    return predictions.digest(classes)
+
+
 def publish(
     planned: PlannedRun,
     judged: Judged,
     solver: int,
     made: Provenance,
+    predictions_sha256: str | None,
     *,
     train: FeatureSet,
     test: FeatureSet,
@@ -67,19 +84,9 @@ def publish(
     seconds: dict[str, float],
     updates: dict[str, int] | None = None,
 ) -> None:
-    """Publish the record of what was found, its predictions before it.
-
-    Where a process without locks was quicker, the predictions that are there belong to its record, and stay.
-    """
+    """Publish the record of what was found; its predictions are there, see `keep_predictions`."""
     directory, tap, protocol, scores = planned.directory, judged.tap, judged.protocol, judged.scores
-    path = digest = None
-    if isinstance(scores, Scores):
-        path = directory.predictions(tap, protocol.file_name)
-        named = {"predicted": scores.predictions, "label": test.labels, **scores.others}
-        classes = {name: rows.cpu().numpy() for name, rows in named.items()}
-        digest = predictions.digest(classes)
-        if planned.again or not is_there(planned, (tap, protocol)):
-            store.replace(path, predictions.to_npz(classes, test.classes))
+    path = directory.predictions(tap, protocol.file_name) if predictions_sha256 else None
     record = record_of(
         planned,
         made,
@@ -97,7 +104,7 @@ def publish(
         alarms=alarms,
         updates=updates or {},
         predictions=path and path.relative_to(directory.path).as_posix(),
-        predictions_sha256=digest,
+        predictions_sha256=predictions_sha256,
         seconds=seconds | {"score": judged.seconds},
     )
     store.publish_record(directory.record(tap, protocol.file_name), record)

@@ -37,13 +37,19 @@ def shipped() -> dict[str, Path]:
 
 
 def read_suite(path_or_name: str, *, overrides: t.Sequence[str] = (), plugins: t.Sequence[Path] = ()) -> Suite:
-    """A suite from a YAML file or by the name of a shipped one, with `KEY=VALUE` overrides put in.
+    """A suite from a YAML file, by the name of a shipped one or, over several lines, from what a file would say.
+
+    `KEY=VALUE` overrides are put in.
 
     A KEY is a key of the suite (`precision`, `wandb.mode`), or `LABEL.PARAMETER` of an encoder or a protocol. Raises
     ConfigError with every problem there is.
     """
-    path = shipped().get(path_or_name) or Path(path_or_name)
-    draft = _Draft(strict_yaml.compose(_text(path), str(path)))
+    if "\n" in path_or_name:
+        text, origin = path_or_name, "the suite"
+    else:
+        path = shipped().get(path_or_name) or Path(path_or_name)
+        text, origin = _text(path), str(path)
+    draft = _Draft(strict_yaml.compose(text, origin))
     for override in overrides:
         draft.override(override)
     return draft.checked(resolve.encoders(plugins), resolve.protocols(plugins))
