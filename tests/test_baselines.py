@@ -21,6 +21,8 @@ from encoders.conditional_vae import ConditionalVAE
 from encoders.denoising_autoencoder import Corruption, DenoisingAutoencoder, corrupt
 from encoders.gmm import GMM
 from encoders.kmeans import KMeans
+from encoders.patches import draw
+from encoders.random_patches import RandomPatches
 from encoders.random_projection import RandomProjection
 from encoders.rbm import RBM
 from encoders.vae import VAE
@@ -59,6 +61,7 @@ RECIPES: list[Encoder] = [
     RBM(hidden=16, iterations=1),
     KMeans(centroids=8, patches=200, iterations=2),
     RandomProjection(components=7),
+    RandomPatches(dictionary=8, patches=200),
 ]
 
 
@@ -429,8 +432,8 @@ def test_patches_are_whitened_and_kmeans_reduces_their_distance_to_centroids() -
     run = Training(0)
     recipe = KMeans(centroids=20, patches=2000, iterations=10, patch=3, whitening=1e-6)
     module = recipe.fit(digits(), run)
-    drawn = recipe._draw(digits(), np.random.default_rng(derive_seed(0, "patches")))
-    white = (module.normalised(torch.from_numpy(drawn)) - module.mean) @ module.whitening
+    drawn = draw(digits(), 2000, 3, np.random.default_rng(derive_seed(0, "patches")))
+    white = module.white(module.normalised(torch.from_numpy(drawn)))
     variances = torch.linalg.eigvalsh(torch.cov(white.T))
     assert variances[0] == pytest.approx(0, abs=0.01)  # the mean of each patch is gone: one direction has no variance
     assert torch.allclose(variances[1:], torch.ones(8), atol=0.01)
@@ -444,6 +447,43 @@ def test_kmeans_says_when_images_are_too_small_for_quadrants() -> None:
         KMeans().build((1, 6, 8))
     with pytest.raises(EncoderError, match="1600 centroids asked of 100 patches"):
         KMeans(patches=100).fit(digits(), Training(0))
+
+
+# ---- random patches ---------------------------------------------------------------------------------------------
+
+
+def test_near_patches_by_hand() -> None:
+    """In NumPy, one patch at a time: the two nearest of five, and of their negatives, where nothing is shared."""
+    recipe = RandomPatches(dictionary=5, fraction=0.4, patch=3, patches=300, whitening=0.01)
+    data = digits()
+    module = recipe.fit(data, Training(0))
+    drawn = draw(data, 300, 3, np.random.default_rng(derive_seed(0, "patches"))) / 255
+    mean = drawn.mean(axis=0)
+    variances, directions = np.linalg.eigh(np.cov(drawn.T))
+    whitening = directions @ np.diag((variances + 0.01) ** -0.5) @ directions.T
+    dictionary = (drawn[:5] - mean) @ whitening
+    expected = np.zeros((2, 2, 10))
+    image = data.images[7, 0] / 255
+    for row in range(6):
+        for column in range(6):
+            white = (image[row : row + 3, column : column + 3].ravel() - mean) @ whitening
+            for sign, first in ((1, 0), (-1, 5)):
+                nearest = np.argsort(np.linalg.norm(sign * white - dictionary, axis=1))[:2]
+                expected[row // 3, column // 3, first + nearest] += 1
+    pooled = module(tensor(data)[7:8])["pooled"].view(2, 2, 10)
+    assert pooled.numpy().tolist() == expected.tolist()
+    assert pooled.sum() == 36 * 2 * 2  # patches, of which each has two nearest, twice
+
+
+def test_equal_patches_are_near_together() -> None:
+    blank = dataclasses.replace(digits(count=20), images=np.zeros((20, 1, 8, 8), np.uint8))
+    pooled = RandomPatches(dictionary=5, patch=3, patches=100).fit(blank, Training(0))(tensor(blank))["pooled"]
+    assert torch.equal(pooled, torch.full((20, 4 * 2 * 5), 9.0))  # all patches of every quadrant are near to all
+
+
+def test_random_patches_learn_no_dictionary_larger_than_their_patches() -> None:
+    with pytest.raises(EncoderError, match="dictionary of 2048 asked of 100 patches; set patches higher"):
+        RandomPatches(patches=100).fit(digits(), Training(0))
 
 
 # ---- random projection ------------------------------------------------------------------------------------------

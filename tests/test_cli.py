@@ -37,8 +37,8 @@ def frostbench(frostbench: t.Callable[..., t.Any]) -> t.Callable[..., str]:
         (
             "encoders",
             "aae ali autoencoder bigan clustering_aae conditional_vae dcgan denoising_autoencoder gan gmm kmeans "
-            "label_informed_aae latent_regressor pca pixels random_projection rbm semisupervised_aae supervised_aae "
-            "untrained vae wgan wgan_gp",
+            "label_informed_aae latent_regressor pca pixels random_patches random_projection rbm semisupervised_aae "
+            "supervised_aae untrained vae wgan wgan_gp",
         ),
         (
             "protocols",

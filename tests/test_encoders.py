@@ -49,6 +49,7 @@ from encoders.latent_regressor import LatentRegressor
 from encoders.loading import plain
 from encoders.pca import PCA
 from encoders.pixels import Pixels
+from encoders.random_patches import RandomPatches
 from encoders.random_projection import RandomProjection
 from encoders.rbm import RBM
 from encoders.semisupervised_aae import SemiSupervisedAAE
@@ -95,6 +96,7 @@ SMALL: list[Encoder] = [
     RBM(hidden=16, iterations=1),
     KMeans(centroids=8, patch=3, patches=200, iterations=2),
     RandomProjection(components=7),
+    RandomPatches(dictionary=8, patch=3, patches=200),
     GAN(epochs=1, generator_hidden=32, discriminator_hidden=16, units="plu", discriminator_steps=2),
     BiGAN(epochs=1, hidden=32, objective="wasserstein_gp", critic_steps=2),
     BiGAN(epochs=1, hidden=32, body="conv", objective="wasserstein_gp", critic_steps=2),
