@@ -20,8 +20,10 @@ from encoders.check import check_encoder
 from encoders.conditional_vae import ConditionalVAE
 from encoders.denoising_autoencoder import Corruption, DenoisingAutoencoder, corrupt
 from encoders.gmm import GMM
+from encoders.image_statistics import ImageStatistics
 from encoders.kmeans import KMeans
 from encoders.patches import draw
+from encoders.random_convolutions import RandomConvolutions
 from encoders.random_patches import RandomPatches
 from encoders.random_projection import RandomProjection
 from encoders.rbm import RBM
@@ -62,6 +64,8 @@ RECIPES: list[Encoder] = [
     KMeans(centroids=8, patches=200, iterations=2),
     RandomProjection(components=7),
     RandomPatches(dictionary=8, patches=200),
+    ImageStatistics(),
+    RandomConvolutions(filters=5),
 ]
 
 
@@ -505,3 +509,41 @@ def test_a_random_projection_is_a_control_and_another_seed_is_another() -> None:
     assert not torch.allclose(one, other)
     darker = dataclasses.replace(data, images=data.images // 2)
     assert torch.equal(one, RandomProjection().fit(darker, Training(0))(tensor(data))["projection"])
+
+
+# ---- image statistics and random convolutions -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bins", [1, 7, 16, 256])
+def test_image_statistics_are_numpys(bins: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 9, 5), np.uint8)
+    images[0, 0] = 255  # the last bin has it, and its deviation is 0
+    rows = ImageStatistics(bins=bins).fit(dataclasses.replace(digits(), images=images), Training(0))
+    statistics = rows(torch.from_numpy(images))["statistics"].view(4, 3, 2 + bins).numpy()
+    assert np.allclose(statistics[:, :, 0], images.mean(axis=(2, 3)) / 255, atol=1e-6)
+    assert np.allclose(statistics[:, :, 1], images.std(axis=(2, 3)) / 255, atol=1e-6)
+    for image, row in zip(images.reshape(12, -1), statistics.reshape(12, -1)):
+        assert np.allclose(row[2:], np.histogram(image, bins, (0, 256))[0] / 45, atol=1e-6)
+
+
+def test_random_convolutions_by_hand() -> None:
+    data = digits((3, 8, 8), count=3)
+    module = RandomConvolutions(filters=4, size=3, bias=-0.5).fit(data, Training(0))
+    x, weights = data.images / 255, module.weights.numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))  # (n, c, 6, 6, 3, 3)
+    answers = np.einsum("nchwij,fcij->nfhw", windows, weights) - 0.5
+    expected = np.concatenate([np.maximum(answers, 0), np.maximum(-answers, 0)], axis=1).mean(axis=(2, 3))
+    assert np.allclose(module(tensor(data))["pooled"].numpy(), expected, atol=1e-5)
+
+
+def test_random_filters_follow_the_seed_and_not_the_images() -> None:
+    data = digits(count=10)
+    darker = dataclasses.replace(data, images=data.images // 2)
+    one, same, other = (
+        RandomConvolutions(filters=3).fit(images, Training(seed)).weights
+        for images, seed in ((data, 0), (darker, 0), (data, 1))
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    with pytest.raises(EncoderError, match="filters of 9 pixels need images of at least as many a side; got 8x8"):
+        RandomConvolutions(size=9).build(data.shape)

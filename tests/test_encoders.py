@@ -43,12 +43,14 @@ from encoders.dcgan import DCGAN
 from encoders.denoising_autoencoder import DenoisingAutoencoder
 from encoders.gan import GAN
 from encoders.gmm import GMM
+from encoders.image_statistics import ImageStatistics
 from encoders.kmeans import KMeans
 from encoders.label_informed_aae import LabelInformedAAE
 from encoders.latent_regressor import LatentRegressor
 from encoders.loading import plain
 from encoders.pca import PCA
 from encoders.pixels import Pixels
+from encoders.random_convolutions import RandomConvolutions
 from encoders.random_patches import RandomPatches
 from encoders.random_projection import RandomProjection
 from encoders.rbm import RBM
@@ -97,6 +99,8 @@ SMALL: list[Encoder] = [
     KMeans(centroids=8, patch=3, patches=200, iterations=2),
     RandomProjection(components=7),
     RandomPatches(dictionary=8, patch=3, patches=200),
+    ImageStatistics(bins=4),
+    RandomConvolutions(filters=3),
     GAN(epochs=1, generator_hidden=32, discriminator_hidden=16, units="plu", discriminator_steps=2),
     BiGAN(epochs=1, hidden=32, objective="wasserstein_gp", critic_steps=2),
     BiGAN(epochs=1, hidden=32, body="conv", objective="wasserstein_gp", critic_steps=2),
