@@ -20,7 +20,8 @@ class ImageStatistics(Encoder):
     source: t.ClassVar[str] = "Swain and Ballard 1991, IJCV"
     is_control: t.ClassVar[bool] = True
 
-    bins: int = Field(16, ge=1, le=256)  # of each channel's histogram, equally wide
+    bins: int = Field(16, ge=1, le=256)
+    """Number of equally wide bins of each channel's histogram."""
 
     @property
     def taps(self) -> tuple[str, ...]:

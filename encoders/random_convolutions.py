@@ -1,8 +1,8 @@
 """Random convolutions: how strongly an image answers to random filters, and to their negatives, on average.
 
 Source: Rolf et al. 2021, "A generalizable and accessible approach to machine learning with global satellite imagery"
-(MOSAIKS), as torchgeo's RCF computes it, the control of torchgeo-bench: Gaussian filters, a bias, ReLU, the mean over
-the image. Differs: more filters, and the seed of the run draws them.
+(MOSAIKS): filters, a bias, ReLU, the mean over the image. Differs: Gaussian filters in place of patches of images, as
+torchgeo's RCF has them, drawn by the seed of the run; number, size and bias are ours.
 """
 
 import typing as t
@@ -22,9 +22,12 @@ class RandomConvolutions(Encoder):
     source: t.ClassVar[str] = "Rolf et al. 2021, Nature Communications 12:4392"
     is_control: t.ClassVar[bool] = True
 
-    filters: PositiveInt = 256  # features are twice as many
-    size: PositiveInt = 3  # pixels a side of a filter
-    bias: float = -1.0  # added to what each filter answers
+    filters: PositiveInt = 256
+    """Number of random filters; features are twice as many."""
+    size: PositiveInt = 3
+    """Pixels a side of a filter."""
+    bias: float = -1.0
+    """Added to what each filter answers."""
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -26,12 +26,18 @@ class RandomPatches(Encoder):
     source: t.ClassVar[str] = "Thiry et al. 2021, arXiv:2101.07528"
     is_control: t.ClassVar[bool] = True
 
-    dictionary: PositiveInt = 2048  # patches to be near to; features are eight times as many
-    fraction: float = Field(0.4, gt=0, lt=1)  # of the dictionary that counts as near
-    patch: PositiveInt = 6  # pixels a side
-    stride: PositiveInt = 1  # pixels from patch to patch
-    patches: PositiveInt = 400_000  # drawn at random to learn the whitening from; the first are the dictionary
-    whitening: PositiveFloat = 1e-3  # added to the variance of each direction of patches, of pixels in 0..1
+    dictionary: PositiveInt = 2048
+    """Number of patches to be near to; features are eight times as many."""
+    fraction: float = Field(0.4, gt=0, lt=1)
+    """Share of the dictionary that counts as near."""
+    patch: PositiveInt = 6
+    """Pixels a side of a patch."""
+    stride: PositiveInt = 1
+    """Pixels from patch to patch."""
+    patches: PositiveInt = 400_000
+    """Number of patches drawn at random to learn the whitening from; the first are the dictionary."""
+    whitening: PositiveFloat = 1e-3
+    """Added to the variance of each direction of patches, of pixels in 0..1."""
 
     @property
     def taps(self) -> tuple[str, ...]:
