@@ -228,8 +228,8 @@ def leaderboard(
     diagram: t.Annotated[Path | None, typer.Option(help="With it: an SVG of the first protocol's ranks.")] = None,
 ) -> None:
     """Print the leaderboard of what was run."""
-    from results import leaderboard, papers, store
-    from results import over_datasets as overall
+    from results import across_datasets as overall
+    from results import files, leaderboard, papers, store
 
     contents = store.read_store(directory)
     whole = leaderboard.of(contents, variance, [] if against else metric)
@@ -240,10 +240,10 @@ def leaderboard(
         found = papers.select(found, encoders=encoder, taps=tap, protocols=protocol, datasets=dataset)
         _print(papers.render(found, format_, width=width, colour=colour))
     elif over_datasets:
-        ranks = overall.over_datasets(board)
+        ranks = overall.across_datasets(board)
         _print(overall.render(ranks, format_, width=width, colour=colour))
         if diagram and ranks:
-            store.replace(diagram, overall.diagram(ranks[0]).encode())
+            files.replace(diagram, overall.diagram(ranks[0]).encode())
             _say(f"{diagram} shows the ranks by {ranks[0].protocol}")
     else:
         _print(board.render(format_, show=show, width=width, colour=colour))
@@ -559,14 +559,14 @@ def report(
     """Write one HTML page about what was run, from tables and intervals to maps; it needs no network."""
     import webbrowser
 
-    from results import store
+    from results import files, store
     from results.report import NAME, page
 
     output = output or directory / NAME
     contents = store.read_store(directory)
     if not contents.records:
         _say(f"{directory} holds no results yet, and so does the page")
-    store.replace(output, page(directory, contents).encode())
+    files.replace(output, page(directory, contents).encode())
     _tell(str(output))
     if open_ and not webbrowser.open(output.absolute().as_uri()):
         _say("no browser was found here: open the page yourself")
@@ -592,7 +592,7 @@ def speed(
     """Measure this harness beside what people use instead, on this machine."""
     from bench import launch, speed
     from bench.host import machine
-    from results import store
+    from results import files
 
     settings = launch.settings(Path(), threads, device, None, True, [])
     at = speed.rates(machine.pick_device(device), settings.threads)
@@ -600,7 +600,7 @@ def speed(
     rows = list(speed.measure(sections or list(Section), at, speed.QUICK if quick else speed.FULL, _say))
     width, colour = _terminal()
     _print(speed.table(rows, width=width, colour=colour))
-    store.replace(output, store.canonical(speed.report(at, rows)))
+    files.replace(output, files.canonical(speed.report(at, rows)))
     if any(row.failed for row in rows):
         raise typer.Exit(FAILED)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import app, main
-from results.text import FORMATS
+from results.tables import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 

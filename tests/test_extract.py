@@ -21,7 +21,7 @@ from encoders.bigan import BiGAN
 from encoders.check import check_encoder
 from encoders.untrained import Untrained
 from protocols.base import FeatureSet
-from results import predictions, store
+from results import files, predictions, store
 
 CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)
@@ -304,7 +304,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_behind(tmp_path: Path, monkeypat
     monkeypatch.setattr(
         Path, "open", lambda path, mode="r", **more: Full(path) if mode == "wb" else real(path, mode, **more)
     )
-    with pytest.raises(store.Unwritable, match=r"disk full, .*train\.npy is not written: make room"):
+    with pytest.raises(files.Unwritable, match=r"disk full, .*train\.npy is not written: make room"):
         made(tmp_path / "features", frozen(Net()))
     assert list(tmp_path.iterdir()) == []
 
@@ -372,8 +372,8 @@ def test_a_run_that_was_stopped_goes_on_with_its_features(tmp_path: Path, monkey
 
 
 def test_what_a_killed_extraction_left_is_swept(tmp_path: Path) -> None:
-    left = tmp_path / f".frostbench-{store._here()}-999999999-00000000.tmp"
+    left = tmp_path / f".frostbench-{files._here()}-999999999-00000000.tmp"
     (left / "out").mkdir(parents=True)
     (left / "out/train.npy").write_bytes(b"half")
-    assert store.sweep(tmp_path) == 1
+    assert files.sweep(tmp_path) == 1
     assert not left.exists()

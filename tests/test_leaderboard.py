@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from results import store
-from results.leaderboard import COLUMNS, EMPTY, Leaderboard, Row, Unknown, leaderboard, of
+from results import layout, store
+from results.leaderboard import Leaderboard, Unknown, leaderboard, of
 from results.record import Alarm, Asked, Plan, Provenance, Record
+from results.rows import COLUMNS, Row
 from results.statistics import wilson
-from results.text import FORMATS, Format, to_csv
+from results.tables import EMPTY, FORMATS, Format, to_csv
 
 FOLDING = [40, 60, 80, 100]
 
@@ -699,7 +700,7 @@ def test_a_directory_of_thousands_of_records_is_ranked_in_seconds(
     for place in range(rows):
         for seed, (score, content) in enumerate(kept):
             label = f"encoder{place}"
-            run = store.run_directory(tmp_path, label, "mnist", seed, f"{seed:016x}")
+            run = layout.run_directory(tmp_path, label, "mnist", seed, f"{seed:016x}")
             made = record(label, score, seed, key=f"{seed:016x}", dataset="mnist", test_images=10_000)
             if with_answers:
                 path = run.predictions("code", "linear@1-aa")

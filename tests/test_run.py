@@ -23,7 +23,7 @@ from bench.launch import processes
 from bench.pipeline import execute
 from encoders.bigan import BiGAN
 from protocols.linear import Linear
-from results import store
+from results import files, layout, store
 from results.metrics import METRICS, SAMPLES
 
 SUITE = """
@@ -791,12 +791,12 @@ def test_a_run_at_which_the_process_dies_twice_is_a_failure_and_the_next_is_made
 
 
 def test_a_death_after_a_checkpoint_is_none_at_the_same_place(tmp_path: Path) -> None:
-    directory = store.run_directory(tmp_path, "bigan", "digits", 0, "0" * 16)
+    directory = layout.run_directory(tmp_path, "bigan", "digits", 0, "0" * 16)
     for step in range(5):
         with execute._noted(directory):
             note = directory.in_flight.read_bytes()
-        store.replace(directory.in_flight, note)  # as a process leaves it that is killed
-        store.replace(directory.checkpoint / f"step{step}.safetensors", b"")
+        files.replace(directory.in_flight, note)  # as a process leaves it that is killed
+        files.replace(directory.checkpoint / f"step{step}.safetensors", b"")
     with execute._noted(directory):
         pass
 

@@ -15,8 +15,8 @@ from bench.pipeline import plan
 from bench.pipeline.plan import Settings, load_data
 from bench.suites.reading import read_suite, shipped
 from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec, Suite
-from results import store, text
-from results.store import RunDirectory
+from results import files, store, tables
+from results.layout import RunDirectory
 
 Parts = dict[str, Json]  # what goes into a key, by the word that is shown for it; and the data's name
 ABSENT = object()
@@ -41,7 +41,7 @@ class Answer:
         table = ""
         if self.rows:
             header = ("part", "this run", "the other")
-            table = "\n" + text.table(header, header, self.rows, width=width, colour=colour)
+            table = "\n" + tables.table(header, header, self.rows, width=width, colour=colour)
         return "\n".join([said + table, *self.notes]).rstrip("\n") + "\n"
 
 
@@ -56,7 +56,7 @@ def why(directory: Path, against: str, settings: Settings, overrides: t.Sequence
     if Path(other).is_dir():
         return _two_runs(directory, this, Path(other))
     if not against and other not in shipped():
-        raise store.StoreError(
+        raise files.StoreError(
             f"no suite of the name {other!r} is shipped; name its file: frostbench why {directory} FILE"
         )
     asked = read_suite(other, overrides=overrides, plugins=settings.plugins)
@@ -65,12 +65,12 @@ def why(directory: Path, against: str, settings: Settings, overrides: t.Sequence
 
 def _described(directory: Path) -> dict[str, Json]:
     """What a finished run says of itself, or what a failed one left."""
-    files = RunDirectory(directory)
-    if files.run_json.exists():
-        return store.read_run(files.run_json)
-    if files.failed.exists():
-        return store.read_record(files.failed).model_dump(mode="json")
-    raise store.StoreError(f"{directory} is no run's directory: wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY")
+    run = RunDirectory(directory)
+    if run.run_json.exists():
+        return store.read_run(run.run_json)
+    if run.failed.exists():
+        return store.read_record(run.failed).model_dump(mode="json")
+    raise files.StoreError(f"{directory} is no run's directory: wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY")
 
 
 def _parts(described: dict[str, Json]) -> Parts:
@@ -116,7 +116,7 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
     labels = [encoder.label for encoder in asked.encoders]
     if this["label"] not in labels:
         near = nearest(this["label"], labels)
-        raise store.StoreError(f"suite {name} asks for no {this['label']!r}{near}; it has {', '.join(labels)}")
+        raise files.StoreError(f"suite {name} asks for no {this['label']!r}{near}; it has {', '.join(labels)}")
     mine = [spec for spec in asked.runs() if spec.encoder.label == this["label"]]
     dataset = DatasetSpec.of(this)
     spec = min(

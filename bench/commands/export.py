@@ -24,7 +24,7 @@ from encoders import load
 from encoders.base import Encoder, EncoderError, Features, ImageSet, ImageShape, Training, shown
 from encoders.loading import RECIPE, WEIGHTS, describe, restore
 from protocols.base import FeatureSet
-from results import store
+from results import files, store
 from results.record import Json
 
 Format = t.Literal["safetensors", "torch.export", "onnx"]
@@ -51,7 +51,7 @@ def open_run(directory: Path, settings: Settings) -> Opened:
     """
     if not (directory / "run.json").exists():
         wanted = "wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY, of a run that did not fail"
-        raise store.StoreError(f"{directory} is no run's directory: {wanted}")
+        raise files.StoreError(f"{directory} is no run's directory: {wanted}")
     about = store.read_run(directory / "run.json", "encoder", "dataset", "limit", "split", "fingerprint")
     known = resolve.encoders(settings.plugins)
     if about["encoder"] not in known:
@@ -151,7 +151,7 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
     with tempfile.TemporaryDirectory() as temporary:
         private = Path(temporary)
         for name in (RECIPE, WEIGHTS):
-            (private / name).write_bytes(store.read_bytes(source / name))
+            (private / name).write_bytes(files.read_bytes(source / name))
         write = {"safetensors": _safetensors, "torch.export": _program, "onnx": _onnx}[form]
         try:
             written = write(opened, private, images)
@@ -167,7 +167,7 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
             came = f"{max(differences):.1e} of a tap's largest feature, more than {TOLERANCE[form]:.0e}"
             raise EncoderError(f"{source} is not exported: as {form} its features differ by up to {came}")
         for name in (RECIPE, FILES[form]):
-            store.replace(directory / name, (private / name).read_bytes())
+            files.replace(directory / name, (private / name).read_bytes())
     said = f"differ by up to {max(differences):.0e} of a tap's largest" if max(differences) else "are the same"
     return f"{directory / FILES[form]}: read back, the features of {len(images)} test images {said}"
 

@@ -25,11 +25,11 @@ from bench.suites import resolve
 from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
 from encoders.base import Encoder
 from protocols.base import Protocol
-from results import predictions, store
+from results import files, layout, predictions, store
+from results.files import StoreError
 from results.leaderboard import SHARES
 from results.record import Json, Record
 from results.statistics import wilson
-from results.store import StoreError
 
 Verdict = t.Literal["bit-identical", "within the interval", "not reproduced"]
 Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
@@ -63,7 +63,7 @@ def reproduce(directory: Path, settings: Settings) -> t.Iterator[Reproduced]:
 
     Raises StoreError where there is no run, ConfigError for one that this frostbench has no code or data for.
     """
-    found = store.runs_below(directory.absolute()) if store.checked_path(directory).is_dir() else []
+    found = layout.runs_below(directory.absolute()) if files.checked_path(directory).is_dir() else []
     runs = sorted(run.path for run in found if run.run_json.exists())
     if not runs:
         raise StoreError(f"no run in {directory}: wanted a directory with a run.json, or one that holds several")

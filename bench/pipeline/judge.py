@@ -26,7 +26,7 @@ from protocols.base import (
     Samples,
     Scores,
 )  # fmt: skip
-from results import predictions, store
+from results import files, predictions, store
 from results.record import Alarm, Provenance
 
 
@@ -79,7 +79,7 @@ def publish(
         classes = {name: rows.cpu().numpy() for name, rows in named.items()}
         digest = predictions.digest(classes)
         if planned.again or not is_there(planned, (tap, protocol)):
-            store.replace(path, predictions.to_npz(classes, test.classes))
+            files.replace(path, predictions.to_npz(classes, test.classes))
     record = record_of(
         planned,
         made,
