@@ -142,8 +142,9 @@ def run(
         return
     checked = launch.read(suite, override, seeds, limit, plugin)
     settings = launch.settings(
-        output, threads, device, data_root, offline, plugin, jobs, keep_features, checkpoint_every, resume, ranks,
-        time_limit,
+        output=output, threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin, jobs=jobs,
+        keep_features=keep_features, checkpoint_seconds=checkpoint_every, resume=resume, ranks=ranks,
+        time_limit=time_limit,
     )  # fmt: skip
     try:
         launched = launch.launch(checked, settings, jobs=jobs, executor=executor, address=address, fail_fast=fail_fast)
@@ -182,7 +183,16 @@ def plan(
     from bench.launch.forecast import of_suite
 
     checked = launch.read(suite, override, seeds, limit, plugin)
-    settings = launch.settings(output, threads, device, data_root, offline, plugin, jobs, ranks=ranks)
+    settings = launch.settings(
+        output=output,
+        threads=threads,
+        device=device,
+        data_root=data_root,
+        offline=offline,
+        plugins=plugin,
+        jobs=jobs,
+        ranks=ranks,
+    )
     if not cost:
         for planned in launch.plan(checked, settings)[0]:
             _tell(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
@@ -315,7 +325,9 @@ def why(
     from bench.commands import explain
 
     width, colour = _terminal()
-    settings = launch.settings(Path("runs"), 0, device, data_root, True, plugin)
+    settings = launch.settings(
+        output=Path("runs"), threads=0, device=device, data_root=data_root, offline=True, plugins=plugin
+    )
     _print(explain.why(run, against, settings, override).render(width=width, colour=colour))
 
 
@@ -346,7 +358,9 @@ def score(
     from bench import launch
     from bench.commands import score as scoring
 
-    settings = launch.settings(output, threads, "cpu", data_root, offline, plugin)
+    settings = launch.settings(
+        output=output, threads=threads, device="cpu", data_root=data_root, offline=offline, plugins=plugin
+    )
     images = scoring.named(dataset, limit, split)
     board = scoring.score(features, name, protocol, images, seed, labels, settings)
     if format_ == "table":
@@ -374,7 +388,9 @@ def extract(
     from bench import launch
     from bench.commands import export, score
 
-    settings = launch.settings(Path(), threads, device, data_root, offline, plugin)
+    settings = launch.settings(
+        output=Path(), threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin
+    )
     _tell(export.write_features(source, output, tap, score.named(dataset, limit, split), seed, settings))
 
 
@@ -392,7 +408,9 @@ def cka(
     from bench import launch
     from bench.commands import cka
 
-    settings = launch.settings(Path(), threads, device, data_root, offline, plugin)
+    settings = launch.settings(
+        output=Path(), threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin
+    )
     _print(cka.render(cka.cka(first, second, settings)))
 
 
@@ -410,7 +428,9 @@ def export(
     from bench import launch
     from bench.commands import export
 
-    settings = launch.settings(Path(), threads, "cpu", data_root, offline, plugin)
+    settings = launch.settings(
+        output=Path(), threads=threads, device="cpu", data_root=data_root, offline=offline, plugins=plugin
+    )
     _tell(export.export(run, directory, format_, settings))
 
 
@@ -594,7 +614,7 @@ def speed(
     from bench.host import machine
     from results import files
 
-    settings = launch.settings(Path(), threads, device, None, True, [])
+    settings = launch.settings(output=Path(), threads=threads, device=device, data_root=None, offline=True, plugins=[])
     at = speed.rates(machine.pick_device(device), settings.threads)
     print(f"{at}\n", flush=True)
     rows = list(speed.measure(sections or list(Section), at, speed.QUICK if quick else speed.FULL, _say))

@@ -338,7 +338,12 @@ def run_small(tmp_path: Path, overrides: t.Sequence[str] = (), **how: t.Any) -> 
     """The suite run; what its one run keeps of its features."""
     (tmp_path / "small.yaml").write_text(SUITE)
     suite = launch.read(str(tmp_path / "small.yaml"), overrides, "", 0, [])
-    launched = launch.launch(suite, launch.settings(tmp_path / "runs", 1, "cpu", None, True, [], **how))
+    launched = launch.launch(
+        suite,
+        launch.settings(
+            output=tmp_path / "runs", threads=1, device="cpu", data_root=None, offline=True, plugins=[], **how
+        ),
+    )
     assert launched.failed == 0
     return sorted(path.relative_to(tmp_path) for path in tmp_path.glob("runs/small/*/*/*/features/*"))
 

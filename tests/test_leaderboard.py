@@ -137,8 +137,7 @@ def plan(*protocols: str, **encoders: dict[str, t.Any]) -> Plan:
     """Of the suite that records are of."""
     return Plan(
         suite=record().suite,
-        encoders=tuple(Asked(name=label, label=label, params=params) for label, params in encoders.items()),
-        encoder_versions=dict.fromkeys(encoders, 1),
+        encoders=tuple(Asked(name=label, label=label, params=params, version=1) for label, params in encoders.items()),
         protocols=tuple(Asked(name=name, label=name) for name in protocols),
     )
 
@@ -306,8 +305,8 @@ def test_versions_of_one_definition_share_a_column_and_the_legend_says_so() -> N
 
 
 def test_seeds_of_versions_that_learn_the_same_are_one_row_in_their_precision() -> None:
-    equal = Asked(name="bigan", label="bigan", params={"epochs": 10}, equal_versions={"float32": ((2, 1),)})
-    plans = [Plan(suite="s", encoders=(equal,), encoder_versions={"bigan": 2})]
+    equal = Asked(name="bigan", label="bigan", params={"epochs": 10}, version=2, equal_versions={"float32": ((2, 1),)})
+    plans = [Plan(suite="s", encoders=(equal,))]
     for precision, rows in (("float32", ["bigan"]), ("bfloat16", ["bigan (version=1)", "bigan (version=2)"])):
         made = {"precision": precision}
         records = [record(seed=seed, encoder_version=1 + seed, made=made) for seed in range(2)]

@@ -828,6 +828,20 @@ def test_a_rand_index_below_chance_is_kept(tmp_path: Path) -> None:
         store.publish_record(tmp_path / "two.json", record(metrics={"top1": 0.1, "ari": -1.5}))
 
 
+def test_the_versions_of_encoders_are_read_where_older_suites_have_them_too(tmp_path: Path) -> None:
+    encoder = {"name": "pca", "label": "small", "params": {}}
+    now = {"suite": "now", "encoders": [encoder | {"version": 3}]}
+    before = {"suite": "then", "encoders": [encoder], "encoder_versions": {"small": 3}}
+    for suite in (now, before):
+        files.replace(tmp_path / suite["suite"] / "suite.json", files.canonical(suite))
+    plans = store.read_store(tmp_path).plans
+    assert [one.version for plan in plans for one in plan.encoders] == [3, 3]
+    made = {"encoder": "pca", "label": "small", "params": {}}
+    for plan in plans:
+        assert plan.asks_for(record(**made, encoder_version=3))
+        assert not plan.asks_for(record(**made, encoder_version=2))
+
+
 def test_a_suite_is_read_for_its_order_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     protocols = [{"name": name, "label": name, "params": {}, "version": 1} for name in ("knn", "linear")]
     whole = {"suite": "one", "protocols": protocols, "encoders": [], "wandb": {"mode": "off"}}

@@ -25,7 +25,7 @@ from encoders.base import Encoder, EncoderError, Features, ImageSet, ImageShape,
 from encoders.loading import RECIPE, WEIGHTS, describe, restore
 from protocols.base import FeatureSet
 from results import files, store
-from results.record import Json
+from results.record import RUN_NEEDS, Json, Run
 
 Format = t.Literal["safetensors", "torch.export", "onnx"]
 FILES: dict[Format, str] = {"safetensors": WEIGHTS, "torch.export": "encoder.pt2", "onnx": "encoder.onnx"}
@@ -52,7 +52,7 @@ def open_run(directory: Path, settings: Settings) -> Opened:
     if not (directory / "run.json").exists():
         wanted = "wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY, of a run that did not fail"
         raise files.StoreError(f"{directory} is no run's directory: {wanted}")
-    about = store.read_run(directory / "run.json", "encoder", "dataset", "limit", "split", "fingerprint")
+    about = store.read_run(directory / "run.json", *RUN_NEEDS)
     known = resolve.encoders(settings.plugins)
     if about["encoder"] not in known:
         raise config_error(
@@ -62,7 +62,7 @@ def open_run(directory: Path, settings: Settings) -> Opened:
         raise EncoderError(f"{directory} holds no {WEIGHTS}: `frostbench reproduce {directory}` trains it again")
     _, recipe, shape, sha256 = describe(directory, known[about["encoder"]])
     module = restore(recipe.build, shape, directory / WEIGHTS, sha256)
-    return Opened(about, recipe, module, shape, DatasetSpec.of(about))
+    return Opened(about, recipe, module, shape, DatasetSpec.of(Run.of(about)))
 
 
 # ---- features -------------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def write_features(
         recipe, module = opened.recipe, opened.module
         tap = _tap(recipe, tap)
     else:
-        spec, _ = read_encoder(source, "RUN or ENCODER", settings.plugins)
+        spec = read_encoder(source, "RUN or ENCODER", settings.plugins)
         if dataset is None:
             raise config_error("--dataset", f"say what {spec.label} learns from, such as --dataset mnist5k")
         recipe = resolve.encoders(settings.plugins)[spec.name].model_validate_json(json.dumps(spec.params))

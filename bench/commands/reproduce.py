@@ -22,21 +22,18 @@ from bench.pipeline import plan
 from bench.pipeline.execute import execute
 from bench.pipeline.plan import Settings, load_data
 from bench.suites import resolve
-from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
+from bench.suites.suite import ProtocolSpec, RunSpec
 from encoders.base import Encoder
 from protocols.base import Protocol
 from results import files, layout, predictions, store
 from results.files import StoreError
 from results.leaderboard import SHARES
-from results.record import Json, Record
+from results.record import RUN_NEEDS, Json, Record, Run
 from results.statistics import wilson
 
 Verdict = t.Literal["bit-identical", "within the interval", "not reproduced"]
 Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
-NEEDED = (
-    *("dataset", "limit", "split", "fingerprint", "encoder", "label", "params", "encoder_version", "seed"),
-    *("provenance", "weights_sha256"),
-)
+NEEDED = (*RUN_NEEDS, "provenance", "weights_sha256")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +111,11 @@ def _spec(path: Path, before: dict[str, Json], judges: t.Sequence[ProtocolSpec],
         problem = f"{before['encoder']} takes other parameters here: {error.errors()[0]['msg']}"
         raise config_error(str(path), problem) from error
     params = encoder.model_dump(mode="json")
-    return RunSpec(
-        suite="reproduced",
-        dataset=DatasetSpec.of(before),
-        encoder=EncoderSpec(name=before["encoder"], label=before["label"], params=params, code=resolve.code(encoder)),
-        encoder_version=encoder.revision,
-        protocols=tuple({judge.file_name: judge for judge in judges}.values()),
-        seed=before["seed"],
-        precision=before["provenance"]["precision"],
-    )
+    spec = RunSpec.of(Run.of(before), before["provenance"]["precision"])
+    here = {"params": params, "version": encoder.revision, "code": resolve.code(encoder)}
+    protocols = tuple({judge.file_name: judge for judge in judges}.values())
+    changed = {"suite": "reproduced", "encoder": spec.encoder.model_copy(update=here), "protocols": protocols}
+    return spec.model_copy(update=changed)
 
 
 def _protocol(path: Path, record: Record, settings: Settings) -> ProtocolSpec:

@@ -78,8 +78,7 @@ def score(
         spec=RunSpec(
             suite=SUITE,
             dataset=dataset,
-            encoder=EncoderSpec(name=SUITE, label=label, params={}),
-            encoder_version=1,
+            encoder=EncoderSpec(name=SUITE, label=label, params={}, version=1),
             protocols=protocols_asked,
             seed=seed,
             precision="float32",

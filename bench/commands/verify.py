@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.pipeline.damage import GONE, OTHER, damage
 from bench.suites import resolve
-from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
+from bench.suites.suite import ProtocolSpec, RunSpec
 from encoders.loading import LARGEST_RECIPE
 from results import files, layout, leaderboard, predictions, store
 from results.files import StoreError
@@ -85,19 +85,8 @@ def _check_place(run: Path, path: Path, record: Record, report: Report) -> None:
     if run.name != (named := f"seed{record.seed}-{record.key}"):
         report.problems.append((path, f"is of the run {named}"))
     if record.encoder in resolve.encoders():
-        spec = RunSpec.model_construct(
-            suite=record.suite,
-            dataset=DatasetSpec.model_construct(name=record.dataset),
-            encoder=EncoderSpec.model_construct(
-                name=record.encoder, label=record.label, params=record.params, code=record.code
-            ),
-            encoder_version=record.encoder_version,
-            protocols=(),
-            seed=record.seed,
-            precision="float32",
-        )
         made = record.provenance
-        if spec.key(record.fingerprint, made.precision, made.ranks) != record.key:
+        if RunSpec.of(record, made.precision).key(record.fingerprint, made.precision, made.ranks) != record.key:
             report.problems.append((path, f"its encoder, data, seed and precision have another key than {record.key}"))
     else:
         report.unchecked["keys of encoders that are not ours"] += 1

@@ -92,6 +92,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def settings(
+    *,
     output: Path,
     threads: int,
     device: str,
@@ -279,7 +280,7 @@ def _known(planned: PlannedRun) -> dict[str, t.Any]:
         **{"suite": spec.suite, "key": planned.key, "label": spec.encoder.label, "encoder": spec.encoder.name},
         **{"dataset": data.name, "limit": data.limit, "split": data.split, "pretrain": data.pretrain},
         **{"size": data.size, "mode": data.mode},
-        **{"params": spec.encoder.params, "encoder_version": spec.encoder_version, "seed": spec.seed},
+        **{"params": spec.encoder.params, "encoder_version": spec.encoder.version, "seed": spec.seed},
     }
 
 

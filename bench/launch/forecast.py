@@ -158,7 +158,7 @@ class Forecast:
             made = (record.encoder, record.encoder_version, record.code, record.params, record.fingerprint)
             ours = (
                 spec.encoder.name,
-                spec.encoder_version,
+                spec.encoder.version,
                 spec.encoder.code,
                 spec.encoder.params,
                 planned.fingerprint,

@@ -171,7 +171,7 @@ def _description(spec: RunSpec, dataset: Dataset, encoder: Encoder, hashes: dict
     about = {
         "encoder": spec.encoder.name,
         "params": spec.encoder.params,
-        "encoder_version": spec.encoder_version,
+        "encoder_version": spec.encoder.version,
         "shape": list(dataset.train.shape),
         "taps": list(encoder.taps),
         **hashes,

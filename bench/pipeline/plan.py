@@ -144,7 +144,7 @@ def record_of(planned: PlannedRun, made: Provenance, *, images: tuple[int, int] 
         encoder=spec.encoder.name,
         label=spec.encoder.label,
         params=spec.encoder.params,
-        encoder_version=spec.encoder_version,
+        encoder_version=spec.encoder.version,
         code=spec.encoder.code,
         is_control=planned.is_control,
         labels=planned.labels,
