@@ -150,17 +150,23 @@ def checked_name(name: str) -> str:
     return name
 
 
-def mirror(directory: Path, target: WandbTarget, timeout: float = LIMIT, told: t.Collection[Path] = ()) -> MirrorReport:
+def mirror(
+    directory: Path,
+    target: WandbTarget,
+    timeout: float = LIMIT,
+    told: t.Collection[Path] = (),
+    contents: store.Contents | None = None,
+) -> MirrorReport:
     """Send what this target has not seen of a suite's directory. Never raises, never asks, ends in `timeout` seconds.
 
     Offline, wandb's files are written to `<directory>/wandb/offline-run-*`, where the target has no other directory.
-    told: damaged files of which the user knows already.
+    told: damaged files of which the user knows already. contents: what `read_store` has read of the directory.
     """
     if target.mode == "off":
         return MirrorReport(0, 0, None)
     again = f"`frostbench sync {directory}` sends what is missing" if target.mode == "online" else "run the suite again"
     try:
-        report = _mirror(directory, target, time.monotonic() + timeout, told)
+        report = _mirror(directory, target, time.monotonic() + timeout, told, contents)
     except files.StoreError as error:
         report = MirrorReport(0, 0, str(error))
     except Exception as error:  # a mirror that breaks must not break what it shows
@@ -231,13 +237,17 @@ def _growing(run: dict[str, Json], place: RunDirectory, target: WandbTarget) -> 
 
 
 def wandb_runs(
-    directory: Path, target: WandbTarget, damaged: list[str] | None = None, deadline: float = math.inf
+    directory: Path,
+    target: WandbTarget,
+    damaged: list[str] | None = None,
+    deadline: float = math.inf,
+    contents: store.Contents | None = None,
 ) -> list[WandbRun]:
     """The leaderboard first, then every run of a suite's directory. A directory without records has none.
 
     damaged: gets a sentence for each file that is left out for being damaged. Raises StoreError at the deadline.
     """
-    contents = store.read_store(directory)
+    contents = contents or store.read_store(directory)
     if not contents.records:
         return []
     fitted = {_identity(run): run for run in contents.runs if run.keys() >= {*DESCRIBES_RUN, "provenance"}}
@@ -390,9 +400,11 @@ def _digest(value: Json) -> str:
 # ---- what is due, and the process that sends it -----------------------------------------------------------------
 
 
-def _mirror(directory: Path, target: WandbTarget, deadline: float, told: t.Collection[Path]) -> MirrorReport:
+def _mirror(
+    directory: Path, target: WandbTarget, deadline: float, told: t.Collection[Path], contents: store.Contents | None
+) -> MirrorReport:
     damaged: list[str] = []
-    runs = wandb_runs(directory, target, damaged, deadline)
+    runs = wandb_runs(directory, target, damaged, deadline, contents)
     damaged = [one for one in damaged if not one.startswith(tuple(f"{path}: " for path in told))]
     if not runs:
         return MirrorReport(0, 0, None)

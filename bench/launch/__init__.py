@@ -215,8 +215,7 @@ def launch(
     settled = [one.directory.failed for one in planned if not one.missing and one.directory.failed.exists()]
     for failed_json in settled:  # of a protocol that the suite has no more: all that it asks for is there
         failed_json.unlink(missing_ok=True)
-    if _keep(suite, directory) or settled:
-        contents = store.read_store(directory)
+    changed = _keep(suite, directory) or bool(missing or settled)
     if missing:
         stopping = Stopping()
         apart = executor == "processes" or jobs > 1 or settings.time_limit
@@ -240,13 +239,14 @@ def launch(
                     break
         if not (directory / "suite.json").exists():  # all of the directory was removed meanwhile
             _keep(suite, directory)
+    if changed:
         contents = store.read_store(directory)
     lost = [one for one in done if plan_run(one.spec, one.fingerprint, settings, contents.whole).missing]
     made = failed + sum(bool(one.missing) and one not in lost for one in done)
     board = _tables(directory, contents)
     seconds = time.monotonic() - started
     unused = [*contents.damaged, *(lost_file for one in planned for lost_file in damage.lost(one.directory))]
-    mirrored = wandb_mirror.mirror(directory, target, told=[path for path, _ in unused])
+    mirrored = wandb_mirror.mirror(directory, target, told=[path for path, _ in unused], contents=contents)
     problems = [f"not used: {path}: {problem}" for path, problem in unused]
     aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
     problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
