@@ -156,8 +156,9 @@ def run(
         return
     checked = launch.read(suite, override, seeds, limit, plugin)
     settings = launch.settings(
-        output, threads, device, data_root, offline, plugin, jobs, keep_features, checkpoint_every, resume, ranks,
-        time_limit,
+        output=output, threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin, jobs=jobs,
+        keep_features=keep_features, checkpoint_seconds=checkpoint_every, resume=resume, ranks=ranks,
+        time_limit=time_limit,
     )  # fmt: skip
     try:
         launched = launch.launch(checked, settings, jobs=jobs, executor=executor, address=address, fail_fast=fail_fast)
@@ -209,7 +210,16 @@ def plan(
     from bench.launch.forecast import of_suite
 
     checked = launch.read(suite, override, seeds, limit, plugin)
-    settings = launch.settings(output, threads, device, data_root, offline, plugin, jobs, ranks=ranks)
+    settings = launch.settings(
+        output=output,
+        threads=threads,
+        device=device,
+        data_root=data_root,
+        offline=offline,
+        plugins=plugin,
+        jobs=jobs,
+        ranks=ranks,
+    )
     if not cost:
         for planned in launch.plan(checked, settings)[0]:
             _tell(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
@@ -257,9 +267,9 @@ def leaderboard(
         Path | None, typer.Option(help="With --over-datasets: write a critical-difference diagram (SVG).")
     ] = None,
 ) -> None:
-    """Print the leaderboard of a results directory."""
-    from results import leaderboard, papers, store
-    from results import over_datasets as overall
+    """Print the leaderboard of what was run."""
+    from results import across_datasets as overall
+    from results import files, leaderboard, papers, store
 
     contents = store.read_store(directory)
     whole = leaderboard.of(contents, variance, [] if against else metric)
@@ -270,10 +280,10 @@ def leaderboard(
         found = papers.select(found, encoders=encoder, taps=tap, protocols=protocol, datasets=dataset)
         _print(papers.render(found, format_, width=width, colour=colour))
     elif over_datasets:
-        ranks = overall.over_datasets(board)
+        ranks = overall.across_datasets(board)
         _print(overall.render(ranks, format_, width=width, colour=colour))
         if diagram and ranks:
-            store.replace(diagram, overall.diagram(ranks[0]).encode())
+            files.replace(diagram, overall.diagram(ranks[0]).encode())
             _say(f"{diagram} shows the ranks by {ranks[0].protocol}")
     else:
         _print(board.render(format_, show=show, width=width, colour=colour))
@@ -349,7 +359,9 @@ def why(
     from bench.commands import explain
 
     width, colour = _terminal()
-    settings = launch.settings(Path("runs"), 0, device, data_root, True, plugin)
+    settings = launch.settings(
+        output=Path("runs"), threads=0, device=device, data_root=data_root, offline=True, plugins=plugin
+    )
     _print(explain.why(run, against, settings, override).render(width=width, colour=colour))
 
 
@@ -384,7 +396,9 @@ def score(
     from bench import launch
     from bench.commands import score as scoring
 
-    settings = launch.settings(output, threads, "cpu", data_root, offline, plugin)
+    settings = launch.settings(
+        output=output, threads=threads, device="cpu", data_root=data_root, offline=offline, plugins=plugin
+    )
     images = scoring.named(dataset, limit, split)
     board = scoring.score(features, name, protocol, images, seed, labels, settings)
     if format_ == "table":
@@ -414,7 +428,9 @@ def extract(
     from bench import launch
     from bench.commands import export, score
 
-    settings = launch.settings(Path(), threads, device, data_root, offline, plugin)
+    settings = launch.settings(
+        output=Path(), threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin
+    )
     _tell(export.write_features(source, output, tap, score.named(dataset, limit, split), seed, settings))
 
 
@@ -432,7 +448,9 @@ def cka(
     from bench import launch
     from bench.commands import cka
 
-    settings = launch.settings(Path(), threads, device, data_root, offline, plugin)
+    settings = launch.settings(
+        output=Path(), threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin
+    )
     _print(cka.render(cka.cka(first, second, settings)))
 
 
@@ -450,7 +468,9 @@ def export(
     from bench import launch
     from bench.commands import export
 
-    settings = launch.settings(Path(), threads, "cpu", data_root, offline, plugin)
+    settings = launch.settings(
+        output=Path(), threads=threads, device="cpu", data_root=data_root, offline=offline, plugins=plugin
+    )
     _tell(export.export(run, directory, format_, settings))
 
 
@@ -607,14 +627,14 @@ def report(
     """Write an HTML report: tables, intervals, losses, confusions, maps and pictures."""
     import webbrowser
 
-    from results import store
+    from results import files, store
     from results.report import NAME, page
 
     output = output or directory / NAME
     contents = store.read_store(directory)
     if not contents.records:
         _say(f"{directory} holds no results yet, and so does the page")
-    store.replace(output, page(directory, contents).encode())
+    files.replace(output, page(directory, contents).encode())
     _tell(str(output))
     if open_ and not webbrowser.open(output.absolute().as_uri()):
         _say("no browser was found here: open the page yourself")
@@ -642,15 +662,15 @@ def speed(
     """Compare the speed of this harness with plain PyTorch, scikit-learn and FAISS here."""
     from bench import launch, speed
     from bench.host import machine
-    from results import store
+    from results import files
 
-    settings = launch.settings(Path(), threads, device, None, True, [])
+    settings = launch.settings(output=Path(), threads=threads, device=device, data_root=None, offline=True, plugins=[])
     at = speed.rates(machine.pick_device(device), settings.threads)
     print(f"{at}\n", flush=True)
     rows = list(speed.measure(sections or list(Section), at, speed.QUICK if quick else speed.FULL, _say))
     width, colour = _terminal()
     _print(speed.table(rows, width=width, colour=colour))
-    store.replace(output, store.canonical(speed.report(at, rows)))
+    files.replace(output, files.canonical(speed.report(at, rows)))
     if any(row.failed for row in rows):
         raise typer.Exit(FAILED)
 

@@ -65,7 +65,13 @@ def run_suite(
     brought = [Path(plugin) for plugin in plugins]
     read = launch.read(str(suite), list(overrides), seeds, limit, brought)
     settings = launch.settings(
-        Path(output), threads, device, Path(data_root) if data_root else None, offline, brought, jobs
+        output=Path(output),
+        threads=threads,
+        device=device,
+        data_root=Path(data_root) if data_root else None,
+        offline=offline,
+        plugins=brought,
+        jobs=jobs,
     )
     return launch.launch(read, settings, jobs=jobs, executor=executor, fail_fast=fail_fast)
 

@@ -17,7 +17,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from protocols.base import FeatureSet, Protocol, Scores
-from protocols.knn import nearest
+from protocols.nearest import nearest
 
 if t.TYPE_CHECKING:
     from sklearn.cluster import KMeans

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from protocols.base import FeatureSet, Protocol, Quality
-from protocols.knn import nearest
+from protocols.nearest import nearest
 
 _BLOCK = 1024  # rows that are compared with all others at once
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from protocols.base import FeatureSet, Protocol, Scores
-from protocols.knn import all_positive, nearest, nearness, told_apart
+from protocols.nearest import all_positive, nearest, nearness, told_apart
 from protocols.ties import exact_ranks, few_values
 
 _PAIRS = 2**23  # of a query and a gallery row whose similarity is found at once: 64 MiB

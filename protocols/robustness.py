@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Scores
-from protocols.knn import nearest
 from protocols.linear import Linear
+from protocols.nearest import nearest
 
 
 class Robustness(CorruptionProtocol):

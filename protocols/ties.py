@@ -10,7 +10,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from protocols.knn import told_apart
+from protocols.nearest import told_apart
 
 
 def exact_ranks(found: Tensor, queries: Tensor, gallery: Tensor, *, positive: bool) -> Tensor:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from results import store
-from results.store import RunDirectory, StoreError
+from results import files, store
+from results.files import StoreError
+from results.layout import RunDirectory
 
 LARGEST = 2**28  # bytes, packed and unpacked: no view or predictions of ours come near
 Array = np.ndarray[t.Any, np.dtype[t.Any]]
@@ -20,7 +21,7 @@ Array = np.ndarray[t.Any, np.dtype[t.Any]]
 
 def read_arrays(path: Path, largest: int = LARGEST) -> dict[str, Array]:
     """Every array of a file, none of them pickled. Raises store.Missing and StoreError."""
-    return _unpacked(path, store.read_bytes(path, largest), largest)
+    return _unpacked(path, files.read_bytes(path, largest), largest)
 
 
 def read_view(run: RunDirectory, path: Path, largest: int = LARGEST) -> dict[str, Array]:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from results import predictions, store, text
-from results.leaderboard import (
+from results import predictions, store, tables
+from results.identity import (
     dataset_name,
     encoder_facts,
     encoder_key,
@@ -311,14 +311,14 @@ def render(
         ),
         ("The standard deviation of one accuracy, in points:", SPREAD, spread),
     ]
-    tables = [("", HEADER, [_cells(one) for one in comparisons]), *(beside if details else [])]
+    parts = [("", HEADER, [_cells(one) for one in comparisons]), *(beside if details else [])]
     verdicts, legend = [_verdict(one) for one in comparisons], _legend(comparisons, details)
     if format == "markdown":
-        (_, first), *others = [(about, text.markdown(WORDS, header, rows)) for about, header, rows in tables]
+        (_, first), *others = [(about, tables.markdown(WORDS, header, rows)) for about, header, rows in parts]
         return "\n".join([f"**{title}**\n", first, *(f"{one}\n" for one in [*verdicts, legend]),
                           *(f"{about}\n\n{rows}" for about, rows in others)])  # fmt: skip
     (_, first), *others = [
-        (about, text.table(WORDS, header, rows, width=width, colour=colour)) for about, header, rows in tables
+        (about, tables.table(WORDS, header, rows, width=width, colour=colour)) for about, header, rows in parts
     ]
     prose = [
         textwrap.fill(printable(one), min(width or 100, 100), break_on_hyphens=False) for one in [*verdicts, "", legend]

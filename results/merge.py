@@ -5,9 +5,10 @@ import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
-from results import store
+from results import files, layout, store
+from results.files import StoreError
+from results.layout import RunDirectory
 from results.record import Json
-from results.store import RunDirectory, StoreError
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,15 @@ def merge(into: Path, others: t.Iterable[Path]) -> Merged:
     total = Merged(0, 0, ())
     for other in others:
         _must_fit(into, other)
-        for there in store.runs_below(other):
+        for there in layout.runs_below(other):
             total += _copy_run(there, RunDirectory(into / there.path.relative_to(other)), other)
         for suite in sorted(other.glob("*/suite.json")):
             if (into / suite.relative_to(other)).exists():
                 continue
             try:
                 _check_inside(suite, other)
-                store.replace(into / suite.relative_to(other), store.read_bytes(suite, store.LARGEST_JSON))
-            except store.Unwritable:
+                files.replace(into / suite.relative_to(other), files.read_bytes(suite, files.LARGEST_JSON))
+            except files.Unwritable:
                 raise
             except StoreError as error:
                 total += Merged(0, 0, (str(error),))
@@ -64,7 +65,7 @@ def _must_fit(into: Path, other: Path) -> None:
 
 def _suite_name(directory: Path) -> str:
     try:
-        return str(json.loads(store.read_bytes(directory / "suite.json", store.LARGEST_JSON))["suite"])
+        return str(json.loads(files.read_bytes(directory / "suite.json", files.LARGEST_JSON))["suite"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{directory / 'suite.json'} is damaged: {error}") from error
 
@@ -75,15 +76,15 @@ def _copy_run(there: RunDirectory, here: RunDirectory, top: Path) -> Merged:
         _check_inside(there.path, top)
         if there.run_json.exists():
             run = store.read_run(there.run_json, "weights_sha256")
-            files = [] if here.run_json.exists() else _about_the_encoder(there)
-            for path in files:
+            beside = [] if here.run_json.exists() else _about_the_encoder(there)
+            for path in beside:
                 _check_inside(path, there.path)
                 _check_whole(path, there, run)
-            contents = {path.relative_to(there.path).as_posix(): store.read_bytes(path) for path in files}
+            contents = {path.relative_to(there.path).as_posix(): files.read_bytes(path) for path in beside}
             store.publish_run(here.path, run, contents)
         elif there.failed.exists() and not here.run_json.exists() and not here.failed.exists():
             store.publish_record(here.failed, store.read_record(there.failed))
-    except store.Unwritable:
+    except files.Unwritable:
         raise
     except StoreError as error:
         return Merged(0, 0, (f"the run {there.path} is left out: {error}",))
@@ -91,7 +92,7 @@ def _copy_run(there: RunDirectory, here: RunDirectory, top: Path) -> Merged:
     for path in sorted(there.path.glob("scores/*/*.json")):
         try:
             fresh = _copy_record(path, there, here)
-        except store.Unwritable:
+        except files.Unwritable:
             raise
         except StoreError as error:
             total += Merged(0, 0, (str(error),))
@@ -108,7 +109,7 @@ def _copy_record(path: Path, there: RunDirectory, here: RunDirectory) -> bool:
     fresh = not place.exists()
     if record.predictions is not None and fresh:
         _check_inside(there.path / record.predictions, there.path)
-        store.replace(here.path / record.predictions, store.read_bytes(there.path / record.predictions))
+        files.replace(here.path / record.predictions, files.read_bytes(there.path / record.predictions))
     store.publish_record(place, record)
     return fresh
 
@@ -121,12 +122,12 @@ def _check_inside(path: Path, directory: Path) -> None:
 
 def _check_whole(path: Path, run: RunDirectory, about: dict[str, Json]) -> None:
     """That a file is as its run.json has it, as far as that says. Raises StoreError."""
-    known = {store.name_in(run, run.weights): about["weights_sha256"], **(about.get("files") or {})}
-    known |= {store.name_in(run, run.generator): about["generator_sha256"]} if "generator_sha256" in about else {}
-    wanted = known.get(store.name_in(run, path))
-    if wanted is not None and store.file_digest(path) != wanted:
+    known = {layout.name_in(run, run.weights): about["weights_sha256"], **(about.get("files") or {})}
+    known |= {layout.name_in(run, run.generator): about["generator_sha256"]} if "generator_sha256" in about else {}
+    wanted = known.get(layout.name_in(run, path))
+    if wanted is not None and files.file_digest(path) != wanted:
         raise StoreError(f"{path}: {store.CHANGED}; not copied")
 
 
 def _about_the_encoder(run: RunDirectory) -> list[Path]:
-    return [*(path for path in (run.weights, run.generator) if path.exists()), *store.files_beside(run)]
+    return [*(path for path in (run.weights, run.generator) if path.exists()), *layout.files_beside(run)]

@@ -6,10 +6,12 @@ Only numbers that were read in the paper, in its authors' code, or quoted by ano
 import typing as t
 from dataclasses import dataclass, field
 
-from results import text
-from results.leaderboard import Leaderboard, Row, protocol_facts
+from results import tables
+from results.identity import protocol_facts
+from results.leaderboard import Leaderboard
 from results.metrics import METRICS, interval, written
 from results.record import Json, Record
+from results.rows import Row
 from results.statistics import wilson
 
 BIGAN = "Donahue et al. 2017, Table 1"
@@ -206,7 +208,7 @@ UNEXPLAINED = (
 
 def render(
     comparisons: t.Sequence[Comparison],
-    format: text.Format = "table",
+    format: tables.Format = "table",
     *,
     width: int | None = None,
     colour: bool = False,
@@ -215,8 +217,8 @@ def render(
     empty = "No record is about a published number: `frostbench run papers/bigan_table1` makes some."
     rows, plain = [_cells(one) for one in comparisons], [_plain(one) for one in comparisons]
     legend = LEGEND + UNEXPLAINED * any(one.published.plus_minus is not None for one in comparisons)
-    tables = [text.Table("Ours beside published numbers", WORDS, HEADER, rows, legend, plain)] if rows else []
-    return text.render(tables, format, columns=COLUMNS, empty=empty, width=width, colour=colour)
+    made = [tables.Table("Ours beside published numbers", WORDS, HEADER, rows, legend, plain)] if rows else []
+    return tables.render(made, format, columns=COLUMNS, empty=empty, width=width, colour=colour)
 
 
 def _plain(one: Comparison) -> dict[str, Json]:

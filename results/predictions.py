@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from results import store
+from results import files
 from results.arrays import Array, read_arrays, read_npz
 from results.by_class import Told
+from results.files import StoreError
 from results.record import Record
 from results.statistics import Correct
-from results.store import Contents, StoreError
+from results.store import Contents
 
 Classes = np.ndarray[t.Any, np.dtype[t.Any]]  # (images,), of integers
 LARGEST = 2**30  # bytes that those of one record may take in memory
@@ -49,7 +50,7 @@ def read(path: Path) -> dict[str, Classes]:
             if true.ndim != 1 or rows.shape != true.shape or not {rows.dtype.kind, true.dtype.kind} <= {"i", "u"}:
                 came = f"{rows.dtype} {rows.shape} and {true.dtype} {true.shape}"
                 raise StoreError(f"wanted two rows of classes, predicted and label; got {came}")
-    except store.Missing as error:
+    except files.Missing as error:
         raise StoreError("is gone") from error
     except KeyError as error:
         raise StoreError(f"cannot be read: it has no array {error}") from error
@@ -79,7 +80,7 @@ def told(record: Record, run: Path) -> Told:
     """
     path = run / str(record.predictions)
     largest = 16 * record.test_images + 4096  # bytes of an array and its header
-    content = store.read_bytes(path, 64 * largest)  # predictions of other draws, or of corrupted images, may be in it
+    content = files.read_bytes(path, 64 * largest)  # predictions of other draws, or of corrupted images, may be in it
     by, draws = repeated(record)
     try:
         kept = read_npz(content, 64 * largest, () if by == "subset" else ("predicted", "label"))

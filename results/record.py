@@ -2,7 +2,7 @@
 
 import typing as t
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Json = t.Any  # what json.loads can return
 Equal = tuple[tuple[int, ...], ...]  # groups of versions; those of one group are of one definition
@@ -36,8 +36,8 @@ class Alarm(BaseModel):
     text: str  # a plain sentence with both
 
 
-class Record(BaseModel):
-    """One score of one tap (status 'done'), or one run that failed (status 'failed': tap and protocol are None)."""
+class Run(BaseModel):
+    """What was run: the part that a run.json and the records of its run have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -63,6 +63,19 @@ class Record(BaseModel):
     is_control: bool
     labels: int | t.Literal["all"] = 0  # of the training images that the encoder was given
     seed: int
+
+    @classmethod
+    def of(cls, run: t.Mapping[str, Json]) -> "Run":
+        """That part of a run.json; those of before lack what has a default here."""
+        return Run.model_validate({name: run[name] for name in Run.model_fields if name in run})
+
+
+RUN_NEEDS = tuple(name for name, field in Run.model_fields.items() if field.is_required())  # of a run.json
+
+
+class Record(Run):
+    """One score of one tap (status 'done'), or one run that failed (status 'failed': tap and protocol are None)."""
+
     status: t.Literal["done", "failed"]
     error: str | None = None
     tap: str | None = None
@@ -133,6 +146,7 @@ class Asked(BaseModel):
     name: str
     label: str
     params: dict[str, Json] = Field(default_factory=dict)
+    version: int | None = None  # older suites have those of encoders beside them
     code: str = ""  # digest of the plugin's file that it comes from
     equal_versions: Equal | dict[str, Equal] = ()  # of an encoder by precision
 
@@ -144,18 +158,31 @@ class Plan(BaseModel):
 
     suite: str = ""
     encoders: tuple[Asked, ...] = ()
-    encoder_versions: dict[str, int] = Field(default_factory=dict)  # by label
     protocols: tuple[Asked, ...] = ()
     control_of: dict[str, str] = Field(default_factory=dict)  # label: that of its own untrained network
 
+    @model_validator(mode="before")
+    @classmethod
+    def _versions_of_before(cls, plan: Json) -> Json:
+        """Older suites have the versions of encoders apart, by label."""
+        versions, encoders = (
+            (plan.get(key) for key in ("encoder_versions", "encoders")) if isinstance(plan, dict) else (0, 0)
+        )
+        if not isinstance(versions, dict) or not isinstance(encoders, list):
+            return plan
+        told = [
+            {"version": versions.get(str(one.get("label")))} | one if isinstance(one, dict) else one for one in encoders
+        ]
+        return plan | {"encoders": told}
+
     def asks_for(self, record: Record) -> bool | None:
         """Whether a run of this record's recipe belongs to the suite; None where the suite knows no such label."""
-        asked = {one.label: (one.name, one.params, one.code) for one in self.encoders}
+        asked = {one.label: one for one in self.encoders}
         if record.label not in asked:
             return None
-        recipe = (record.encoder, record.params, record.code)
-        wanted = self.encoder_versions.get(record.label)
-        return asked[record.label] == recipe and wanted in Definitions([self]).encoder(record)
+        one = asked[record.label]
+        same = (one.name, one.params, one.code) == (record.encoder, record.params, record.code)
+        return same and one.version in Definitions([self]).encoder(record)
 
 
 def equal(groups: t.Iterable[tuple[int, ...]], version: int) -> tuple[int, ...]:

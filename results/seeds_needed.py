@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scipy.special import chdtri
 
-from results import text
+from results import tables
 from results.leaderboard import Leaderboard
 from results.metrics import METRICS
 from results.statistics import FURTHEST, deviation, seeds_needed, smallest_difference
@@ -61,7 +61,9 @@ def render(rows: t.Sequence[Needed], delta: float, power: float, *, width: int |
         for row in rows
     ]  # fmt: skip
     several = len({row.dataset for row in rows}) > 1
-    table = text.table(WORDS, HEADER[not several :], [row[not several :] for row in cells], width=width, colour=colour)
+    table = tables.table(
+        WORDS, HEADER[not several :], [row[not several :] for row in cells], width=width, colour=colour
+    )
     legend = (
         f"Needed: seeds of each of two methods that show a difference of {100 * delta:g} points in {100 * power:g} % "
     )

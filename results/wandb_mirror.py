@@ -31,10 +31,10 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from results import store
+from results import files, layout, store
+from results.layout import RunDirectory
 from results.metrics import interval
 from results.record import Json, Record, dataset_label
-from results.store import RunDirectory
 
 MOST_CLASSES = 50  # of a confusion matrix that can still be read
 LIMIT = 30.0  # seconds that a suite gives to wandb at once
@@ -104,9 +104,9 @@ class WandbRun:
     def content(self) -> str:
         """SHA-256 over everything it says. Raises StoreError for NaN and infinity, which are never sent."""
         told = dataclasses.asdict(self)
-        for files in ("predictions", "pictures"):
-            told[files] = [(name, digest) for name, _, digest in getattr(self, files)]
-        return hashlib.sha256(store.canonical(told)).hexdigest()
+        for kind in ("predictions", "pictures"):
+            told[kind] = [(name, digest) for name, _, digest in getattr(self, kind)]
+        return hashlib.sha256(files.canonical(told)).hexdigest()
 
 
 def target(
@@ -150,18 +150,24 @@ def checked_name(name: str) -> str:
     return name
 
 
-def mirror(directory: Path, target: WandbTarget, timeout: float = LIMIT, told: t.Collection[Path] = ()) -> MirrorReport:
+def mirror(
+    directory: Path,
+    target: WandbTarget,
+    timeout: float = LIMIT,
+    told: t.Collection[Path] = (),
+    contents: store.Contents | None = None,
+) -> MirrorReport:
     """Send what this target has not seen of a suite's directory. Never raises, never asks, ends in `timeout` seconds.
 
     Offline, wandb's files are written to `<directory>/wandb/offline-run-*`, where the target has no other directory.
-    told: damaged files of which the user knows already.
+    told: damaged files of which the user knows already. contents: what `read_store` has read of the directory.
     """
     if target.mode == "off":
         return MirrorReport(0, 0, None)
     again = f"`frostbench sync {directory}` sends what is missing" if target.mode == "online" else "run the suite again"
     try:
-        report = _mirror(directory, target, time.monotonic() + timeout, told)
-    except store.StoreError as error:
+        report = _mirror(directory, target, time.monotonic() + timeout, told, contents)
+    except files.StoreError as error:
         report = MirrorReport(0, 0, str(error))
     except Exception as error:  # a mirror that breaks must not break what it shows
         report = MirrorReport(0, 0, f"{type(error).__name__}: {error}")
@@ -186,7 +192,7 @@ class Live:
         self,
         directory: Path,
         target: WandbTarget,
-        runs: t.Sequence[tuple[dict[str, Json], store.RunDirectory]],
+        runs: t.Sequence[tuple[dict[str, Json], layout.RunDirectory]],
         seconds: float = LIVE_SECONDS,
     ) -> None:
         self.directory, self.target, self.runs, self.seconds = directory, target, runs, seconds
@@ -231,18 +237,22 @@ def _growing(run: dict[str, Json], place: RunDirectory, target: WandbTarget) -> 
 
 
 def wandb_runs(
-    directory: Path, target: WandbTarget, damaged: list[str] | None = None, deadline: float = math.inf
+    directory: Path,
+    target: WandbTarget,
+    damaged: list[str] | None = None,
+    deadline: float = math.inf,
+    contents: store.Contents | None = None,
 ) -> list[WandbRun]:
     """The leaderboard first, then every run of a suite's directory. A directory without records has none.
 
     damaged: gets a sentence for each file that is left out for being damaged. Raises StoreError at the deadline.
     """
-    contents = store.read_store(directory)
+    contents = contents or store.read_store(directory)
     if not contents.records:
         return []
     fitted = {_identity(run): run for run in contents.runs if run.keys() >= {*DESCRIBES_RUN, "provenance"}}
     places: dict[str, list[RunDirectory]] = {}
-    for place in store.runs_below(directory):
+    for place in layout.runs_below(directory):
         places.setdefault(f"{place.path.parents[1].name}/{place.path.name}", []).append(place)
     judged: dict[tuple[Json, ...], list[Record]] = {}
     for record in contents.records:
@@ -250,7 +260,7 @@ def wandb_runs(
     runs = []
     for identity, records in judged.items():
         if time.monotonic() > deadline:
-            raise store.StoreError("the time was up while the results were read")
+            raise files.StoreError("the time was up while the results were read")
         one = records[0]
         here = places.get(f"{one.label}/seed{one.seed}-{one.key}", [])
         runs.append(_run(here, fitted.get(identity), records, target, [] if damaged is None else damaged))
@@ -293,7 +303,7 @@ def _run(
         history=_history(places, damaged) if fitted else [],
         predictions=_predictions(places, records, damaged),
         pictures=[
-            (path.stem, str(path.absolute()), store.file_digest(path))
+            (path.stem, str(path.absolute()), files.file_digest(path))
             for place in places[:1]
             for path in sorted(place.pictures.glob("*.png"))
             if store.is_kept(place, path)
@@ -339,7 +349,7 @@ def _classes(places: list[RunDirectory]) -> list[str]:
 
     for place in places:
         for view in place.views.glob("*.npz"):
-            with contextlib.suppress(store.StoreError, KeyError):
+            with contextlib.suppress(files.StoreError, KeyError):
                 return [str(name) for name in read_view(place, view)["classes"].tolist()]
     return []
 
@@ -349,9 +359,9 @@ def _history(places: list[RunDirectory], damaged: list[str]) -> list[dict[str, f
     for place in places:
         try:
             return store.read_history(place)
-        except store.Missing:
+        except files.Missing:
             continue
-        except store.StoreError as error:
+        except files.StoreError as error:
             damaged.append(str(error))
     return []
 
@@ -365,10 +375,10 @@ def _predictions(places: list[RunDirectory], records: list[Record], damaged: lis
             try:
                 _check_predictions(path, record)
                 column = f"{record.tap}/{record.protocol_label}@{record.protocol_version}"
-                found[column] = str(path), store.file_digest(path, LARGEST_PREDICTIONS)
-            except store.Missing:
+                found[column] = str(path), files.file_digest(path, LARGEST_PREDICTIONS)
+            except files.Missing:
                 continue
-            except store.StoreError as error:
+            except files.StoreError as error:
                 damaged.append(str(error))
     return [(column, *found[column]) for column in sorted(found)]
 
@@ -380,19 +390,21 @@ def _check_predictions(path: Path, record: Record) -> None:
     kept = read_arrays(path, LARGEST_PREDICTIONS)
     for name in ("predicted", "label"):
         if name not in kept or kept[name].shape != (record.test_images,) or kept[name].dtype.kind not in "iu":
-            raise store.StoreError(f"{path}: {name} is not a class for each of {record.test_images:,} images")
+            raise files.StoreError(f"{path}: {name} is not a class for each of {record.test_images:,} images")
 
 
 def _digest(value: Json) -> str:
-    return hashlib.sha256(store.canonical(value)).hexdigest()[:8]
+    return hashlib.sha256(files.canonical(value)).hexdigest()[:8]
 
 
 # ---- what is due, and the process that sends it -----------------------------------------------------------------
 
 
-def _mirror(directory: Path, target: WandbTarget, deadline: float, told: t.Collection[Path]) -> MirrorReport:
+def _mirror(
+    directory: Path, target: WandbTarget, deadline: float, told: t.Collection[Path], contents: store.Contents | None
+) -> MirrorReport:
     damaged: list[str] = []
-    runs = wandb_runs(directory, target, damaged, deadline)
+    runs = wandb_runs(directory, target, damaged, deadline, contents)
     damaged = [one for one in damaged if not one.startswith(tuple(f"{path}: " for path in told))]
     if not runs:
         return MirrorReport(0, 0, None)
@@ -418,20 +430,20 @@ def _send_due(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None, []
-        files = Path(target.directory or directory.absolute()) / "wandb"
-        files.mkdir(parents=True, exist_ok=True)
+        folder = Path(target.directory or directory.absolute()) / "wandb"
+        folder.mkdir(parents=True, exist_ok=True)
         for killed in home.glob(".sending-*"):
             shutil.rmtree(killed, ignore_errors=True)
         due = [run for run in runs if _sent(home, target, run.id).get("content") != run.content]
-        said = _send_apart(home, files, target, due, deadline, lock.fileno(), stop) if due else []
+        said = _send_apart(home, folder, target, due, deadline, lock.fileno(), stop) if due else []
     return due, said
 
 
 def _sent(home: Path, target: WandbTarget, run: str) -> dict[str, Json]:
     """The ledger's entry: the content that was sent last, and how many rows of history. Empty if there is none."""
     try:
-        entry = json.loads(store.read_bytes(_ledger(home, target, run), store.LARGEST_JSON))
-    except (store.StoreError, ValueError):
+        entry = json.loads(files.read_bytes(_ledger(home, target, run), files.LARGEST_JSON))
+    except (files.StoreError, ValueError):
         return {}
     return entry if isinstance(entry, dict) and entry.get("server") == _server(target) else {}
 
@@ -449,7 +461,7 @@ def _server(target: WandbTarget) -> str | None:
 
 def _send_apart(
     home: Path,
-    files: Path,
+    folder: Path,
     target: WandbTarget,
     due: list[WandbRun],
     deadline: float,
@@ -465,20 +477,20 @@ def _send_apart(
         stack.callback(os.close, held)
         job = {
             "home": str(home),
-            "files": str(files),
+            "folder": str(folder),
             "work": str(work),
             "limit": limit,
             "target": dataclasses.asdict(target),
             "alive": alive,
         }
         job["runs"] = [dataclasses.asdict(run) for run in due]
-        (work / "job.json").write_bytes(store.canonical(job))
+        (work / "job.json").write_bytes(files.canonical(job))
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "results.wandb_mirror"],
             stdin=stack.enter_context((work / "job.json").open()),
             stdout=stack.enter_context((work / "said").open("w")),
             stderr=subprocess.DEVNULL,
-            env=_environment(files, work, target),
+            env=_environment(folder, work, target),
             cwd=work,
             start_new_session=True,  # no terminal to ask on, and a group to kill by its id
             pass_fds=[lock, alive],  # the lock is held until this process has ended too
@@ -505,14 +517,14 @@ def _wait(process: subprocess.Popen[bytes], limit: float, stop: threading.Event 
             raise subprocess.TimeoutExpired(process.args, limit)
 
 
-def _environment(files: Path, work: Path, target: WandbTarget) -> dict[str, str]:
+def _environment(folder: Path, work: Path, target: WandbTarget) -> dict[str, str]:
     """Ours, so that proxies and certificates hold, without what would turn wandb's head."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_") or name in INHERITED}
     return plain | {
         "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),  # it finds the modules that we find
         "TMPDIR": str(work),
         "WANDB_CACHE_DIR": str(work / "cache"),
-        "WANDB_DATA_DIR": str(work if target.mode == "online" else files),  # artifacts wait there for `wandb sync`
+        "WANDB_DATA_DIR": str(work if target.mode == "online" else folder),  # artifacts wait there for `wandb sync`
         "WANDB_ERROR_REPORTING": "false",  # or its service goes on reporting for 10 s after a failure
     }
 
@@ -546,7 +558,10 @@ def _send_all(job: dict[str, Json]) -> None:
     """Send the runs one after the other, saying of each how it went."""
     _guard(Path(job["work"]), job["alive"])
     signal.alarm(math.ceil(job["limit"]) + 1)  # should nobody be left to end us
-    target, (home, files, work) = WandbTarget(**job["target"]), (Path(job[name]) for name in ("home", "files", "work"))
+    target, (home, folder, work) = (
+        WandbTarget(**job["target"]),
+        (Path(job[name]) for name in ("home", "folder", "work")),
+    )
     try:
         import wandb  # noqa: PLC0415
 
@@ -557,10 +572,10 @@ def _send_all(job: dict[str, Json]) -> None:
             if target.mode == "online" and _holds(wandb, target, run):
                 said = "known"
             else:
-                _send(wandb, home, files, work, target, run)
+                _send(wandb, home, folder, work, target, run)
                 said = "sent"
             entry = {"content": run.content, "rows": len(run.history), "server": _server(target)}
-            store.replace(_ledger(home, target, run.id), store.canonical(entry))
+            files.replace(_ledger(home, target, run.id), files.canonical(entry))
             _say(said)
         wandb.teardown()
     except ModuleNotFoundError as error:
@@ -623,7 +638,7 @@ def _holds(wandb: t.Any, target: WandbTarget, run: WandbRun) -> bool:
     return bool(there.summary_metrics.get("content") == run.content and there.historyLineCount >= len(run.history))
 
 
-def _send(wandb: t.Any, home: Path, files: Path, work: Path, target: WandbTarget, run: WandbRun) -> None:
+def _send(wandb: t.Any, home: Path, folder: Path, work: Path, target: WandbTarget, run: WandbRun) -> None:
     """Make or update one wandb run. Raises _UnsentError if the server does not confirm it."""
     started = wandb.init(
         id=run.id,
@@ -685,7 +700,7 @@ def _send(wandb: t.Any, home: Path, files: Path, work: Path, target: WandbTarget
     if target.mode == "online":
         _confirm(wandb, target, run)
     else:
-        _keep(files, work, run, anew=not before)
+        _keep(folder, work, run, anew=not before)
 
 
 def _bars(rows: list[dict[str, Json]]) -> dict[str, list[list[Json]]]:
@@ -744,12 +759,12 @@ def _confirm(wandb: t.Any, target: WandbTarget, run: WandbRun) -> None:
     raise _UnsentError(f"the server does not show run {run.id} as it was sent")
 
 
-def _keep(files: Path, work: Path, run: WandbRun, *, anew: bool) -> None:
+def _keep(folder: Path, work: Path, run: WandbRun, *, anew: bool) -> None:
     """Move wandb's files to their place, now that they are whole; files that no ledger knows of give way."""
-    for stray in files.glob(f"offline-run-*-{run.id}*") if anew else ():
+    for stray in folder.glob(f"offline-run-*-{run.id}*") if anew else ():
         shutil.rmtree(stray)
     for made in (work / "wandb").glob(f"offline-run-*-{run.id}"):
-        place = files / made.name
+        place = folder / made.name
         while place.exists():  # twice in one second
             place = place.with_name(f"{place.name}-1")
         whole = shutil.move(made, place.with_name(f".{place.name}"))  # it may be on another disk

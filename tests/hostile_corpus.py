@@ -33,9 +33,9 @@ from bench.suites.reading import read_suite
 from encoders import checkpoint
 from encoders.base import EncoderError
 from protocols.base import ProtocolError
-from results import store
+from results import files, store
+from results.files import StoreError
 from results.record import Provenance, Record
-from results.store import StoreError
 
 TYPED = (ConfigError, DataError, EncoderError, ProtocolError, StoreError)
 CANARY = "executed"
@@ -374,7 +374,7 @@ def zipped_headers() -> t.Iterator[tuple[str, bytes]]:
 def corpus(place: Path) -> t.Iterator[Case]:
     record = whole_record(place / "whole.json")
     run = {"schema_version": 1, "weights_sha256": "0"}
-    hashed = store.canonical(run | {"sha256": store._digest(place, run)})
+    hashed = files.canonical(run | {"sha256": store._digest(place, run)})
     kinds: dict[str, tuple[bytes, t.Callable[[Path], object], t.Iterator[tuple[str, bytes]]]] = {
         "suite.yaml": (SUITE, lambda path: read_suite(str(path)), suites()),
         "state.safetensors": (whole_checkpoint(), read_checkpoint, tensors()),

@@ -21,8 +21,9 @@ from sklearn.svm import LinearSVC
 from protocols.base import FeatureSet
 from protocols.cluster import Cluster
 from protocols.geometry import linear_cka
-from protocols.knn import KNN, Metric
+from protocols.knn import KNN
 from protocols.linear import Linear
+from protocols.nearest import Metric
 from protocols.retrieval import Retrieval
 from protocols.svm import SVM
 

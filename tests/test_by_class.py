@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 from typer.testing import CliRunner
 
 from bench.__main__ import app
-from results import by_class, leaderboard, store
+from results import by_class, files, layout, leaderboard, store
 from results.by_class import Told
 from results.metrics import interval, written
 from results.record import Provenance, Record
@@ -150,10 +150,10 @@ def publish(suite: Path, label: str, seed: int, predicted: t.Any, protocol: str 
         protocol_label=protocol, protocol_version=1, predictions=f"predictions/code/{protocol}.npz",
         metrics={"top1": float((predicted == LABELS).mean()), **metrics}, seconds={"fit": 1.0}, provenance=made,
     )  # fmt: skip
-    run = store.run_directory(suite, label, "data", seed, record.key)
+    run = layout.run_directory(suite, label, "data", seed, record.key)
     buffer = io.BytesIO()
     np.savez(buffer, predicted=predicted.astype(np.uint8), label=LABELS.astype(np.uint8))
-    store.replace(run.predictions("code", protocol), buffer.getvalue())
+    files.replace(run.predictions("code", protocol), buffer.getvalue())
     store.publish_record(run.record("code", protocol), record)
     return record
 

@@ -14,7 +14,7 @@ import pytest
 
 from bench.__main__ import app, main
 from bench.suites.suite import read_suite
-from results.text import FORMATS
+from results.tables import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bench import datasets
-from results import store
+from results import files, layout, store
 from results.comparison import Incomparable, compare, render
 from results.record import Provenance, Record
 from results.statistics import holm
@@ -24,7 +24,7 @@ def put(directory: Path, label: str, correct: t.Sequence[t.Any], tap: str = "cod
     for seed, right in enumerate(correct):
         truth = np.arange(len(right)) % 10
         predicted = np.where(right, truth, (truth + 1) % 10)
-        run = store.run_directory(directory, label, "digits", seed + changes.get("first_seed", 0), "0" * 16)
+        run = layout.run_directory(directory, label, "digits", seed + changes.get("first_seed", 0), "0" * 16)
         made = {"commit": None, "dirty": None, "versions": {}, "device": "Test", "threads": 1}
         about: dict[str, t.Any] = {
             "suite": "s", "key": "0" * 16, "dataset": "digits", "split": "test", "limit": None, "fingerprint": "f" * 16,
@@ -38,7 +38,7 @@ def put(directory: Path, label: str, correct: t.Sequence[t.Any], tap: str = "cod
         predictions = run.predictions(tap, name)
         buffer = io.BytesIO()
         np.savez(buffer, predicted=predicted, label=truth)
-        store.replace(predictions, buffer.getvalue())
+        files.replace(predictions, buffer.getvalue())
         record = Record(
             **about,
             seed=seed + changes.get("first_seed", 0),
@@ -205,7 +205,7 @@ def test_predictions_that_are_not_what_was_scored_are_refused(runs: Path, damage
     else:
         rows = {"other": IMAGES, "short": 10, "bomb": 10**6}[damage]
         np.savez_compressed(path, predicted=np.zeros(rows, int), label=np.zeros(rows, int))
-    with pytest.raises(store.StoreError, match="predictions"):
+    with pytest.raises(files.StoreError, match="predictions"):
         compare("good", "bad", runs)
 
 

@@ -21,7 +21,7 @@ from encoders.bigan import BiGAN
 from encoders.check import check_encoder
 from encoders.untrained import Untrained
 from protocols.base import FeatureSet
-from results import predictions, store
+from results import files, predictions, store
 
 CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)
@@ -304,7 +304,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_behind(tmp_path: Path, monkeypat
     monkeypatch.setattr(
         Path, "open", lambda path, mode="r", **more: Full(path) if mode == "wb" else real(path, mode, **more)
     )
-    with pytest.raises(store.Unwritable, match=r"disk full, .*train\.npy is not written: make room"):
+    with pytest.raises(files.Unwritable, match=r"disk full, .*train\.npy is not written: make room"):
         made(tmp_path / "features", frozen(Net()))
     assert list(tmp_path.iterdir()) == []
 
@@ -338,7 +338,12 @@ def run_small(tmp_path: Path, overrides: t.Sequence[str] = (), **how: t.Any) -> 
     """The suite run; what its one run keeps of its features."""
     (tmp_path / "small.yaml").write_text(SUITE)
     suite = launch.read(str(tmp_path / "small.yaml"), overrides, "", 0, [])
-    launched = launch.launch(suite, launch.settings(tmp_path / "runs", 1, "cpu", None, True, [], **how))
+    launched = launch.launch(
+        suite,
+        launch.settings(
+            output=tmp_path / "runs", threads=1, device="cpu", data_root=None, offline=True, plugins=[], **how
+        ),
+    )
     assert launched.failed == 0
     return sorted(path.relative_to(tmp_path) for path in tmp_path.glob("runs/small/*/*/*/features/*"))
 
@@ -372,8 +377,8 @@ def test_a_run_that_was_stopped_goes_on_with_its_features(tmp_path: Path, monkey
 
 
 def test_what_a_killed_extraction_left_is_swept(tmp_path: Path) -> None:
-    left = tmp_path / f".frostbench-{store._here()}-999999999-00000000.tmp"
+    left = tmp_path / f".frostbench-{files._here()}-999999999-00000000.tmp"
     (left / "out").mkdir(parents=True)
     (left / "out/train.npy").write_bytes(b"half")
-    assert store.sweep(tmp_path) == 1
+    assert files.sweep(tmp_path) == 1
     assert not left.exists()

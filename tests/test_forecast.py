@@ -46,7 +46,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., tup
 
 
 def settings() -> Settings:
-    return launch.settings(Path("runs"), 1, "cpu", None, True, [])
+    return launch.settings(output=Path("runs"), threads=1, device="cpu", data_root=None, offline=True, plugins=[])
 
 
 def make(seeds: str) -> None:
@@ -233,7 +233,7 @@ def test_the_quickstart_suite_takes_what_was_foretold(tmp_path: Path, monkeypatc
     """On a machine that does nothing else."""
     monkeypatch.chdir(tmp_path)
     suite = launch.read("quickstart", ["wandb.mode=off"], "", 0, [])
-    here = launch.settings(Path("runs"), 0, "cpu", None, True, [])
+    here = launch.settings(output=Path("runs"), threads=0, device="cpu", data_root=None, offline=True, plugins=[])
     foretold = sum(cost.seconds for _, cost in launch.costs(suite, here, print))
     seconds = launch.launch(suite, here).seconds
     assert 1 / 1.5 < foretold / seconds < 1.5

@@ -12,7 +12,7 @@ import pytest
 
 from results import leaderboard, predictions, store
 from results.record import Record
-from results.text import FORMATS
+from results.tables import FORMATS
 
 SUITE = """
 suite: small

@@ -15,9 +15,11 @@ from pydantic import ValidationError
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
-from protocols import knn
+from protocols import knn as knn_protocol
+from protocols import nearest as exact
 from protocols.base import FeatureSet
-from protocols.knn import KNN, Metric, nearest
+from protocols.knn import KNN
+from protocols.nearest import Metric, nearest
 
 Array = np.ndarray[t.Any, np.dtype[t.Any]]
 
@@ -151,17 +153,17 @@ def test_what_is_too_coarse_hands_on_to_what_is_finer(spread: float, scans: int)
 
 
 def test_int8_leaves_nothing_to_float32_on_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds, search = [], knn._search
-    monkeypatch.setattr(knn, "_search", lambda *given: kinds.append(given[-1]) or search(*given))
+    kinds, search = [], exact._search
+    monkeypatch.setattr(exact, "_search", lambda *given: kinds.append(given[-1]) or search(*given))
     x, _, queries, _ = digits("pixels")
     for metric in t.get_args(Metric):
         found(queries, x, 20, metric)
-    has_int8 = knn._multiplies_int8(784, torch.device("cpu"))
+    has_int8 = exact._multiplies_int8(784, torch.device("cpu"))
     assert kinds == [torch.int8 if has_int8 else torch.float32] * 2
 
 
 def test_sums_of_int8_are_exact() -> None:
-    if not knn._multiplies_int8(5001, torch.device("cpu")):
+    if not exact._multiplies_int8(5001, torch.device("cpu")):
         pytest.skip("this processor does not multiply int8")
     codes = torch.full((32, 5001), 127, dtype=torch.int8)
     assert (torch._int_mm(codes, codes.T) == 127 * 127 * 5001).all()  # odd, and beyond what float32 holds
@@ -349,7 +351,7 @@ def test_settings_that_are_scored_together_share_a_search_and_change_no_score(mo
     ]
     alone = [protocol.score(train, test, seed=0) for protocol in together]
     asked = []
-    monkeypatch.setattr(knn, "nearest", lambda *given: asked.append(given[2:]) or nearest(*given))
+    monkeypatch.setattr(knn_protocol, "nearest", lambda *given: asked.append(given[2:]) or nearest(*given))
     shared = list(KNN.score_all(together, train, test, seed=0))
     assert asked == [(20, "euclidean"), (150, "cosine")]
     for one, other in zip(alone, shared, strict=True):

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from results import store
-from results.leaderboard import COLUMNS, EMPTY, Leaderboard, Row, Unknown, leaderboard, of
+from results import layout, store
+from results.leaderboard import Leaderboard, Unknown, leaderboard, of
 from results.record import Alarm, Asked, Plan, Provenance, Record
+from results.rows import COLUMNS, Row
 from results.statistics import wilson
-from results.text import FORMATS, Format, to_csv
+from results.tables import EMPTY, FORMATS, Format, to_csv
 
 FOLDING = [40, 60, 80, 100]
 
@@ -137,8 +138,7 @@ def plan(*protocols: str, **encoders: dict[str, t.Any]) -> Plan:
     """Of the suite that records are of."""
     return Plan(
         suite=record().suite,
-        encoders=tuple(Asked(name=label, label=label, params=params) for label, params in encoders.items()),
-        encoder_versions=dict.fromkeys(encoders, 1),
+        encoders=tuple(Asked(name=label, label=label, params=params, version=1) for label, params in encoders.items()),
         protocols=tuple(Asked(name=name, label=name) for name in protocols),
     )
 
@@ -306,8 +306,8 @@ def test_versions_of_one_definition_share_a_column_and_the_legend_says_so() -> N
 
 
 def test_seeds_of_versions_that_learn_the_same_are_one_row_in_their_precision() -> None:
-    equal = Asked(name="bigan", label="bigan", params={"epochs": 10}, equal_versions={"float32": ((2, 1),)})
-    plans = [Plan(suite="s", encoders=(equal,), encoder_versions={"bigan": 2})]
+    equal = Asked(name="bigan", label="bigan", params={"epochs": 10}, version=2, equal_versions={"float32": ((2, 1),)})
+    plans = [Plan(suite="s", encoders=(equal,))]
     for precision, rows in (("float32", ["bigan"]), ("bfloat16", ["bigan (version=1)", "bigan (version=2)"])):
         made = {"precision": precision}
         records = [record(seed=seed, encoder_version=1 + seed, made=made) for seed in range(2)]
@@ -700,7 +700,7 @@ def test_a_directory_of_thousands_of_records_is_ranked_in_seconds(
     for place in range(rows):
         for seed, (score, content) in enumerate(kept):
             label = f"encoder{place}"
-            run = store.run_directory(tmp_path, label, "mnist", seed, f"{seed:016x}")
+            run = layout.run_directory(tmp_path, label, "mnist", seed, f"{seed:016x}")
             made = record(label, score, seed, key=f"{seed:016x}", dataset="mnist", test_images=10_000)
             if with_answers:
                 path = run.predictions("code", "linear@1-aa")

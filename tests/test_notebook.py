@@ -20,8 +20,9 @@ import bench
 from bench.datasets.formats import DataError
 from bench.errors import ConfigError
 from encoders.base import EncoderError
-from results.leaderboard import EMPTY, Leaderboard, Unknown
-from results.store import StoreError
+from results.files import StoreError
+from results.leaderboard import Leaderboard, Unknown
+from results.tables import EMPTY
 
 SUITE = {
     "suite": "small",

@@ -14,7 +14,7 @@ import pytest
 
 from bench.host.machine import MachineError
 from bench.launch import ray_cluster
-from results import store
+from results import files, store
 
 PLUGIN = """
 import os, time, typing as t
@@ -122,7 +122,7 @@ def told(directory: Path) -> dict[str, bytes]:
         value = json.loads(path.read_bytes())
         del value["seconds"], value["provenance"]["started"]
         value.pop("sha256", None)
-        found[str(path.relative_to(directory))] = store.canonical(value)
+        found[str(path.relative_to(directory))] = files.canonical(value)
     return found
 
 
@@ -214,7 +214,7 @@ def test_a_node_without_the_output_or_with_other_code_is_refused(tmp_path: Path)
     plugin = tmp_path / "mine.py"
     plugin.write_text("x = 1")
     ours = ray_cluster.code_sha256([plugin])
-    with store.token(tmp_path) as token:
+    with files.token(tmp_path) as token:
         assert ray_cluster._refusal(ours, token, [plugin]) == ""
         plugin.write_text("x = 2")
         assert "has other code" in ray_cluster._refusal(ours, token, [plugin])

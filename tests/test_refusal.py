@@ -28,7 +28,9 @@ wandb: {mode: off}
 def failed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[PlannedRun, Settings]:
     """A run with a failed.json of an earlier call, which is now refused."""
     (tmp_path / "small.yaml").write_text(SUITE)
-    settings = launch.settings(tmp_path / "runs", 1, "cpu", None, True, [])
+    settings = launch.settings(
+        output=tmp_path / "runs", threads=1, device="cpu", data_root=None, offline=True, plugins=[]
+    )
     [planned], _ = launch.plan(launch.read(str(tmp_path / "small.yaml"), [], "", 0, []), settings)
 
     def fails(*_: object) -> t.NoReturn:

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from bench.__main__ import main
-from results import store
+from results import files, layout, store
+from results.layout import RunDirectory
 from results.leaderboard import leaderboard
 from results.record import Alarm, Provenance, Record
 from results.report import boards, charts, figures, page
-from results.store import RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\" onmouseover='alert(3)"
@@ -80,7 +80,7 @@ def failed(label: str, seed: int, error: str) -> Record:
 
 
 def publish(suite: Path, one: Record, directory: str = "") -> RunDirectory:
-    run = store.run_directory(suite, directory or one.label, "data", one.seed, one.key)
+    run = layout.run_directory(suite, directory or one.label, "data", one.seed, one.key)
     if one.status == "failed":
         store.publish_record(run.failed, one)
     else:
@@ -92,7 +92,7 @@ def publish(suite: Path, one: Record, directory: str = "") -> RunDirectory:
 def arrays(path: Path, **named: t.Any) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **named)
-    store.replace(path, buffer.getvalue())
+    files.replace(path, buffer.getvalue())
 
 
 def png(pixels: np.ndarray[t.Any, t.Any]) -> bytes:
@@ -111,7 +111,7 @@ def build(directory: Path) -> Path:
                 continue
             history = "epoch,seconds,images_per_second,discriminator_loss,generator_loss\n"
             history += "1,1.0,100.0,0.7,0.6\n2,1.0,300.0,0.5,0.9\n"
-            store.replace(run.history, history.encode())
+            files.replace(run.history, history.encode())
             spots = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
             arrays(
                 run.view(tap),
@@ -127,8 +127,8 @@ def build(directory: Path) -> Path:
                 distances=np.array([[1.0, 2.0], [1.0, 2.0]]),
             )
             strip = np.arange(10 * 16, dtype=np.uint8).reshape(10, 16)  # 2 x 3 images of 4 x 4, a gap of 2
-            store.replace(run.neighbours(tap), png(strip.repeat(3, 0).repeat(3, 1)))
-            store.replace(run.pictures / "samples.png", png(strip))
+            files.replace(run.neighbours(tap), png(strip.repeat(3, 0).repeat(3, 1)))
+            files.replace(run.pictures / "samples.png", png(strip))
     return directory
 
 
@@ -342,7 +342,7 @@ def test_settings_of_equal_score_show_their_own_mistakes(tmp_path: Path) -> None
         knn = {"protocol": "knn", "protocol_label": "knn", "protocol_params": {"k": k}}
         one = record("bigan", "code", 0, 0.75, **knn, predictions=f"predictions/code/{k}.npz")
         arrays(publish(tmp_path, one).predictions("code", str(k)), predicted=predicted, label=LABELS)
-    runs = {run.path.name.rpartition("-")[2]: run for run in store.runs_below(tmp_path)}
+    runs = {run.path.name.rpartition("-")[2]: run for run in layout.runs_below(tmp_path)}
     (section,) = sections(store.read_store(tmp_path).records)
     worst = {}
     for judged in section.judged:
@@ -474,8 +474,8 @@ def test_a_view_of_other_arrays_is_named_and_left_out(suite: Path, changed: dict
 
 def test_files_that_run_json_has_another_hash_of_are_named_and_left_out(suite: Path) -> None:
     about = record("bigan", "code", 0, 0.5).model_dump(mode="json")
-    (run,) = [run for run in store.runs_below(suite) if run.path.parts[-3] == "bigan" and "seed0" in run.path.name]
-    store.publish(run.run_json, store.sealed(run.path, about | {"files": store.file_digests(run)}))
+    (run,) = [run for run in layout.runs_below(suite) if run.path.parts[-3] == "bigan" and "seed0" in run.path.name]
+    files.publish(run.run_json, store.sealed(run.path, about | {"files": store.file_digests(run)}))
     assert "run.json has another sha256" not in page(suite)
     names = ["history.csv", "pictures/samples.png", "views/code.npz", "views/neighbours-code.png"]
     for name in names:
@@ -507,8 +507,8 @@ def test_hundreds_of_labels_have_few_maps_and_pictures_that_are_drawn(
     pixels = png(np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8))
     for place in range(120):
         run = publish(tmp_path, record(f"e{place}", "code", 0, 0.5, key=f"{place:016x}"))
-        store.replace(run.view("code"), view.read_bytes())
-        store.replace(run.pictures / "samples.png", pixels)
+        files.replace(run.view("code"), view.read_bytes())
+        files.replace(run.pictures / "samples.png", pixels)
     placed: list[int] = []
     monkeypatch.setattr(figures, "_tsne", lambda rows: placed.append(len(rows)))
     opened: list[Path] = []
@@ -569,7 +569,7 @@ def test_the_mnist_suite_with_all_that_its_runs_leave_is_a_small_page_soon(tmp_p
     shutil.copytree(ROOT / "results" / "published" / "mnist", suite)
     random = np.random.default_rng(0)
     digits = np.arange(500) % 10
-    for run in store.runs_below(suite):  # views and pictures are not published: these have their shapes, and no less
+    for run in layout.runs_below(suite):  # views and pictures are not published: these have their shapes, and no less
         for tap in (run.path / "scores").iterdir():
             centres = 3 * random.normal(size=(10, 50))
             arrays(
@@ -581,9 +581,9 @@ def test_the_mnist_suite_with_all_that_its_runs_leave_is_a_small_page_soon(tmp_p
                 query_labels=np.arange(10),
                 neighbour_labels=random.integers(0, 10, (10, 9)),
             )
-            store.replace(run.neighbours(tap.name), noise(rows=10, columns=10))
+            files.replace(run.neighbours(tap.name), noise(rows=10, columns=10))
         for kind in ("samples", "reconstructions", "interpolations"):
-            store.replace(run.pictures / f"{kind}.png", noise(rows=8, columns=8))
+            files.replace(run.pictures / f"{kind}.png", noise(rows=8, columns=8))
     started = time.process_time()  # what else the machine does is not the report's
     text = page(suite)
     assert time.process_time() - started < 30
@@ -604,7 +604,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of what somebody wrote who means ill."""
     suite = build(tmp_path_factory.mktemp("hostile"))
     ill = publish(suite, record(HOSTILE, "code", 0, 0.99, suite=HOSTILE, params={HOSTILE: HOSTILE}), "one")
-    store.replace(ill.history, b"epoch,a_loss\n1,2\n2,3\n")  # a chart, and so a label that names the encoder
+    files.replace(ill.history, b"epoch,a_loss\n1,2\n2,3\n")  # a chart, and so a label that names the encoder
     publish(suite, failed(HOSTILE, 1, HOSTILE), "two")
     publish(suite, record("other", "code", 0, 0.5, dataset=HOSTILE, protocol_label=HOSTILE), "three")
     alarm = Alarm(name="dead_units", value=0.9, threshold=0.5, text=HOSTILE)
@@ -613,8 +613,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with np.load(view) as file:
             found = dict(file)
         arrays(view, **found | {"classes": np.array([HOSTILE, "dog"])})
-    store.replace(run.history, f'epoch,"{HOSTILE.replace(chr(34), "")}_loss"\n1,2\n2,3\n'.encode())
-    store.replace(suite / "report.html", page(suite).encode())
+    files.replace(run.history, f'epoch,"{HOSTILE.replace(chr(34), "")}_loss"\n1,2\n2,3\n'.encode())
+    files.replace(suite / "report.html", page(suite).encode())
     return suite / "report.html"
 
 
@@ -713,8 +713,8 @@ def test_an_interval_beyond_the_scale_has_arrows() -> None:
 def test_pictures_have_every_pixel_once_and_are_left_out_beyond_a_weight(tmp_path: Path) -> None:
     pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
     run = RunDirectory(tmp_path)
-    store.replace(run.pictures / "samples.png", png(pixels.repeat(8, 0).repeat(8, 1)))
-    store.replace(run.pictures / "reconstructions.png", png(pixels))
+    files.replace(run.pictures / "samples.png", png(pixels.repeat(8, 0).repeat(8, 1)))
+    files.replace(run.pictures / "reconstructions.png", png(pixels))
     found = list(figures.pictures("bigan", run, {}))
     assert [(one.width, one.height) for one in found] == [(4, 3), (4, 3)]
     assert figures.within(found, lambda one: one, most=len(found[0].source)) == found[:1]

@@ -80,7 +80,7 @@ def test_a_run_json_that_lacks_something_is_named(row: Path, frostbench: Frostbe
     path.write_text(json.dumps({"schema_version": 1, "seed": 0}))
     status, _, err = frostbench("reproduce", run_of(row))
     assert status == 2
-    assert f"{path}: not a whole run: it lacks dataset" in err
+    assert f"{path}: not a whole run: it lacks suite, key, dataset" in err
 
 
 def test_other_weights_with_the_same_numbers_are_within_the_interval(row: Path, frostbench: Frostbench) -> None:

@@ -41,7 +41,7 @@ from encoders.supervised_aae import SupervisedAAE
 from encoders.vae import VAE
 from encoders.wgan import WGAN
 from encoders.wgan_gp import WGANGP
-from results import store
+from results import files, store
 
 
 @pytest.fixture(scope="module")
@@ -510,7 +510,7 @@ def test_a_full_disk_keeps_the_last_good_state(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(store.Unwritable, match=r"disk full.*make room and run the same command again"):
+    with pytest.raises(files.Unwritable, match=r"disk full.*make room and run the same command again"):
         keeper.keep(2, b"state 2")
     monkeypatch.undo()
     assert list(keeper.kept(100)) == [b"state 1"]

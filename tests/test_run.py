@@ -23,7 +23,7 @@ from bench.launch import processes
 from bench.pipeline import execute
 from encoders.bigan import BiGAN
 from protocols.linear import Linear
-from results import store
+from results import files, layout, store, wandb_mirror
 from results.metrics import METRICS, SAMPLES
 
 SUITE = """
@@ -791,12 +791,12 @@ def test_a_run_at_which_the_process_dies_twice_is_a_failure_and_the_next_is_made
 
 
 def test_a_death_after_a_checkpoint_is_none_at_the_same_place(tmp_path: Path) -> None:
-    directory = store.run_directory(tmp_path, "bigan", "digits", 0, "0" * 16)
+    directory = layout.run_directory(tmp_path, "bigan", "digits", 0, "0" * 16)
     for step in range(5):
         with execute._noted(directory):
             note = directory.in_flight.read_bytes()
-        store.replace(directory.in_flight, note)  # as a process leaves it that is killed
-        store.replace(directory.checkpoint / f"step{step}.safetensors", b"")
+        files.replace(directory.in_flight, note)  # as a process leaves it that is killed
+        files.replace(directory.checkpoint / f"step{step}.safetensors", b"")
     with execute._noted(directory):
         pass
 
@@ -1056,3 +1056,25 @@ def test_parallel_runs_take_gpus_in_turn(
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
     assert [machine.device_of_slot(name, slot) for slot in range(3)] == devices
+
+
+def test_the_store_is_read_once_before_a_suite_and_once_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "suite: small\ndatasets: [{name: digits, limit: 40}]\nseeds: [0]\nencoders: [pixels]\nprotocols: [knn]\n"
+    (tmp_path / "small.yaml").write_text(f"{text}wandb: {{mode: offline}}\n")
+    settings = launch.settings(output=tmp_path, threads=1, device="cpu", data_root=None, offline=True, plugins=[])
+    reads: list[Path] = []
+    read_store = store.read_store
+
+    def counted(path: Path) -> store.Contents:
+        reads.append(path)
+        return read_store(path)
+
+    monkeypatch.setattr(store, "read_store", counted)
+    monkeypatch.setattr(wandb_mirror, "_send_due", lambda _directory, _target, runs, _deadline: (runs, ["sent"] * 2))
+    for _ in range(2):  # the first time there is no directory, the second nothing to do
+        launched = launch.launch(launch.read(str(tmp_path / "small.yaml"), [], "", 0, []), settings)
+        assert not any("wandb" in problem for problem in launched.problems)
+        assert len(reads) == 1
+        reads.clear()
+    launch.launch(launch.read(str(tmp_path / "small.yaml"), [], "0-1", 0, []), settings)
+    assert len(reads) == 2

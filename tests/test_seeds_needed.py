@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from results import store
+from results import layout, store
 from results.leaderboard import leaderboard
 from results.record import Provenance, Record
 from results.seeds_needed import needed, render, sentence
@@ -61,7 +61,7 @@ def test_the_command_reads_records_or_takes_a_spread(frostbench: t.Callable[...,
     status, said = frostbench("--delta", "1", "--sd", "1")
     assert (status, said[:8]) == (0, "17 seeds")
     for record in records("bigan", [0.89, 0.90, 0.91]):
-        run = store.run_directory(Path("runs"), "bigan", "digits", record.seed, record.key)
+        run = layout.run_directory(Path("runs"), "bigan", "digits", record.seed, record.key)
         store.publish_record(run.record("code", "linear@1"), record)
     status, said = frostbench("--delta", "1")
     assert status == 0

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from results import store
+from results import files, layout, store
+from results.files import Conflict, StoreError
+from results.layout import RunDirectory
 from results.record import Alarm, Provenance, Record
-from results.store import Conflict, RunDirectory, StoreError
 
 KEY = "0123456789abcdef"
 
@@ -71,7 +72,7 @@ def provenance(**changes: t.Any) -> Provenance:
 
 
 def a_run(suite: Path, label: str = "bigan", seed: int = 0) -> RunDirectory:
-    return store.run_directory(suite, label, "mnist5k", seed, KEY)
+    return layout.run_directory(suite, label, "mnist5k", seed, KEY)
 
 
 def litter(directory: Path) -> list[Path]:
@@ -83,10 +84,10 @@ def litter(directory: Path) -> list[Path]:
 
 def test_publishing_twice_the_same_is_fine_and_something_else_keeps_both(tmp_path: Path) -> None:
     path = tmp_path / "new" / "directories" / "run.json"
-    store.publish(path, b"one")
-    store.publish(path, b"one")
+    files.publish(path, b"one")
+    files.publish(path, b"one")
     with pytest.raises(Conflict) as caught:
-        store.publish(path, b"two")
+        files.publish(path, b"two")
     (kept,) = (path.parent / "conflicts").iterdir()
     assert path.read_bytes() == b"one"
     assert kept.read_bytes() == b"two"
@@ -97,7 +98,7 @@ def test_publishing_twice_the_same_is_fine_and_something_else_keeps_both(tmp_pat
 
 def test_replacing_gives_the_new_content(tmp_path: Path) -> None:
     for content in (b"old", b"new"):
-        store.replace(tmp_path / "leaderboard.csv", content)
+        files.replace(tmp_path / "leaderboard.csv", content)
         assert (tmp_path / "leaderboard.csv").read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["leaderboard.csv"]
 
@@ -106,7 +107,7 @@ def race(barrier: Barrier, directory: Path, me: int, outcomes: t.Any) -> None:
     for turn in range(25):
         barrier.wait()
         try:
-            store.publish(directory / f"{turn}.json", f"{me} ".encode() * 5000)
+            files.publish(directory / f"{turn}.json", f"{me} ".encode() * 5000)
             outcomes.put((turn, me))
         except Conflict:
             outcomes.put((turn, None))
@@ -144,7 +145,7 @@ MOMENTS = {  # injection -> whether the record is there afterwards, and how many
     "os.link = kill": (False, 1),
     "os.link = then_kill(os.link)": (True, 1),
     "Path.unlink = kill": (True, 1),
-    "store._sync = kill": (True, 0),
+    "files.sync = kill": (True, 0),
 }
 
 
@@ -153,7 +154,7 @@ def test_a_kill_leaves_nothing_or_the_whole_record(tmp_path: Path, moment: str) 
     path = tmp_path / f"seed0-{KEY}" / "scores" / "code" / "knn@1-aaaa.json"
     path.parent.mkdir(parents=True)
     (tmp_path / "wanted.json").write_text(record().model_dump_json())
-    program = "import os, resource, signal\nfrom pathlib import Path\nfrom results import store\n"
+    program = "import os, resource, signal\nfrom pathlib import Path\nfrom results import files, store\n"
     program += "from results.record import Record\n" + textwrap.dedent(KILL)
     program += f"wanted = Record.model_validate_json(Path({str(tmp_path / 'wanted.json')!r}).read_text())\n"
     program += f"{moment}\nstore.publish_record(Path({str(path)!r}), wanted)\n"
@@ -163,7 +164,7 @@ def test_a_kill_leaves_nothing_or_the_whole_record(tmp_path: Path, moment: str) 
     is_there, strays = MOMENTS[moment]
     assert contents.records == ([record()] if is_there else [])
     assert contents.damaged == []
-    assert store.sweep(tmp_path) == strays  # of the process that is gone
+    assert files.sweep(tmp_path) == strays  # of the process that is gone
     store.publish_record(path, record())
     assert store.read_record(path) == record()
     assert not litter(tmp_path)
@@ -174,7 +175,7 @@ def test_a_full_disk_keeps_the_old_state_and_leaves_no_litter(
     tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = tmp_path / "leaderboard.csv", tmp_path / "run.json"
-    store.replace(old, b"old")
+    files.replace(old, b"old")
 
     def full(*_: object) -> t.NoReturn:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -196,7 +197,7 @@ def test_a_full_disk_keeps_the_old_state_and_leaves_no_litter(
             patch.setattr(Path, "open", lambda path, mode: FullFile(path))
         else:
             patch.setattr(os, "fsync", full)
-        for write, path in ((store.replace, old), (store.publish, new)):
+        for write, path in ((files.replace, old), (files.publish, new)):
             with pytest.raises(StoreError, match=r"disk full, .* is not written: make room and run the same command"):
                 write(path, b"new")
     assert old.read_bytes() == b"old"
@@ -208,11 +209,11 @@ def test_a_write_that_stops_half_way_leaves_nothing(tmp_path: Path) -> None:
     program = f"""
         import resource
         from pathlib import Path
-        from results import store
+        from results import files
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
         try:
-            store.publish(Path({str(tmp_path / "run.json")!r}), b"x" * 501)
-        except store.StoreError as error:
+            files.publish(Path({str(tmp_path / "run.json")!r}), b"x" * 501)
+        except files.StoreError as error:
             print(error)
     """
     told = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, capture_output=True, text=True)
@@ -224,7 +225,7 @@ def test_sweeping_spares_the_living_other_machines_and_other_peoples_files(tmp_p
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     host = socket.gethostname()
-    with store.token(tmp_path) as token:
+    with files.token(tmp_path) as token:
         here, _, _ = token.name.partition(f"-{os.getpid()}-")
     names = {
         f"{here}-{gone.pid}-00000000.tmp": True,
@@ -239,7 +240,7 @@ def test_sweeping_spares_the_living_other_machines_and_other_peoples_files(tmp_p
     for name in names:
         (deep / name).touch()
     os.utime(deep / f".frostbench-not-{host}-{gone.pid}-11111111.tmp", (0, time.time() - 90_000))
-    assert store.sweep(tmp_path) == 2
+    assert files.sweep(tmp_path) == 2
     assert {path.name for path in deep.iterdir()} == {name for name, stray in names.items() if not stray}
 
 
@@ -249,15 +250,15 @@ def test_sweeping_spares_a_container_on_the_same_host(tmp_path: Path) -> None:
         import os
         from pathlib import Path
         os.readlink = lambda path: "pid:[1]"
-        from results import store
-        with store.token(Path({str(tmp_path)!r})):
+        from results import files
+        with files.token(Path({str(tmp_path)!r})):
             os._exit(0)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
     (theirs,) = litter(tmp_path)
-    assert store.sweep(tmp_path) == 0
+    assert files.sweep(tmp_path) == 0
     os.utime(theirs, (0, time.time() - 90_000))
-    assert store.sweep(tmp_path) == 1
+    assert files.sweep(tmp_path) == 1
 
 
 # ---- whole runs -------------------------------------------------------------------------------------------------
@@ -331,7 +332,7 @@ def test_a_publication_that_was_begun_is_finished_or_never_was(tmp_path: Path, m
     store.publish_run(run.path, *a_training("second" if not begun else "first"))
     wanted = (b"second", b"first")[begun]
     assert run.weights.read_bytes() == run.history.read_bytes() == (run.pictures / "samples.png").read_bytes() == wanted
-    store.sweep(tmp_path)
+    files.sweep(tmp_path)
     assert lies(run).keys() == {"run.json", *a_training("first")[1]}
 
 
@@ -351,7 +352,7 @@ def test_any_flipped_bit_of_a_run_json_is_found_or_harmless(tmp_path: Path) -> N
 
 def test_a_run_json_from_before_there_were_hashes_is_read(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    store.publish(run.run_json, store.canonical(RUN | {"weights_sha256": "first"}))
+    files.publish(run.run_json, files.canonical(RUN | {"weights_sha256": "first"}))
     assert store.read_run(run.run_json) == RUN | {"weights_sha256": "first"}
 
 
@@ -359,14 +360,14 @@ def test_a_run_json_from_before_there_were_hashes_is_read(tmp_path: Path) -> Non
 
 
 def test_a_directory_that_can_be_written_is_left_empty(tmp_path: Path) -> None:
-    store.check_writable(tmp_path / "runs" / "mnist")
+    files.check_writable(tmp_path / "runs" / "mnist")
     assert list((tmp_path / "runs" / "mnist").iterdir()) == []
 
 
 def test_a_file_in_place_of_the_directory_is_said(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     with pytest.raises(StoreError, match=r"runs/mnist/.* Not a directory; an output directory must be writable"):
-        store.check_writable(tmp_path / "runs" / "mnist")
+        files.check_writable(tmp_path / "runs" / "mnist")
 
 
 def test_a_file_system_without_hard_links_is_found_before_any_work(
@@ -377,7 +378,7 @@ def test_a_file_system_without_hard_links_is_found_before_any_work(
 
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(StoreError, match="hard links: choose another"):
-        store.check_writable(tmp_path)
+        files.check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -385,14 +386,14 @@ def test_too_little_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     usage = shutil.disk_usage(tmp_path)._replace(free=5 * 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(StoreError, match="has 5 MiB free; a run needs 64 MiB"):
-        store.check_writable(tmp_path)
+        files.check_writable(tmp_path)
 
 
 # ---- names ------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_keeps_its_files_where_the_design_says() -> None:
-    run = store.run_directory(Path("runs/mnist"), "bigan-long", "mnist", 2, KEY)
+    run = layout.run_directory(Path("runs/mnist"), "bigan-long", "mnist", 2, KEY)
     assert run.path == Path(f"runs/mnist/bigan-long/mnist/seed2-{KEY}")
     assert run.record("code", "knn@1-aa") == run.path / "scores/code/knn@1-aa.json"
     assert run.predictions("code", "knn@1-aa") == run.path / "predictions/code/knn@1-aa.npz"
@@ -405,9 +406,9 @@ def test_a_run_keeps_its_files_where_the_design_says() -> None:
 def test_names_cannot_leave_the_directory(name: str) -> None:
     runs, run = Path("runs"), RunDirectory(Path("runs/x"))
     with pytest.raises(StoreError, match="cannot be part of a path"):
-        store.run_directory(runs, name, "mnist", 0, KEY)
+        layout.run_directory(runs, name, "mnist", 0, KEY)
     with pytest.raises(StoreError, match="cannot be part of a path"):
-        store.run_directory(runs, "bigan", name, 0, KEY)
+        layout.run_directory(runs, "bigan", name, 0, KEY)
     with pytest.raises(StoreError, match="cannot be part of a path"):
         run.record(name, "knn@1-aa")
     with pytest.raises(StoreError, match="cannot be part of a path"):
@@ -417,17 +418,17 @@ def test_names_cannot_leave_the_directory(name: str) -> None:
 @pytest.mark.parametrize(("seed", "key"), [(-1, KEY), (0, "abc"), (0, KEY.upper()), (0, "../" + KEY[3:])])
 def test_a_run_needs_a_seed_and_a_key(seed: int, key: str) -> None:
     with pytest.raises(StoreError, match="16 hex digits"):
-        store.run_directory(Path("runs"), "bigan", "mnist", seed, key)
+        layout.run_directory(Path("runs"), "bigan", "mnist", seed, key)
 
 
 # ---- records ----------------------------------------------------------------------------------------------------
 
 
 def test_canonical_json_is_one_way_of_writing() -> None:
-    assert store.canonical({"b": [1.5, None], "a": "±"}) == '{\n "a": "±",\n "b": [\n  1.5,\n  null\n ]\n}\n'.encode()
+    assert files.canonical({"b": [1.5, None], "a": "±"}) == '{\n "a": "±",\n "b": [\n  1.5,\n  null\n ]\n}\n'.encode()
     for value in (float("nan"), [float("inf")], {1, 2}, Path("x"), "\ud800"):
         with pytest.raises(StoreError, match="cannot be written as JSON"):
-            store.canonical(value)
+            files.canonical(value)
 
 
 def test_a_record_comes_back_as_it_was_with_its_first_metric_first(tmp_path: Path) -> None:
@@ -490,7 +491,7 @@ def test_a_failed_attempt_replaces_the_one_before(tmp_path: Path) -> None:
         ({"details": {"loss": float("nan")}}, "JSON"),
         ({"details": {"loss": {1, 2, object()}}}, "JSON"),
         ({"metrics": {"top1": 96.84}}, r"fractions in 0\.\.1; top1 is 96.84"),
-        ({"details": {"log": "x" * store.LARGEST_JSON}}, "may have"),
+        ({"details": {"log": "x" * files.LARGEST_JSON}}, "may have"),
     ],
 )
 def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, changes: dict[str, t.Any], why: str) -> None:
@@ -523,7 +524,7 @@ DAMAGE: dict[str, tuple[t.Callable[[Path], bytes], str]] = {
     "long number": (lambda path: b"1" * 100_000, "not JSON"),
     "a list": (lambda path: b"[]", "no sha256"),
     "infinite": (lambda path: path.read_bytes().replace(b"0.9684", b"1e9999"), "not JSON compliant"),
-    "huge": (lambda path: path.read_bytes() + b" " * store.LARGEST_JSON, "larger than"),
+    "huge": (lambda path: path.read_bytes() + b" " * files.LARGEST_JSON, "larger than"),
     "next schema": (lambda path: rehashed(path, lambda value: value.update(schema_version=2)), "schema version 2"),
     "missing field": (lambda path: rehashed(path, lambda value: value.pop("seed")), "seed: Field required"),
     "another field": (lambda path: rehashed(path, lambda value: value.update(x=1)), "x: Extra inputs"),
@@ -565,9 +566,9 @@ def test_any_flipped_bit_is_found_or_harmless(tmp_path: Path) -> None:
 
 
 def test_a_damaged_run_json_is_reported_too(tmp_path: Path) -> None:
-    store.publish(a_run(tmp_path).run_json, store.canonical({"schema_version": 1, "key": KEY}))
-    store.publish(a_run(tmp_path, seed=1).run_json, b"[1]")
-    store.publish(a_run(tmp_path, seed=2).run_json, b"")
+    files.publish(a_run(tmp_path).run_json, files.canonical({"schema_version": 1, "key": KEY}))
+    files.publish(a_run(tmp_path, seed=1).run_json, b"[1]")
+    files.publish(a_run(tmp_path, seed=2).run_json, b"")
     contents = store.read_store(tmp_path)
     assert contents.runs == [{"schema_version": 1, "key": KEY}]
     assert [path.parent.name[:5] for path, _ in contents.damaged] == ["seed1", "seed2"]
@@ -594,7 +595,7 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
             path = Path(os.devnull)
         else:
             path.symlink_to("/dev/zero")
-        for read in (store.read_bytes, store.file_digest, store.read_record, store.read_run):
+        for read in (files.read_bytes, files.file_digest, store.read_record, store.read_run):
             with pytest.raises(StoreError, match=r"not a regular file|No such device"):
                 read(path)
 
@@ -612,12 +613,12 @@ def test_a_directory_in_place_of_a_record_or_a_run_json_is_damage(tmp_path: Path
 def test_sizes_are_looked_at_before_a_byte_is_read(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     path.touch()
-    os.truncate(path, store.LARGEST + 1)  # sparse: it takes no room
-    for read in (store.read_bytes, store.file_digest, store.read_record):
+    os.truncate(path, files.LARGEST + 1)  # sparse: it takes no room
+    for read in (files.read_bytes, files.file_digest, store.read_record):
         with pytest.raises(StoreError, match="larger than"):
             read(path)
-    with pytest.raises(store.Missing, match="no such file"):
-        store.read_bytes(tmp_path / "absent")
+    with pytest.raises(files.Missing, match="no such file"):
+        files.read_bytes(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -636,28 +637,28 @@ def test_sizes_are_looked_at_before_a_byte_is_read(tmp_path: Path) -> None:
 )
 def test_what_is_no_history_is_damage(tmp_path: Path, text: str) -> None:
     run = a_run(tmp_path)
-    store.replace(run.history, text.encode(errors="surrogatepass"))
+    files.replace(run.history, text.encode(errors="surrogatepass"))
     with pytest.raises(StoreError, match="not a history"):
         store.read_history(run)
 
 
 def test_a_history_is_read_without_what_is_not_finite(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    store.replace(run.history, b"epoch,loss\n1,inf\n2,0.5\n3,-inf\n4,nan\n")
+    files.replace(run.history, b"epoch,loss\n1,inf\n2,0.5\n3,-inf\n4,nan\n")
     assert store.read_history(run) == [{"epoch": 1}, {"epoch": 2, "loss": 0.5}, {"epoch": 3}, {"epoch": 4}]
-    store.replace(run.history, b"epoch,seconds\n")
+    files.replace(run.history, b"epoch,seconds\n")
     assert store.read_history(run) == []
 
 
 def test_a_file_is_believed_if_run_json_has_its_hash_or_is_older_than_these(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    store.replace(run.history, b"epoch\n1\n")
+    files.replace(run.history, b"epoch\n1\n")
     assert store.read_history(run) == [{"epoch": 1}]  # published without a run.json
-    store.replace(run.run_json, store.canonical({"schema_version": 1}))
+    files.replace(run.run_json, files.canonical({"schema_version": 1}))
     assert store.is_kept(run, run.history)
-    store.replace(run.run_json, store.sealed(tmp_path, {"schema_version": 1, "files": store.file_digests(run)}))
+    files.replace(run.run_json, store.sealed(tmp_path, {"schema_version": 1, "files": store.file_digests(run)}))
     assert store.is_kept(run, run.history)
-    store.replace(run.history, b"epoch\n2\n")
+    files.replace(run.history, b"epoch\n2\n")
     with pytest.raises(StoreError, match="changed since it was written"):
         store.read_history(run)
     store.note_files(run, [run.history])
@@ -666,13 +667,13 @@ def test_a_file_is_believed_if_run_json_has_its_hash_or_is_older_than_these(tmp_
 
 @pytest.mark.parametrize("about", [{"params": []}, {"seed": "0"}, {"files": {"history.csv": 1}}, {"provenance": {}}])
 def test_a_run_json_of_other_types_is_damaged(tmp_path: Path, about: dict[str, t.Any]) -> None:
-    store.replace(tmp_path / "run.json", store.sealed(tmp_path, {"schema_version": 1, **about}))
+    files.replace(tmp_path / "run.json", store.sealed(tmp_path, {"schema_version": 1, **about}))
     with pytest.raises(StoreError, match=f"not a run of schema version 1: {next(iter(about))}"):
         store.read_run(tmp_path / "run.json")
 
 
 def test_a_run_json_that_lacks_what_is_needed_is_named(tmp_path: Path) -> None:
-    store.replace(tmp_path / "run.json", store.canonical({"schema_version": 1, "seed": 0}))
+    files.replace(tmp_path / "run.json", files.canonical({"schema_version": 1, "seed": 0}))
     with pytest.raises(StoreError, match="lacks encoder, params"):
         store.read_run(tmp_path / "run.json", "encoder", "seed", "params")
 
@@ -684,12 +685,12 @@ def test_reading_finds_the_same_from_the_run_the_suite_and_above_and_skips_the_r
     run = a_run(tmp_path / "runs" / "mnist")
     store.publish_record(run.record("code", "knn@1-aa"), record())
     store.publish_record(run.record("penultimate", "knn@1-aa"), record(tap="penultimate"))
-    store.publish(run.run_json, store.canonical({"schema_version": 1}))
-    store.publish(run.encoder_json, b"{}")
-    store.publish(run.predictions("code", "knn@1-aa"), b"")
-    store.replace(tmp_path / "runs" / "mnist" / "leaderboard.json", b"[]")
+    files.publish(run.run_json, files.canonical({"schema_version": 1}))
+    files.publish(run.encoder_json, b"{}")
+    files.publish(run.predictions("code", "knn@1-aa"), b"")
+    files.replace(tmp_path / "runs" / "mnist" / "leaderboard.json", b"[]")
     (run.path / "scores" / "code" / ".knn@1-aa.json.swp").write_bytes(b"editor")
-    (run.path / "scores" / "code" / store._temporary_name()).write_bytes(b"half")
+    (run.path / "scores" / "code" / files._temporary_name()).write_bytes(b"half")
     shutil.copytree(tmp_path / "runs" / "mnist", tmp_path / "runs" / ".trash")
     wanted = store.Contents([record(), record(tap="penultimate")], [{"schema_version": 1}], [])
     for directory in (run.path, run.path.parent, tmp_path / "runs" / "mnist", tmp_path):
@@ -710,7 +711,7 @@ def test_links_to_directories_of_suites_and_labels_are_followed_once(tmp_path: P
     assert contents.damaged == []
     named = {path.relative_to(runs).parts[:2] for path in contents.whole}
     assert named == {("here", "bigan"), ("here", "linked"), ("linked", "bigan")}
-    assert len(list(store.runs_below(runs))) == 3
+    assert len(list(layout.runs_below(runs))) == 3
 
 
 @pytest.mark.parametrize("label", ["corrupt", "conflicts", "wandb", f"seed0-{KEY}"])
@@ -823,16 +824,30 @@ def test_a_rand_index_below_chance_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     store.publish_record(path, record(metrics={"top1": 0.1, "ari": -0.02}))
     assert store.read_record(path).metrics["ari"] == -0.02
-    with pytest.raises(store.StoreError, match=r"ari is -1\.5"):
+    with pytest.raises(files.StoreError, match=r"ari is -1\.5"):
         store.publish_record(tmp_path / "two.json", record(metrics={"top1": 0.1, "ari": -1.5}))
+
+
+def test_the_versions_of_encoders_are_read_where_older_suites_have_them_too(tmp_path: Path) -> None:
+    encoder = {"name": "pca", "label": "small", "params": {}}
+    now = {"suite": "now", "encoders": [encoder | {"version": 3}]}
+    before = {"suite": "then", "encoders": [encoder], "encoder_versions": {"small": 3}}
+    for suite in (now, before):
+        files.replace(tmp_path / suite["suite"] / "suite.json", files.canonical(suite))
+    plans = store.read_store(tmp_path).plans
+    assert [one.version for plan in plans for one in plan.encoders] == [3, 3]
+    made = {"encoder": "pca", "label": "small", "params": {}}
+    for plan in plans:
+        assert plan.asks_for(record(**made, encoder_version=3))
+        assert not plan.asks_for(record(**made, encoder_version=2))
 
 
 def test_a_suite_is_read_for_its_order_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     protocols = [{"name": name, "label": name, "params": {}, "version": 1} for name in ("knn", "linear")]
     whole = {"suite": "one", "protocols": protocols, "encoders": [], "wandb": {"mode": "off"}}
-    store.replace(tmp_path / "one" / "suite.json", store.canonical(whole))
-    store.replace(tmp_path / "two" / "suite.json", store.canonical({"suite": "two", "protocols": 5}))
-    store.replace(tmp_path / "three" / "suite.json", b"{")
+    files.replace(tmp_path / "one" / "suite.json", files.canonical(whole))
+    files.replace(tmp_path / "two" / "suite.json", files.canonical({"suite": "two", "protocols": 5}))
+    files.replace(tmp_path / "three" / "suite.json", b"{")
     contents = store.read_store(tmp_path)
     assert [(plan.suite, [one.label for one in plan.protocols]) for plan in contents.plans] == [
         ("one", ["knn", "linear"])

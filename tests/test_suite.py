@@ -15,6 +15,7 @@ from bench.suites.reading import read_suite, shipped
 from bench.suites.schema import json_schema
 from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec, WandbSpec
 from encoders.autoencoder import Autoencoder
+from results.record import Run
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PRECISIONS = ("float32", "bfloat16")
@@ -113,8 +114,7 @@ def test_the_key_is_of_what_decides_the_weights_and_of_nothing_else():
     spec = RunSpec(
         suite="a",
         dataset=DatasetSpec(name="mnist"),
-        encoder=EncoderSpec(name="pca", label="pca", params={"components": 50, "whiten": False}),
-        encoder_version=1,
+        encoder=EncoderSpec(name="pca", label="pca", params={"components": 50, "whiten": False}, version=1),
         protocols=(ProtocolSpec(name="knn", label="knn", params={"k": 1}, version=1),),
         seed=0,
         precision="float32",
@@ -128,14 +128,14 @@ def test_the_key_is_of_what_decides_the_weights_and_of_nothing_else():
         {"protocols": ()},
         {"dataset": DatasetSpec(name="npz:elsewhere")},
         {"precision": "auto"},
-        {"encoder": EncoderSpec(name="pca", label="other", params=turned)},
+        {"encoder": EncoderSpec(name="pca", label="other", params=turned, version=1)},
     ):
         assert spec.model_copy(update=same).key("f00d", "float32") == key
     for other in (
         {"seed": 1},
-        {"encoder_version": 2},
-        {"encoder": EncoderSpec(name="pca", label="pca", params={**turned, "components": 51})},
-        {"encoder": EncoderSpec(name="pcb", label="pca", params=turned)},
+        {"encoder": EncoderSpec(name="pca", label="pca", params=turned, version=2)},
+        {"encoder": EncoderSpec(name="pca", label="pca", params={**turned, "components": 51}, version=1)},
+        {"encoder": EncoderSpec(name="pcb", label="pca", params=turned, version=1)},
     ):
         assert spec.model_copy(update=other).key("f00d", "float32") != key
     assert len({key, spec.key("f00e", "float32"), spec.key("f00d", "bfloat16")}) == 3
@@ -146,14 +146,26 @@ def test_a_key_stays_what_it_was():
     spec = RunSpec(
         suite="a",
         dataset=DatasetSpec(name="mnist"),
-        encoder=EncoderSpec(name="pca", label="pca", params={"components": 50, "whiten": False}),
-        encoder_version=1,
+        encoder=EncoderSpec(name="pca", label="pca", params={"components": 50, "whiten": False}, version=1),
         protocols=(),
         seed=0,
         precision="auto",
     )
     assert spec.key("f00d", "float32") == "d93b1cc428d0f9c1"
     assert ProtocolSpec(name="knn", label="1-nn", params={"k": 1}, version=2).file_name == "1-nn@2-e09d91ef"
+
+
+def test_a_run_is_the_spec_it_was_made_from_whatever_older_files_lack():
+    described = {
+        "schema_version": 1, "suite": "a", "key": "0" * 16, "dataset": "mnist", "split": "test", "limit": None,
+        "fingerprint": "f00d", "train_images": 9, "test_images": 9, "encoder": "pca", "label": "pca",
+        "params": {"components": 50, "whiten": False}, "encoder_version": 1, "is_control": False, "seed": 0,
+        "taps": {"components": 50},
+    }  # fmt: skip
+    spec = RunSpec.of(Run.of(described), "float32")
+    assert spec.key("f00d", "float32") == "d93b1cc428d0f9c1"
+    assert spec.dataset == DatasetSpec(name="mnist")
+    assert RunSpec.of(Run.of(described), "float32", code="abc").key("f00d", "float32") != "d93b1cc428d0f9c1"
 
 
 def test_a_change_of_bfloat16_alone_moves_no_key_of_float32(write, monkeypatch):
@@ -208,7 +220,7 @@ def test_a_plugin_is_named_like_any_other(write):
     text += "encoders: [{name: mine, width: 4, deep: [3], rate: 1}]\n"
     (run,) = read_suite(write(text), plugins=[plugin]).runs()
     assert run.encoder.params == {"width": 4, "rate": 1.0, "deep": [3], "layer": {"units": 8}, "scale": "auto"}
-    assert run.encoder_version == 7
+    assert run.encoder.version == 7
     assert complaints(write(text)) == [(5, "encoders[0]: no encoder 'mine'; `frostbench list encoders` shows them")]
 
 
@@ -355,7 +367,6 @@ def test_each_trained_encoder_has_its_own_untrained_network_as_its_control(write
         *("pixels", "untrained", "bigan", "slow", "autoencoder", "gan", "aae", "aae-wide", "semisupervised_aae"),
         *("gan-untrained", "aae-untrained", "aae-wide-untrained", "semisupervised_aae-untrained"),
     ]
-    assert set(suite.encoder_versions) == {one.label for one in suite.encoders}
 
 
 def test_controls_can_be_left_out_or_be_those_of_some_encoders(write):

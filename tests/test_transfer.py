@@ -12,7 +12,7 @@ from bench.errors import ConfigError
 from bench.suites.reading import read_suite
 from bench.suites.suite import DatasetSpec
 from results import store
-from results.leaderboard import dataset_name
+from results.identity import dataset_name
 from results.record import Record
 
 SUITE = """

@@ -13,7 +13,7 @@ from bench import datasets
 from bench.datasets import Dataset
 from bench.pipeline import snapshots
 from protocols.base import FeatureSet
-from results.store import RunDirectory
+from results.layout import RunDirectory
 
 
 @pytest.fixture(scope="module")

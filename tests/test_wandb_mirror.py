@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from bench.pipeline import fit
-from results import store, wandb_mirror
+from results import files, layout, store, wandb_mirror
 from results.record import Provenance, Record
 from results.statistics import wilson
 from results.wandb_mirror import Live, MirrorReport, WandbTarget, _server, mirror, sync, target, wandb_runs
@@ -56,8 +56,8 @@ def suite(tmp_path: Path) -> Path:
     add(directory, record(key=PIXELS, label="pixels", encoder="pixels", is_control=True, metrics={"top1": 1.0}))
     for made, history in ((record(), HISTORY), (record(key=PIXELS, label="pixels", encoder="pixels"), "epoch\n")):
         run = made.model_dump(mode="json", exclude={"tap", "metrics", "details", "status", "error", "predictions"})
-        store.publish(place(directory, made).run_json, store.canonical(run | {"taps": {"code": 50}}))
-        store.publish(place(directory, made).history, history.encode())
+        files.publish(place(directory, made).run_json, files.canonical(run | {"taps": {"code": 50}}))
+        files.publish(place(directory, made).history, history.encode())
     failed = record(
         key=FAILED, label="gan", encoder="gan", status="failed", error="loss is NaN", tap=None, protocol=None
     )
@@ -86,8 +86,8 @@ def record(**changes: t.Any) -> Record:
     return Record(**done | changes)
 
 
-def place(directory: Path, made: Record) -> store.RunDirectory:
-    return store.run_directory(directory, made.label, "mnist5k-1000", made.seed, made.key)
+def place(directory: Path, made: Record) -> layout.RunDirectory:
+    return layout.run_directory(directory, made.label, "mnist5k-1000", made.seed, made.key)
 
 
 def add(directory: Path, made: Record) -> None:
@@ -95,7 +95,7 @@ def add(directory: Path, made: Record) -> None:
     name, predictions = f"{made.protocol_label}@1-12345678", io.BytesIO()
     np.savez(predictions, predicted=np.array([len(made.tap), 1, 2], np.uint8), label=np.array([0, 1, 2], np.uint8))
     path = place(directory, made).predictions(made.tap, name)
-    store.replace(path, predictions.getvalue())
+    files.replace(path, predictions.getvalue())
     relative = path.relative_to(place(directory, made).path).as_posix()
     made = made.model_copy(update={"predictions": relative})
     store.publish_record(place(directory, made).record(made.tap, name), made)
@@ -328,10 +328,10 @@ def test_pictures_and_mistakes_of_a_run_are_sent(suite: Path, read_offline_run: 
     picture = io.BytesIO()
     Image.new("L", (4, 4)).save(picture, "png")
     for kind in ("samples", "reconstructions"):
-        store.replace(place(suite, record()).pictures / f"{kind}.png", picture.getvalue())
+        files.replace(place(suite, record()).pictures / f"{kind}.png", picture.getvalue())
     view = io.BytesIO()
     np.savez(view, classes=np.array(["cat", "dog", "newt"]))
-    store.replace(place(suite, record()).view("code"), view.getvalue())
+    files.replace(place(suite, record()).view("code"), view.getvalue())
     assert mirror(suite, OFFLINE) == MirrorReport(4, 0, None)
     (directory,) = (suite / "wandb").glob(f"offline-run-*-{BIGAN}*")
     run = read_offline_run(directory)
@@ -355,16 +355,16 @@ def test_a_history_is_sent_as_it_grows_and_repeated_by_nobody(suite: Path, onlin
     where = place(suite, record())
     ended = where.run_json.rename(where.path / "ended.json")
     header, *rows = HISTORY.splitlines(keepends=True)
-    store.replace(where.history, "".join([header, rows[0]]).encode())
+    files.replace(where.history, "".join([header, rows[0]]).encode())
     with Live(suite, ONLINE, [(about, where)], seconds=0.2):
         wait_for(lambda: [len(run.history) for run in online.runs.values()] == [1])
-        store.replace(where.history, "".join([header, *rows[:2]]).encode())
+        files.replace(where.history, "".join([header, *rows[:2]]).encode())
         wait_for(lambda: [len(run.history) for run in online.runs.values()] == [2])
     (run,) = online.runs.values()
     assert run.summary["status"] == "running"
     assert run.fields["displayName"] == "bigan-mnist5k (limit 1000)-seed4"
     ended.rename(where.run_json)
-    store.replace(where.history, HISTORY.encode())
+    files.replace(where.history, HISTORY.encode())
     assert mirror(suite, ONLINE) == MirrorReport(4, 0, None)
     assert_all_there_once(online)
 
@@ -499,8 +499,8 @@ def test_a_failed_run_that_succeeds_later_is_the_same_run(suite: Path, online: t
     directory.failed.unlink()
     add(suite, made)
     run = made.model_dump(mode="json", exclude={"tap", "metrics", "details", "status", "error", "predictions"})
-    store.publish(directory.run_json, store.canonical(run | {"taps": {"code": 50}}))
-    store.publish(directory.history, HISTORY.encode())
+    files.publish(directory.run_json, files.canonical(run | {"taps": {"code": 50}}))
+    files.publish(directory.history, HISTORY.encode())
     assert mirror(suite, ONLINE) == MirrorReport(2, 2, None)
     assert len(online.runs) == 4
     gan = runs_of(online)["gan-mnist5k (limit 1000)-seed4"]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from results import store
+from results import files, layout, store
+from results.files import StoreError
 from results.merge import merge
 from results.record import Record
-from results.store import StoreError
 
 PLUGIN = """
 import os, typing as t
@@ -75,15 +75,15 @@ def test_eight_processes_and_two_hundred_runs(tmp_path: Path, in_background: t.C
 
 
 def test_a_claim_is_exclusive_and_ends_with_the_block(tmp_path: Path) -> None:
-    with store.claim(tmp_path / "run", wait=False):
+    with files.claim(tmp_path / "run", wait=False):
         with (
-            pytest.raises(store.Claimed, match="another process is at this run"),
-            store.claim(tmp_path / "run", wait=False),
+            pytest.raises(files.Claimed, match="another process is at this run"),
+            files.claim(tmp_path / "run", wait=False),
         ):
             pass
-        with store.claim(tmp_path / "other", wait=False):
+        with files.claim(tmp_path / "other", wait=False):
             pass
-    with store.claim(tmp_path / "run", wait=False):
+    with files.claim(tmp_path / "run", wait=False):
         pass
 
 
@@ -163,7 +163,7 @@ def test_what_links_lead_to_elsewhere_or_is_no_file_or_damaged_is_not_copied(
     one, two = made("one", "[0]"), made("two", "[1]")
     secret = tmp_path / "secret"
     secret.write_text("a key")
-    linked, other = sorted(run.path for run in store.runs_below(two))
+    linked, other = sorted(run.path for run in layout.runs_below(two))
     (linked / "history.csv").unlink()
     (linked / "history.csv").symlink_to(secret)
     (other / "encoder.safetensors").unlink()

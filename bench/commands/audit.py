@@ -23,7 +23,7 @@ from bench.suites import resolve
 from bench.suites.reading import read_dataset, read_suite
 from encoders.base import ImageSet, derive_seed
 from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Scores
-from protocols.knn import nearest
+from protocols.nearest import nearest
 from results.statistics import holm
 
 IMAGES = 5000  # of train, and of test, that protocols are tried on: as good for this as all of them

@@ -16,7 +16,7 @@ from encoders.base import EncoderError, Training, visible_to
 from encoders.check import check_encoder
 from protocols.base import ProtocolError
 from protocols.check import check_protocol
-from results import store
+from results import files, layout
 
 
 def check(path: Path) -> t.Iterator[str]:
@@ -38,7 +38,7 @@ def check(path: Path) -> t.Iterator[str]:
             for _ in extract(name, module, images, recipe.taps, torch.device("cpu")):
                 pass  # it is the proof that counts
             for tap in recipe.taps:
-                store.RunDirectory(Path()).record(tap, name)  # a tap becomes the name of a directory
+                layout.RunDirectory(Path()).record(tap, name)  # a tap becomes the name of a directory
         yield f"encoder {name} keeps its promises"
     for name, protocol in protocols.items():
         with _named(name):
@@ -51,7 +51,7 @@ def _named(name: str) -> t.Iterator[None]:
     """Errors of other people's code, as sentences that say whose they are."""
     try:
         yield
-    except (EncoderError, ProtocolError, store.StoreError) as error:
+    except (EncoderError, ProtocolError, files.StoreError) as error:
         raise EncoderError(f"{name}: {error}") from error
     except ValidationError as error:
         wrong = ", ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bench import datasets
 from encoders.base import ImageSet
-from results import store
+from results import files
 from results.comparison import Comparison
 
 ACROSS, DOWN = 12, 3  # pictures
@@ -21,7 +21,7 @@ MARGIN = 8
 def check_name(path: Path) -> None:
     """Raises StoreError for a file that is not named as what `draw` writes."""
     if path.suffix != ".png":
-        raise store.StoreError(f"{path} is not written: pictures are PNG; name a file that ends in .png")
+        raise files.StoreError(f"{path} is not written: pictures are PNG; name a file that ends in .png")
 
 
 def draw(comparison: Comparison, path: Path, data_root: Path | None) -> str:
@@ -46,7 +46,7 @@ def draw(comparison: Comparison, path: Path, data_root: Path | None) -> str:
         return f"no pictures: {record.dataset} has other images here than when it was judged"
     buffer = io.BytesIO()
     _grid(comparison, loaded.test).save(buffer, "png")
-    store.replace(path, buffer.getvalue())
+    files.replace(path, buffer.getvalue())
     return f"{path} shows {counts}, {comparison.dataset}, {comparison.protocol}"
 
 

@@ -14,9 +14,10 @@ from bench.host import machine
 from bench.pipeline import plan
 from bench.pipeline.plan import Settings, load_data
 from bench.suites.reading import read_suite, shipped
-from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec, Suite
-from results import store, text
-from results.store import RunDirectory
+from bench.suites.suite import DatasetSpec, ProtocolSpec, RunSpec, Suite
+from results import files, store, tables
+from results.layout import RunDirectory
+from results.record import RUN_NEEDS, Run
 
 Parts = dict[str, Json]  # what goes into a key, by the word that is shown for it; and the data's name
 ABSENT = object()
@@ -41,7 +42,7 @@ class Answer:
         table = ""
         if self.rows:
             header = ("part", "this run", "the other")
-            table = "\n" + text.table(header, header, self.rows, width=width, colour=colour)
+            table = "\n" + tables.table(header, header, self.rows, width=width, colour=colour)
         return "\n".join([said + table, *self.notes]).rstrip("\n") + "\n"
 
 
@@ -56,7 +57,7 @@ def why(directory: Path, against: str, settings: Settings, overrides: t.Sequence
     if Path(other).is_dir():
         return _two_runs(directory, this, Path(other))
     if not against and other not in shipped():
-        raise store.StoreError(
+        raise files.StoreError(
             f"no suite of the name {other!r} is shipped; name its file: frostbench why {directory} FILE"
         )
     asked = read_suite(other, overrides=overrides, plugins=settings.plugins)
@@ -65,17 +66,17 @@ def why(directory: Path, against: str, settings: Settings, overrides: t.Sequence
 
 def _described(directory: Path) -> dict[str, Json]:
     """What a finished run says of itself, or what a failed one left."""
-    files = RunDirectory(directory)
-    if files.run_json.exists():
-        return store.read_run(files.run_json)
-    if files.failed.exists():
-        return store.read_record(files.failed).model_dump(mode="json")
-    raise store.StoreError(f"{directory} is no run's directory: wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY")
+    run = RunDirectory(directory)
+    if run.run_json.exists():
+        return store.read_run(run.run_json, *RUN_NEEDS, "provenance")
+    if run.failed.exists():
+        return store.read_record(run.failed).model_dump(mode="json")
+    raise files.StoreError(f"{directory} is no run's directory: wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY")
 
 
 def _parts(described: dict[str, Json]) -> Parts:
     return {
-        "data": DatasetSpec.of(described).label,
+        "data": DatasetSpec.of(Run.of(described)).label,
         "fingerprint of the data": described["fingerprint"],
         "encoder": described["encoder"],
         "version of the encoder": described["encoder_version"],
@@ -88,18 +89,10 @@ def _parts(described: dict[str, Json]) -> Parts:
 
 def _key(described: dict[str, Json], code: str = "") -> str:
     """The key that a run with this description has, made by this plugin."""
-    encoder = EncoderSpec(name=described["encoder"], label=described["label"], params=described["params"], code=code)
-    spec = RunSpec(
-        suite=described["suite"],
-        dataset=DatasetSpec(name=described["dataset"]),
-        encoder=encoder,
-        encoder_version=described["encoder_version"],
-        protocols=(),
-        seed=described["seed"],
-        precision=described["provenance"]["precision"],
-    )
     made = described["provenance"]
-    return spec.key(described["fingerprint"], made["precision"], made.get("ranks", 1))
+    return RunSpec.of(Run.of(described), made["precision"], code).key(
+        described["fingerprint"], made["precision"], made.get("ranks", 1)
+    )
 
 
 def _two_runs(directory: Path, this: dict[str, Json], other: Path) -> Answer:
@@ -116,15 +109,15 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
     labels = [encoder.label for encoder in asked.encoders]
     if this["label"] not in labels:
         near = nearest(this["label"], labels)
-        raise store.StoreError(f"suite {name} asks for no {this['label']!r}{near}; it has {', '.join(labels)}")
+        raise files.StoreError(f"suite {name} asks for no {this['label']!r}{near}; it has {', '.join(labels)}")
     mine = [spec for spec in asked.runs() if spec.encoder.label == this["label"]]
-    dataset = DatasetSpec.of(this)
+    dataset = DatasetSpec.of(Run.of(this))
     spec = min(
         mine, key=lambda one: (one.dataset != dataset, one.dataset.name != dataset.name, one.seed != this["seed"])
     )
     precision = machine.pick_precision(spec.precision, machine.pick_device(settings.device))
     alike = spec.equals(precision)  # a version that learns the same is no difference
-    spec = next((one for one in alike if one.encoder_version == this["encoder_version"]), alike[0])
+    spec = next((one for one in alike if one.encoder.version == this["encoder_version"]), alike[0])
     notes = [f"This run failed: {this['error']}"] if this.get("error") else []
     try:
         fingerprint = load_data(spec, settings).fingerprint
@@ -134,7 +127,7 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
     now = {
         **this,
         "dataset": spec.dataset.name, "pretrain": spec.dataset.pretrain, **spec.dataset.asked(),
-        "fingerprint": fingerprint, "encoder": spec.encoder.name, "encoder_version": spec.encoder_version,
+        "fingerprint": fingerprint, "encoder": spec.encoder.name, "encoder_version": spec.encoder.version,
         "params": spec.encoder.params, "seed": spec.seed,
         "provenance": {"precision": precision, "ranks": settings.ranks},
     }  # fmt: skip

@@ -24,8 +24,8 @@ from encoders import load
 from encoders.base import Encoder, EncoderError, Features, ImageSet, ImageShape, Training, visible_to
 from encoders.loading import RECIPE, WEIGHTS, describe, restore
 from protocols.base import FeatureSet
-from results import store
-from results.record import Json
+from results import files, store
+from results.record import RUN_NEEDS, Json, Run
 
 Format = t.Literal["safetensors", "torch.export", "onnx"]
 FILES: dict[Format, str] = {"safetensors": WEIGHTS, "torch.export": "encoder.pt2", "onnx": "encoder.onnx"}
@@ -51,8 +51,8 @@ def open_run(directory: Path, settings: Settings) -> Opened:
     """
     if not (directory / "run.json").exists():
         wanted = "wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY, of a run that did not fail"
-        raise store.StoreError(f"{directory} is no run's directory: {wanted}")
-    about = store.read_run(directory / "run.json", "encoder", "dataset", "limit", "split", "fingerprint")
+        raise files.StoreError(f"{directory} is no run's directory: {wanted}")
+    about = store.read_run(directory / "run.json", *RUN_NEEDS)
     known = resolve.encoders(settings.plugins)
     if about["encoder"] not in known:
         raise config_error(
@@ -62,7 +62,7 @@ def open_run(directory: Path, settings: Settings) -> Opened:
         raise EncoderError(f"{directory} holds no {WEIGHTS}: `frostbench reproduce {directory}` trains it again")
     _, recipe, shape, sha256 = describe(directory, known[about["encoder"]])
     module = restore(recipe.build, shape, directory / WEIGHTS, sha256)
-    return Opened(about, recipe, module, shape, DatasetSpec.of(about))
+    return Opened(about, recipe, module, shape, DatasetSpec.of(Run.of(about)))
 
 
 # ---- features -------------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def write_features(
         recipe, module = opened.recipe, opened.module
         tap = _tap(recipe, tap)
     else:
-        spec, _ = read_encoder(source, "RUN or ENCODER", settings.plugins)
+        spec = read_encoder(source, "RUN or ENCODER", settings.plugins)
         if dataset is None:
             raise config_error("--dataset", f"say what {spec.label} learns from, such as --dataset mnist5k")
         recipe = resolve.encoders(settings.plugins)[spec.name].model_validate_json(json.dumps(spec.params))
@@ -151,7 +151,7 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
     with tempfile.TemporaryDirectory() as temporary:
         private = Path(temporary)
         for name in (RECIPE, WEIGHTS):
-            (private / name).write_bytes(store.read_bytes(source / name))
+            (private / name).write_bytes(files.read_bytes(source / name))
         write = {"safetensors": _safetensors, "torch.export": _program, "onnx": _onnx}[form]
         try:
             written = write(opened, private, images)
@@ -167,7 +167,7 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
             came = f"{max(differences):.1e} of a tap's largest feature, more than {TOLERANCE[form]:.0e}"
             raise EncoderError(f"{source} is not exported: as {form} its features differ by up to {came}")
         for name in (RECIPE, FILES[form]):
-            store.replace(directory / name, (private / name).read_bytes())
+            files.replace(directory / name, (private / name).read_bytes())
     said = f"differ by up to {max(differences):.0e} of a tap's largest" if max(differences) else "are the same"
     return f"{directory / FILES[form]}: read back, the features of {len(images)} test images {said}"
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from bench.datasets.formats import Array, DataError, check_unpacked_size, read_columns
 from bench.errors import config_error, quoted
 from protocols.base import FeatureSet, ProtocolError
-from results import store
+from results import files
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def write(path: Path, train: FeatureSet, test: FeatureSet) -> None:
             "features": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), features.shape[1]),
         }
         pq.write_table(pa.table(columns), buffer)
-    store.replace(path, buffer.getvalue())
+    files.replace(path, buffer.getvalue())
 
 
 def is_directory(path: Path) -> bool:

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from bench.errors import config_error
-from results import store
+from results import files
 
 SUITE = """\
 # A suite: every encoder is trained on every dataset with every seed, frozen, and scored by every protocol.
@@ -41,4 +41,4 @@ def write(file: Path, *, overwrite: bool = False) -> None:
     if file.exists() and not overwrite:
         raise config_error(str(file), "exists already; remove it, or give another name: frostbench init OTHER.yaml")
     name = re.sub(r"[^a-z0-9_-]+", "-", file.stem.lower()).strip("-_")[:64] or "mine"
-    store.replace(file, SUITE.format(name=name, file=shlex.quote(file.name)).encode())
+    files.replace(file, SUITE.format(name=name, file=shlex.quote(file.name)).encode())

@@ -22,21 +22,18 @@ from bench.pipeline import plan
 from bench.pipeline.execute import execute
 from bench.pipeline.plan import Settings, load_data
 from bench.suites import resolve
-from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
+from bench.suites.suite import ProtocolSpec, RunSpec
 from encoders.base import Encoder
 from protocols.base import Protocol
-from results import predictions, store
+from results import files, layout, predictions, store
+from results.files import StoreError
 from results.leaderboard import SHARES
-from results.record import Json, Record
+from results.record import RUN_NEEDS, Json, Record, Run
 from results.statistics import wilson
-from results.store import StoreError
 
 Verdict = t.Literal["bit-identical", "within the interval", "not reproduced"]
 Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
-NEEDED = (
-    *("dataset", "limit", "split", "fingerprint", "encoder", "label", "params", "encoder_version", "seed"),
-    *("provenance", "weights_sha256"),
-)
+NEEDED = (*RUN_NEEDS, "provenance", "weights_sha256")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,7 @@ def reproduce(directory: Path, settings: Settings) -> t.Iterator[Reproduced]:
 
     Raises StoreError where there is no run, ConfigError for one that this frostbench has no code or data for.
     """
-    found = store.runs_below(directory.absolute()) if store.checked_path(directory).is_dir() else []
+    found = layout.runs_below(directory.absolute()) if files.checked_path(directory).is_dir() else []
     runs = sorted(run.path for run in found if run.run_json.exists())
     if not runs:
         raise StoreError(f"no run in {directory}: wanted a directory with a run.json, or one that holds several")
@@ -114,15 +111,11 @@ def _spec(path: Path, before: dict[str, Json], judges: t.Sequence[ProtocolSpec],
         problem = f"{before['encoder']} takes other parameters here: {error.errors()[0]['msg']}"
         raise config_error(str(path), problem) from error
     params = encoder.model_dump(mode="json")
-    return RunSpec(
-        suite="reproduced",
-        dataset=DatasetSpec.of(before),
-        encoder=EncoderSpec(name=before["encoder"], label=before["label"], params=params, code=resolve.code(encoder)),
-        encoder_version=encoder.revision,
-        protocols=tuple({judge.file_name: judge for judge in judges}.values()),
-        seed=before["seed"],
-        precision=before["provenance"]["precision"],
-    )
+    spec = RunSpec.of(Run.of(before), before["provenance"]["precision"])
+    here = {"params": params, "version": encoder.revision, "code": resolve.code(encoder)}
+    protocols = tuple({judge.file_name: judge for judge in judges}.values())
+    changed = {"suite": "reproduced", "encoder": spec.encoder.model_copy(update=here), "protocols": protocols}
+    return spec.model_copy(update=changed)
 
 
 def _protocol(path: Path, record: Record, settings: Settings) -> ProtocolSpec:

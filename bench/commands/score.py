@@ -25,7 +25,7 @@ from bench.suites import resolve
 from bench.suites.reading import read_dataset, read_protocols
 from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
 from protocols.base import FeatureSet
-from results import leaderboard, store
+from results import files, layout, leaderboard, store
 from results.leaderboard import Leaderboard
 
 SUITE = "features"  # the directory of what was scored
@@ -71,8 +71,7 @@ def score(
         spec=RunSpec(
             suite=SUITE,
             dataset=dataset,
-            encoder=EncoderSpec(name=SUITE, label=label, params={}),
-            encoder_version=1,
+            encoder=EncoderSpec(name=SUITE, label=label, params={}, version=1),
             protocols=protocols_asked,
             seed=seed,
             precision="float32",
@@ -80,12 +79,12 @@ def score(
         key=key,
         fingerprint=fingerprint,
         precision="float32",
-        directory=store.run_directory(settings.output / SUITE, label, place, seed, key),
+        directory=layout.run_directory(settings.output / SUITE, label, place, seed, key),
         missing=tuple((TAP, protocol) for protocol in protocols_asked),
         is_control=False,
         labels="all" if labels == "all" else int(labels),
     )
-    store.check_writable(settings.output / SUITE)
+    files.check_writable(settings.output / SUITE)
     alarms = diagnose(train.features)
     for (tap, kind), specs in by_protocol(planned.missing).items():
         scored = known[kind].score_all(settled(known[kind], specs), train, test, seed=seed)

@@ -9,14 +9,15 @@ import numpy as np
 
 from bench.pipeline.damage import GONE, OTHER, damage
 from bench.suites import resolve
-from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
+from bench.suites.suite import ProtocolSpec, RunSpec
 from encoders.loading import LARGEST_RECIPE
-from results import leaderboard, predictions, store
+from results import files, layout, leaderboard, predictions, store
+from results.files import StoreError
+from results.layout import RunDirectory
 from results.metrics import METRICS
 from results.predictions import Classes
 from results.record import Json, Record
-from results.store import RunDirectory, StoreError
-from results.text import FORMATS
+from results.tables import FORMATS
 
 DESCRIBED = ("encoder", "params", "encoder_version", "weights_sha256")  # by run.json and encoder.json both
 TOLD = (
@@ -53,7 +54,7 @@ def verify(directory: Path) -> Report:
     """
     contents = store.read_store(directory)
     report = Report(problems=list(contents.damaged))
-    here = [run for run in store.runs_below(directory.absolute()) if run.run_json.exists()]
+    here = [run for run in layout.runs_below(directory.absolute()) if run.run_json.exists()]
     runs: dict[Path, Record | None] = {run.path: None for run in here}
     truths: dict[tuple[Json, ...], dict[Path, bytes]] = collections.defaultdict(dict)
     for path, record in sorted(contents.whole.items(), key=lambda one: one[0]):
@@ -67,10 +68,10 @@ def verify(directory: Path) -> Report:
         report.checked["records"] += 1
     if not runs:
         raise StoreError(f"no results in {directory}: wanted the directory of a run, of a suite, or of several")
-    for files in truths.values():
-        usual, _ = collections.Counter(files.values()).most_common(1)[0]
+    for alike in truths.values():
+        usual, _ = collections.Counter(alike.values()).most_common(1)[0]
         problem = "its predictions are beside other true classes than those of the same images elsewhere"
-        report.problems += [(path, problem) for path, true in files.items() if true != usual]
+        report.problems += [(path, problem) for path, true in alike.items() if true != usual]
     for run, about in sorted(runs.items()):
         _check_encoder(RunDirectory(run), about, report)
     suites = {parent for run in runs for parent in run.parents[2:3] if parent.is_relative_to(directory.absolute())}
@@ -84,19 +85,8 @@ def _check_place(run: Path, path: Path, record: Record, report: Report) -> None:
     if run.name != (named := f"seed{record.seed}-{record.key}"):
         report.problems.append((path, f"is of the run {named}"))
     if record.encoder in resolve.encoders():
-        spec = RunSpec.model_construct(
-            suite=record.suite,
-            dataset=DatasetSpec.model_construct(name=record.dataset),
-            encoder=EncoderSpec.model_construct(
-                name=record.encoder, label=record.label, params=record.params, code=record.code
-            ),
-            encoder_version=record.encoder_version,
-            protocols=(),
-            seed=record.seed,
-            precision="float32",
-        )
         made = record.provenance
-        if spec.key(record.fingerprint, made.precision, made.ranks) != record.key:
+        if RunSpec.of(record, made.precision).key(record.fingerprint, made.precision, made.ranks) != record.key:
             report.problems.append((path, f"its encoder, data, seed and precision have another key than {record.key}"))
     else:
         report.unchecked["keys of encoders that are not ours"] += 1
@@ -198,7 +188,7 @@ def _check_encoder(directory: RunDirectory, record: Record | None, report: Repor
             report.problems.append((directory.run_json, f"{field} is {run.get(field)}; its records have {value}"))
     if (path := directory.encoder_json).exists():
         try:
-            described = json.loads(store.read_bytes(path, LARGEST_RECIPE))
+            described = json.loads(files.read_bytes(path, LARGEST_RECIPE))
             wrong = [f"{field} is not what run.json says" for field in DESCRIBED if described[field] != run[field]]
         except StoreError as error:
             wrong = [str(error).removeprefix(f"{path}: ")]
@@ -222,18 +212,18 @@ def _check_weights(directory: RunDirectory, run: dict[str, Json], report: Report
 
 def _check_files(directory: RunDirectory, run: dict[str, Json], report: Report) -> None:
     """History, pictures and views against the SHA-256 that run.json has of each."""
-    beside = store.files_beside(directory)
+    beside = layout.files_beside(directory)
     known = run.get("files")
     if known is None:
         report.unchecked["recipes, histories, pictures and views, whose hashes older runs have not"] += len(beside)
         return
     for path in beside:
-        problem = damage(path, known.get(store.name_in(directory, path)))
+        problem = damage(path, known.get(layout.name_in(directory, path)))
         if problem is None:
             report.checked["files beside"] += 1
         else:
             report.problems.append((path, problem))
-    if gone := known.keys() - {store.name_in(directory, path) for path in beside}:
+    if gone := known.keys() - {layout.name_in(directory, path) for path in beside}:
         report.unchecked["recipes, histories, pictures and views, which were not kept"] += len(gone)
 
 
@@ -246,8 +236,8 @@ def _check_tables(directory: Path, report: Report) -> None:
     for form, suffix in FORMATS.items():
         path = directory / f"leaderboard.{suffix}"
         try:
-            written = store.read_bytes(path)
-        except store.Missing:
+            written = files.read_bytes(path)
+        except files.Missing:
             continue
         except StoreError as error:
             report.problems.append((path, str(error).removeprefix(f"{path}: ")))

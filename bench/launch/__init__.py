@@ -26,13 +26,13 @@ from bench.pipeline.plan import PlannedRun, Settings, load_data
 from bench.pipeline.plan import plan as plan_run
 from bench.suites.reading import read_suite
 from bench.suites.suite import MAX_SEEDS, DatasetSpec, Suite, WandbSpec
-from results import leaderboard, store, wandb_mirror
+from results import files, leaderboard, store, wandb_mirror
 from results.leaderboard import Leaderboard
 from results.merge import Merged
 from results.merge import merge as merge_stores
 from results.record import Record
 from results.store import Contents
-from results.text import FORMATS
+from results.tables import FORMATS
 from results.wandb_mirror import MODES, MirrorReport, WandbTarget
 
 Executor = t.Literal["serial", "processes", "ray"]
@@ -92,6 +92,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def settings(
+    *,
     output: Path,
     threads: int,
     device: str,
@@ -118,7 +119,7 @@ def settings(
     ranks = max(ranks, world)
     check_processes(ranks, threads)
     return Settings(
-        output=store.checked_path(output.absolute()),
+        output=files.checked_path(output.absolute()),
         data_root=data_root and data_root.absolute(),
         offline=offline,
         device=device,
@@ -208,14 +209,13 @@ def launch(
     missing = [one for one in planned if one.missing]
     directory = settings.output / suite.suite
     done, failed, refused = [one for one in planned if not one.missing], 0, 0
-    store.sweep(directory)
+    files.sweep(directory)
     if missing:
-        store.check_writable(directory)
+        files.check_writable(directory)
     settled = [one.directory.failed for one in planned if not one.missing and one.directory.failed.exists()]
     for failed_json in settled:  # of a protocol that the suite has no more: all that it asks for is there
         failed_json.unlink(missing_ok=True)
-    if _keep(suite, directory) or settled:
-        contents = store.read_store(directory)
+    changed = _keep(suite, directory) or bool(missing or settled)
     if missing:
         stopping = Stopping()
         apart = executor == "processes" or jobs > 1 or settings.time_limit
@@ -239,13 +239,14 @@ def launch(
                     break
         if not (directory / "suite.json").exists():  # all of the directory was removed meanwhile
             _keep(suite, directory)
+    if changed:
         contents = store.read_store(directory)
     lost = [one for one in done if plan_run(one.spec, one.fingerprint, settings, contents.whole).missing]
     made = failed + sum(bool(one.missing) and one not in lost for one in done)
     board = _tables(directory, contents)
     seconds = time.monotonic() - started
     unused = [*contents.damaged, *(lost_file for one in planned for lost_file in damage.lost(one.directory))]
-    mirrored = wandb_mirror.mirror(directory, target, told=[path for path, _ in unused])
+    mirrored = wandb_mirror.mirror(directory, target, told=[path for path, _ in unused], contents=contents)
     problems = [f"not used: {path}: {problem}" for path, problem in unused]
     aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
     problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
@@ -279,17 +280,17 @@ def _known(planned: PlannedRun) -> dict[str, t.Any]:
         **{"suite": spec.suite, "key": planned.key, "label": spec.encoder.label, "encoder": spec.encoder.name},
         **{"dataset": data.name, "limit": data.limit, "split": data.split, "pretrain": data.pretrain},
         **{"size": data.size, "mode": data.mode},
-        **{"params": spec.encoder.params, "encoder_version": spec.encoder_version, "seed": spec.seed},
+        **{"params": spec.encoder.params, "encoder_version": spec.encoder.version, "seed": spec.seed},
     }
 
 
 def _keep(suite: Suite, directory: Path) -> bool:
     """Write suite.json, from which tables take their order and their recipes, unless it says so already."""
-    path, content = directory / "suite.json", store.canonical(suite.model_dump(mode="json"))
-    with contextlib.suppress(store.StoreError):
-        if store.read_bytes(path, store.LARGEST_JSON) == content:
+    path, content = directory / "suite.json", files.canonical(suite.model_dump(mode="json"))
+    with contextlib.suppress(files.StoreError):
+        if files.read_bytes(path, files.LARGEST_JSON) == content:
             return False
-    store.replace(path, content)
+    files.replace(path, content)
     return True
 
 
@@ -305,19 +306,19 @@ def merge(into: Path, others: t.Iterable[Path]) -> tuple[Merged, int]:
 def _tables(directory: Path, contents: Contents) -> Leaderboard:
     board = leaderboard.of(contents)
     for form, suffix in FORMATS.items():
-        store.replace(directory / f"leaderboard.{suffix}", board.render(form).encode())
+        files.replace(directory / f"leaderboard.{suffix}", board.render(form).encode())
     return board
 
 
 def sync(directory: Path, project: str, entity: str) -> MirrorReport:
     """Send to wandb what it has not seen of a suite's directory, to the project its suite names unless told another."""
     try:
-        suite = json.loads(store.read_bytes(directory / "suite.json", store.LARGEST_JSON))
+        suite = json.loads(files.read_bytes(directory / "suite.json", files.LARGEST_JSON))
         target = _target(WandbSpec.model_validate(suite["wandb"]), project=project, entity=entity)
-    except store.Missing as error:
-        raise store.StoreError(f"{directory} is not a suite's directory: it has no suite.json") from error
+    except files.Missing as error:
+        raise files.StoreError(f"{directory} is not a suite's directory: it has no suite.json") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise store.StoreError(f"{directory / 'suite.json'} is damaged: `frostbench run` writes it again") from error
+        raise files.StoreError(f"{directory / 'suite.json'} is damaged: `frostbench run` writes it again") from error
     if MODES.get(mode := os.environ.get("WANDB_MODE", "").strip(), "online") != "online":
         raise config_error(
             "WANDB_MODE", f"it is {mode!r}, which sends nothing: `WANDB_MODE=online frostbench sync ...` does"

@@ -38,8 +38,9 @@ from protocols.generative import (
     train_classifier,
 )  # fmt: skip
 from protocols.two_sample import TwoSample
+from results.layout import RunDirectory
 from results.record import Record
-from results.store import Contents, RunDirectory
+from results.store import Contents
 
 TRIAL_SECONDS = 2.0  # that a training is watched
 SIZES = (1000, 4000)  # images of the two parts that everything else is tried on
@@ -157,7 +158,7 @@ class Forecast:
             made = (record.encoder, record.encoder_version, record.code, record.params, record.fingerprint)
             ours = (
                 spec.encoder.name,
-                spec.encoder_version,
+                spec.encoder.version,
                 spec.encoder.code,
                 spec.encoder.params,
                 planned.fingerprint,

@@ -21,7 +21,7 @@ from bench.host.stopping import Stopping, begin, ignore_sigint
 from bench.pipeline.checkpoints import ResumeRefused
 from bench.pipeline.execute import execute
 from bench.pipeline.plan import PlannedRun, Settings, fail, failure
-from results import store
+from results import files, store
 
 Ended = tuple[PlannedRun, float, str | None]
 # How a worker's call went, as it says itself. Its exit status says nothing: a method can end the process with any.
@@ -49,7 +49,7 @@ def serial(
             started = time.monotonic()
             try:
                 error = execute(run, settings, display, stopping, wait=wait, alone=True)
-            except store.Claimed:
+            except files.Claimed:
                 held.append(run)
                 continue
             except ResumeRefused as refused:
@@ -173,10 +173,10 @@ def attempt(run: PlannedRun, settings: Settings, stopping: Stopping, *, wait: bo
         execute(run, settings, lines, stopping, wait=wait)
     except ResumeRefused:
         return NOT_RESUMED
-    except store.Unwritable as error:
+    except files.Unwritable as error:
         sys.stderr.write(f"{error}\n")
         return NO_ROOM
-    except store.Claimed:
+    except files.Claimed:
         return HELD
     finally:
         lines.stop()
@@ -197,7 +197,7 @@ def _overdue(run: PlannedRun, settings: Settings, status: int | None) -> str | N
 def outcome(run: PlannedRun, status: int) -> str | None:
     """The error of a run that a worker has executed, as the files say; None if it is done."""
     if status == NO_ROOM:
-        raise store.Unwritable(f"{run.title}: the results could not be written")
+        raise files.Unwritable(f"{run.title}: the results could not be written")
     if run.directory.failed.exists():
         error = failure(store.read_record(run.directory.failed))
         return Refused(error) if status == NOT_RESUMED else error

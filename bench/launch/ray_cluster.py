@@ -36,7 +36,7 @@ from bench.host.stopping import Stopping
 from bench.launch.processes import ATTEMPTS, HELD, STOP_SECONDS, STOPPED, Ended, attempt, outcome
 from bench.pipeline.plan import PlannedRun, Settings, fail
 from bench.suites.sources import sources
-from results import redaction, store
+from results import files, redaction
 
 REFUSED = 78  # a task's status on a node that is not set up like the machine that planned it (sysexits' EX_CONFIG)
 TOUCH_SECONDS = 600.0  # a token must not look a day old to another machine that sweeps
@@ -75,7 +75,7 @@ def ray_tasks(
     waiting = collections.deque((run, 1, False) for run in runs)  # a run, the attempt, whether to wait for others
     working: dict[t.Any, tuple[PlannedRun, int]] = {}
     suite = settings.output / runs[0].spec.suite
-    with _connected(address, cores) as ray, store.token(suite) as token:
+    with _connected(address, cores) as ray, files.token(suite) as token:
         _check_room(ray.nodes(), cores, gpus)
         task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_work)
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.host.stopping import Stopping
 from encoders.base import EncoderError
 from encoders.checkpoint import CheckpointError
-from results import store
+from results import files
 
 Resume = t.Literal["exact", "inexact", "never"]
 GENERATIONS = 2
@@ -69,7 +69,7 @@ class Checkpoints:
         """Raises store.Unwritable; what was kept before is then still there."""
         generation, _ = max(self._found(), default=(0, 0))
         name = f"step{step}-{generation + 1}-{hashlib.sha256(content).hexdigest()}.safetensors"
-        store.replace(self.directory / name, content)
+        files.replace(self.directory / name, content)
         for old in self._newest_first()[GENERATIONS:]:
             old.unlink(missing_ok=True)
         self.last = time.monotonic()
@@ -117,7 +117,7 @@ class Checkpoints:
             "the checkpoint %s is not used: %s; going back to the one before, or to the start", self.read, problem
         )
         if self.read:
-            store.set_aside(self.read)
+            files.set_aside(self.read)
 
     def _found(self) -> dict[tuple[int, int], Path]:
         """What is kept, by generation and step: a clock can be set back, and a later training have fewer steps."""

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from encoders.base import EncoderError
 from encoders.loading import check_size
-from results import predictions, store
+from results import files, layout, predictions, store
+from results.files import StoreError
+from results.layout import RunDirectory
 from results.record import Record
-from results.store import RunDirectory, StoreError
 
 GONE = "is gone"
 OTHER = "changed since it was written: its record has another sha256"
@@ -37,8 +38,8 @@ def to_make_again(run: RunDirectory, records: t.Mapping[Path, Record]) -> Again:
     found = {path: damage(path, sha256) for path, sha256 in weights.items() if path.exists()}
     if run.weights in found and (known := about.get("files")) is not None:
         ours = {run.views, *([run.pictures] if run.generator in found else [])}
-        beside = [run.encoder_json, *(path for path in store.files_beside(run) if path.parent in ours)]
-        found |= {path: damage(path, known.get(store.name_in(run, path))) for path in beside}
+        beside = [run.encoder_json, *(path for path in layout.files_beside(run) if path.parent in ours)]
+        found |= {path: damage(path, known.get(layout.name_in(run, path))) for path in beside}
     problems = [(path, problem) for path, problem in found.items() if problem]
     missing = set(records) if problems else set()
     if run.weights in found:
@@ -53,7 +54,7 @@ def lost(run: RunDirectory) -> list[tuple[Path, str]]:
     """What is damaged of a run and only a training gives again."""
     try:
         store.read_history(run)
-    except store.Missing:
+    except files.Missing:
         return []
     except StoreError as error:
         way_out = f"only a training gives it again: remove {run.path} and run the same command"
@@ -78,9 +79,9 @@ def damage(path: Path, sha256: str | None) -> str | None:
     try:
         if path.suffix == ".safetensors":
             check_size(path)  # which is known at once, while a digest reads all
-            largest = store.LARGEST
+            largest = files.LARGEST
         else:
             largest = MAX_BYTES
-        return None if store.file_digest(path, largest) == sha256 else store.CHANGED
+        return None if files.file_digest(path, largest) == sha256 else store.CHANGED
     except (StoreError, EncoderError) as error:
         return str(error).removeprefix(str(path)).lstrip(": ")

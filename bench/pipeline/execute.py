@@ -37,10 +37,10 @@ from bench.suites import resolve
 from bench.suites.sources import place
 from encoders.base import EncoderError, Features, ImageSet
 from protocols.base import CorruptionProtocol, Quality, Scores
-from results import store
+from results import files, store
+from results.layout import RunDirectory
 from results.record import Provenance
 from results.redaction import message, trace
-from results.store import RunDirectory
 
 
 def execute(
@@ -66,7 +66,7 @@ def execute(
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that makes it")
-    with store.claim(planned.directory.path, wait=wait) as locked:
+    with files.claim(planned.directory.path, wait=wait) as locked:
         left = tuple(one for one in planned.missing if planned.again or not is_there(planned, one))
         planned = dataclasses.replace(planned, missing=left)
         if not planned.missing:
@@ -77,7 +77,7 @@ def execute(
                 machine.left_as_it_was(f"{planned.title}: its code"),
             ):
                 _execute(planned, settings, watcher, stopping, device, made)
-        except (store.Unwritable, KeyboardInterrupt):  # no failure of the method: no record of it
+        except (files.Unwritable, KeyboardInterrupt):  # no failure of the method: no record of it
             raise
         except ResumeRefused as refused:  # nor is this, but its table should say why the run is not there
             fail(planned, str(refused), made)
@@ -106,13 +106,13 @@ def _noted(directory: RunDirectory) -> t.Iterator[None]:
     left = [one for name in ("run.json", "checkpoint/step*", "scores/*/*.json") for one in directory.path.glob(name)]
     reached = sorted(one.relative_to(directory.path).as_posix() for one in left)
     deaths = 0
-    with contextlib.suppress(store.StoreError, ValueError, KeyError, TypeError):
-        before = json.loads(store.read_bytes(directory.in_flight, store.LARGEST_JSON))
+    with contextlib.suppress(files.StoreError, ValueError, KeyError, TypeError):
+        before = json.loads(files.read_bytes(directory.in_flight, files.LARGEST_JSON))
         deaths = before["deaths"] + 1 if before["reached"] == reached else 0
     if deaths >= MAX_DEATHS:
         way_out = "`--executor processes` tries it in a process of its own"
         raise _Deadly(f"the process has died {MAX_DEATHS} times at this run; perhaps memory ran out; {way_out}")
-    store.replace(directory.in_flight, store.canonical({"deaths": deaths, "reached": reached}))
+    files.replace(directory.in_flight, files.canonical({"deaths": deaths, "reached": reached}))
     try:
         yield
     finally:
@@ -212,7 +212,7 @@ def _tidy(directory: RunDirectory, settings: Settings) -> None:
     directory.failed.unlink(missing_ok=True)
     directory.in_flight.unlink(missing_ok=True)
     if settings.keep_features:
-        store.replace(directory.features / KEPT, b"")
+        files.replace(directory.features / KEPT, b"")
     elif not keeps_features(directory):
         shutil.rmtree(directory.features, ignore_errors=True)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from encoders.base import EncoderError, Features, ImageSet
 from encoders.check import alike, dependent_tap
-from results import store
+from results import files
 from results.arrays import read_npy
 
 logger = logging.getLogger(__name__)
@@ -56,34 +56,34 @@ def features_on_disk(
     }
     if not directory.exists() or (found := _read(directory, belongs_to)) is None:
         shutil.rmtree(directory, ignore_errors=True)
-        with store.private_directory(directory) as private:
+        with files.private_directory(directory) as private:
             sums = {part: _write(private, part, extract(name, module, parts[part], taps, device)) for part in parts}
-            with store.writing(index := private / "features.json"):
-                index.write_bytes(store.canonical({"of": belongs_to, "sums": sums}))
+            with files.writing(index := private / "features.json"):
+                index.write_bytes(files.canonical({"of": belongs_to, "sums": sums}))
             found = {part: {tap: _mapped(private / tap / f"{part}.npy") for tap in taps} for part in parts}
     return found
 
 
 def _write(directory: Path, part: str, batches: t.Iterator[tuple[int, Features]]) -> dict[str, int]:
     """Fill <tap>/<part>.npy batch by batch; {tap: the sum of the file's 32-bit words}, which gives damage away."""
-    files: dict[str, t.BinaryIO] = {}
+    opened: dict[str, t.BinaryIO] = {}
     sums: dict[str, int] = {}
     try:
         for count, batch in batches:
             for tap, rows in batch.items():
-                with store.writing(path := directory / tap / f"{part}.npy"):
-                    if tap not in files:
+                with files.writing(path := directory / tap / f"{part}.npy"):
+                    if tap not in opened:
                         path.parent.mkdir(exist_ok=True)
-                        files[tap] = path.open("wb")
+                        opened[tap] = path.open("wb")
                         described = {"descr": "<f4", "fortran_order": False, "shape": (count, rows.shape[1])}
                         np.lib.format.write_array_header_1_0(header := io.BytesIO(), described)
-                        files[tap].write(header.getvalue())
+                        opened[tap].write(header.getvalue())
                         sums[tap] = _sum(np.frombuffer(header.getvalue(), "<i4"))
-                    files[tap].write(rows.numpy().astype("<f4", copy=False).data)
+                    opened[tap].write(rows.numpy().astype("<f4", copy=False).data)
                 sums[tap] += _sum(rows.numpy().astype("<f4", copy=False).view("<i4"))
     finally:
-        for tap, file in files.items():
-            with store.writing(directory / tap / f"{part}.npy"):
+        for tap, file in opened.items():
+            with files.writing(directory / tap / f"{part}.npy"):
                 file.close()
     return sums
 

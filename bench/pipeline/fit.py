@@ -24,9 +24,9 @@ from bench.suites.suite import RunSpec
 from encoders.base import Encoder, EncoderError, Generative, ImageSet, Progress, Training, visible_to
 from encoders.distributed import ProcessGroup
 from encoders.loading import restore
-from results import store
+from results import files, layout, store
+from results.layout import RunDirectory
 from results.record import Provenance
-from results.store import RunDirectory
 
 logger = logging.getLogger(__name__)
 HISTORY_SECONDS = 10.0  # between two writings of the history of a training that goes on
@@ -60,7 +60,7 @@ def fit(
         nonlocal told
         watcher.training(progress)
         if training.history and time.monotonic() - told >= HISTORY_SECONDS:
-            store.replace(directory.history, _csv(training.history))
+            files.replace(directory.history, _csv(training.history))
             told = time.monotonic()
 
     training.report = report
@@ -70,13 +70,13 @@ def fit(
         module = encoder.fit(images, training)
     seconds = {"fit": training.earlier_seconds + time.perf_counter() - started}
     made = made.model_copy(update={"resumed_elsewhere": not keeper.exact})
-    files = {directory.weights.name: _weights(module), directory.history.name: _csv(training.history)}
-    generator, hashes = training.generator, {"weights_sha256": _sha256(files[directory.weights.name])}
+    contents = {directory.weights.name: _weights(module), directory.history.name: _csv(training.history)}
+    generator, hashes = training.generator, {"weights_sha256": _sha256(contents[directory.weights.name])}
     if generator is not None and isinstance(encoder, Generative):
-        files[directory.generator.name] = _weights(generator)
-        hashes["generator_sha256"] = _sha256(files[directory.generator.name])
-        files |= _pictures(directory, encoder, generator, module, dataset, spec.seed)
-    files[directory.encoder_json.name] = _description(spec, dataset, encoder, hashes)
+        contents[directory.generator.name] = _weights(generator)
+        hashes["generator_sha256"] = _sha256(contents[directory.generator.name])
+        contents |= _pictures(directory, encoder, generator, module, dataset, spec.seed)
+    contents[directory.encoder_json.name] = _description(spec, dataset, encoder, hashes)
     judged = {"tap", "dimensions", "metrics", "details", "alarms", "error", "status"}
     judged |= {"predictions", "predictions_sha256"}
     images_of_each = len(dataset.train), len(dataset.test)
@@ -85,9 +85,9 @@ def fit(
     for field in [field for field in run if field.startswith("protocol")]:
         del run[field]
     heavy = (directory.weights.name, directory.generator.name)
-    beside = {name: _sha256(content) for name, content in files.items() if name not in heavy}
+    beside = {name: _sha256(content) for name, content in contents.items() if name not in heavy}
     run |= {"taps": _dimensions(module, images, device), **hashes, "files": beside}
-    store.publish_run(directory.path, run, files)
+    store.publish_run(directory.path, run, contents)
     shutil.rmtree(directory.checkpoint, ignore_errors=True)
     return Fitted(module, generator, seconds, not keeper.exact, training.updates)
 
@@ -132,21 +132,21 @@ def reload(planned: PlannedRun, encoder: Encoder, dataset: Dataset) -> Fitted | 
         if isinstance(encoder, Generative) and wanted:
             sha256 = run.get("generator_sha256")
             generator = restore(encoder.build_generator, shape, directory.generator, sha256)
-    except (store.StoreError, EncoderError):
+    except (files.StoreError, EncoderError):
         logger.warning("the encoder in %s is damaged or gone; training it again", directory.path)
-        store.set_aside(directory.run_json)
+        files.set_aside(directory.run_json)
         return None
     if not store.is_kept(directory, directory.encoder_json):
         hashes = {field: sha256 for field, sha256 in run.items() if field in ("weights_sha256", "generator_sha256")}
-        store.replace(directory.encoder_json, _description(planned.spec, dataset, encoder, hashes))
+        files.replace(directory.encoder_json, _description(planned.spec, dataset, encoder, hashes))
         store.note_files(directory, [directory.encoder_json])
     if isinstance(encoder, Generative) and generator is not None:
-        pictures = [path for path in store.files_beside(directory) if path.parent == directory.pictures]
+        pictures = [path for path in layout.files_beside(directory) if path.parent == directory.pictures]
         if not all(store.is_kept(directory, path) for path in pictures):
             shutil.rmtree(directory.pictures)
             made = _pictures(directory, encoder, generator, module, dataset, planned.spec.seed)
             for name, picture in made.items():
-                store.replace(directory.path / name, picture)
+                files.replace(directory.path / name, picture)
             store.note_files(directory, [directory.path / name for name in made])
     shutil.rmtree(directory.checkpoint, ignore_errors=True)  # of a fit that was killed at its very end
     resumed_elsewhere = run["provenance"].get("resumed_elsewhere", False)
@@ -171,12 +171,12 @@ def _description(spec: RunSpec, dataset: Dataset, encoder: Encoder, hashes: dict
     about = {
         "encoder": spec.encoder.name,
         "params": spec.encoder.params,
-        "encoder_version": spec.encoder_version,
+        "encoder_version": spec.encoder.version,
         "shape": list(dataset.train.shape),
         "taps": list(encoder.taps),
         **hashes,
     }
-    return store.canonical(about)
+    return files.canonical(about)
 
 
 def _weights(module: nn.Module) -> bytes:

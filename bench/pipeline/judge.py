@@ -26,7 +26,7 @@ from protocols.base import (
     Samples,
     Scores,
 )  # fmt: skip
-from results import predictions, store
+from results import files, predictions, store
 from results.record import Alarm, Provenance
 
 
@@ -67,7 +67,7 @@ def keep_predictions(planned: PlannedRun, judged: Judged, test: FeatureSet) -> s
     classes = {name: rows.cpu().numpy() for name, rows in named.items()}
     if planned.again or not is_there(planned, (tap, protocol)):
         path = planned.directory.predictions(tap, protocol.file_name)
-        store.replace(path, predictions.to_npz(classes, test.classes))
+        files.replace(path, predictions.to_npz(classes, test.classes))
     return predictions.digest(classes)
 
 

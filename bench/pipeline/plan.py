@@ -14,9 +14,9 @@ from bench.suites import resolve
 from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
 from encoders.base import Encoder, EncoderError, Generative, Progress
 from protocols.base import Protocol
-from results import store
+from results import layout, store
+from results.layout import RunDirectory
 from results.record import Provenance, Record
-from results.store import RunDirectory
 
 Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
 
@@ -71,7 +71,7 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
         precision = machine.pick_precision(precision, machine.pick_device(settings.device))
     suite, place = settings.output / spec.suite, folder(spec.dataset)
     keys = {one.key(fingerprint, precision, settings.ranks): one for one in spec.equals(precision)}
-    runs = {key: store.run_directory(suite, spec.encoder.label, place, spec.seed, key) for key in keys}
+    runs = {key: layout.run_directory(suite, spec.encoder.label, place, spec.seed, key) for key in keys}
     key = next((key for key, one in runs.items() if one.run_json.exists()), next(iter(runs)))
     spec, directory = keys[key], runs[key]
     encoder = recipe(spec, settings)
@@ -144,7 +144,7 @@ def record_of(planned: PlannedRun, made: Provenance, *, images: tuple[int, int] 
         encoder=spec.encoder.name,
         label=spec.encoder.label,
         params=spec.encoder.params,
-        encoder_version=spec.encoder_version,
+        encoder_version=spec.encoder.version,
         code=spec.encoder.code,
         is_control=planned.is_control,
         labels=planned.labels,

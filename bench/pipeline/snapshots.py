@@ -11,9 +11,9 @@ from torch import Tensor
 from bench.pipeline import samples
 from encoders.base import ImageSet
 from protocols.base import FeatureSet
-from protocols.knn import nearest
-from results import store
-from results.store import RunDirectory
+from protocols.nearest import nearest
+from results import files
+from results.layout import RunDirectory
 
 POINTS = 500  # test images of a map
 DIMENSIONS = 50  # of their features that are kept
@@ -49,8 +49,8 @@ def keep(directory: RunDirectory, tap: str, features: dict[str, FeatureSet], ima
         neighbour_labels=train.labels[found.rows].numpy(),
         distances=found.distances.numpy(),
     )
-    store.replace(directory.view(tap), buffer.getvalue())
-    store.replace(directory.neighbours(tap), _strip(found, images["train"], images["test"]))
+    files.replace(directory.view(tap), buffer.getvalue())
+    files.replace(directory.neighbours(tap), _strip(found, images["train"], images["test"]))
 
 
 def evenly(count: int) -> Tensor:

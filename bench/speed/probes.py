@@ -13,8 +13,9 @@ from bench.speed.race import Case, Effort, Rates, Row, noted, race, seconds_of
 from encoders.base import frozen, seeded
 from encoders.bigan import BiGAN
 from protocols.base import FeatureSet, Scores
-from protocols.knn import KNN, nearest
+from protocols.knn import KNN
 from protocols.linear import Linear, fit
+from protocols.nearest import nearest
 from protocols.solver import Fit
 
 STRENGTH = 1e-3  # of the one logistic regression that is compared

@@ -53,7 +53,9 @@ def _resume_rows(at: Rates, effort: Effort) -> list[Row]:
         encoders = ", ".join(f"{{name: bigan, label: bigan{i}, latent: {i}}}" for i in range(1, 11))
         file.write_text(THOUSAND.format(encoders=encoders))
         suite = launch.read(str(file), [], "", 0, [])
-        settings = launch.settings(Path(place), at.threads, "cpu", None, True, [])
+        settings = launch.settings(
+            output=Path(place), threads=at.threads, device="cpu", data_root=None, offline=True, plugins=[]
+        )
         planned, _ = launch.plan(suite, settings)
         provenance = machine.provenance(torch.device("cpu"), at.threads, "float32")
 

@@ -4,7 +4,7 @@ import dataclasses
 import typing as t
 
 from bench.speed.race import Rates, Row
-from results import text
+from results import tables
 
 WORDS = ("section", "case", "alternative", "remark")
 HEADER = (
@@ -22,7 +22,7 @@ def report(at: Rates, rows: t.Sequence[Row]) -> dict[str, t.Any]:
 def table(rows: t.Sequence[Row], *, width: int | None = None, colour: bool = False) -> str:
     """The rows as text, folded to `width` columns (None, for pipes and files: as wide as it must be)."""
     styles = ["red" if row.failed else "" for row in rows]
-    return text.table(WORDS, HEADER, [_cells(row) for row in rows], styles=styles, width=width, colour=colour)
+    return tables.table(WORDS, HEADER, [_cells(row) for row in rows], styles=styles, width=width, colour=colour)
 
 
 def _cells(row: Row) -> list[str]:

@@ -61,10 +61,10 @@ def read_protocols(entries: t.Sequence[str], plugins: t.Sequence[Path] = ()) -> 
     return tuple(ProtocolSpec(**recipe) for recipe in recipes)
 
 
-def read_encoder(entry: str, origin: str, plugins: t.Sequence[Path] = ()) -> tuple[EncoderSpec, int]:
+def read_encoder(entry: str, origin: str, plugins: t.Sequence[Path] = ()) -> EncoderSpec:
     """An encoder as a command line names it, `pca` or `{name: pca, components: 20}`, and its version."""
     (recipe,) = _recipes("encoders", [entry], origin, resolve.encoders(plugins))
-    return EncoderSpec(**{key: value for key, value in recipe.items() if key != "version"}), recipe["version"]
+    return EncoderSpec(**recipe)
 
 
 def read_dataset(entry: str) -> DatasetSpec:
@@ -210,7 +210,6 @@ class _Draft:
         recipes = [self.recipe(("encoders", i), entry, encoders) for i, entry in enumerate(self.entries("encoders"))]
         judges = [self.recipe(("protocols", i), entry, protocols) for i, entry in enumerate(self.entries("protocols"))]
         recipes += self.add_controls(data, recipes, encoders)
-        data["encoder_versions"] = {str(recipe["label"]): recipe.pop("version") for recipe in recipes}
         data |= {"encoders": recipes} if recipes else {}
         data |= {"protocols": judges} if judges else {}
         self.check_distinct()

@@ -14,7 +14,6 @@ from protocols.base import Protocol
 def json_schema(plugins: t.Sequence[Path] = ()) -> dict[str, Json]:
     """The JSON schema of suite files, for editors: every encoder and protocol with its parameters."""
     schema = Suite.model_json_schema()
-    schema["required"].remove("encoder_versions")
     for unwritten in ("EncoderSpec", "ProtocolSpec"):
         del schema["$defs"][unwritten]
     datasets = [name for name in DATASETS if ":" not in name]

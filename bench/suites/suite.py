@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 from bench.errors import Json
 from bench.suites import resolve
 from results import wandb_mirror
-from results.record import Equal, dataset_label, equal
+from results.record import Equal, Run, dataset_label, equal
 
 Name = t.Annotated[str, Field(pattern=resolve.NAME)]
 Seed = t.Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and scikit-learn take
@@ -39,10 +39,10 @@ class DatasetSpec(_Plain):
     mode: t.Literal["grey", "rgb"] | None = Field(None, description="make images grey or RGB")
 
     @classmethod
-    def of(cls, run: dict[str, Json]) -> t.Self:
-        """What a run.json says of its data; those of before know no `pretrain`, `size` and `mode`."""
-        later = {key: run.get(key) for key in ("pretrain", "size", "mode")}
-        return cls(name=run["dataset"], limit=run["limit"], split=run["split"], **later)
+    def of(cls, run: Run) -> "DatasetSpec":
+        """The data of a run, as it was asked for; nothing is checked again."""
+        known = {key: getattr(run, key) for key in ("limit", "split", "pretrain", "size", "mode")}
+        return cls.model_construct(name=run.dataset, **known)
 
     def asked(self) -> dict[str, t.Any]:
         """What `data.load` and `data.slug` take besides a name."""
@@ -60,6 +60,7 @@ class EncoderSpec(_Plain):
     name: str
     label: Name
     params: dict[str, Json]  # every one of them
+    version: int
     code: str = ""  # of a plugin
     equal_versions: dict[str, Equal] = Field(default_factory=dict)  # by precision; in no key
 
@@ -107,10 +108,31 @@ class RunSpec(_Plain):
     suite: str
     dataset: DatasetSpec
     encoder: EncoderSpec
-    encoder_version: int
     protocols: tuple[ProtocolSpec, ...]
     seed: int
     precision: Precision
+
+    @classmethod
+    def of(cls, run: Run, precision: str, code: str | None = None) -> "RunSpec":
+        """What was run, as its run.json or a record of it says, without protocols; nothing is checked again.
+
+        code: the plugin's, which the run.json of older runs does not say.
+        """
+        encoder = EncoderSpec.model_construct(
+            name=run.encoder,
+            label=run.label,
+            params=run.params,
+            version=run.encoder_version,
+            code=run.code if code is None else code,
+        )
+        return cls.model_construct(
+            suite=run.suite,
+            dataset=DatasetSpec.of(run),
+            encoder=encoder,
+            protocols=(),
+            seed=run.seed,
+            precision=t.cast(Precision, precision),
+        )
 
     def key(self, fingerprint: str, precision: str, ranks: int = 1) -> str:
         """16 hex digits for everything that decides the fitted weights, and nothing else.
@@ -118,13 +140,14 @@ class RunSpec(_Plain):
         `fingerprint` is the data's, `precision` the one that 'auto' came down to; `ranks` train it
         together. Labels, the suite, its order and its protocols have no part in it.
         """
-        made_by = [self.encoder.name, self.encoder_version, self.encoder.params, *filter(None, [self.encoder.code])]
+        made_by = [self.encoder.name, self.encoder.version, self.encoder.params, *filter(None, [self.encoder.code])]
         return _digest([made_by, fingerprint, self.seed, precision, *([ranks] if ranks > 1 else [])])[:16]
 
     def equals(self, precision: str) -> list[t.Self]:
         """The run in each version of its encoder that learns the same in this precision; new ones are the first."""
-        versions = equal(self.encoder.equal_versions.get(precision, ()), self.encoder_version)
-        return [self.model_copy(update={"encoder_version": version}) for version in versions]
+        versions = equal(self.encoder.equal_versions.get(precision, ()), self.encoder.version)
+        encoders = [self.encoder.model_copy(update={"version": version}) for version in versions]
+        return [self.model_copy(update={"encoder": encoder}) for encoder in encoders]
 
 
 class Suite(_Plain):
@@ -140,7 +163,6 @@ class Suite(_Plain):
     controls: t.Literal["own", "none"] | tuple[Name, ...] = Field(
         "own", description="trained encoders that are compared with their own network before training: own is all"
     )
-    encoder_versions: dict[str, int]  # by label; not for files to say
     control_of: dict[str, str] = Field(default_factory=dict)  # label: that of its control; not for files to say
 
     def runs(self) -> list[RunSpec]:
@@ -150,7 +172,6 @@ class Suite(_Plain):
                 suite=self.suite,
                 dataset=dataset,
                 encoder=encoder,
-                encoder_version=self.encoder_versions[encoder.label],
                 protocols=self.protocols,
                 seed=seed,
                 precision=self.precision,
@@ -161,7 +182,7 @@ class Suite(_Plain):
         ]
 
 
-KEYS = tuple(key for key in Suite.model_fields if key not in ("encoder_versions", "control_of"))  # of a suite's file
+KEYS = tuple(key for key in Suite.model_fields if key != "control_of")  # of a suite's file
 
 
 def _digest(content: Json) -> str:

@@ -15,14 +15,15 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from results import leaderboard, store
-from results.leaderboard import Row
+from results import layout, leaderboard, store
+from results.layout import RunDirectory
 from results.metrics import FURTHER, METRICS
 from results.record import Record
 from results.report import boards, charts, figures
 from results.report.boards import Section
 from results.report.figures import Curve, Map, Matrix, Picture, Training
-from results.store import Contents, RunDirectory
+from results.rows import Row
+from results.store import Contents
 
 NAME = "report.html"
 
@@ -66,7 +67,7 @@ def page(directory: Path, contents: Contents | None = None) -> str:
     contents = contents or store.read_store(directory)
     board = leaderboard.of(contents)
     further = _further(contents, board)
-    runs = {run.path.name.rpartition("-")[2]: run for run in store.runs_below(directory)}
+    runs = {run.path.name.rpartition("-")[2]: run for run in layout.runs_below(directory)}
     damaged: figures.Damaged = dict(contents.damaged)
     chapters = [
         _chapter(dataset, sections, runs, damaged, [row for row in further if row.dataset == dataset])

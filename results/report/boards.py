@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from results.leaderboard import OVER, SEVERAL, Row, labels_read, over_untrained, protocol_facts, titles
+from results.identity import protocol_facts
 from results.metrics import ABOUT, FURTHER, METRICS, interval, written
 from results.record import Record
 from results.report import charts
+from results.rows import SEVERAL, Row
+from results.tables import OVER, labels_read, over_untrained, titles
 
 Column = tuple[str, str]  # protocol, metric
 

@@ -17,13 +17,13 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from results import arrays, store
+from results import arrays, files, store
 from results.arrays import Array
+from results.layout import RunDirectory
 from results.metrics import written
 from results.record import Record
 from results.report import charts
 from results.report.boards import Judged
-from results.store import RunDirectory
 
 MOST_CLASSES = 20  # of a confusion matrix that can still be read
 TSNE_POINTS = 300  # of a map; its time grows faster than they do
@@ -83,9 +83,9 @@ def _noted(damaged: Damaged, path: Path, read: t.Callable[[], T]) -> T | None:
     """What is read of a file; None where there is none, or a damaged one, which is noted."""
     try:
         return read()
-    except store.Missing:
+    except files.Missing:
         return None
-    except store.StoreError as error:
+    except files.StoreError as error:
         damaged[path] = str(error).removeprefix(f"{path}: ")
         return None
 
@@ -154,7 +154,7 @@ def _predictions(record: Record, runs: t.Mapping[str, RunDirectory], damaged: Da
         kept = arrays.read_arrays(path, LARGEST_FILE)
         pair = (_column(path, kept, "predicted", _are_classes), _column(path, kept, "label", _are_classes))
         if not pair[0].shape == pair[1].shape == (record.test_images,):
-            raise store.StoreError(f"{path}: not the predictions of {record.test_images:,} images")
+            raise files.StoreError(f"{path}: not the predictions of {record.test_images:,} images")
         return pair
 
     return _noted(damaged, path, read) if record.test_images else None
@@ -302,7 +302,7 @@ def _pixels(run: RunDirectory, path: Path) -> Array:
                     raise ValueError(f"pixels of the kind {image.mode}; wanted those of a grid of images")
                 return np.asarray(image)
     except Exception as error:  # of a damaged file Pillow raises whatever its plugins stumble over
-        raise store.StoreError(f"{path}: cannot be drawn: {error}") from error
+        raise files.StoreError(f"{path}: cannot be drawn: {error}") from error
 
 
 def _view(run: RunDirectory, tap: str, damaged: Damaged) -> dict[str, Array] | None:
@@ -321,16 +321,16 @@ def _checked_view(run: RunDirectory, path: Path) -> dict[str, Array]:
     highest = max((int(one.max()) for one in (labels, queries, near) if one.size), default=0)
     fits = labels.size and near.size and len(points) == len(labels) and len(near) == len(queries)
     if not fits or highest >= len(classes) or not points.shape[1]:
-        raise store.StoreError(f"{path}: its arrays do not fit together")
+        raise files.StoreError(f"{path}: its arrays do not fit together")
     return kept
 
 
 def _column(path: Path, kept: dict[str, Array], name: str, holds: t.Callable[[Array], bool], axes: int = 1) -> Array:
     """An array of a file, if it is of its kind. Raises StoreError."""
     if name not in kept:
-        raise store.StoreError(f"{path}: it has no array {name!r}")
+        raise files.StoreError(f"{path}: it has no array {name!r}")
     if kept[name].ndim != axes or not holds(kept[name]):
-        raise store.StoreError(f"{path}: {name} cannot be {kept[name].dtype} {kept[name].shape} with such values")
+        raise files.StoreError(f"{path}: {name} cannot be {kept[name].dtype} {kept[name].shape} with such values")
     return kept[name]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from results import text
+from results import tables
 from results.leaderboard import Leaderboard
 from results.metrics import METRICS
 from results.statistics import Friedman, friedman
@@ -28,7 +28,7 @@ class Overall:
     result: Friedman  # its ranks and groups go by the places in `rows`
 
 
-def over_datasets(board: Leaderboard) -> list[Overall]:
+def across_datasets(board: Leaderboard) -> list[Overall]:
     """Every protocol whose rows are complete on 5 data sets, at least 3 of them, in the order of the tables' columns.
 
     Data sets are the sample, not seeds. Of several choices of them, the most rows that share at least five count;
@@ -81,17 +81,17 @@ def _complete(rows: dict[str, dict[str, float]]) -> tuple[list[str], list[str]]:
 
 
 def render(
-    found: t.Sequence[Overall], format: text.Format = "table", *, width: int | None = None, colour: bool = False
+    found: t.Sequence[Overall], format: tables.Format = "table", *, width: int | None = None, colour: bool = False
 ) -> str:
     """A table a protocol, as text that ends with a newline."""
     empty = (
         f"Ranks over data sets need {FEWEST_DATASETS} of them, and {FEWEST_ROWS} rows that all of them have, "
         "judged by one protocol."
     )
-    return text.render(list(map(_table, found)), format, columns=COLUMNS, empty=empty, width=width, colour=colour)
+    return tables.render(list(map(_table, found)), format, columns=COLUMNS, empty=empty, width=width, colour=colour)
 
 
-def _table(one: Overall) -> text.Table:
+def _table(one: Overall) -> tables.Table:
     result = one.result
     told = [rank <= result.ranks[0] + result.critical_difference for rank in result.ranks]
     p = f"= {result.p:.4f}" if result.p >= 1e-4 else "< 0.0001"
@@ -104,7 +104,7 @@ def _table(one: Overall) -> text.Table:
         [one.protocol, name, rank, equal, result.critical_difference, result.p, list(one.datasets)]
         for name, rank, equal in zip(one.rows, result.ranks, told)
     ]
-    return text.Table(
+    return tables.Table(
         one.protocol,
         HEADER[:1],
         HEADER,

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from results.leaderboard import Leaderboard, Row
-from results.over_datasets import diagram, over_datasets, render
+from results.across_datasets import across_datasets, diagram, render
+from results.leaderboard import Leaderboard
+from results.rows import Row
 from results.statistics import friedman
 
 
@@ -39,7 +40,7 @@ def board(datasets: int = 6) -> Leaderboard:
 
 
 def test_mean_ranks_are_those_by_hand() -> None:
-    (found,) = over_datasets(board())
+    (found,) = across_datasets(board())
     assert found.protocol == "knn@1" and found.datasets == DATASETS
     assert found.rows == ("best/code", "middle/code", "worst/code")
     assert found.result.ranks == pytest.approx((7 / 6, 11 / 6, 3))
@@ -57,29 +58,29 @@ def test_rows_that_lack_a_data_set_saw_labels_or_are_no_fractions_stand_aside() 
     extra = [row("half", dataset, 0.5) for dataset in DATASETS[:3]]
     extra += [row("taught", dataset, 1.0, labels=100) for dataset in DATASETS]
     extra += [row("best", dataset, 1.0, protocol="geometry@1", metric="rankme") for dataset in DATASETS]
-    found = [one for one in over_datasets(Leaderboard([*rows, *extra])) if one.protocol == "knn@1"]
-    assert found == over_datasets(board())
+    found = [one for one in across_datasets(Leaderboard([*rows, *extra])) if one.protocol == "knn@1"]
+    assert found == across_datasets(board())
 
 
 def test_protocols_stand_in_the_order_of_the_columns() -> None:
     knn = [dataclasses.replace(one, column=2) for one in board().rows]
     linear = [dataclasses.replace(one, protocol="linear@2", column=1) for one in board().rows]
-    assert [one.protocol for one in over_datasets(Leaderboard([*knn, *linear]))] == ["linear@2", "knn@1"]
+    assert [one.protocol for one in across_datasets(Leaderboard([*knn, *linear]))] == ["linear@2", "knn@1"]
 
 
 def test_subsets_of_one_data_set_count_once() -> None:
     rows = [dataclasses.replace(one, train_images=1000) for one in board().rows]
     small = [dataclasses.replace(one, dataset=f"{one.dataset} (limit 100)", train_images=100, mean=0.5) for one in rows]
-    assert over_datasets(Leaderboard([*rows, *small])) == over_datasets(board())
+    assert across_datasets(Leaderboard([*rows, *small])) == across_datasets(board())
 
 
 def test_a_data_set_that_few_rows_have_is_left_out() -> None:
     extra = [row(name, "g", 0.5) for name in ("best", "new")]
-    assert over_datasets(Leaderboard([*board().rows, *extra])) == over_datasets(board())
+    assert across_datasets(Leaderboard([*board().rows, *extra])) == across_datasets(board())
 
 
 def test_every_format_has_the_same_ranks() -> None:
-    found = over_datasets(board())
+    found = across_datasets(board())
     values = json.loads(render(found, "json"))
     assert [(row["row"], row["no_worse_than_the_best"]) for row in values] == [
         ("best/code", True), ("middle/code", True), ("worst/code", False)
@@ -98,14 +99,14 @@ def test_every_format_has_the_same_ranks() -> None:
 
 
 def test_too_few_data_sets_are_said() -> None:
-    assert over_datasets(board(4)) == []
+    assert across_datasets(board(4)) == []
     assert "need 5 of them" in render([])
     with pytest.raises(ValueError, match="needs 5 data sets"):
         friedman(np.zeros((4, 3)))
 
 
 def test_the_diagram_shows_every_row_and_a_bar_a_group() -> None:
-    (found,) = over_datasets(board())
+    (found,) = across_datasets(board())
     hostile = dataclasses.replace(found, rows=("<script>/code", *found.rows[1:]))
     drawn = ElementTree.fromstring(diagram(hostile))
     words = [element.text or "" for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
@@ -121,5 +122,5 @@ def test_the_diagram_shows_every_row_and_a_bar_a_group() -> None:
 def test_of_several_metrics_of_a_protocol_the_first_is_ranked() -> None:
     beside = [row(name, dataset, 1 - score, metric="nmi") for name, scores in SCORES.items()
               for dataset, score in zip(DATASETS, scores)]  # fmt: skip
-    (found,) = over_datasets(Leaderboard([*board().rows, *beside]))
+    (found,) = across_datasets(Leaderboard([*board().rows, *beside]))
     assert found.rows == ("best/code", "middle/code", "worst/code")
