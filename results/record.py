@@ -199,7 +199,11 @@ class Definitions:
             for one in (*plan.encoders, *plan.protocols):
                 told = one.equal_versions if isinstance(one.equal_versions, dict) else {"": one.equal_versions}
                 for precision, groups in told.items():
-                    self.groups.setdefault((one.name, precision), []).extend(groups)
+                    known = self.groups.setdefault((one.name, precision), [])
+                    for group in groups:  # suites of different days know different parts of one
+                        joined = {*group}.union(*(other for other in known if {*other} & {*group}))
+                        known[:] = [other for other in known if not {*other} & joined]
+                        known.append(tuple(sorted(joined, reverse=True)))
 
     def encoder(self, record: Record) -> tuple[int, ...]:
         """The versions of a record's encoder that learn what its own did, in the same precision."""

@@ -282,6 +282,17 @@ def test_versions_and_settings_of_a_protocol_have_columns_of_their_own() -> None
     assert all(row.seeds == 1 for row in board.rows)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_suites_of_different_days_know_of_a_definition_is_joined(order: int) -> None:
+    groups = [((5, 4, 2),), ((7, 5),)][::order]
+    plans = [
+        Plan(suite=f"s{place}", protocols=(Asked(name="linear", label="linear", equal_versions=some),))
+        for place, some in enumerate(groups)
+    ]
+    old, new = record("aae", 0.9, protocol_version=2), record("bigan", 0.8, protocol_version=7)
+    assert protocols_of(leaderboard([old, new], plans)) == ["linear@7"]
+
+
 def test_versions_of_one_definition_share_a_column_and_the_legend_says_so() -> None:
     plans = [Plan(suite="s", protocols=(Asked(name="linear", label="linear", equal_versions=((5, 4, 2),)),))]
     old, new = record("aae", 0.9, protocol_version=2), record("bigan", 0.8, protocol_version=5)
