@@ -167,13 +167,10 @@ class WithoutPredictor(SimSiam):
 
 def learned(kind: type[SimSiam], digits: ImageSet) -> Features:
     recipe = kind(
-        epochs=100, body="small", projector=64, outputs=64, predictor=16, batch_size=100, learning_rate=LEARNING_RATE
+        epochs=120, body="small", projector=32, outputs=32, predictor=8, batch_size=100, learning_rate=1.0
     )
     features: Features = recipe.fit(digits, Training(0))(torch.from_numpy(digits.images))
     return features
-
-
-LEARNING_RATE = 0.3
 
 
 def test_simsiam_collapses_without_stop_gradient_or_predictor_and_an_alarm_says_so(
@@ -190,7 +187,7 @@ def test_rotations_are_learned_and_the_step_size_falls(digits: ImageSet, monkeyp
     monkeypatch.setitem(networks.POOLED_BODIES, "small", Perceptron)
     run = Training(0)
     Rotation(body="small", epochs=10, batch_size=50).fit(digits, run)
-    assert run.history[-1]["accuracy"] > 0.6 > 0.5 > run.history[0]["accuracy"] - 0.2
+    assert run.history[-1]["accuracy"] > 0.6  # chance is .25
     assert [in_steps(fraction) for fraction in (0, 0.29, 0.3, 0.6, 0.8)] == pytest.approx([1, 1, 0.2, 0.04, 0.008])
 
 
