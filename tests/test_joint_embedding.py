@@ -166,9 +166,7 @@ class WithoutPredictor(SimSiam):
 
 
 def learned(kind: type[SimSiam], digits: ImageSet) -> Features:
-    recipe = kind(
-        epochs=120, body="small", projector=32, outputs=32, predictor=8, batch_size=100, learning_rate=1.0
-    )
+    recipe = kind(epochs=120, body="small", projector=32, outputs=32, predictor=8, batch_size=100, learning_rate=1.0)
     features: Features = recipe.fit(digits, Training(0))(torch.from_numpy(digits.images))
     return features
 
