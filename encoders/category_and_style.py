@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import objectives
-from encoders.augmentation import jittered, worst_shift
 from encoders.base import Features, Generative, ImageShape
 from encoders.networks import CodeDiscriminator, MLPDecoder, unit
 from encoders.players import Adam, Player, Turn, constant_then_decay
 from encoders.priors import Categorical, Gaussian
+from encoders.views import jittered, worst_shift
 
 
 class CategoryAndStyle(nn.Module):

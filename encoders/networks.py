@@ -3,6 +3,7 @@
 Images are floats (b, c, h, w), in [0, 1] unless a class says otherwise. Nothing here has a bias before a batch-norm.
 """
 
+import functools
 import math
 import typing as t
 
@@ -396,6 +397,107 @@ class MLPGenerator(nn.Module):
         return self.body(z).float().view(-1, *self.shape)
 
 
+# -- Bodies of self-supervised methods: images in [-1, 1], pooled to a vector ------------------------------------------
+
+
+class ResNet(nn.Module):
+    """Residual blocks of two 3x3 convolutions, pooled by their mean: (b, c, h, w) -> (b, widths[-1]).
+
+    Each width but the first halves the image. Source: He et al. 2016, arXiv:1512.03385. By default ResNet-18 with
+    the stem that CIFAR has everywhere: a 3x3 convolution, and no max-pooling. With a `patch` the stem is a 4x4
+    convolution of stride 2.
+    """
+
+    def __init__(
+        self, shape: ImageShape, widths: t.Sequence[int] = (64, 128, 256, 512), blocks: int = 2, *, patch: bool = False
+    ) -> None:
+        super().__init__()
+        stem = half(shape[0], widths[0], 4) if patch else nn.Conv2d(shape[0], widths[0], 3, padding=1, bias=False)
+        layers: list[nn.Module] = [stem, nn.BatchNorm2d(widths[0]), nn.ReLU()]
+        for before, width in zip((widths[0], *widths), widths):
+            layers.append(_Residual(before, width, stride=1 if before == width else 2))
+            layers += [_Residual(width, width, stride=1) for _ in range(blocks - 1)]
+        self.layers = nn.Sequential(*layers)
+        self.width = widths[-1]
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).mean(dim=(2, 3))
+
+
+class _Residual(nn.Module):
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(width)
+        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.first_norm(self.first(x)))
+        return F.relu(self.second_norm(self.second(h)) + self.shortcut(x))
+
+
+class PooledConv(nn.Module):
+    """ConvEncoder's convolutions, pooled by their mean."""
+
+    def __init__(self, shape: ImageShape, width: int = 64) -> None:
+        super().__init__()
+        self.convs = _conv_stack(shape, width, normed_from=0)
+        self.width = width << (len(halvings(shape, 4)) - 2)
+        self.apply(normal_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convs(x).mean(dim=(2, 3))
+
+
+class Projector(nn.Module):
+    """Dense layers with ReLU between them. Gives every layer's units, the last without ReLU.
+
+    `norm` gives each layer but the last a batch-norm, `last_norm` the last one without gain and bias.
+    """
+
+    def __init__(self, widths: t.Sequence[int], *, norm: bool = True, last_norm: bool = False) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(widths, widths[1:-1]):
+            dense = nn.Linear(inputs, outputs, bias=not norm)
+            layers.append(nn.Sequential(dense, *([nn.BatchNorm1d(outputs)] if norm else []), nn.ReLU()))
+        dense = nn.Linear(widths[-2], widths[-1], bias=not last_norm)
+        layers.append(nn.Sequential(dense, *([nn.BatchNorm1d(widths[-1], affine=False)] if last_norm else [])))
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, h: Tensor) -> list[Tensor]:
+        units = []
+        for layer in self.layers:
+            h = layer(h)
+            units.append(h)
+        return units
+
+
+class ProjectedTaps(nn.Module):
+    """A pooled body and its projector: as a module uint8 images -> their units; `project` plays the game."""
+
+    def __init__(self, body: nn.Module, projector: Projector) -> None:
+        super().__init__()
+        self.body, self.projector = body, projector
+
+    def forward(self, images: Tensor) -> Features:
+        pooled = self.body(signed(images))
+        layers = self.projector(pooled)
+        return {"backbone": pooled, **{f"projector{index}": layer for index, layer in enumerate(layers, 1)}}
+
+    def project(self, x: Tensor) -> Tensor:
+        """The projector's last layer for images x in [0, 1], in float32."""
+        last: Tensor = self.projector(self.body(2 * x - 1))[-1]
+        return last.float()
+
+
 def spectral_norm(network: nn.Module) -> None:
     """Divide every weight matrix by its largest singular value from now on (Miyato et al. 2018, arXiv:1802.05957).
 
@@ -450,4 +552,9 @@ AAE_BODIES: dict[str, tuple[t.Any, t.Any]] = {  # encoder and decoder, by what a
 BIGAN_BODIES: dict[str, tuple[t.Any, t.Any, t.Any]] = {  # encoder, generator and discriminator
     "mlp": (BiGANEncoder, BiGANGenerator, BiGANDiscriminator),
     "conv": (ConvEncoder, ConvGenerator, ConvDiscriminator),
+}
+POOLED_BODIES: dict[str, t.Callable[[ImageShape], t.Any]] = {
+    "resnet18": ResNet,
+    "small": functools.partial(ResNet, widths=(32, 64, 128, 256), blocks=1, patch=True),
+    "conv": PooledConv,
 }

@@ -4,7 +4,7 @@ import typing as t
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from encoders import objectives
+from encoders import objectives, views
 
 Body = t.Annotated[
     t.Literal["mlp", "conv"],
@@ -59,3 +59,31 @@ PixelNoise = t.Annotated[
     NonNegativeFloat, Field(description="Standard deviation of the Gaussian noise on pixels in [0, 1].")
 ]
 CriticSteps = t.Annotated[PositiveInt, Field(description="Steps of the critic before each step of the generator.")]
+
+PooledBody = t.Annotated[
+    t.Literal["resnet18", "small", "conv"],
+    Field(
+        description="Network: ResNet-18 with a 3x3 stem (resnet18; 555 million multiply-adds at 32x32x3), residual "
+        "blocks for a processor (small; 16 million), or plain strided convolutions (conv; 18 million)."
+    ),
+]
+Views = t.Annotated[
+    views.Preset | None,
+    Field(
+        description="How the two views of an image are made; null: the source's for colour images, digits for grey "
+        "ones. What each changes stands in encoders/views.py."
+    ),
+]
+ProjectorHidden = t.Annotated[PositiveInt, Field(description="Units of each hidden layer of the projector.")]
+ProjectorOutputs = t.Annotated[PositiveInt, Field(description="Units of the projector's last layer.")]
+PairBatchSize = t.Annotated[int, Field(ge=2, description="Images per step, at least 2: a loss compares them.")]
+Momentum = t.Annotated[float, Field(ge=0, lt=1, description="Decay rate of the mean gradient of SGD.")]
+Warmup = t.Annotated[
+    float,
+    Field(
+        gt=0, lt=1, description="Share of the training in which the step size rises; it falls like a cosine after it."
+    ),
+]
+LARSLearningRate = t.Annotated[
+    PositiveFloat, Field(description="Step size of LARS for batches of 256; the source scales it with batch_size.")
+]

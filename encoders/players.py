@@ -5,6 +5,7 @@ one turn are updated simultaneously, each by its gradient at the same parameters
 """
 
 import dataclasses
+import math
 import typing as t
 
 import torch
@@ -29,13 +30,62 @@ class Adam:
 
 @dataclasses.dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent with momentum."""
+    """Stochastic gradient descent with momentum, Nesterov's if asked; `weight_decay` as for Adam."""
 
     learning_rate: float
     momentum: float = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
 
     def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, self.learning_rate, self.momentum, fused=_dense(parameters))
+        return torch.optim.SGD(
+            parameters,
+            self.learning_rate,
+            self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+            fused=_dense(parameters),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LARS:
+    """SGD with momentum whose steps are scaled by layer (You et al. 2017, arXiv:1708.03888).
+
+    The gradient of a weight, its L2 term included, is multiplied by `trust` |weight| / |gradient| over the learning
+    rate, at the most by 1: solo-learn's `clip_lr`. Biases and norms have neither the factor nor the L2 term.
+    """
+
+    learning_rate: float
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    trust: float = 0.02
+
+    def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return _LARS(parameters, self.learning_rate, self.momentum, self.weight_decay, self.trust)
+
+
+class _LARS(torch.optim.Optimizer):
+    def __init__(
+        self, params: t.Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float, trust: float
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+
+    @torch.no_grad()
+    def step(self, closure: t.Any = None) -> None:  # type: ignore[override]  # noqa: ARG002 - no closure in the loop
+        for group in self.param_groups:
+            for weight in group["params"]:
+                move = weight.grad
+                if weight.ndim > 1:
+                    size, slope = weight.norm(), move.norm()
+                    decay = group["weight_decay"]
+                    factor = (group["trust"] / group["lr"] * size / (slope + decay * size + 1e-8)).clamp(max=1)
+                    move = torch.where((size > 0) & (slope > 0), factor * (move + decay * weight), move)
+                state = self.state[weight]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(weight)
+                velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(move)
+                weight.sub_(velocity, alpha=group["lr"])
 
 
 def _dense(parameters: list[nn.Parameter]) -> bool:
@@ -53,17 +103,30 @@ def constant_then_decay(fraction: float) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
+class WarmupCosine:
+    """Linearly up over the share `warmup` of the training, from 1e-4; then down to 0 as half a cosine does."""
+
+    warmup: float
+
+    def __call__(self, fraction: float) -> float:
+        if fraction < self.warmup:
+            return max(fraction / self.warmup, 1e-4)
+        return (1 + math.cos(math.pi * (fraction - self.warmup) / (1 - self.warmup))) / 2
+
+
+@dataclasses.dataclass(frozen=True)
 class Player:
-    """Networks that move together down one loss."""
+    """Networks that move together down one loss. Parameters that require no gradient stay where `after` puts them."""
 
     name: str
     networks: t.Sequence[nn.Module]
     optimizer: t.Callable[[list[nn.Parameter]], torch.optim.Optimizer]
     schedule: t.Callable[[float], float] = constant  # fraction of the epochs done -> factor of the learning rate
     after: t.Callable[[], None] | None = None  # called when the player has moved, such as to clip its weights
+    by_step: bool = False  # the schedule follows the steps within an epoch, too
 
     def parameters(self) -> list[nn.Parameter]:
-        return [parameter for network in self.networks for parameter in network.parameters()]
+        return [one for network in self.networks for one in network.parameters() if one.requires_grad]
 
 
 def once(step: int) -> int:  # noqa: ARG001 - how often a turn is taken is a function of the step

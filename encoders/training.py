@@ -116,7 +116,9 @@ def train(
         while state.read < epochs * batches:
             epoch = state.read // batches
             for name, optimizer in state.optimizers.items():
-                _scale_learning_rate(optimizer, state.players[name].schedule(epoch / epochs))
+                player = state.players[name]
+                done = state.read / batches if player.by_step else epoch
+                _scale_learning_rate(optimizer, player.schedule(done / epochs))
             torch.manual_seed(derive_seed(run.seed, "step", state.step))
             left = batches - state.read % batches  # of this epoch
             times = [

@@ -21,6 +21,7 @@ from encoders import networks, training
 from encoders.aae import AAE
 from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
+from encoders.barlow_twins import BarlowTwins
 from encoders.base import (
     Encoder,
     EncoderError,
@@ -35,6 +36,7 @@ from encoders.base import (
     visible_to,
 )
 from encoders.bigan import BiGAN
+from encoders.byol import BYOL
 from encoders.category_and_style import probabilities
 from encoders.check import Stopper, check_encoder
 from encoders.clustering_aae import ClusteringAAE
@@ -47,6 +49,7 @@ from encoders.image_statistics import ImageStatistics
 from encoders.kmeans import KMeans
 from encoders.label_informed_aae import LabelInformedAAE
 from encoders.latent_regressor import LatentRegressor
+from encoders.lejepa import LeJEPA
 from encoders.loading import plain
 from encoders.pca import PCA
 from encoders.pixels import Pixels
@@ -54,10 +57,14 @@ from encoders.random_convolutions import RandomConvolutions
 from encoders.random_patches import RandomPatches
 from encoders.random_projection import RandomProjection
 from encoders.rbm import RBM
+from encoders.rotation import Rotation
 from encoders.semisupervised_aae import SemiSupervisedAAE
+from encoders.simclr import SimCLR
+from encoders.simsiam import SimSiam
 from encoders.supervised_aae import SupervisedAAE
 from encoders.untrained import Untrained
 from encoders.vae import VAE
+from encoders.vicreg import VICReg
 from encoders.wgan import WGAN
 from encoders.wgan_gp import WGANGP
 
@@ -123,6 +130,14 @@ SMALL: list[Encoder] = [
     LabelInformedAAE(epochs=2, hidden=32, labels=50),
     SemiSupervisedAAE(epochs=2, hidden=32),
     ClusteringAAE(epochs=2, hidden=32),
+    VICReg(epochs=2, body="small", projector=16, outputs=16),
+    SimCLR(epochs=2, body="small", projector=16, outputs=8),
+    SimCLR(epochs=1, body="conv", projector=16, outputs=8),
+    BarlowTwins(epochs=2, body="small", projector=16, outputs=16),
+    BYOL(epochs=2, body="small", projector=16, outputs=8, predictor=16),
+    SimSiam(epochs=2, body="small", projector=16, outputs=16, predictor=8),
+    Rotation(epochs=2, body="small"),
+    LeJEPA(epochs=2, body="small", projector=16, outputs=8, slices=16),
 ]
 
 

@@ -25,8 +25,10 @@ from encoders import checkpoint
 from encoders.aae import AAE
 from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
+from encoders.barlow_twins import BarlowTwins
 from encoders.base import Encoder, EncoderError, ImageSet, Training, visible_to
 from encoders.bigan import BiGAN
+from encoders.byol import BYOL
 from encoders.check import Stopper
 from encoders.checkpoint import CheckpointError
 from encoders.clustering_aae import ClusteringAAE
@@ -36,9 +38,14 @@ from encoders.denoising_autoencoder import DenoisingAutoencoder
 from encoders.gan import GAN
 from encoders.label_informed_aae import LabelInformedAAE
 from encoders.latent_regressor import LatentRegressor
+from encoders.lejepa import LeJEPA
+from encoders.rotation import Rotation
 from encoders.semisupervised_aae import SemiSupervisedAAE
+from encoders.simclr import SimCLR
+from encoders.simsiam import SimSiam
 from encoders.supervised_aae import SupervisedAAE
 from encoders.vae import VAE
+from encoders.vicreg import VICReg
 from encoders.wgan import WGAN
 from encoders.wgan_gp import WGANGP
 from results import files, store
@@ -88,17 +95,24 @@ WIDE: list[Encoder] = [  # in float32 alone: a processor without bfloat16 takes 
     VAE(epochs=2, hidden=32, body="conv"),
     ConditionalVAE(epochs=2, hidden=32, body="conv"),
     DenoisingAutoencoder(epochs=2, hidden=32, body="conv"),
+    VICReg(epochs=2, body="small", projector=16, outputs=16),
+    SimCLR(epochs=2, body="small", projector=16, outputs=16),
+    BarlowTwins(epochs=2, body="small", projector=16, outputs=16),
+    BYOL(epochs=2, body="small", projector=16, outputs=16, predictor=16),
+    SimSiam(epochs=2, body="small", projector=16, outputs=16, predictor=16),
+    LeJEPA(epochs=2, body="small", projector=16, outputs=16, slices=16),
+    Rotation(epochs=2, body="small"),
 ]
 
 
 def test_every_trained_recipe_is_stopped_here() -> None:
     trained = {recipe for recipe in resolve.encoders().values() if "epochs" in recipe.model_fields}
-    assert {type(recipe) for recipe in RECIPES} == trained
+    assert {type(recipe) for recipe in [*RECIPES, *WIDE]} == trained
     with_convolutions = {recipe for recipe in trained if "body" in recipe.model_fields} | {DCGAN}
     convolutions = {
         type(one): sum(isinstance(layer, torch.nn.Conv2d) for layer in one.build((1, 20, 20)).modules())
         for one in [*RECIPES, *WIDE]
-        if getattr(one, "body", "conv") == "conv"
+        if getattr(one, "body", "conv") != "mlp"
     }
     assert all(convolutions[kind] >= 2 for kind in with_convolutions)
 

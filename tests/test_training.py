@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from encoders import training
+from encoders import checkpoint, training
 from encoders.base import ImageSet, Progress, Training
 from encoders.batch_norm import recalibrate_batch_norm
 from encoders.history import NonFiniteLoss
-from encoders.players import SGD, Adam, Player, Turn, constant_then_decay
+from encoders.players import LARS, SGD, Adam, Player, Turn, WarmupCosine, constant_then_decay
 from encoders.training import train
 
 
@@ -194,6 +194,58 @@ def test_the_schedule_reaches_the_optimizer() -> None:
     assert weight.value.item() == 1 + 1 + 0.5 + 0.5
 
 
+def test_a_schedule_by_step_moves_within_an_epoch_and_by_epoch_does_not() -> None:
+    asked: dict[bool, list[float]] = {True: [], False: []}
+
+    def asks(by_step: bool) -> Player:
+        schedule = lambda fraction: asked[by_step].append(fraction) or 1.0  # noqa: E731
+        return Player(str(by_step), [Scalar(0.0)], SGD(0.1), schedule, by_step=by_step)
+
+    players = [asks(True), asks(False)]
+    turn = Turn(lambda images: {player.name: player.parameters()[0] * 0 for player in players})
+    train(Training(0), numbered(2), players, [turn], epochs=2, batch_size=1)
+    assert asked == {True: [0, 0.25, 0.5, 0.75], False: [0, 0, 0.5, 0.5]}
+
+
+def test_warm_up_is_linear_and_half_a_cosine_follows() -> None:
+    schedule = WarmupCosine(0.2)
+    assert [schedule(fraction) for fraction in (0.1, 0.2, 0.6)] == pytest.approx([0.5, 1, 0.5])
+    assert 0 < schedule(0) < 0.01 and schedule(1) == pytest.approx(0)
+
+
+def test_lars_takes_steps_in_proportion_to_a_layer_and_plain_ones_for_biases() -> None:
+    network = nn.Linear(2, 1)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[3.0, 4.0]]))  # of length 5
+        network.bias.fill_(1.0)
+
+    def pull(images: Tensor) -> dict[str, Tensor]:
+        return {"only": (network.weight * torch.tensor([[6.0, 8.0]])).sum() + 2 * network.bias.sum()}
+
+    lars = LARS(0.5, momentum=0.9, weight_decay=1.0, trust=0.1)
+    train(Training(0), numbered(1), [Player("only", [network], lars)], [Turn(pull)], epochs=1, batch_size=1)
+    # gradient and decay: (9, 12); factor: .1 * 5 / (10 + 1 * 5) / .5 = 1 / 15; a step of .5
+    assert network.weight.flatten().tolist() == pytest.approx([3 - 0.5 * 9 / 15, 4 - 0.5 * 12 / 15])
+    assert network.bias.item() == pytest.approx(1 - 0.5 * 2)  # neither factor nor decay
+
+
+def test_lars_never_steps_further_than_the_learning_rate_times_the_gradient() -> None:
+    weight = nn.Parameter(torch.full((1, 1), 100.0))
+    optimizer = LARS(0.1, momentum=0.0)([weight])
+    weight.grad = torch.ones(1, 1)
+    optimizer.step()
+    assert weight.item() == pytest.approx(99.9)  # trust .02 * 100 / 1 / .1 is 20, cut to 1
+
+
+def test_what_requires_no_gradient_is_kept_in_the_state_and_does_not_move() -> None:
+    moving, still = Scalar(1.0), Scalar(2.0)
+    still.requires_grad_(False)
+    player = Player("both", [moving, still], SGD(0.1))
+    train(Training(0), numbered(2), [player], [Turn(lambda images: {"both": moving.value * still.value})], 1, 1)
+    assert (moving.value.item(), still.value.item()) == pytest.approx((1 - 2 * 0.1 * 2, 2))
+    assert len(checkpoint.weights([player])) == 2
+
+
 def test_history_has_a_row_an_epoch_with_every_players_mean_loss() -> None:
     weight = Scalar(0.0)
 
@@ -226,9 +278,9 @@ def test_noise_is_a_function_of_seed_and_step_and_the_global_state_is_left_alone
     assert len(set(first)) == 4
 
 
-@pytest.mark.parametrize("optimizer", [Adam(0.1), SGD(0.1, momentum=0.5)])
+@pytest.mark.parametrize("optimizer", [Adam(0.1), SGD(0.1, momentum=0.5), LARS(0.1, weight_decay=0.1)])
 @pytest.mark.parametrize("layout", ["plain", "transposed", "channels-last", "a part of a larger one"])
-def test_a_weight_moves_by_its_own_gradient_whatever_its_layout(optimizer: Adam | SGD, layout: str) -> None:
+def test_a_weight_moves_by_its_own_gradient_whatever_its_layout(optimizer: Adam | SGD | LARS, layout: str) -> None:
     network, start = nn.Module(), torch.linspace(-1, 1, 48).view(2, 3, 4, 2)
     weight = {
         "plain": start.clone(),
