@@ -2,8 +2,9 @@
 
 Defaults are solo-learn's for CIFAR (vturrisi/solo-learn, scripts/pretrain/cifar), except where a method says so: rates,
 decay, widths, weights and views. LARS's momentum of 0.9 and the depth and norms of projectors are the customary ones.
-Differs for all: crops are resampled bilinearly; colours are scaled to [-1, 1], not by their mean and deviation; one process's batch, no synchronised
-batch-norm; after training, batch-norm is averaged afresh over images as they are, not over views.
+Differs for all: crops are resampled bilinearly; colours are scaled to [-1, 1], not by their mean and deviation; one
+process's batch, no synchronised batch-norm; after training, batch-norm is averaged afresh over images as they are, not
+over views.
 """
 
 import abc

@@ -2,8 +2,8 @@
 
 Source: Balestriero and LeCun 2025, arXiv:2511.08544; the statistic as in rbalestr-lab/lejepa. Defaults: the paper's
 constants; optimiser, views, epochs and projector are those of SIGReg on CIFAR-10 in facebookresearch/eb_jepa
-(arXiv:2602.03604, examples/image_jepa), joined with the paper's weight of 0.05 by us. Differs: two views of one size in place of two large and six small ones; and
-what encoders/joint_embedding.py lists.
+(arXiv:2602.03604, examples/image_jepa), joined with the paper's weight of 0.05 by us. Differs: two views of one size in
+place of two large and six small ones; and what encoders/joint_embedding.py lists.
 """
 
 import typing as t
