@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import app, main
-from bench.suites.suite import read_suite
+from bench.suites.reading import read_suite
 from results.tables import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ from bench.suites.reading import read_suite
 from bench.suites.suite import DatasetSpec
 from results import store
 from results.identity import dataset_name
-from results.record import Record
+from results.record import Record, Run
 
 SUITE = """
 suite: moved
@@ -141,7 +141,7 @@ def test_what_says_no_size_and_mode_keeps_its_key_and_place() -> None:
     assert datasets.load("digits", **spec.asked()).fingerprint == "4936954fa36b1f20"
     assert datasets.load("mnist5k", offline=True).fingerprint == "7626d8810335ccdb"
     before = {"dataset": "digits", "limit": None, "split": "test"}  # of a run.json
-    assert DatasetSpec.of(before) == spec
+    assert DatasetSpec.of(Run.model_construct(**before)) == spec
 
 
 def test_a_dataset_of_its_own_keeps_its_key_and_place() -> None:

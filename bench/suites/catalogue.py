@@ -136,7 +136,7 @@ def _aligned(rows: dict[str, str], indent: str = "", width: int | None = None) -
     lines = []
     for name, about in rows.items():
         beside = len(name) <= column  # or else, for a long default, the text begins on the next line
-        lines += [] if beside else [indent + name]
+        lines += [] if beside else [_folded(indent + name, width, f"{indent}    ")]
         lines.append(_folded(f"{indent}{name if beside else '':<{column}}  {about}".rstrip(), width, hanging))
     return "\n".join(lines)
 
