@@ -154,7 +154,7 @@ def run(
     if processes.torchrun().rank:
         processes.serve(worker_fit)
         return
-    checked = launch.read(suite, override, seeds, limit, plugin)
+    checked = launch.read(suite, override, seeds, limit, plugin, offline=offline)
     settings = launch.settings(
         output=output, threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin, jobs=jobs,
         keep_features=keep_features, checkpoint_seconds=checkpoint_every, resume=resume, ranks=ranks,
@@ -209,7 +209,7 @@ def plan(
     from bench.launch import processes
     from bench.launch.forecast import of_suite
 
-    checked = launch.read(suite, override, seeds, limit, plugin)
+    checked = launch.read(suite, override, seeds, limit, plugin, offline=offline)
     settings = launch.settings(
         output=output,
         threads=threads,
@@ -523,7 +523,9 @@ def list_(
 
 @app.command(rich_help_panel=FIND)
 def describe(
-    name: t.Annotated[str, typer.Argument(help="Name of an encoder, a protocol or a dataset.")],
+    name: t.Annotated[
+        str, typer.Argument(help="Name of an encoder, a protocol or a dataset, or torchvision:resnet18.")
+    ],
     plugin: Plugin = [],  # noqa: B006
 ) -> None:
     """Describe an encoder or protocol: source, taps, parameters, defaults and choices."""
@@ -531,6 +533,26 @@ def describe(
 
     width, _ = _terminal()
     _print(catalogue.description(name, plugin, width))
+
+
+@app.command(rich_help_panel=FIND)
+def taps(
+    source: t.Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="torchvision:NAME, timm:NAME, onnx:FILE, or a pretrained encoder of a plugin."
+        ),
+    ],
+    shape: t.Annotated[str, typer.Option(metavar="C,H,W", help="Shape of the images, before they are resized.")] = (
+        "3,32,32"
+    ),
+    plugin: Plugin = [],  # noqa: B006
+) -> None:
+    """List what can be tapped in a pretrained network, with the shape of each output."""
+    from bench.commands import taps
+
+    width, _ = _terminal()
+    _print(taps.taps(source, shape, plugin, width))
 
 
 @app.command(rich_help_panel=EXCHANGE)

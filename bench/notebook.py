@@ -63,7 +63,7 @@ def run_suite(
             raise config_error("suite", f"wanted what a YAML file can say; {error}") from None
     seeds = seeds if isinstance(seeds, str) else ",".join(map(str, seeds))
     brought = [Path(plugin) for plugin in plugins]
-    read = launch.read(str(suite), list(overrides), seeds, limit, brought)
+    read = launch.read(str(suite), list(overrides), seeds, limit, brought, offline=offline)
     settings = launch.settings(
         output=Path(output),
         threads=threads,

@@ -182,6 +182,8 @@ class Encoder(BaseModel, abc.ABC):
     source: t.ClassVar[str]  # where the method comes from
     uses_labels: t.ClassVar[bool] = False
     is_control: t.ClassVar[bool] = False  # pinned in every table: what a learned encoder has to beat
+    is_pretrained: t.ClassVar[bool] = False  # on other data, before: it stands apart, and is run with one seed
+    places: t.ClassVar[tuple[str, ...]] = ()  # fields that say where something is: in no key, no record and no row
 
     @property
     def label_budget(self) -> int | None:
@@ -202,6 +204,13 @@ class Encoder(BaseModel, abc.ABC):
     def runs_code_of(self) -> tuple[type["Encoder"], ...]:
         """The recipes whose code it runs: those of a plugin have a digest where ours have a version."""
         return (type(self),)
+
+    def resolved(self, *, offline: bool = False) -> t.Self:  # noqa: ARG002 - for those that can download
+        """The recipe with what it reads outside of itself filled in, such as the digest of a file.
+
+        Raises EncoderError if that is not there or does not fit.
+        """
+        return self
 
     @property
     @abc.abstractmethod

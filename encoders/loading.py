@@ -87,7 +87,7 @@ def describe(directory: Path, recipe: type[Encoder] | None = None) -> Descriptio
     """What `load` would load. Raises EncoderError."""
     path = directory / RECIPE
     try:
-        with _regular(path, LARGEST_RECIPE) as file:
+        with regular(path, LARGEST_RECIPE) as file:
             about = json.loads(file.read())
         channels, height, width = map(int, about["shape"])
         name, version, shape = about["encoder"], about["encoder_version"], (channels, height, width)
@@ -112,7 +112,7 @@ def restore(build: t.Callable[[ImageShape], nn.Module], shape: ImageShape, path:
     The sizes that the file's header names are held against the module's, of which none takes memory until they agree.
     """
     stored = check_size(path)
-    with _regular(path, MAX_WEIGHTS_BYTES) as file:
+    with regular(path, MAX_WEIGHTS_BYTES) as file:
         weights = file.read()
     if hashlib.sha256(weights).hexdigest() != sha256:
         raise EncoderError(f"{path}: changed since it was written: its sha256 does not fit")
@@ -120,7 +120,7 @@ def restore(build: t.Callable[[ImageShape], nn.Module], shape: ImageShape, path:
         with torch.random.fork_rng(), _no_more_parts(path, len(stored)):
             wanted = _sizes(build, shape)
             if wanted is not None and wanted != stored:
-                raise EncoderError(f"{path} does not fit its recipe: {_unlike(wanted, stored)}")
+                raise EncoderError(f"{path} does not fit its recipe: {unlike(wanted, stored)}")
             module = build(shape)
         module.load_state_dict(safetensors.torch.load(weights), strict=True)
     except (EncoderError, MemoryError):
@@ -161,14 +161,14 @@ def _no_more_parts(path: Path, tensors: int) -> t.Iterator[None]:
         yield
 
 
-def _unlike(wanted: dict[str, list[int]], stored: dict[str, list[int]]) -> str:
+def unlike(wanted: dict[str, list[int]], stored: dict[str, list[int]]) -> str:
     name = min(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name))
     return f"wanted {name} {wanted.get(name, 'not at all')}, got {stored.get(name, 'none')}"
 
 
 def check_size(path: Path) -> dict[str, list[int]]:
     """The shape of each tensor in a safetensors file, whose size must be what its header says. Raises EncoderError."""
-    with _regular(path, MAX_WEIGHTS_BYTES) as file:
+    with regular(path, MAX_WEIGHTS_BYTES) as file:
         size = os.fstat(file.fileno()).st_size
         try:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -188,7 +188,7 @@ def check_size(path: Path) -> dict[str, list[int]]:
     return shapes
 
 
-def _regular(path: Path, largest: int) -> t.BinaryIO:
+def regular(path: Path, largest: int) -> t.BinaryIO:
     """A regular file of at most so many bytes, open for reading. Raises EncoderError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer

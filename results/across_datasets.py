@@ -10,6 +10,7 @@ import numpy as np
 from results import tables
 from results.leaderboard import Leaderboard
 from results.metrics import METRICS
+from results.rows import apart
 from results.statistics import Friedman, friedman
 
 FEWEST_DATASETS, FEWEST_ROWS = 5, 3  # below these the test says nothing
@@ -32,7 +33,7 @@ def across_datasets(board: Leaderboard) -> list[Overall]:
     """Every protocol whose rows are complete on 5 data sets, at least 3 of them, in the order of the tables' columns.
 
     Data sets are the sample, not seeds. Of several choices of them, the most rows that share at least five count;
-    encoders that saw labels stand aside.
+    encoders that saw labels or other data stand aside.
     """
     scores: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     largest: dict[str, int] = {}  # a data set counts once, however many subsets of it were run
@@ -43,7 +44,7 @@ def across_datasets(board: Leaderboard) -> list[Overall]:
         name = row.dataset.partition(" (")[0]
         if (row.train_images or 0) < largest[name]:
             continue
-        if row.protocol and row.mean is not None and row.metric not in METRICS and row.labels == 0:
+        if row.protocol and row.mean is not None and row.metric not in METRICS and not apart(row):
             scores[row.protocol][f"{row.encoder}/{row.tap}"].setdefault(name, row.mean)  # of several metrics the first
     found = []
     places = {row.protocol: row.column or 0 for row in reversed(board.rows)}  # of the first table that has it

@@ -1,8 +1,8 @@
 """Records to ranked tables. A pure function of the records, in whatever order they come.
 
-What cannot be compared never shares a table (other data, another limit or split; encoders that saw labels have a
-section of their own), a column (another definition or other settings of a protocol) or a row (other parameters of an
-encoder, even under the same label). Versions of one definition go by the newest of them.
+What cannot be compared never shares a table (other data, another limit or split; encoders that saw labels, or other
+data before, have a section of their own), a column (another definition or other settings of a protocol) or a row (other
+parameters of an encoder, even under the same label). Versions of one definition go by the newest of them.
 
 Ranks are those of a whole column, from the scores of its seeds and the answers to its test images. What filters leave
 out keeps its rank and its part in every number, so choosing rows changes none; controls always stay in.
@@ -31,7 +31,19 @@ from results.identity import (
 )
 from results.metrics import GEOMETRY, METRICS, RECALL, SAMPLES, bounds, is_beside
 from results.record import Definitions, Json, Plan, Record
-from results.rows import Row, agreed, is_called, is_recall, names_of, otherwise, section_of, subject_of
+from results.rows import (
+    PRETRAINED,
+    SAW_LABELS,
+    Row,
+    agreed,
+    apart,
+    is_called,
+    is_recall,
+    names_of,
+    otherwise,
+    section_of,
+    subject_of,
+)
 from results.statistics import Answers, Correct, Scores, contrasts, deviation, mean, ranking
 from results.store import Contents
 from results.tables import BUDGET, Format, Show
@@ -64,6 +76,7 @@ FRAME = {  # a column of `Leaderboard.to_pandas`: what of a row it holds
     **{f"over_untrained{end}": (f"over_untrained{end}", NUMBER) for end in ("", "_low", "_high")},
     "seeds": ("seeds", COUNT),
     "is_control": ("is_control", "bool"),
+    "is_pretrained": ("is_pretrained", "bool"),
     **{name: (name, COUNT) for name in ("labels", "dimensions", "train_images", "test_images")},
     "fit_seconds": ("fit_seconds", NUMBER),
     **{name: (name, WORD) for name in ("status", "error")},
@@ -78,7 +91,8 @@ class Unknown(Exception):
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The rows of every table: datasets in the alphabet, in each the encoders that saw no label, then those that did.
+    """The rows of every table: datasets in the alphabet, in each the encoders that saw no label, then those that did,
+    then those pretrained on other data.
 
     In both the features come first, then what the encoders generate; the best on top, what failed last.
     """
@@ -187,11 +201,11 @@ def leaderboard(
     sections = [
         (
             shown[table],
-            [one for one in datasets[table] if (one.labels != 0) == labelled and _about(one) == subject],
-            [one for one in datasets[table] if labelled and _is_guest(one) and _about(one) == subject],
+            [one for one in datasets[table] if apart(one) == saw and _about(one) == subject],
+            [one for one in datasets[table] if saw == SAW_LABELS and _is_guest(one) and _about(one) == subject],
         )
         for table in sorted(datasets)
-        for labelled in (False, True)
+        for saw in ("", SAW_LABELS, PRETRAINED)
         for subject in ("", SAMPLES, GEOMETRY)
     ]
     further = _Further(classes, metrics)
@@ -270,7 +284,7 @@ def _ranked(
     controls = {encoders[key]: own for key, own in _controls(encoded, encoders, by_suite).items()}
     scored = {cell: _row(dataset, cell[0], *cell[2:], of_seeds, members, further) for cell, members in cells.items()}
     main = {name: place for place, name in enumerate(MAIN)}
-    labelled = any(record.labels != 0 for record in records)
+    labelled = any(apart(record) == SAW_LABELS for record in records)
     places = {
         protocols[key]: (
             labelled and one.protocol not in BUDGET,
@@ -499,6 +513,7 @@ def _row(
         versions=tuple(record.protocol_version or 0 for record in members) if protocol else (),
         method=one.encoder,
         is_control=one.is_control,
+        is_pretrained=one.is_pretrained,
         labels=one.labels if one.labels != "all" else one.train_images or None,
         dimensions=one.dimensions,
         fit_seconds=sum(fits) / len(fits) if fits else None,
@@ -537,15 +552,15 @@ def _sorted(rows: list[Row], by: str) -> list[Row]:
     columns = {name: row for row in rows if row.protocol for name in (*names_of(row)["protocol"], row.metric or "")}
     if by:
         _check_known("column", by, {"encoder", "training", *columns})
-    lines: dict[tuple[tuple[str, bool, str], str, str], list[Row]] = defaultdict(list)
+    lines: dict[tuple[tuple[str, str, str], str, str], list[Row]] = defaultdict(list)
     for row in rows:
         lines[section_of(row), row.encoder, row.tap or f"failed: {row.error}"].append(row)
     sections = list(dict.fromkeys(section for section, *_ in lines))
-    there: dict[tuple[str, bool, str], set[int]] = defaultdict(set)  # the columns of each
+    there: dict[tuple[str, str, str], set[int]] = defaultdict(set)  # the columns of each
     for row in rows:
         there[section_of(row)] |= {row.column} if row.column else set()
 
-    def place(line: tuple[tuple[str, bool, str], str, str]) -> tuple[t.Any, ...]:
+    def place(line: tuple[tuple[str, str, str], str, str]) -> tuple[t.Any, ...]:
         cells = lines[line]
         if by == "encoder":
             key: t.Any = line[1]

@@ -61,6 +61,7 @@ class Run(BaseModel):
     encoder_version: int
     code: str = ""  # digest of the plugin's file that the encoder comes from
     is_control: bool
+    is_pretrained: bool = False  # before, on other data
     labels: int | t.Literal["all"] = 0  # of the training images that the encoder was given
     seed: int
 
@@ -127,6 +128,7 @@ class RunFacts(BaseModel):
     encoder_version: int = 0
     code: str = ""
     is_control: bool = False
+    is_pretrained: bool = False
     labels: int | t.Literal["all"] = 0
     seed: int = 0
     seconds: dict[str, float] = Field(default_factory=dict)

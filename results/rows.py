@@ -5,7 +5,7 @@ import typing as t
 from dataclasses import dataclass
 
 from results.metrics import METRICS, RECALL
-from results.record import Json
+from results.record import Json, Record
 
 SEVERAL = "several"  # stands where the runs behind a row or a table disagree
 
@@ -47,6 +47,7 @@ class Row:
     versions: tuple[int, ...]  # of the protocol, in the same order: all of one definition
     method: str
     is_control: bool  # what a learned encoder has to beat
+    is_pretrained: bool  # before, on other data
     labels: int | None  # of the training images that it saw; None: all of those that a failed run did not count
     dimensions: int | None
     fit_seconds: float | None  # mean over seeds
@@ -77,9 +78,17 @@ def subject_of(metric: str | None) -> str:
     return METRICS[metric].of if metric in METRICS else ""
 
 
-def section_of(row: Row) -> tuple[str, bool, str]:
+SAW_LABELS, PRETRAINED = "encoders that saw labels", "pretrained on other data"
+
+
+def apart(one: Row | Record) -> str:
+    """Why an encoder stands in a section of its own: what it saw beside the images; "" if nothing."""
+    return PRETRAINED if one.is_pretrained else SAW_LABELS if one.labels != 0 else ""
+
+
+def section_of(row: Row) -> tuple[str, str, str]:
     """The rows of one table agree in this."""
-    return row.dataset, row.labels != 0, subject_of(row.metric)
+    return row.dataset, apart(row), subject_of(row.metric)
 
 
 def names_of(row: Row) -> dict[str, set[str]]:

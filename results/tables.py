@@ -13,7 +13,19 @@ from dataclasses import dataclass
 from results.metrics import ABOUT, FEATURES, GEOMETRY, METRICS, SAMPLES, interval, written
 from results.record import Json
 from results.redaction import printable
-from results.rows import COLUMNS, SEVERAL, Row, agreed, is_called, kind_of, otherwise, section_of, subject_of
+from results.rows import (
+    COLUMNS,
+    SAW_LABELS,
+    SEVERAL,
+    Row,
+    agreed,
+    apart,
+    is_called,
+    kind_of,
+    otherwise,
+    section_of,
+    subject_of,
+)
 
 Format = t.Literal["table", "markdown", "csv", "latex", "html", "json"]
 FORMATS: dict[Format, str] = {  # to what the names of such files end in
@@ -250,9 +262,9 @@ BUDGET = ("argmax", "fewshot")  # read no more labels than the encoder, or few; 
 WHOLE = ("linear", "knn", "svm", "sgd_linear", "mlp")  # read the labels of all training images
 
 
-def sections(rows: t.Iterable[Row]) -> dict[tuple[str, bool, str], list[Row]]:
-    """The rows of each table, by dataset, whether encoders saw labels, and what the numbers are of."""
-    found: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
+def sections(rows: t.Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """The rows of each table, by dataset, what encoders saw beside it, and what the numbers are of."""
+    found: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         found[section_of(row)].append(row)
     return found
@@ -329,6 +341,7 @@ class _Table:
 
 
 def _table(rows: list[Row], show: Show, sort: str) -> _Table:
+    saw = apart(rows[0])
     metrics = {row.metric for row in rows if row.metric}
     beside = {
         OVER: {(row.protocol or "", row.metric or "") for row in rows if row.over_untrained is not None},
@@ -351,7 +364,7 @@ def _table(rows: list[Row], show: Show, sort: str) -> _Table:
         sort, ordered if len(header) > 1 else []
     )
     return _Table(
-        " ".join([rows[0].dataset, subject_of(rows[0].metric), "labels" * (rows[0].labels != 0)]),
+        " ".join([rows[0].dataset, subject_of(rows[0].metric), {SAW_LABELS: "labels"}.get(saw, saw)]),
         ", ".join(
             [
                 _caption(rows),
@@ -364,7 +377,7 @@ def _table(rows: list[Row], show: Show, sort: str) -> _Table:
             for name, column in zip(header, columns)
         ],
         [_line(cells, columns, beside, show) for cells in lines.values()],
-        labelled=rows[0].labels != 0,
+        labelled=saw == SAW_LABELS,
     )
 
 
@@ -384,7 +397,7 @@ def _line(
         encoder,
         one.is_control,
         tap=_clean(one.tap or "") + (ALARM if any(row.alarms for row in cells) else ""),
-        labels=_labels(one) if one.labels != 0 else "",
+        labels=_labels(one) if apart(one) == SAW_LABELS else "",
         scores=tuple(
             (
                 _score(row, one.seeds, show) if row else "-",
@@ -477,8 +490,7 @@ def _caption(rows: list[Row]) -> str:
     facts.append("several thread counts" if threads == SEVERAL else _count(threads, "thread"))
     facts.append(_named(agreed([row.precision for row in made]), "{}", "several precisions"))
     facts.append(_named(agreed([row.commit for row in made]), "commit {}", "several commits"))
-    if one.labels != 0:
-        facts.append("encoders that saw labels")
+    facts.append(apart(one))
     facts.append(subject_of(one.metric))
     return ", ".join(fact for fact in facts if fact)
 
@@ -489,6 +501,12 @@ def _named(value: str | None, one: str, several: str) -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+ELSEWHERE = (
+    " Encoders pretrained on other data, which may have had labels, stand apart; they learn nothing here and have one "
+    "seed."
+)
 
 
 def _legend(rows: t.Sequence[Row], show: Show) -> str:
@@ -528,6 +546,7 @@ def _legend(rows: t.Sequence[Row], show: Show) -> str:
     if any(row.labels != 0 for row in rows):
         legend += " Encoders that saw labels of the training images stand apart, with the number of these labels."
         legend += labels_read(rows)
+    legend += ELSEWHERE * any(row.is_pretrained for row in rows)
     made = {row.metric for row in rows}
     told = [f"{name}: {about}" for name, about in ABOUT.items() if name in {kind_of(one or "") for one in made}]
     told += [f"{one.title}: {one.about}" for name, one in METRICS.items() if name in made and one.of == FEATURES]

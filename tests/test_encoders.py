@@ -5,7 +5,9 @@ import functools
 import math
 import pickle
 import sys
+import tempfile
 import typing as t
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from bench.datasets import load
 from bench.suites import resolve
-from encoders import networks, training
+from encoders import networks, off_the_shelf, training
 from encoders.aae import AAE
 from encoders.ali import ALI
 from encoders.autoencoder import Autoencoder
@@ -53,6 +55,7 @@ from encoders.lejepa import LeJEPA
 from encoders.loading import plain
 from encoders.pca import PCA
 from encoders.pixels import Pixels
+from encoders.pretrained import Pretrained
 from encoders.random_convolutions import RandomConvolutions
 from encoders.random_patches import RandomPatches
 from encoders.random_projection import RandomProjection
@@ -82,6 +85,11 @@ def generators_settle_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("encoders.batch_norm.GENERATOR_BATCHES", 2)
 
 
+WEIGHTS = tempfile.TemporaryDirectory()
+with seeded(0, "off the shelf"):
+    torch.save(off_the_shelf.network("torchvision:squeezenet1_1").state_dict(), Path(WEIGHTS.name, "weights.pth"))
+
+
 SMALL: list[Encoder] = [
     Pixels(),
     PCA(components=5),
@@ -108,6 +116,12 @@ SMALL: list[Encoder] = [
     RandomPatches(dictionary=8, patch=3, patches=200),
     ImageStatistics(bins=4),
     RandomConvolutions(filters=3),
+    Pretrained(
+        model="torchvision:squeezenet1_1",
+        weights=f"{WEIGHTS.name}/weights.pth",
+        layers=("features.2", "output"),
+        size=32,
+    ),
     GAN(epochs=1, generator_hidden=32, discriminator_hidden=16, units="plu", discriminator_steps=2),
     BiGAN(epochs=1, hidden=32, objective="wasserstein_gp", critic_steps=2),
     BiGAN(epochs=1, hidden=32, body="conv", objective="wasserstein_gp", critic_steps=2),

@@ -32,7 +32,7 @@ def check(path: Path) -> t.Iterator[str]:
     images = datasets.load("digits", limit=300).train
     for name, encoder in encoders.items():
         with _named(name):
-            recipe = encoder()
+            recipe = encoder().resolved()
             check_encoder(recipe, images)
             module = recipe.fit(visible_to(images, recipe, seed=0), Training(seed=0))
             for _ in extract(name, module, images, recipe.taps, torch.device("cpu")):

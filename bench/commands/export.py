@@ -92,7 +92,7 @@ def write_features(
         spec = read_encoder(source, "RUN or ENCODER", settings.plugins)
         if dataset is None:
             raise config_error("--dataset", f"say what {spec.label} learns from, such as --dataset mnist5k")
-        recipe = resolve.encoders(settings.plugins)[spec.name].model_validate_json(json.dumps(spec.params))
+        recipe = resolve.encoders(settings.plugins)[spec.name].model_validate_json(json.dumps(spec.recipe))
         tap = _tap(recipe, tap)
         images = load_images(dataset, settings)
         module = recipe.fit(visible_to(images.pretraining, recipe, seed), Training(seed, device))

@@ -110,7 +110,7 @@ def _spec(path: Path, before: dict[str, Json], judges: t.Sequence[ProtocolSpec],
     except ValidationError as error:
         problem = f"{before['encoder']} takes other parameters here: {error.errors()[0]['msg']}"
         raise config_error(str(path), problem) from error
-    params = encoder.model_dump(mode="json")
+    params = encoder.model_dump(mode="json", exclude={*encoder.places})
     spec = RunSpec.of(Run.of(before), before["provenance"]["precision"])
     here = {"params": params, "version": encoder.revision, "code": resolve.code(encoder)}
     protocols = tuple({judge.file_name: judge for judge in judges}.values())

@@ -1,48 +1,22 @@
 """The one place that imports torchvision: `from bench.datasets._torchvision import torchvision`, or `download`.
 
-A torchvision built for another torch (PyPI's build beside a CPU-only torch) cannot load its compiled operators, and its
-import then fails because two of them are described without a guard (pytorch/vision issues 8985, 9077). Where, and only
-where, that happens the two schemas are defined here and the import is tried again: datasets, transforms and models then
-work, the compiled operators say themselves that they are missing. Defining them beside a whole torchvision would abort
-the process, so nothing is touched unless the plain import has failed with exactly that error.
+`encoders.off_the_shelf` copes with builds that lack their operators.
 """
 
 import hashlib
 import http.client
-import importlib
-import sys
 import time
-import types
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-import torch
+from encoders.off_the_shelf import import_torchvision
 
 TIMEOUT = 30  # seconds without a byte; torchvision sets none, and would wait for a silent server for ever
 MAX_BYTES = 4 * 2**30  # bytes of a download; STL-10's, the largest, has 2.6e9
 LONGEST = 6 * 3600.0  # seconds of a download: those at 120 kB/s
-NMS = "Tensor dets, Tensor scores, float iou_threshold"
 
-stand_in: torch.library.Library | None = None  # kept here because its schemas leave with it; None: torchvision is whole
-
-
-def _import_torchvision() -> types.ModuleType:
-    global stand_in  # noqa: PLW0603 -- one library a process, whatever imports this
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if str(error) != "operator torchvision::nms does not exist":
-            raise
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        del sys.modules[name]  # half imported
-    stand_in = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    stand_in.define(f"nms({NMS}) -> Tensor")  # type: ignore[no-untyped-call]
-    stand_in.define(f"qnms({NMS}) -> Tensor")  # type: ignore[no-untyped-call]
-    return importlib.import_module("torchvision")
-
-
-torchvision = _import_torchvision()
+torchvision, stand_in = import_torchvision()
 
 
 def download(dataset: str, folder: Path) -> None:

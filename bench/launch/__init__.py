@@ -67,9 +67,17 @@ class Launched:
         return "\n".join([f"{first}; kept in {self.directory}", *self.problems, then])
 
 
-def read(suite: str, overrides: t.Sequence[str], seeds: str, limit: int, plugins: t.Sequence[Path]) -> Suite:
+def read(
+    suite: str,
+    overrides: t.Sequence[str],
+    seeds: str,
+    limit: int,
+    plugins: t.Sequence[Path],
+    *,
+    offline: bool = False,
+) -> Suite:
     """A suite as the command line changes it. Raises ConfigError."""
-    checked = read_suite(suite, overrides=overrides, plugins=plugins)
+    checked = read_suite(suite, overrides=overrides, plugins=plugins, offline=offline)
     if seeds:
         checked = checked.model_copy(update={"seeds": _seeds(seeds)})
     if limit:

@@ -98,7 +98,7 @@ def folder(dataset: DatasetSpec) -> str:
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:
     """The encoder a spec names, with its parameters. Raises EncoderError if it is a plugin's that has changed since."""
     known = resolve.encoders(settings.plugins, reread=False)
-    return as_planned(known[spec.encoder.name].model_validate_json(json.dumps(spec.encoder.params)), spec.encoder)
+    return as_planned(known[spec.encoder.name].model_validate_json(json.dumps(spec.encoder.recipe)), spec.encoder)
 
 
 def as_planned(recipe: Recipe, spec: EncoderSpec | ProtocolSpec) -> Recipe:
@@ -147,6 +147,7 @@ def record_of(planned: PlannedRun, made: Provenance, *, images: tuple[int, int] 
         encoder_version=spec.encoder.version,
         code=spec.encoder.code,
         is_control=planned.is_control,
+        is_pretrained=spec.encoder.is_pretrained,
         labels=planned.labels,
         seed=spec.seed,
         provenance=made,

@@ -10,6 +10,8 @@ from bench.errors import nearest
 from bench.suites import resolve
 from bench.suites.reading import shipped
 from encoders.base import Encoder
+from encoders.off_the_shelf import is_of_library
+from encoders.pretrained import Pretrained
 from encoders.untrained import Untrained
 from protocols.base import Protocol
 
@@ -35,6 +37,7 @@ SPELLED_OUT = {  # the words of a name that are abbreviations
     "gp": "with gradient penalty",
 }
 
+ENLARGED = 3  # times a side, from which on it is remarked
 LONGEST = 36  # columns of a name with a text beside it: half of a terminal's 80 columns are left for the text
 
 
@@ -61,8 +64,11 @@ def listing(
 def description(name: str, plugins: t.Sequence[Path] = (), width: int | None = None) -> str:
     """What an encoder or a protocol is, its source and taps, and every parameter with its default and its choices.
 
-    Folded to a width if there is one. Raises UnknownName with the nearest name for one that does not exist.
+    A name such as `torchvision:resnet18` is that of a pretrained network. Folded to a width if there is one. Raises
+    UnknownName with the nearest name for one that does not exist.
     """
+    network: dict[str, t.Any] = {"model": name} if is_of_library(name) else {}
+    name = "pretrained" if network else name
     recipes: dict[str, type[Encoder] | type[Protocol]] = {}
     recipes |= resolve.protocols(plugins)
     recipes |= resolve.encoders(plugins)
@@ -76,13 +82,15 @@ def description(name: str, plugins: t.Sequence[Path] = (), width: int | None = N
     kind = "encoder" if issubclass(recipe, Encoder) else "protocol"
     lines = [f"{name} ({kind}, version {recipe.version}): {_what(name, recipe)}", f"source: {recipe.source}"]
     if issubclass(recipe, Encoder):
-        lines.append(f"taps: {_taps(recipe)}")
+        lines.append(f"taps: {_taps(recipe, **network)}")
         if recipe.is_control:
             lines.append("a control: pinned in every table")
         if issubclass(recipe, Untrained):
             others = resolve.encoders(plugins).items()
             trained = [other for other, one in others if "epochs" in one.model_fields and not one.is_control]
             lines.append(f"architectures: {', '.join(trained)}")
+    if issubclass(recipe, Pretrained) and (network or recipe.network is not Pretrained.network):
+        lines += _preprocessing(recipe(**network))
     parameters = {
         f"{field} = {'(required)' if info.is_required() else _yaml(info.get_default(call_default_factory=True))}":
         _note(info.annotation, info.description or "")
@@ -92,9 +100,24 @@ def description(name: str, plugins: t.Sequence[Path] = (), width: int | None = N
     return "\n".join([*(_folded(line, width) for line in lines), _aligned(parameters, "  ", width)]).rstrip()
 
 
-def _taps(recipe: type[Encoder]) -> str:
+def _preprocessing(recipe: Pretrained) -> list[str]:
+    """What a pretrained network's images are made like, and a remark where small ones are enlarged a lot."""
+    found = recipe.preprocessing(recipe.network())
+    resized = (
+        f"resized to {found.size} x {found.size} ({found.interpolation})" if found.size else "as large as they are"
+    )
+    mean, std = (", ".join(f"{one:g}" for one in channels) for channels in (found.mean, found.std))
+    lines = [f"preprocessing: {resized}, grey made RGB, less mean {mean}, divided by std {std}"]
+    often = {side: (found.size or side) / side for side in (28, 32)}
+    if max(often.values()) >= ENLARGED:
+        sides = " and ".join(f"{side} x {side} {times:.1f} times" for side, times in often.items())
+        lines.append(f"remark: enlarges images of {sides}, which adds no detail and costs as much as large images do")
+    return lines
+
+
+def _taps(recipe: type[Encoder], **given: t.Any) -> str:
     try:
-        return ", ".join(recipe().taps)
+        return ", ".join(recipe(**given).taps)
     except ValueError:  # a parameter has no default
         return "depend on its parameters"
 

@@ -16,7 +16,7 @@ from bench.datasets import DATASETS
 from bench.errors import ConfigError, Json, KeyPath, Problem, config_error, key_path, nearest, quoted
 from bench.suites import controls, resolve, strict_yaml
 from bench.suites.suite import KEYS, MAX_SEEDS, DatasetSpec, EncoderSpec, ProtocolSpec, Suite
-from encoders.base import Encoder
+from encoders.base import Encoder, EncoderError
 from protocols.base import Protocol
 
 EXAMPLES = {
@@ -36,7 +36,9 @@ def shipped() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
 
 
-def read_suite(path_or_name: str, *, overrides: t.Sequence[str] = (), plugins: t.Sequence[Path] = ()) -> Suite:
+def read_suite(
+    path_or_name: str, *, overrides: t.Sequence[str] = (), plugins: t.Sequence[Path] = (), offline: bool = False
+) -> Suite:
     """A suite from a YAML file, by the name of a shipped one or, over several lines, from what a file would say.
 
     `KEY=VALUE` overrides are put in.
@@ -49,7 +51,7 @@ def read_suite(path_or_name: str, *, overrides: t.Sequence[str] = (), plugins: t
     else:
         path = shipped().get(path_or_name) or Path(path_or_name)
         text, origin = _text(path), str(path)
-    draft = _Draft(strict_yaml.compose(text, origin))
+    draft = _Draft(strict_yaml.compose(text, origin), offline=offline)
     for override in overrides:
         draft.override(override)
     return draft.checked(resolve.encoders(plugins), resolve.protocols(plugins))
@@ -125,8 +127,8 @@ def _text(path: Path) -> str:
 class _Draft:
     """A suite on its way: plain data, what of it the command line put in, and what is wrong with it so far."""
 
-    def __init__(self, document: strict_yaml.Document) -> None:
-        self.document = document
+    def __init__(self, document: strict_yaml.Document, *, offline: bool = False) -> None:
+        self.document, self.offline = document, offline
         self.problems = list(document.problems)
         self.unread = {(problem.path, problem.line, problem.column) for problem in document.problems}
         self.origins: dict[KeyPath, str] = {}  # what the command line put in
@@ -276,9 +278,17 @@ class _Draft:
             spec = {"name": name, "label": entry.get("label", name), "params": {}, "version": known[name].version}
             try:
                 checked = known[name].model_validate_json(json.dumps(params))
+                if isinstance(checked, Encoder):
+                    checked = checked.resolved(offline=self.offline)
+                    spec |= {"version": checked.revision, "equal_versions": checked.equal_revisions}
+                    spec |= {"is_pretrained": checked.is_pretrained}
+                else:
+                    spec["equal_versions"] = checked.equal_versions
                 spec["params"], spec["code"] = checked.model_dump(mode="json"), resolve.code(checked)
-                named = (checked.revision, checked.equal_revisions) if isinstance(checked, Encoder) else None
-                spec["version"], spec["equal_versions"] = named or (checked.version, checked.equal_versions)
+                if isinstance(checked, Encoder):
+                    spec["places"] = {place: spec["params"].pop(place) for place in checked.places}
+            except EncoderError as error:
+                self.complain(path, str(error))
             except ValidationError as error:
                 for inner, message in _explained(error, known[name], params).items():
                     self.complain((*path, *inner), message)

@@ -59,10 +59,17 @@ class EncoderSpec(_Plain):
 
     name: str
     label: Name
-    params: dict[str, Json]  # every one of them
+    params: dict[str, Json]  # every one of them, but places
     version: int
     code: str = ""  # of a plugin
+    places: dict[str, Json] = Field(default_factory=dict)  # parameters that say where files are; in no key
+    is_pretrained: bool = False  # run with the first seed alone
     equal_versions: dict[str, Equal] = Field(default_factory=dict)  # by precision; in no key
+
+    @property
+    def recipe(self) -> dict[str, Json]:
+        """What the encoder's class takes."""
+        return self.params | self.places
 
 
 class ProtocolSpec(_Plain):
@@ -124,6 +131,7 @@ class RunSpec(_Plain):
             params=run.params,
             version=run.encoder_version,
             code=run.code if code is None else code,
+            is_pretrained=run.is_pretrained,
         )
         return cls.model_construct(
             suite=run.suite,
@@ -166,7 +174,10 @@ class Suite(_Plain):
     control_of: dict[str, str] = Field(default_factory=dict)  # label: that of its control; not for files to say
 
     def runs(self) -> list[RunSpec]:
-        """Every run there is, dataset by dataset; in each all encoders with the first seed, then with the next."""
+        """Every run there is, dataset by dataset; in each all encoders with the first seed, then with the next.
+
+        A frozen network from elsewhere learns nothing, so that it has the first seed alone.
+        """
         return [
             RunSpec(
                 suite=self.suite,
@@ -179,6 +190,7 @@ class Suite(_Plain):
             for dataset in self.datasets
             for seed in self.seeds
             for encoder in self.encoders
+            if seed == self.seeds[0] or not encoder.is_pretrained
         ]
 
 

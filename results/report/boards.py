@@ -10,7 +10,7 @@ from results.identity import protocol_facts
 from results.metrics import ABOUT, FURTHER, METRICS, interval, written
 from results.record import Record
 from results.report import charts
-from results.rows import SEVERAL, Row
+from results.rows import SAW_LABELS, SEVERAL, Row, apart
 from results.tables import OVER, labels_read, over_untrained, titles
 
 Column = tuple[str, str]  # protocol, metric
@@ -85,7 +85,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Section:
-    """What shares a table: a dataset's encoders that saw labels or those that did not, their features or samples."""
+    """What shares a table: features or samples of encoders that saw a dataset's images, labels too, or other data."""
 
     title: str
     lines: list[Line]
@@ -123,14 +123,12 @@ def sections(rows: t.Iterable[Row], records: t.Iterable[Record]) -> dict[str, li
     by_run: dict[tuple[str, str | None], list[Record]] = defaultdict(list)
     for record in records:
         by_run[record.key, record.tap].append(record)
-    grouped: dict[tuple[str, bool, str], list[Row]] = defaultdict(list)
+    grouped: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        grouped[row.dataset, row.labels != 0, METRICS[row.metric].of if row.metric in METRICS else "features"].append(
-            row
-        )
+        grouped[row.dataset, apart(row), METRICS[row.metric].of if row.metric in METRICS else "features"].append(row)
     found: dict[str, list[Section]] = defaultdict(list)
-    for (dataset, labelled, subject), members in grouped.items():
-        title = subject[0].upper() + subject[1:] + (": encoders that saw labels" if labelled else "")
+    for (dataset, saw, subject), members in grouped.items():
+        title = subject[0].upper() + subject[1:] + (f": {saw}" if saw else "")
         found[dataset].append(_section(title, members, by_run))
     return found
 
@@ -184,7 +182,7 @@ def count(number: int, thing: str) -> str:
 
 def fields(section: Section) -> list[Field]:
     """The columns of a section's table, behind place, encoder and tap, which are its rows' headings."""
-    labelled = [Field("labels", _labels)] if section.lines and section.lines[0].one.labels != 0 else []
+    labelled = [Field("labels", _labels)] if section.lines and apart(section.lines[0].one) == SAW_LABELS else []
     scores = []
     for column in section.columns:
         by_best = higher_is_better(column[1])
