@@ -26,6 +26,7 @@ from encoders.off_the_shelf import Interpolation, Preprocessing
 
 PENULTIMATE, OUTPUT = "penultimate", "output"  # taps: what the last linear layer reads, what the whole network gives
 ONNX = "onnx"
+AT_A_TIME = 2**20  # pixels that go through a network together: maps of a whole batch of large images take gigabytes
 
 Pool = t.Literal["avg", "cls", "flatten"]
 
@@ -248,6 +249,11 @@ class _Tapped(nn.Module):
         return self.network(x) if isinstance(self.network, _Program) else _outputs(self.network, x, layers)
 
     def forward(self, images: Tensor) -> Features:
+        side = self.size or images.shape[-1]
+        pieces = [self._features(piece) for piece in torch.split(images, max(1, AT_A_TIME // side**2))]
+        return {layer: torch.cat([piece[layer] for piece in pieces]) for layer in self.layers}
+
+    def _features(self, images: Tensor) -> Features:
         given = self.outputs(images, self.layers)
         return {layer: self._pooled(layer, given.get(layer)).float() for layer in self.layers}
 
