@@ -11,7 +11,7 @@ from protocols.base import FeatureSet, Protocol, Scores, stratified_split
 from protocols.probabilities import beside
 from protocols.solver import Fit, Loss, Problem
 
-_MANY = 2**22  # numbers of features from which on strengths far from the choice are solved roughly: fewer take no time
+_MANY = 2**18  # numbers of features from which on strengths far from the choice are solved roughly, in half the time
 _ROUGH = 1e-2  # the tolerance of these
 
 
@@ -33,10 +33,10 @@ class Probe(Protocol):
     Beside `top1`: what `protocols.probabilities` makes of the logits; of losses that are a likelihood, log loss and
     calibration too.
 
-    Of 2^22 numbers of features and more the strengths are tried until the loss has grown once, each to a tolerance of 1e-2 at
-    first. Then the best of them is solved to a tenth of its gap, and to a tenth of that, down to
-    `tolerance`, as long as a neighbour may be better: a loss counts as known up to twice its last change, that of a
-    neighbour not solved further up to four times the best's. Of fewer numbers each strength meets the tolerance.
+    Of 2^18 numbers of features and more the strengths are tried until the loss has grown once, each to a tolerance of
+    1e-2 at first. Then the best of them is solved to a tenth of its gap, and to a tenth of that, down to `tolerance`,
+    as long as a neighbour may be better: a loss counts as known up to twice its last change, that of a neighbour not
+    solved further up to four times the best's. Of fewer numbers each strength meets the tolerance.
 
     Details: the chosen `strength`, its `validation_loss` and the `gap` of its fit on all of train, which is `refit`;
     the `edge` of `strengths` that it is, "strongest" or "weakest", if one (then also a `warning`); every fit of the

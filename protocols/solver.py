@@ -208,8 +208,9 @@ class Problem:
         while passes < max_passes:
             if at.gap < lowest:
                 lowest, lowest_at = at.gap, passes
-            near = at.gap <= _ROUNDED_TOLERANCE or at.relative_gap <= tolerance
-            if rounded is not None and (stuck or near or passes > lowest_at + 10):
+            if rounded is not None and (
+                stuck or passes > lowest_at + 10 or at.gap <= _ROUNDED_TOLERANCE or at.relative_gap <= tolerance
+            ):
                 if stuck:
                     steps.clear()
                 rounded, rounded_passes, stuck = None, passes, False
