@@ -500,7 +500,9 @@ def reproduce(
     from bench.commands import reproduce
     from bench.pipeline.plan import Settings
 
-    settings = Settings(Path(), data_root, offline, device, threads, tuple(plugin))
+    settings = Settings(
+        output=Path(), threads=threads, device=device, data_root=data_root, offline=offline, plugins=tuple(plugin)
+    )
     failed = False
     for outcome in reproduce.reproduce(run, settings):
         _tell(outcome.text())

@@ -1,6 +1,7 @@
 """Frozen encoders from their files: recipe, parameters and image shape as JSON, the weights as safetensors."""
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import inspect
@@ -10,13 +11,15 @@ import os
 import pkgutil
 import stat
 import struct
+import threading
+import types
 import typing as t
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.utils import parametrize
 
 from encoders.base import Encoder, EncoderError, Features, ImageShape, frozen
@@ -30,6 +33,8 @@ MAX_HEADER_BYTES = 10**8  # of a safetensors file, as its own library has it
 LARGEST_SIDE = 2**14  # pixels
 
 brought: dict[str, type[Encoder]] = {}  # encoders of plugins and packages, by name, once they were resolved
+Class = t.TypeVar("Class")
+_counting = threading.RLock()  # one load at a time replaces the initializer of torch.s layers
 
 
 class Description(t.NamedTuple):
@@ -155,9 +160,15 @@ def _no_more_parts(path: Path, tensors: int) -> t.Iterator[None]:
         if next(left) <= 0:
             raise _TooManyParts(f"{path} does not fit its recipe: it has {tensors:,} tensors, the network far more")
 
-    with contextlib.ExitStack() as hooks:
-        hooks.callback(torch_module.register_module_module_registration_hook(count).remove)
-        hooks.callback(torch_module.register_module_parameter_registration_hook(count).remove)
+    def counted(module: nn.Module, *args: t.Any, **kwargs: t.Any) -> None:
+        count()
+        start(module, *args, **kwargs)
+
+    with _counting, contextlib.ExitStack() as ends:
+        start = nn.Module.__init__
+        ends.callback(register_module_parameter_registration_hook(count).remove)
+        ends.callback(setattr, nn.Module, "__init__", start)
+        nn.Module.__init__ = counted  # type: ignore[assignment]  # layers that nothing holds yet
         yield
 
 
@@ -202,13 +213,17 @@ def _regular(path: Path, largest: int) -> t.BinaryIO:
     raise EncoderError(f"{path} is {'larger' if stat.S_ISREG(status.st_mode) else 'something else'}: {wanted}")
 
 
+def defined(module: types.ModuleType, base: type[Class]) -> list[type[Class]]:
+    """The subclasses that a module defines: neither imported there, nor abstract, nor private."""
+    classes = [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, base)]
+    mine = [one for one in classes if one.__module__ == module.__name__ and not inspect.isabstract(one)]
+    return [one for one in mine if not one.__name__.startswith("_")]
+
+
+@functools.cache
 def named(name: str) -> type[Encoder]:
     """The class of one of our encoders. Raises EncoderError if there is none of this name."""
-    package = importlib.import_module("encoders")
-    if name in {module.name for module in pkgutil.iter_modules(package.__path__)}:
-        module = importlib.import_module(f"encoders.{name}")
-        for recipe in vars(module).values():
-            mine = isinstance(recipe, type) and issubclass(recipe, Encoder) and recipe.__module__ == module.__name__
-            if mine and not inspect.isabstract(recipe) and not recipe.__name__.startswith("_"):
-                return recipe
+    if name in {module.name for module in pkgutil.iter_modules(importlib.import_module("encoders").__path__)}:
+        for recipe in defined(importlib.import_module(f"encoders.{name}"), Encoder):  # type: ignore[type-abstract]
+            return recipe
     raise EncoderError(f"no encoder of ours is called {name!r}; of your own, load(DIR, recipe=YourEncoder)")

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from encoders import checkpoint
 from encoders.base import EncoderError, ImageSet, Keeper, Training, derive_seed
+from encoders.batch_norm import recalibrate_batch_norm as settle  # noqa: F401 - its name before, for older plugins
 from encoders.checkpoint import CheckpointError
 from encoders.history import History
-from encoders.players import Player, Turn
+from encoders.players import SGD, Adam, Player, Turn, constant, constant_then_decay  # noqa: F401 - for older plugins
 
 SHARE_OF_MEMORY = 0.25  # of the device's, for the training images; more are left where they lie
 

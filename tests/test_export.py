@@ -288,19 +288,22 @@ class Deep(Mine):
     """As many layers as its parameter says."""
 
     layers: int = 3
+    more: int = 0
 
     def build(self, shape: t.Any) -> torch.nn.Module:
-        return torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(self.layers)))
+        identities = [torch.nn.Identity() for _ in range(self.more)]
+        return torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(self.layers)), *identities)
 
 
-def test_a_recipe_of_a_million_layers_is_refused_before_they_are_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parameter", ["layers", "more"])
+def test_a_recipe_of_a_million_layers_is_refused_before_they_are_made(parameter: str, tmp_path: Path) -> None:
     weights = safetensors.torch.save(Deep().build(None).state_dict())
     (tmp_path / "encoder.safetensors").write_bytes(weights)
     about = {"encoder": "deep", "encoder_version": 1, "params": {}, "shape": [1, 8, 8], "taps": ["mean"]}
     about["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     (tmp_path / "encoder.json").write_text(json.dumps(about))
     load(tmp_path, Deep)
-    (tmp_path / "encoder.json").write_text(json.dumps(about | {"params": {"layers": 10**6}}))
+    (tmp_path / "encoder.json").write_text(json.dumps(about | {"params": {parameter: 10**6}}))
     started = time.process_time()
     with pytest.raises(EncoderError, match="does not fit its recipe: it has 6 tensors, the network far more"):
         load(tmp_path, Deep)

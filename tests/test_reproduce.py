@@ -1,6 +1,7 @@
 """`frostbench reproduce` says how near a training comes again, and what was otherwise."""
 
 import json
+import re
 import shutil
 import typing as t
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_a_row_comes_out_the_same_bit_for_bit_and_leaves_nothing(
     status, out, err = frostbench("reproduce", row)
     assert status == 0, err
     assert out.splitlines() == [f"bigan, digits (limit 100), seed {seed}: bit-identical" for seed in (0, 1)]
+    assert re.match(r"training 2 runs again, which took \d+ s when recorded\n", err)
     assert sorted(tmp_path.rglob("*")) == before
 
 

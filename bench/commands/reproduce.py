@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from bench.errors import config_error
 from bench.host.distributed import check_processes
-from bench.host.progress import Display
+from bench.host.progress import Display, clock
 from bench.host.stopping import Stopping
 from bench.pipeline import plan
 from bench.pipeline.execute import execute
@@ -64,15 +64,21 @@ def reproduce(directory: Path, settings: Settings) -> t.Iterator[Reproduced]:
     runs = sorted(run.path for run in found if run.run_json.exists())
     if not runs:
         raise StoreError(f"no run in {directory}: wanted a directory with a run.json, or one that holds several")
+    whole = sorted(store.read_store(directory.absolute()).whole.items(), key=lambda one: one[0])
+    done = [(file.parents[2], record) for file, record in whole if record.status == "done"]
+    fitted = {run: record.seconds.get("fit", 0.0) + record.seconds.get("extract", 0.0) for run, record in done}
+    took = clock(sum(fitted.values()) + sum(record.seconds.get("score", 0.0) for _, record in done))
     stopping = Stopping()
     with Display([str(path) for path in runs]) as display, stopping.on_signals():
+        display.say(f"training {len(runs)} run{'s' * (len(runs) > 1)} again, which took {took} when recorded")
         for path in runs:
-            yield _reproduce(path, settings, display, stopping)
+            yield _reproduce(path, [record for run, record in done if run == path], settings, display, stopping)
 
 
-def _reproduce(path: Path, settings: Settings, display: Display, stopping: Stopping) -> Reproduced:
+def _reproduce(
+    path: Path, records: list[Record], settings: Settings, display: Display, stopping: Stopping
+) -> Reproduced:
     before = store.read_run(path / "run.json", *NEEDED)
-    records = [record for record in store.read_store(path).records if record.status == "done"]
     judges = [_protocol(path, record, settings) for record in records]
     spec = _spec(path, before, judges, settings)
     fingerprint = load_data(spec, settings).fingerprint

@@ -21,7 +21,7 @@ from results.record import Provenance, Record
 Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """How and where runs are made: plain data, the same for every run of a suite."""
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from bench.errors import ConfigError, Problem, config_error
 from bench.suites.sources import imports, sources
 from encoders.base import Encoder
-from encoders.loading import brought
+from encoders.loading import brought, defined
 from protocols.base import Protocol
 
 APART = {"encoders.sklearn"}  # holds no method, and scikit-learn takes seconds to import
@@ -69,7 +69,7 @@ def _found(base: type[Base], package: str, plugins: t.Sequence[Path], reread: bo
     paths = list(dict.fromkeys(plugin.resolve() for plugin in plugins))
     _check_helpers(paths)
     for path in paths:
-        for recipe in _own(_plugin(path, reread), base):
+        for recipe in defined(_plugin(path, reread), base):
             try:
                 _add(found, _snake_case(recipe.__name__), recipe)
             except ValueError as error:
@@ -83,7 +83,7 @@ def installed(base: type[Base], package: str) -> t.Mapping[str, type[Base]]:
     found: dict[str, type[Base]] = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         if (name := f"{package}.{module.name}") not in APART:
-            for recipe in _own(importlib.import_module(name), base):
+            for recipe in defined(importlib.import_module(name), base):
                 _add(found, module.name, recipe)
     for entry in importlib.metadata.entry_points(group=f"frostbench.{package}"):
         try:
@@ -121,13 +121,6 @@ def _put_first(folder: Path) -> None:
             sys.path.remove(other)
     _folders[:] = [place, *(other for other in _folders if other != place)]
     sys.path.extend(_folders)
-
-
-def _own(module: types.ModuleType, base: type[Base]) -> list[type[Base]]:
-    """The recipes a module defines: neither imported there, nor abstract, nor private."""
-    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base)]
-    mine = [c for c in classes if c.__module__ == module.__name__ and not inspect.isabstract(c)]
-    return [recipe for recipe in mine if not recipe.__name__.startswith("_")]
 
 
 def _add(found: dict[str, type[Base]], name: str, recipe: type[Base]) -> None:
@@ -177,7 +170,7 @@ def _plugin(path: Path, reread: bool) -> types.ModuleType:
         line = error.lineno if isinstance(error, SyntaxError) else frames[-1] if frames else None
         message = f"cannot be imported; {type(error).__name__}: {error}"
         raise ConfigError([Problem(str(path), line, None, (), message)]) from error
-    if not any(_own(module, base) for base in (Encoder, Protocol)):
+    if not any(defined(module, base) for base in (Encoder, Protocol)):
         del sys.modules[name]
         message = "wanted a subclass of encoders.base.Encoder or protocols.base.Protocol, found none"
         raise config_error(str(path), message)
