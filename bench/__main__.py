@@ -163,7 +163,7 @@ def run(
     try:
         launched = launch.launch(checked, settings, jobs=jobs, executor=executor, address=address, fail_fast=fail_fast)
     except KeyboardInterrupt:
-        _say(f"stopped; what was finished is kept. To go on: frostbench {shlex.join(sys.argv[1:])}")
+        _say(f"stopped; finished runs are kept. To resume: frostbench {shlex.join(sys.argv[1:])}")
         raise typer.Exit(INTERRUPTED) from None
     finally:
         processes.shutdown_workers()
@@ -236,7 +236,7 @@ def plan(
         total, how = of_suite(costs, jobs or 1), f"{jobs} at a time" if jobs > 1 else "one after the other"
         _say(
             f"{len(costs)} runs to do, {how}: about {clock(total.seconds)}, {size(total.memory)} of memory; "
-            f"{size(total.disk)} of disk stay, {size(total.passing)} more are needed while runs go on"
+            f"{size(total.disk)} of disk, and {size(total.passing)} more of it during the runs"
         )
 
 
@@ -340,7 +340,7 @@ def seeds_needed(
     contents = store.read_store(directory)
     rows = seeds_needed.needed(leaderboard.of(contents), delta / 100, power)
     if not rows:
-        raise leaderboard.Unknown(f"{directory} has no row of two seeds or more; give their spread by --sd POINTS")
+        raise leaderboard.Unknown(f"{directory} has no row of two seeds; give their standard deviation with --sd")
     width, colour = _terminal()
     _print(seeds_needed.render(rows, delta / 100, power, width=width, colour=colour))
 
@@ -594,7 +594,7 @@ def sync(
     from bench import launch
 
     report = launch.sync(directory, project, entity)
-    print(f"{report.sent} runs sent, {report.already} were there")
+    print(f"{report.sent} runs uploaded, {report.already} were there already")
     if report.problem:
         _say(report.problem)
         raise typer.Exit(FAILED)
@@ -611,7 +611,7 @@ def merge(
     from bench import launch
 
     merged, records = launch.merge(into, others)
-    _tell(f"{merged.new} records copied, {merged.same} were there; {into} has {records}")
+    _tell(f"{merged.new} records copied, {merged.same} were there already; {into} has {records}")
     for problem in merged.problems:
         _say(problem)
     if merged.problems:
@@ -635,11 +635,11 @@ def report(
     output = output or directory / NAME
     contents = store.read_store(directory)
     if not contents.records:
-        _say(f"{directory} holds no results yet, and so does the page")
+        _say(f"{directory} has no results yet, so the page is empty")
     files.replace(output, page(directory, contents).encode())
     _tell(str(output))
     if open_ and not webbrowser.open(output.absolute().as_uri()):
-        _say("no browser was found here: open the page yourself")
+        _say("no browser found: open the page yourself")
 
 
 @app.command(rich_help_panel=FIND)
@@ -749,7 +749,7 @@ def _flush() -> None:
 
 def _unwritten(error: OSError) -> t.NoReturn:
     _close_streams(1)
-    _say(f"the output cannot be written: {error.strerror or error}")
+    _say(f"cannot write the output: {error.strerror or error}")
     raise SystemExit(INTERNAL) from None
 
 

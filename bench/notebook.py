@@ -55,12 +55,12 @@ def run_suite(
     if not isinstance(suite, str | Path | t.Mapping):
         raise config_error("suite", f"wanted a path, the name of a suite, its text or a dict; got {_kind(suite)}")
     if isinstance(overrides, str) or isinstance(plugins, str | Path):
-        raise config_error("overrides, plugins", 'wanted a list each, such as overrides=["bigan.epochs=5"]')
+        raise config_error("overrides, plugins", 'wanted lists, such as overrides=["bigan.epochs=5"]')
     if isinstance(suite, t.Mapping):
         try:
             suite = json.dumps(suite, indent=1) + "\n"  # which is YAML
         except (TypeError, ValueError) as error:
-            raise config_error("suite", f"wanted what a YAML file can say; {error}") from None
+            raise config_error("suite", f"wanted plain data, as in a YAML file; {error}") from None
     seeds = seeds if isinstance(seeds, str) else ",".join(map(str, seeds))
     brought = [Path(plugin) for plugin in plugins]
     read = launch.read(str(suite), list(overrides), seeds, limit, brought)

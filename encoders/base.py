@@ -66,7 +66,7 @@ class ImageSet:
         """
         assert self.labels is not None
         if count > len(self):
-            raise EncoderError(f"a label budget of {count} asked of {len(self)} images; set it to {len(self)} or less")
+            raise EncoderError(f"a label budget of {count} exceeds {len(self)} images; set it to {len(self)} or less")
         shuffled = np.random.Generator(np.random.Philox(derive_seed(seed, "labels"))).permutation(len(self))
         by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
         _, starts, counts = np.unique(self.labels[by_class], return_index=True, return_counts=True)

@@ -99,14 +99,14 @@ def describe(directory: Path, recipe: type[Encoder] | None = None) -> Descriptio
         encoder = (recipe or named(name)).model_validate_json(json.dumps(about["params"]))
         described = Description(name, encoder, shape, about["weights_sha256"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise EncoderError(f"{path} describes no frozen encoder: {type(error).__name__}: {error}") from error
+        raise EncoderError(f"{path} does not describe a frozen encoder: {type(error).__name__}: {error}") from error
     if not all(0 < size <= LARGEST_SIDE for size in shape):
         raise EncoderError(f"{path}: sizes of images must lie in 1..{LARGEST_SIDE}; got {shape}")
     equal = encoder.equal_revisions.get("float32", ())  # in which a frozen encoder computes
     if version != encoder.revision and not any({version, encoder.revision} <= {*group} for group in equal):
         raise EncoderError(
-            f"{path} is of version {version} of {name!r}; this frostbench has version {encoder.revision}: "
-            "train it again, or load it with the frostbench that run.json names"
+            f"{path} was made by version {version} of {name!r}, but this frostbench has version {encoder.revision}: "
+            "train it again, or load it with the version of frostbench in run.json"
         )
     return described
 
@@ -125,7 +125,7 @@ def restore(build: t.Callable[[ImageShape], nn.Module], shape: ImageShape, path:
         with torch.random.fork_rng(), _no_more_parts(path, len(stored)):
             wanted = _sizes(build, shape)
             if wanted is not None and wanted != stored:
-                raise EncoderError(f"{path} does not fit its recipe: {_unlike(wanted, stored)}")
+                raise EncoderError(f"{path} does not match its recipe: {_unlike(wanted, stored)}")
             module = build(shape)
         module.load_state_dict(safetensors.torch.load(weights), strict=True)
     except (EncoderError, MemoryError):
@@ -158,7 +158,7 @@ def _no_more_parts(path: Path, tensors: int) -> t.Iterator[None]:
 
     def count(*_: t.Any) -> None:
         if next(left) <= 0:
-            raise _TooManyParts(f"{path} does not fit its recipe: it has {tensors:,} tensors, the network far more")
+            raise _TooManyParts(f"{path} does not match its recipe: it has {tensors:,} tensors, the network many more")
 
     def counted(module: nn.Module, *args: t.Any, **kwargs: t.Any) -> None:
         count()
@@ -174,7 +174,7 @@ def _no_more_parts(path: Path, tensors: int) -> t.Iterator[None]:
 
 def _unlike(wanted: dict[str, list[int]], stored: dict[str, list[int]]) -> str:
     name = min(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name))
-    return f"wanted {name} {wanted.get(name, 'not at all')}, got {stored.get(name, 'none')}"
+    return f"{name}: wanted {wanted.get(name, 'no such tensor')}, got {stored.get(name, 'no such tensor')}"
 
 
 def check_size(path: Path) -> dict[str, list[int]]:
@@ -186,15 +186,15 @@ def check_size(path: Path) -> dict[str, list[int]]:
             if length > MAX_HEADER_BYTES:
                 raise ValueError(f"a header of {length:,} bytes")
             if 8 + length > size:
-                raise ValueError(f"it has {size:,} bytes, and its header alone {length:,}")
+                raise ValueError(f"it has {size:,} bytes, but its header has {length:,}")
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
             end = 8 + length + max((int(one["data_offsets"][1]) for one in header.values()), default=0)
             shapes = {name: [int(side) for side in one["shape"]] for name, one in header.items()}
         except (struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-            raise EncoderError(f"{path} is truncated or damaged: it holds no weights ({error}); {AGAIN}") from error
+            raise EncoderError(f"{path} is truncated or damaged: it has no weights ({error}); {AGAIN}") from error
     if size != end:
-        came = f"it has {size:,} bytes, and its header speaks of {end:,}"
+        came = f"it has {size:,} bytes, but its header describes {end:,}"
         raise EncoderError(f"{path} is truncated or damaged: {came}; {AGAIN}")
     return shapes
 
@@ -210,7 +210,7 @@ def _regular(path: Path, largest: int) -> t.BinaryIO:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     wanted = f"wanted a regular file of at most {largest:,} bytes"
-    raise EncoderError(f"{path} is {'larger' if stat.S_ISREG(status.st_mode) else 'something else'}: {wanted}")
+    raise EncoderError(f"{path} is {'too large' if stat.S_ISREG(status.st_mode) else 'not a regular file'}: {wanted}")
 
 
 def defined(module: types.ModuleType, base: type[Class]) -> list[type[Class]]:
@@ -226,4 +226,4 @@ def named(name: str) -> type[Encoder]:
     if name in {module.name for module in pkgutil.iter_modules(importlib.import_module("encoders").__path__)}:
         for recipe in defined(importlib.import_module(f"encoders.{name}"), Encoder):  # type: ignore[type-abstract]
             return recipe
-    raise EncoderError(f"no encoder of ours is called {name!r}; of your own, load(DIR, recipe=YourEncoder)")
+    raise EncoderError(f"no built-in encoder is named {name!r}; for your own, use load(DIR, recipe=YourEncoder)")

@@ -49,7 +49,7 @@ class RandomPatches(Encoder):
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         if self.patches < self.dictionary:
             raise EncoderError(
-                f"random_patches: a dictionary of {self.dictionary} asked of {self.patches} patches; set patches higher"
+                f"random_patches: dictionary={self.dictionary} exceeds patches={self.patches}; raise patches"
             )
         module = self.build(data.shape).to(run.device)
         chance = np.random.default_rng(derive_seed(run.seed, "patches"))

@@ -102,9 +102,7 @@ def train(
     batches = len(images) // batch  # of an epoch
     group = run.group
     if batch % group.world_size:
-        raise EncoderError(
-            f"{group.world_size} ranks cannot share out batches of {batch}; set batch_size to a multiple"
-        )
+        raise EncoderError(f"{group.world_size} ranks cannot divide batches of {batch}; set batch_size to a multiple")
     orders = _Orders(run, len(images))
     history = History(
         run, [p.name for p in players], [n for turn in turns for n in turn.observes], epochs, batches, batch

@@ -59,7 +59,7 @@ class Untrained(Encoder):
     def build(self, shape: ImageShape) -> nn.Module:
         module = _recipe(self.architecture, self.parameters).build(shape)
         if not any(True for _ in module.parameters()):
-            raise EncoderError(f"{self.architecture!r} has no weights that are trained, so it has no untrained state")
+            raise EncoderError(f"{self.architecture!r} has no trained weights, so it has no untrained state")
         return module
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
@@ -73,7 +73,7 @@ def _recipe(architecture: str, parameters: dict[str, t.Any]) -> Encoder:
     try:
         recipe = brought.get(architecture) or named(architecture)
     except EncoderError:
-        raise ValueError(f"no encoder {architecture!r}; frostbench list encoders shows them") from None
+        raise ValueError(f"no encoder {architecture!r}; `frostbench list encoders` shows them") from None
     if not (architecture in brought or "epochs" in recipe.model_fields):
-        raise ValueError(f"{architecture!r} is not an encoder that is trained, so it has no untrained state")
+        raise ValueError(f"{architecture!r} is not a trained encoder, so it has no untrained state")
     return recipe.model_validate_json(json.dumps(parameters))

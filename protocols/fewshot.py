@@ -70,10 +70,8 @@ class FewShot(Protocol):
         draws = [{"top1": one, "rows": rows} | about for one, (rows, _, _, about) in zip(top1, fitted)]
         details: dict[str, t.Any] = {"spread": statistics.stdev(top1) if count > 1 else 0.0, "draws": draws}
         if count < self.draws:
-            asked = (
-                f"{self.draws} draws of labels={self.labels} a class asked of classes of at most {largest} train rows"
-            )
-            details["warning"] = f"{asked}; one draw takes all"
+            asked = f"draws={self.draws} with labels={self.labels}, but no class has more than {largest} train rows"
+            details["warning"] = f"{asked}; using one draw of all rows"
         others = {f"draw{draw}": predictions for draw, predictions in enumerate(answers) if draw}
         means = {name: math.fsum(one[name] for one in more) / count for name in more[0]}  # draws have the same classes
         return Scores({"mean_top1": math.fsum(top1) / count} | means, answers[0], details, others)

@@ -44,7 +44,7 @@ class GenerativeQuality(SampleProtocol):
 
     def judge(self, made: Samples, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:
         if len(test) < 2:
-            raise ProtocolError("the spread of test images needs two of them; got 1")
+            raise ProtocolError("needs at least two test images, to measure their spread; got 1")
         metrics: dict[str, float] = {}
         details: dict[str, t.Any] = {}
         images = test.features

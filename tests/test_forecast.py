@@ -127,9 +127,9 @@ def test_a_suite_holds_to_its_forecast(told: t.Callable[[], tuple[dict[str, Cost
     before, said = told()
     assert not Path("runs").exists()
     assert [line for line in said if line.startswith("trying")] == [
-        *("trying pixels on digits (limit 900)", "trying knn on 64 features", "trying linear on 64 features"),
-        *("trying pca on digits (limit 900)", "trying knn on 5 features", "trying linear on 5 features"),
-        *("trying bigan on digits (limit 900)", "trying knn on 8 features", "trying linear on 8 features"),
+        *("measuring pixels on digits (limit 900)", "measuring knn on 64 features", "measuring linear on 64 features"),
+        *("measuring pca on digits (limit 900)", "measuring knn on 5 features", "measuring linear on 5 features"),
+        *("measuring bigan on digits (limit 900)", "measuring knn on 8 features", "measuring linear on 8 features"),
     ]
     make("0")
     after, said = told()
@@ -176,7 +176,7 @@ def test_corrupted_images_are_counted(
     for what in ("_fit", "_look"):
         monkeypatch.setattr(Forecast, what, lambda *_: 0.0)
     costs, said = told()
-    assert said == ["trying robustness on 64 features"]
+    assert said == ["measuring robustness on 64 features"]
     [cost] = costs.values()
     assert cost.seconds == pytest.approx(3 + 25 * 359 * 11.1e-3)
 
@@ -220,7 +220,7 @@ def test_what_judges_samples_is_counted(
     monkeypatch.setattr(forecast.Forecast, "_fit", lambda *_: 0.0)
     monkeypatch.setattr(forecast.Forecast, "_look", lambda *_: 0.0)
     costs, said = told()
-    assert said == ["trying what judges samples on digits"]
+    assert said == ["measuring the classifier of samples on digits"]
     [cost] = costs.values()
     test = 359  # as many images, of 1,797
     of_quality = (60_000 + (1000 + test) / 3) * 2e-4 + (100 + test) * 1000 * 1e-5

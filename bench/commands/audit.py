@@ -79,8 +79,8 @@ class Duplicates:
     def lines(self) -> list[str]:
         counted = (
             f"{self.test_images:,} test images: {self.exact:,} also in train ({self.train_images:,} images) byte for "
-            f"byte, {self.relabelled:,} of these with another label; {len(self.near):,} more within {self.threshold:g} "
-            f"of their contrast of one in train"
+            f"byte, {self.relabelled:,} of these with a different label; {len(self.near):,} more differ from a train "
+            f"image by at most {self.threshold:g} of their contrast"
         )
         shown = [
             f"  test row {pair.test} and train row {pair.train}: {pair.distance:.3f}; classes {pair.labels[0]} and "
@@ -105,9 +105,9 @@ class Audit:
         return not any(verdict.faults for verdict in self.verdicts.values()) and all(self.unmoved.values())
 
     def render(self) -> str:
-        lines: list[tuple[str, ...]] = [("protocol", "permuted", "chance", f"its {1 - LEVEL:.0%}", "p", "true", "")]
+        lines: list[tuple[str, ...]] = [("protocol", "permuted", "chance", f"{1 - LEVEL:.0%} range", "p", "true", "")]
         lines += [(protocol, *verdict.cells()) for protocol, verdict in self.verdicts.items()]
-        lines += [(protocol, *"-----", "ok, reads no label" if same else "moves with the labels, and gives no class")
+        lines += [(protocol, *"-----", "ok, uses no labels" if same else "depends on the labels, but predicts no class")
                   for protocol, same in self.unmoved.items()]  # fmt: skip
         widths = [max(map(len, column)) for column in zip(*lines)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
@@ -129,7 +129,7 @@ def audits(
     Raises ConfigError unless exactly one of the two is named, and what `data.load` raises.
     """
     if bool(suite) == bool(dataset):
-        raise config_error("audit", "wanted a suite, or --dataset NAME, and not both")
+        raise config_error("audit", "wanted either a suite or --dataset NAME")
     known = resolve.protocols(plugins)
     if suite:
         checked = read_suite(suite, plugins=plugins)

@@ -51,15 +51,15 @@ def open_run(directory: Path, settings: Settings) -> Opened:
     """
     if not (directory / "run.json").exists():
         wanted = "wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY, of a run that did not fail"
-        raise files.StoreError(f"{directory} is no run's directory: {wanted}")
+        raise files.StoreError(f"{directory} is not a run directory: {wanted}")
     about = store.read_run(directory / "run.json", *RUN_NEEDS)
     known = resolve.encoders(settings.plugins)
     if about["encoder"] not in known:
         raise config_error(
-            "--plugin", f"{directory} is of the encoder {about['encoder']!r}, which is not ours: name its file"
+            "--plugin", f"{directory} was made by {about['encoder']!r}, which is not a built-in encoder: give its file"
         )
     if not (directory / WEIGHTS).exists():
-        raise EncoderError(f"{directory} holds no {WEIGHTS}: `frostbench reproduce {directory}` trains it again")
+        raise EncoderError(f"{directory} has no {WEIGHTS}: run its suite with another --output to train it again")
     _, recipe, shape, sha256 = describe(directory, known[about["encoder"]])
     module = restore(recipe.build, shape, directory / WEIGHTS, sha256)
     return Opened(about, recipe, module, shape, DatasetSpec.of(Run.of(about)))
@@ -91,7 +91,7 @@ def write_features(
     else:
         spec = read_encoder(source, "RUN or ENCODER", settings.plugins)
         if dataset is None:
-            raise config_error("--dataset", f"say what {spec.label} learns from, such as --dataset mnist5k")
+            raise config_error("--dataset", f"{spec.label} needs a dataset to learn from, such as --dataset mnist5k")
         recipe = resolve.encoders(settings.plugins)[spec.name].model_validate_json(json.dumps(spec.params))
         tap = _tap(recipe, tap)
         images = load_images(dataset, settings)
@@ -107,12 +107,12 @@ def _images(opened: Opened, source: str, dataset: DatasetSpec | None, settings: 
     images = load_images(dataset or opened.dataset, settings)
     if dataset is None and images.fingerprint != opened.about["fingerprint"]:
         raise config_error(
-            "--dataset", f"{opened.dataset.label} is here not what {source} learned from; name what to read"
+            "--dataset", f"{opened.dataset.label} has changed since {source} learned from it; name the dataset to read"
         )
     if images.train.shape != opened.shape:
         raise config_error(
             "--dataset",
-            f"{source} reads images {opened.shape}; those of {images.name} are {images.train.shape}; {HINT}",
+            f"{source} takes images {opened.shape}, but those of {images.name} are {images.train.shape}; {HINT}",
         )
     return images
 
@@ -161,15 +161,15 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
             ) from error
         except Exception as error:  # an exporter meets what it does not know with whatever it stumbles over
             reason = str(error).strip().partition("\n")[0]
-            raise EncoderError(f"{source} is not exported: {form} cannot say what it does ({reason})") from error
+            raise EncoderError(f"cannot export {source}: {form} does not support its operations ({reason})") from error
         differences = [_difference(rows, written[tap]) for tap, rows in opened.module(images).items()]
         if max(differences) > TOLERANCE[form]:
             came = f"{max(differences):.1e} of a tap's largest feature, more than {TOLERANCE[form]:.0e}"
-            raise EncoderError(f"{source} is not exported: as {form} its features differ by up to {came}")
+            raise EncoderError(f"cannot export {source}: as {form} its features differ by up to {came}")
         for name in (RECIPE, FILES[form]):
             files.replace(directory / name, (private / name).read_bytes())
     said = f"differ by up to {max(differences):.0e} of a tap's largest" if max(differences) else "are the same"
-    return f"{directory / FILES[form]}: read back, the features of {len(images)} test images {said}"
+    return f"{directory / FILES[form]}: loaded again, the features of {len(images)} test images {said}"
 
 
 def _difference(rows: Tensor, others: Tensor) -> float:

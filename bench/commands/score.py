@@ -104,10 +104,10 @@ def protocols_of_features(entries: t.Sequence[str], plugins: t.Sequence[Path]) -
     known, asked = resolve.protocols(plugins), read_protocols(entries, plugins)
     for protocol in asked:
         if taps := known[protocol.name].reads:
-            problem = f"{protocol.name!r} reads {', '.join(taps)} of encoders of ours, not features of any model"
+            problem = f"{protocol.name!r} scores {', '.join(taps)} of an encoder in a suite, not features from a file"
             raise config_error("--protocol", problem)
         if not known[protocol.name].features_only:
-            problem = f"{protocol.name!r} needs the encoder beside its features; name it in a suite's `protocols`"
+            problem = f"{protocol.name!r} needs the encoder, not only its features; use it in a suite's `protocols`"
             raise config_error("--protocol", problem)
     return asked
 
@@ -126,13 +126,13 @@ def _of_dataset(
     for part, rows, images in (("train", train, loaded.train), ("test", test, loaded.test)):
         assert images.labels is not None
         if len(rows) != len(images):
-            came = f"{len(rows):,} rows; {dataset.label} has {len(images):,} images there"
+            came = f"{len(rows):,} rows, but {dataset.label} has {len(images):,} images"
         elif wrong := int((rows.labels.numpy() != images.labels).sum()):
-            came = f"{wrong:,} of {len(rows):,} labels that are not those of {dataset.label} in its canonical order"
+            came = f"{wrong:,} of {len(rows):,} labels differ from those of {dataset.label} in its canonical order"
         else:
             continue
         raise DataError(
-            f"{path}, {part}: {came}. {way_out} in that order; without --dataset a table of its own is made"
+            f"{path}, {part}: {came}. {way_out} in that order; without --dataset the features get a table of their own"
         )
     classes = len(loaded.train.classes)
     train, test = (FeatureSet(part.features, part.labels, classes) for part in (train, test))
@@ -145,7 +145,7 @@ def named(dataset: str, limit: int, split: t.Literal["test", "validation"]) -> D
         asked: dict[str, t.Any] = {"limit": limit} if limit else {}
         return read_dataset(dataset).model_copy(update=asked | ({"split": split} if split == "validation" else {}))
     if limit or split == "validation":
-        raise config_error("--limit, --split", "say which images of a dataset; name one by --dataset")
+        raise config_error("--limit, --split", "they select images of a dataset; name it with --dataset")
     return None
 
 

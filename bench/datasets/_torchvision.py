@@ -73,7 +73,7 @@ def _fetch(urls: list[str], folder: Path, file: str, md5: str) -> None:
         try:
             if _stream(url, folder / file) == md5:
                 return
-            failures.append(f"{url}: another MD5")
+            failures.append(f"{url}: wrong MD5")
             came_wrong = True
         except (OSError, http.client.HTTPException) as error:
             failures.append(f"{url}: {error}")
@@ -97,7 +97,7 @@ def _stream(url: str, path: Path) -> str:
             if size > MAX_BYTES:
                 raise ConnectionError(f"more than {MAX_BYTES:,} bytes")
             if time.monotonic() > until:
-                raise ConnectionError(f"not done after {LONGEST / 3600:g} hours")
+                raise ConnectionError(f"took longer than {LONGEST / 3600:g} hours")
             digest.update(content)
             file.write(content)
     if announced is not None and size != announced:

@@ -90,7 +90,7 @@ class Stored:
 def check_unpacked_size(where: Path | str, unpacked: int, packed: int) -> None:
     """Raise DataError for bytes that unpack to very many more."""
     if unpacked > max(HARMLESS, MAX_RATIO * packed):
-        raise DataError(f"{where} would unpack from {packed:,} to {unpacked:,} bytes; data that is meant well does not")
+        raise DataError(f"{where} would unpack from {packed:,} to {unpacked:,} bytes: perhaps a decompression bomb")
 
 
 def class_order(name: str) -> tuple[int, str]:
@@ -161,13 +161,13 @@ def _idx_slices(path: Path, ndim: int) -> t.Iterator[Array]:
             header = file.read(4 + 4 * ndim)
             if header[:4] != bytes([0, 0, 8, ndim]):
                 wanted = f"wanted the magic number 0x0000080{ndim} (bytes, {ndim} dimensions)"
-                raise DataError(f"{path} is not the idx file it should be: {wanted}, got 0x{header[:4].hex()}")
+                raise DataError(f"{path} is not an idx file: {wanted}, got 0x{header[:4].hex()}")
             if len(header) < 4 + 4 * ndim:
                 raise DataError(f"{path} is truncated: it ends inside its header")
             count, *shape = struct.unpack(f">{ndim}I", header[4:])
             claimed = count * math.prod(shape)
             if claimed > MAX_FILE_BYTES:
-                claims = f"{path} claims the shape {(count, *shape)}: {claimed:,} bytes"
+                claims = f"{path} declares the shape {(count, *shape)}: {claimed:,} bytes"
                 raise DataError(f"{claims}, more than {MAX_FILE_BYTES:,}")
             check_unpacked_size(path, claimed, path.stat().st_size)
             yield from _slices(file, count, tuple(shape), np.dtype(np.uint8), path)
@@ -192,7 +192,7 @@ def _slices(
 
 
 def _wrong_length(where: Path | str, shape: tuple[int, ...], wanted: int, came: str) -> DataError:
-    return DataError(f"{where} has the wrong length: its shape {shape} wants {wanted:,} bytes, it has {came}")
+    return DataError(f"{where} has the wrong length: its shape {shape} needs {wanted:,} bytes, it has {came}")
 
 
 # --- CIFAR's own batches ----------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def _read_cifar_pickle(path: Path) -> dict[str, t.Any]:
     wanted = CIFAR_MD5[f"{path.parent.name}/{path.name}"]
     if digest != wanted:
         raise DataError(
-            f"{path} is not the published file: wanted MD5 {wanted}, got {digest}; remove it to fetch it anew"
+            f"{path} is not the published file: wanted MD5 {wanted}, got {digest}; remove it to download it again"
         )
     loaded = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
     if not isinstance(loaded, dict):
@@ -251,7 +251,7 @@ class _ArraysOnly(pickle.Unpickler):
             return np.zeros(0).__reduce__()[0]  # where this numpy keeps the same function
         if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
             return getattr(np, name)
-        raise DataError(f"a CIFAR batch asks for {module}.{name}; only numpy arrays are read")
+        raise DataError(f"a CIFAR batch refers to {module}.{name}; only NumPy arrays are read")
 
 
 # --- SVHN and STL-10 --------------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def stl10(folder: Path) -> Stored | None:
         count, over = divmod(images.stat().st_size, 3 * 96 * 96)
         if over:
             size = f"{images.stat().st_size:,} bytes"
-            raise DataError(f"{images} must hold images of 3 x 96 x 96 bytes; its {size} are no multiple of that")
+            raise DataError(f"{images} must hold images of 3 x 96 x 96 bytes; {size} is not a multiple")
 
         def columns_first() -> t.Iterator[Array]:
             with images.open("rb") as file:
@@ -351,7 +351,7 @@ def npz(path: Path) -> Stored | None:
             image_name, label_name = (name.format(split) for name in names)
             if image_name in there and label_name in there:
                 if part in pairs:
-                    raise DataError(f"{path}: {pairs[part][0]} and {image_name} are both of {part}; remove one")
+                    raise DataError(f"{path}: {pairs[part][0]} and {image_name} are both the {part} set; remove one")
                 pairs[part] = image_name, label_name
     pairs = _tested(pairs)
     for part in ("train", "test"):
@@ -409,7 +409,7 @@ def _channels_first(shape: tuple[int, ...], where: str) -> t.Callable[[Array], A
     if len(shape) == 4:
         first, last = shape[1] in {1, 3}, shape[3] in {1, 3}
         if first and last:
-            raise DataError(f"{where} has the shape {shape}, whose channels could be first or last")
+            raise DataError(f"{where} has the shape {shape}, which is ambiguous: its channels may be first or last")
         if first or last:
             return lambda images: images if first else images.transpose(0, 3, 1, 2)
     raise DataError(f"{where} must be (n, h, w), (n, h, w, c) or (n, c, h, w) with c 1 or 3; got {shape}")
@@ -435,7 +435,7 @@ def parquet(folder: Path) -> Stored | None:
     [(place, files)] = found.items()
     used = set().union(*files.values())
     if left := [file for file in [*place.glob("*.parquet"), *place.glob("*/*.parquet")] if file not in used]:
-        _say(f"{place}: passed over {len(left):,} .parquet files that name no split, such as {left[0].name}")
+        _say(f"{place}: ignored {len(left):,} .parquet files whose names give no split, such as {left[0].name}")
 
     def read(part: Part, form: Form) -> Rows:
         shards = [_read_shard(path) for path in files[part]]
@@ -443,7 +443,7 @@ def parquet(folder: Path) -> Stored | None:
         if len(classes) > 1:
             raise DataError(f"{folder}: the {part} files name different classes")
         if len({shard.labels.dtype.kind in "iu" for shard in shards}) > 1:
-            raise DataError(f"{folder}: the labels of some {part} files are integers, of others text")
+            raise DataError(f"{folder}: some {part} files have integer labels, others text")
         labels = np.concatenate([shard.labels for shard in shards])
         encoded = (one for path, shard in zip(files[part], shards) for one in _encoded(path, shard.column))
         images = _decode(encoded, len(labels), sum(path.stat().st_size for path in files[part]), form)
@@ -469,7 +469,7 @@ def _parquet_parts(place: Path) -> dict[Part, tuple[Path, ...]]:
         return {}
     for part, called in parts.items():
         if len(called) > 1:
-            raise DataError(f"{place}: {' and '.join(called)} are both of {part}; move one away")
+            raise DataError(f"{place}: {' and '.join(called)} are both the {part} set; remove one")
     return {part: _whole_set(files) for part, called in parts.items() for files in called.values()}
 
 
@@ -481,7 +481,7 @@ def _whole_set(files: list[Path]) -> tuple[Path, ...]:
         counts = {of for _, of in places}
         if len(counts) > 1:
             other = next(file for file, (_, of) in zip(files, places) if of != places[0][1])
-            raise DataError(f"{other} and {files[0].name} cannot be files of one set; move one of the sets away")
+            raise DataError(f"{other} and {files[0].name} cannot be files of one set; remove one of the sets")
         count = counts.pop()
     elif all(file.stem.isdecimal() for file in files):
         places = [(int(file.stem), 0) for file in files]
@@ -491,7 +491,7 @@ def _whole_set(files: list[Path]) -> tuple[Path, ...]:
     known: dict[int, Path] = {}
     for file, (place, _) in zip(files, places):
         if place in known or place >= count:
-            raise DataError(f"{file} is one too many of {count} files, beside {known.get(place, files[0]).name}")
+            raise DataError(f"{file} is too many for {count} files with {known.get(place, files[0]).name}; remove one")
         known[place] = file
     if missing := [str(place) for place in range(count) if place not in known]:
         some = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
@@ -538,7 +538,7 @@ def _read_shard(path: Path) -> _Shard:
         described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = described.get("info", {}).get("features", {}).get(labels[0], {}).get("names")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path}: its metadata 'huggingface' is not what it should be: {error}") from error
+        raise DataError(f"{path}: its metadata 'huggingface' is invalid: {error}") from error
     numbers = np.array(label.to_pylist(), np.str_) if is_text else label.to_numpy()
     return _Shard(
         images[0], numbers.astype(np.uint8) if numbers.dtype == np.bool_ else numbers, tuple(names) if names else None
@@ -614,7 +614,7 @@ def folder(path: Path) -> Stored | None:
         if part is None:
             others.append(entry)
         elif part in splits:
-            raise DataError(f"{path}: {splits[part].name} and {entry.name} are both of {part}; move one away")
+            raise DataError(f"{path}: {splits[part].name} and {entry.name} are both the {part} set; remove one")
         else:
             splits[part] = entry
     if others and not splits and all(LIKE_A_SPLIT.match(other.name) for other in others):
@@ -626,13 +626,13 @@ def folder(path: Path) -> Stored | None:
     if splits and not {"train", "test"} <= parts.keys():
         [missing] = {"train", "test"} - parts.keys()
         has = f"{path} has {' and '.join(place.name for place in parts.values())} but no {missing} folder"
-        raise DataError(f"{has}; wanted train/<class>/* and test/<class>/*, or <class>/* with no class of such a name")
+        raise DataError(f"{has}; wanted train/<class>/* and test/<class>/*, or <class>/* with no such class")
     passed_over: Counter[str] = Counter()
     if splits:
-        passed_over["files beside the splits"] = _loose_files(path) + sum(_files_below(other) for other in others)
+        passed_over["files outside the splits"] = _loose_files(path) + sum(_files_below(other) for other in others)
     by_class = {part: _images_by_class(place, passed_over) for part, place in parts.items()}
     if passed_over := +passed_over:
-        _say(f"{path}: passed over {', '.join(f'{kind} ({count:,})' for kind, count in sorted(passed_over.items()))}")
+        _say(f"{path}: ignored {', '.join(f'{kind} ({count:,})' for kind, count in sorted(passed_over.items()))}")
     first: Part = "all" if "all" in parts else "train"
     classes = tuple(by_class[first])
     for part, groups in by_class.items():
@@ -651,8 +651,8 @@ def folder(path: Path) -> Stored | None:
 
 def _images_by_class(path: Path, passed_over: Counter[str]) -> dict[str, list[Path]]:
     """The images of each class; what else is there is counted by its kind."""
-    passed_over["files beside the classes"] += _loose_files(path)
-    passed_over["dangling links"] += sum(not entry.exists() for entry in path.iterdir())
+    passed_over["files outside the classes"] += _loose_files(path)
+    passed_over["broken links"] += sum(not entry.exists() for entry in path.iterdir())
     groups: dict[str, list[Path]] = {}
     for group in _folders(path):
         files = groups[group.name] = []
@@ -663,7 +663,7 @@ def _images_by_class(path: Path, passed_over: Counter[str]) -> dict[str, list[Pa
             elif entry.is_dir():
                 passed_over["files in folders inside a class"] += _files_below(Path(entry))
             elif not entry.is_file():
-                passed_over["dangling links" if entry.is_symlink() else "things that are no files"] += 1
+                passed_over["broken links" if entry.is_symlink() else "special files"] += 1
             elif suffix not in IMAGE_SUFFIXES:
                 passed_over[f"{suffix} files" if suffix else "files without a suffix"] += 1
             else:
@@ -674,7 +674,7 @@ def _images_by_class(path: Path, passed_over: Counter[str]) -> dict[str, list[Pa
         raise DataError(f"no images in {path}: wanted a folder for each class with {suffixes} files in it")
     for name, files in groups.items():
         if not files:
-            raise DataError(f"no images in {path / name}: wanted {suffixes} files, or no such folder")
+            raise DataError(f"no images in {path / name}: add {suffixes} files, or remove the folder")
     return groups
 
 
@@ -741,13 +741,13 @@ def _decode(
         except DataError:
             raise
         except Exception as error:  # Pillow meets broken files with whatever it stumbles over
-            raise DataError(f"{name} does not decode as an image: {error}") from error
+            raise DataError(f"{name} cannot be decoded as an image: {error}") from error
         filled += 1
         if filled == len(decoded):
             yield decoded.transpose(0, 3, 1, 2)
             decoded, filled = np.empty_like(decoded), 0
     if animated:
-        _say(f"{first} and others: {animated:,} of {count:,} images have several frames, of which the first is read")
+        _say(f"{first} and others: {animated:,} of {count:,} images are animated; only their first frame is read")
     if filled or not count:
         yield decoded[:filled].transpose(0, 3, 1, 2)
 
@@ -791,10 +791,10 @@ def _in_form(image: "Image.Image", form: Form) -> "Image.Image":
         if image.mode.startswith("I"):
             values = np.asarray(image)
             if values.min() < 0 or values.max() >= 2**16:
-                raise ValueError("its pixels are no numbers of 16 bits")
+                raise ValueError("its pixels are not 16-bit numbers")
             image = Image.fromarray((values >> 8).astype(np.uint8))
         elif image.mode == "F":
-            raise ValueError("its pixels are fractions, whose range nobody knows")
+            raise ValueError("its pixels are floats of unknown range")
         elif image.has_transparency_data:
             image = image.convert("RGBA")
         image = image.convert(MODES[form.mode])

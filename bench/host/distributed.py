@@ -74,7 +74,7 @@ def process_group(
                     for rank, other in enumerate(others, 1):
                         if other.sentinel in ended:
                             other.join()
-                            raise EncoderError(f"rank {rank} of {world} ended with status {other.exitcode}") from error
+                            raise EncoderError(f"rank {rank} of {world} exited with status {other.exitcode}") from error
                     raise
         finally:
             for other in others:
@@ -125,7 +125,7 @@ def check_processes(ranks: int, threads: int) -> None:
     cores = machine.available_cores()
     for count, name in ((local_world(ranks), "ranks"), (threads, "threads")):
         if count > A_CORE * cores:
-            raise machine.MachineError(f"--{name} {count} on {cores} cores; wanted {A_CORE} a core at most")
+            raise machine.MachineError(f"--{name} {count} is too many for {cores} cores; use at most {A_CORE * cores}")
 
 
 def local_world(world: int) -> int:

@@ -180,7 +180,7 @@ class Forecast:
     def _try_fit(
         self, name: tuple[str, ...], planned: PlannedRun, recipe: Encoder, dataset: Dataset, module: nn.Module
     ) -> float:
-        self.say(f"trying {planned.spec.encoder.label} on {planned.spec.dataset.label}")
+        self.say(f"measuring {planned.spec.encoder.label} on {planned.spec.dataset.label}")
         started = time.perf_counter()
         torch.optim.Adam([nn.Parameter(torch.zeros(1))])  # the first optimizer of a process imports torch's compiler
         self.once += time.perf_counter() - started
@@ -265,7 +265,7 @@ class Forecast:
             return 0.0
         place = (judge.model_dump_json(), protocol.name, (name, tap) if withstands else width, planned.fingerprint)
         if place not in self.scores:
-            self.say(f"trying {protocol.label} on {width} features")
+            self.say(f"measuring {protocol.label} on {width} features")
 
             def scored(count: int) -> float:
                 train, test = self._parts(name, dataset, tap, count)
@@ -359,7 +359,7 @@ class Forecast:
         """The training of a small classifier of images, of however many classes."""
         place = (train_classifier, dataset.fingerprint)
         if place not in self.scores:
-            self.say(f"trying what judges samples on {dataset.name}")
+            self.say(f"measuring the classifier of samples on {dataset.name}")
             train = _pixels(dataset.train, TRIED)
 
             def trained(count: int) -> float:

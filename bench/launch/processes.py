@@ -188,7 +188,7 @@ def _overdue(run: PlannedRun, settings: Settings, status: int | None) -> str | N
     if status == ENDED:
         return outcome(run, status)
     limit = f"{settings.time_limit:g}"
-    message = f"took longer than --time-limit {limit}; with more seconds it goes on from its last state"
+    message = f"exceeded --time-limit {limit}; with a longer limit it resumes from its last checkpoint"
     device = machine.pick_device(settings.device)
     fail(run, message, machine.provenance(device, settings.threads, run.precision, settings.ranks))
     return message
@@ -206,7 +206,7 @@ def outcome(run: PlannedRun, status: int) -> str | None:
 
 def _ended(status: int | None, exitcode: int) -> str:
     if status == STOPPED:
-        return "its process was asked to stop"
+        return "its process was told to stop"
     if exitcode < 0:
-        return f"its process was ended by {signal.Signals(-exitcode).name}; perhaps memory ran out"
-    return f"its process ended with status {exitcode} before the run did"
+        return f"its process was killed by {signal.Signals(-exitcode).name}, perhaps for lack of memory"
+    return f"its process exited with status {exitcode} before the run was done"

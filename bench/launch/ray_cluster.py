@@ -106,9 +106,9 @@ def _told(ray: t.Any, task: t.Any, run: PlannedRun, settings: Settings) -> dict[
     try:
         told: dict[str, t.Any] = json.loads(ray.get(task))
     except ray.exceptions.RayTaskError as error:
-        raise MachineError(f"{run.title}: a node cannot make it: {redaction.message(error.cause)}") from error
+        raise MachineError(f"{run.title}: failed on a node: {redaction.message(error.cause)}") from error
     except ray.exceptions.RayError as error:  # all of Ray's own attempts are used up
-        message = f"its worker died {ATTEMPTS} times, at last so: {redaction.message(error).splitlines()[0]}"
+        message = f"its worker died {ATTEMPTS} times; the last error is: {redaction.message(error).splitlines()[0]}"
         fail(run, message, machine.provenance(torch.device("cpu"), settings.threads, run.precision, settings.ranks))
         return {"status": 0, "seconds": 0.0}
     if told["status"] == REFUSED:
@@ -174,10 +174,10 @@ def _refusal(planned_by: str, token: Path, plugins: t.Iterable[Path]) -> str:
     if not token.exists():
         return (
             f"{here} does not see this machine's {token.parent}: all nodes must share an output directory; without one "
-            "run on each machine and join what they found by frostbench merge"
+            "run on each machine, then combine the results with `frostbench merge`"
         )
     if code_sha256(plugins) != planned_by:
-        return f"{here} has other code of frostbench or of a plugin than this machine: install the same on all nodes"
+        return f"{here} has different code of frostbench or of a plugin: install the same on all nodes"
     return ""
 
 
@@ -187,7 +187,7 @@ def _check_room(nodes: t.Sequence[dict[str, t.Any]], cores: int, gpus: int) -> N
     if not any(room[0] >= cores and room[1] >= gpus for room in rooms):
         found = ", ".join(f"{cpu:g} CPUs and {gpu:g} GPUs" for cpu, gpu in rooms)
         raise MachineError(
-            f"a run asks for {cores} CPUs (--threads) and {gpus} GPUs (--device); no node has them: {found}"
+            f"a run needs {cores} CPUs (--threads) and {gpus} GPUs (--device); no node has them: {found}"
         )
 
 

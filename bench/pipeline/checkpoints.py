@@ -87,15 +87,15 @@ class Checkpoints:
                 self.reject(f"it cannot be read: {error.strerror}")
                 continue
             if content is None:
-                self.reject(f"it has {size:,} bytes; a state of this training has fewer than {largest:,}")
+                self.reject(f"it has {size:,} bytes; a checkpoint of this training has fewer than {largest:,}")
             elif hashlib.sha256(content).hexdigest() != _NAME.fullmatch(path.name)["sha256"]:  # type: ignore[index]
-                self.reject("it is not what was written")
+                self.reject("it has changed since it was written")
             else:
                 yield content
 
     def check_compatible(self, environment: dict[str, str]) -> None:
         if environment.get("run") != self.run:
-            raise CheckpointError(f"it is of the run {environment.get('run')}; this is {self.run}")
+            raise CheckpointError(f"it belongs to the run {environment.get('run')}, not to {self.run}")
         names = sorted(self.machine.keys() | environment.keys() - {"run", "exact"})
         changed = [
             f"{name} {environment.get(name)}, now {self.machine.get(name)}"
@@ -104,17 +104,17 @@ class Checkpoints:
         ]
         if changed and self.resume == "exact":
             then = environment.get("threads")
-            exact = f"--threads {then} goes on to the same bits, " if then != self.machine.get("threads") else ""
+            exact = f"--threads {then} resumes to the same bits, " if then != self.machine.get("threads") else ""
             raise ResumeRefused(
-                f"was stopped in another environment ({'; '.join(changed)}), where its last bits would differ; "
-                f"{exact if len(changed) == 1 else ''}--resume inexact goes on from there and marks the result, "
-                "--resume never trains from the start"
+                f"was interrupted in a different environment ({'; '.join(changed)}), so its last bits would differ; "
+                f"{exact if len(changed) == 1 else ''}--resume inexact resumes and marks the result, "
+                "--resume never starts over"
             )
         self.exact = not changed and environment.get("exact") == "yes"
 
     def reject(self, problem: str) -> None:
         logger.warning(
-            "the checkpoint %s is not used: %s; going back to the one before, or to the start", self.read, problem
+            "cannot use the checkpoint %s: %s; trying the one before it, or starting over", self.read, problem
         )
         if self.read:
             files.set_aside(self.read)

@@ -62,10 +62,10 @@ def execute(
     device = machine.pick_device(settings.device)
     ranks_here = local_world(settings.ranks)
     if device.type == "cuda" and torch.cuda.device_count() < ranks_here:
-        raise machine.MachineError(f"{ranks_here} ranks on {torch.cuda.device_count()} GPUs; wanted one for each")
+        raise machine.MachineError(f"{ranks_here} ranks need a GPU each; this machine has {torch.cuda.device_count()}")
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
-    watcher.stage("waiting for another process that makes it")
+    watcher.stage("waiting for another process that is at this run")
     with files.claim(planned.directory.path, wait=wait) as locked:
         left = tuple(one for one in planned.missing if planned.again or not is_there(planned, one))
         planned = dataclasses.replace(planned, missing=left)
@@ -110,8 +110,8 @@ def _noted(directory: RunDirectory) -> t.Iterator[None]:
         before = json.loads(files.read_bytes(directory.in_flight, files.LARGEST_JSON))
         deaths = before["deaths"] + 1 if before["reached"] == reached else 0
     if deaths >= MAX_DEATHS:
-        way_out = "`--executor processes` tries it in a process of its own"
-        raise _Deadly(f"the process has died {MAX_DEATHS} times at this run; perhaps memory ran out; {way_out}")
+        way_out = "`--executor processes` tries it in a separate process"
+        raise _Deadly(f"the process has died {MAX_DEATHS} times at this run, perhaps for lack of memory; {way_out}")
     files.replace(directory.in_flight, files.canonical({"deaths": deaths, "reached": reached}))
     try:
         yield

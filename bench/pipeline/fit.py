@@ -133,7 +133,7 @@ def reload(planned: PlannedRun, encoder: Encoder, dataset: Dataset) -> Fitted | 
             sha256 = run.get("generator_sha256")
             generator = restore(encoder.build_generator, shape, directory.generator, sha256)
     except (files.StoreError, EncoderError):
-        logger.warning("the encoder in %s is damaged or gone; training it again", directory.path)
+        logger.warning("the encoder in %s is damaged or missing; training it again", directory.path)
         files.set_aside(directory.run_json)
         return None
     if not store.is_kept(directory, directory.encoder_json):

@@ -123,7 +123,7 @@ def load_images(wanted: DatasetSpec, settings: Settings) -> datasets.Dataset:
 def check_planned(planned: PlannedRun, dataset: datasets.Dataset) -> None:
     if dataset.fingerprint != planned.fingerprint:
         name = planned.spec.dataset.name
-        raise datasets.DataError(f"{name} is not what was planned with: it has changed, or differs here")
+        raise datasets.DataError(f"{name} has changed since the run was planned, or differs on this machine")
 
 
 def record_of(planned: PlannedRun, made: Provenance, *, images: tuple[int, int] = (0, 0), **judged: t.Any) -> Record:

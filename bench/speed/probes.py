@@ -202,7 +202,9 @@ def _knn_rows(kind: t.Literal["pixels", "random"], k: int, asked: int, at: Rates
     try:
         import faiss  # type: ignore[import-not-found, import-untyped, unused-ignore] # noqa: PLC0415 - an extra
     except ImportError:
-        missing = [Row("knn", f"{name}", alternative="FAISS is not here: pip install -e '.[faiss]' in the checkout")]
+        missing = [
+            Row("knn", f"{name}", alternative="FAISS is not installed: pip install -e '.[faiss]' in the checkout")
+        ]
     else:
         missing = []
 

@@ -70,8 +70,8 @@ def description(name: str, plugins: t.Sequence[Path] = (), width: int | None = N
         return _folded(f"{name}: {DATASETS[name]}", width)
     if name not in recipes:
         choices = [*recipes, *DATASETS]
-        hint = nearest(name, choices) or "; frostbench list encoders (or protocols, datasets) shows them"
-        raise UnknownName(f"nothing is called {name!r}{hint}")
+        hint = nearest(name, choices) or "; `frostbench list encoders` (or protocols, datasets) shows them"
+        raise UnknownName(f"no encoder, protocol or dataset is named {name!r}{hint}")
     recipe = recipes[name]
     kind = "encoder" if issubclass(recipe, Encoder) else "protocol"
     lines = [f"{name} ({kind}, version {recipe.version}): {_what(name, recipe)}", f"source: {recipe.source}"]

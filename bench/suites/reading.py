@@ -265,7 +265,7 @@ class _Draft:
                 if (f"{form}:PATH" if place else name) not in DATASETS or not name.isprintable():
                     self.complain(path, f"no dataset {quoted(name)}{nearest(name, DATASETS) or _listing('datasets')}")
         if isinstance(entry, dict) and names[0] is not None and names[0] == names[1]:
-            self.complain((*path, "pretrain"), "the dataset itself, from which encoders learn anyway; remove it")
+            self.complain((*path, "pretrain"), "is the dataset itself, which encoders learn from by default; remove it")
 
     def recipe(self, path: KeyPath, entry: Json, known: t.Mapping[str, type[Encoder | Protocol]]) -> dict[str, Json]:
         """An entry with all its parameters, checked by the class that its name means."""

@@ -92,7 +92,7 @@ def installed(base: type[Base], package: str) -> t.Mapping[str, type[Base]]:
                 raise TypeError(f"wanted a concrete {base.__name__} class, got {recipe!r}")
             _add(found, entry.name, recipe)
         except Exception as error:  # one broken package must not take all suites with it
-            warnings.warn(f"{package} leave out {entry.name!r} ({entry.value}): {error}", stacklevel=4)
+            warnings.warn(f"cannot load {entry.name!r} of {package} ({entry.value}): {error}", stacklevel=4)
     return types.MappingProxyType(found)
 
 
@@ -107,7 +107,7 @@ def _check_helpers(plugins: t.Sequence[Path]) -> None:
             other, taken = beside.setdefault(part, (plugin, file)) if part else (plugin, file)
             if taken != file:
                 raise config_error(
-                    str(plugin), f"imports {file} as {part!r}, and {other} imports {taken} so; rename one of the two"
+                    str(plugin), f"imports {file} as {part!r}, but {other} imports {taken} as that; rename one of them"
                 )
 
 
@@ -125,14 +125,14 @@ def _put_first(folder: Path) -> None:
 
 def _add(found: dict[str, type[Base]], name: str, recipe: type[Base]) -> None:
     if not re.fullmatch(NAME, name):
-        raise ValueError(f"class {recipe.__name__}: {name!r} is no name for a method; wanted {NAME}")
+        raise ValueError(f"class {recipe.__name__}: {name!r} is not a valid name; wanted {NAME}")
     if not isinstance(getattr(recipe, "source", None), str):
         raise ValueError(f"class {recipe.__name__}: wanted `source: t.ClassVar[str]`, where the method comes from")
     if name in found:
         taken = found[name]
         raise ValueError(f"class {recipe.__name__}: {name!r} is {taken.__module__}.{taken.__name__}; rename the class")
     if reserved := recipe.model_fields.keys() & {"name", "label"}:
-        raise ValueError(f"class {recipe.__name__}: suites use the key {min(reserved)!r}; rename the parameter")
+        raise ValueError(f"class {recipe.__name__}: {min(reserved)!r} is a key of suites; rename the parameter")
     found[name] = recipe
 
 
