@@ -19,9 +19,6 @@ from pathlib import Path
 import typer
 from typer.core import TyperGroup
 
-if t.TYPE_CHECKING:
-    from results.leaderboard import Leaderboard
-
 INTERNAL, USAGE, FAILED, DATA, INTERRUPTED, UNREAD = 1, 2, 3, 4, 130, 141  # the last: as if SIGPIPE had ended us
 
 RUN, LOOK, TRUST = "Run a suite", "Inspect results", "Check results"
@@ -167,7 +164,7 @@ def run(
         raise typer.Exit(INTERRUPTED) from None
     finally:
         processes.shutdown_workers()
-    _table(launched.board)
+    _show(launched.board.render, "table")
     _say(launched.summary)
     if launched.failed or launched.lost:
         raise typer.Exit(FAILED)
@@ -211,15 +208,9 @@ def plan(
 
     checked = launch.read(suite, override, seeds, limit, plugin)
     settings = launch.settings(
-        output=output,
-        threads=threads,
-        device=device,
-        data_root=data_root,
-        offline=offline,
-        plugins=plugin,
-        jobs=jobs,
+        output=output, threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin, jobs=jobs,
         ranks=ranks,
-    )
+    )  # fmt: skip
     if not cost:
         for planned in launch.plan(checked, settings)[0]:
             _tell(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
@@ -274,19 +265,18 @@ def leaderboard(
     contents = store.read_store(directory)
     whole = leaderboard.of(contents, variance, [] if against else metric)
     board = whole.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
-    width, colour = _terminal()
     if against:
         found = papers.compare(contents.records, whole)
         found = papers.select(found, encoders=encoder, taps=tap, protocols=protocol, datasets=dataset)
-        _print(papers.render(found, format_, width=width, colour=colour))
+        _show(papers.render, found, format_)
     elif over_datasets:
         ranks = overall.across_datasets(board)
-        _print(overall.render(ranks, format_, width=width, colour=colour))
+        _show(overall.render, ranks, format_)
         if diagram and ranks:
             files.replace(diagram, overall.diagram(ranks[0]).encode())
             _say(f"{diagram} shows the ranks by {ranks[0].protocol}")
     else:
-        _print(board.render(format_, show=show, width=width, colour=colour))
+        _show(board.render, format_, show=show)
     for path, problem in contents.damaged:
         _say(f"not used: {path}: {problem}")
 
@@ -315,8 +305,7 @@ def compare(
     if pictures:
         disagreements.check_name(pictures)
     found = comparison.compare(first, second, directory, protocols=protocol, datasets=dataset)
-    width, colour = _terminal()
-    _print(comparison.render(found, format_, details=details, width=width, colour=colour))
+    _show(comparison.render, found, format_, details=details)
     if pictures:
         _say(disagreements.draw(found[0], pictures, data_root))
 
@@ -341,8 +330,7 @@ def seeds_needed(
     rows = seeds_needed.needed(leaderboard.of(contents), delta / 100, power)
     if not rows:
         raise leaderboard.Unknown(f"{directory} has no row of two seeds; give their standard deviation with --sd")
-    width, colour = _terminal()
-    _print(seeds_needed.render(rows, delta / 100, power, width=width, colour=colour))
+    _show(seeds_needed.render, rows, delta / 100, power)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -358,11 +346,8 @@ def why(
     from bench import launch
     from bench.commands import explain
 
-    width, colour = _terminal()
-    settings = launch.settings(
-        output=Path("runs"), threads=0, device=device, data_root=data_root, offline=True, plugins=plugin
-    )
-    _print(explain.why(run, against, settings, override).render(width=width, colour=colour))
+    settings = launch.settings(output=Path("runs"), device=device, data_root=data_root, offline=True, plugins=plugin)
+    _show(explain.why(run, against, settings, override).render)
 
 
 @app.command(rich_help_panel=EXCHANGE)
@@ -396,15 +381,10 @@ def score(
     from bench import launch
     from bench.commands import score as scoring
 
-    settings = launch.settings(
-        output=output, threads=threads, device="cpu", data_root=data_root, offline=offline, plugins=plugin
-    )
+    settings = launch.settings(output=output, threads=threads, data_root=data_root, offline=offline, plugins=plugin)
     images = scoring.named(dataset, limit, split)
     board = scoring.score(features, name, protocol, images, seed, labels, settings)
-    if format_ == "table":
-        _table(board)
-    else:
-        _print(board.render(format_))
+    _show(board.render, format_)
 
 
 @app.command(rich_help_panel=EXCHANGE)
@@ -428,9 +408,7 @@ def extract(
     from bench import launch
     from bench.commands import export, score
 
-    settings = launch.settings(
-        output=Path(), threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin
-    )
+    settings = launch.settings(threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin)
     _tell(export.write_features(source, output, tap, score.named(dataset, limit, split), seed, settings))
 
 
@@ -448,9 +426,7 @@ def cka(
     from bench import launch
     from bench.commands import cka
 
-    settings = launch.settings(
-        output=Path(), threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin
-    )
+    settings = launch.settings(threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin)
     _print(cka.render(cka.cka(first, second, settings)))
 
 
@@ -468,9 +444,7 @@ def export(
     from bench import launch
     from bench.commands import export
 
-    settings = launch.settings(
-        output=Path(), threads=threads, device="cpu", data_root=data_root, offline=offline, plugins=plugin
-    )
+    settings = launch.settings(threads=threads, data_root=data_root, offline=offline, plugins=plugin)
     _tell(export.export(run, directory, format_, settings))
 
 
@@ -666,12 +640,11 @@ def speed(
     from bench.host import machine
     from results import files
 
-    settings = launch.settings(output=Path(), threads=threads, device=device, data_root=None, offline=True, plugins=[])
+    settings = launch.settings(threads=threads, device=device)
     at = speed.rates(machine.pick_device(device), settings.threads)
     print(f"{at}\n", flush=True)
     rows = list(speed.measure(sections or list(Section), at, speed.QUICK if quick else speed.FULL, _say))
-    width, colour = _terminal()
-    _print(speed.table(rows, width=width, colour=colour))
+    _show(speed.table, rows)
     files.replace(output, files.canonical(speed.report(at, rows)))
     if any(row.failed for row in rows):
         raise typer.Exit(FAILED)
@@ -766,9 +739,10 @@ def _place(error: Exception) -> str:
     return f" ({where})" if where else ""
 
 
-def _table(board: "Leaderboard", show: Show = "scores") -> None:
+def _show(render: t.Callable[..., str], *what: t.Any, **options: t.Any) -> None:
+    """Print what `render` makes of these arguments, as wide as the terminal and in its colours."""
     width, colour = _terminal()
-    _print(board.render("table", show=show, width=width, colour=colour))
+    _print(render(*what, **options, width=width, colour=colour))
 
 
 def _terminal() -> tuple[int | None, bool]:

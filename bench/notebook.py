@@ -146,7 +146,7 @@ def score(
     train, test = _feature_sets(features, labels, test_features, test_labels)
     found: dict[str, Scores | Quality] = {}
     for (tap, kind), specs in by_protocol((TAP, one) for one in asked).items():
-        scored = known[kind].score_all(settled(known[kind], specs), train, test, seed=seed)
+        scored = known[kind].score_all(settled(known, specs), train, test, seed=seed)
         found |= {judged.protocol.label: judged.scores for judged in judge(tap, specs, scored)}
     return Judgement({one.label: found[one.label] for one in asked})
 

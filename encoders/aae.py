@@ -47,13 +47,6 @@ class AAE(_AdversarialAutoencoder):
     """Dimensions of the code; even for mixture and swiss_roll, which are two-dimensional and repeated in each pair."""
     prior_std: PositiveFloat = 5.0
     """Standard deviation of the prior gaussian; the other priors have a fixed scale."""
-    hidden: parameters.Hidden = 1000
-    epochs: parameters.Epochs = 400
-    batch_size: parameters.BatchSize = 128
-    learning_rate: parameters.DecayingLearningRate = 2e-4
-    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
-    discriminator_learning_rate: parameters.AdversaryLearningRate = None
-    beta1: parameters.Beta1 = 0.5
 
     @property
     def revision(self) -> int:

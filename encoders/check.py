@@ -1,6 +1,5 @@
 """The promises every encoder keeps, callable on your own: `check_encoder(MyEncoder(), train)`."""
 
-import contextlib
 import dataclasses
 import json
 import typing as t
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.base import Encoder, EncoderError, Features, Generative, ImageSet, Training, visible_to
+from encoders.base import Encoder, EncoderError, Features, Generative, ImageSet, Keeper, Training, visible_to
 
 ROUNDINGS = 16.0  # so many times what the last bits of the weights move, a feature may be moved by another batch
 
@@ -118,10 +117,8 @@ def fit_with_a_stop(recipe: Encoder, images: ImageSet, run: Training, after: int
         return recipe.fit(images, run)
 
 
-class Stopper:
+class Stopper(Keeper):
     """Keeps one state in memory and asks a training to stop there, once."""
-
-    environment: t.ClassVar[dict[str, str]] = {}
 
     def __init__(self, after: int) -> None:
         self.after, self.steps = after, 0
@@ -135,17 +132,11 @@ class Stopper:
         self.steps += 1
         return False
 
-    def listening(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
     def keep(self, step: int, content: bytes) -> None:  # noqa: ARG002
         self.content = content
 
     def kept(self, largest: int) -> t.Iterator[bytes]:  # noqa: ARG002
         yield from [self.content] if self.content else []
-
-    def check_compatible(self, environment: dict[str, str]) -> None:
-        pass
 
     def reject(self, problem: str) -> None:
         raise EncoderError(f"the saved state cannot be used: {problem}")

@@ -39,13 +39,6 @@ class LabelInformedAAE(_AdversarialAutoencoder):
     classes: parameters.Classes = 10
     latent: int = Field(2, ge=2, multiple_of=2)
     """Dimensions of the code, even: the two-dimensional prior is repeated in each pair."""
-    hidden: parameters.Hidden = 1000
-    epochs: parameters.Epochs = 400
-    batch_size: parameters.BatchSize = 128
-    learning_rate: parameters.DecayingLearningRate = 2e-4
-    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
-    discriminator_learning_rate: parameters.AdversaryLearningRate = None
-    beta1: parameters.Beta1 = 0.5
 
     @property
     def label_budget(self) -> int | None:

@@ -423,7 +423,7 @@ def test_limit_keeps_the_classes_proportions(tmp_path: Path) -> None:
     assert limited.fingerprint != whole.fingerprint
     assert_same(load(name, limit=60), whole)
     assert len(load(name, limit=40).test) == 30
-    with pytest.raises(DataError, match="limit 9 leaves classes"):
+    with pytest.raises(DataError, match="limit 9 is below the 10 classes"):
         load(name, limit=9)
 
 
@@ -1096,7 +1096,7 @@ def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path, caplog: pyte
     assert_same(load(name), before)
     for told in (
         ".txt files (1)", ".heic files (1)", "files without a suffix (1)", "hidden files (2)", "broken links (2)",
-        "files in folders inside a class (2)", "files outside the classes (1)", "files beside the splits (2)",
+        "files in folders inside a class (2)", "files outside the classes (1)", "files outside the splits (2)",
     ):  # fmt: skip
         assert told in caplog.text
     assert "plain" not in caplog.text

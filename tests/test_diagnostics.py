@@ -79,10 +79,7 @@ def test_units_that_all_say_the_same_are_a_collapse() -> None:
     assert alarm.name == "effective_rank"
     assert 1 < alarm.value < 2
     assert alarm.threshold == pytest.approx(1 + 0.05 * 49)
-    assert (
-        alarm.text
-        == f"the effective rank of the 50 units is {alarm.value:.1f} independent ones; fewer than 3.5 is a collapse"
-    )
+    assert alarm.text == f"the effective rank of the 50 units is {alarm.value:.1f}; below 3.5 is a collapse"
 
 
 def test_samples_that_are_all_alike() -> None:

@@ -6,7 +6,6 @@ that test labels, or the order of rows, got into the predictions. The control is
 """
 
 import dataclasses
-import json
 import math
 import typing as t
 from pathlib import Path
@@ -17,12 +16,12 @@ from scipy import stats
 from torch import Tensor
 
 from bench import datasets
-from bench.datasets import corruptions
 from bench.errors import config_error
+from bench.pipeline.judge import judge_corrupted, pixels_of
 from bench.suites import resolve
 from bench.suites.reading import read_dataset, read_suite
 from encoders.base import ImageSet, derive_seed
-from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Scores
+from protocols.base import CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Scores
 from protocols.nearest import nearest
 from results.statistics import holm
 
@@ -133,8 +132,7 @@ def audits(
     known = resolve.protocols(plugins)
     if suite:
         checked = read_suite(suite, plugins=plugins)
-        wanted = {f"{one.label}@{one.version}": known[one.name].model_validate_json(json.dumps(one.params))
-                  for one in checked.protocols}  # fmt: skip
+        wanted = {f"{one.label}@{one.version}": one.recipe(known) for one in checked.protocols}
         specs = checked.datasets
     else:
         wanted = {f"{name}@{one.version}": one() for name, one in known.items()}
@@ -144,7 +142,7 @@ def audits(
         whole = datasets.load(spec.name, **spec.asked(), root=data_root, offline=offline)
         limit = min(spec.limit or IMAGES, IMAGES)
         few = datasets.load(spec.name, **spec.asked() | {"limit": limit}, root=data_root, offline=offline)
-        verdicts, unmoved = judged(judges, _pixels(few.train), _pixels(few.test), seed, few.test)
+        verdicts, unmoved = judged(judges, pixels_of(few.train), pixels_of(few.test), seed, few.test)
         yield Audit(spec.label, verdicts, unmoved, duplicates(whole.train, whole.test, near))
 
 
@@ -185,12 +183,11 @@ def _scored(protocol: Protocol, sets: list[FeatureSet], images: ImageSet | None,
     if not isinstance(protocol, CorruptionProtocol):
         return protocol.score(train, test, seed=seed)
     assert images is not None
-    clean = torch.from_numpy(np.array(images.images))
-    damaged = ((kind, severity, corruptions.corrupt(clean, kind, severity, seed=0))
-               for kind in corruptions.KINDS for severity in corruptions.SEVERITIES)  # fmt: skip
-    corrupted = (Corrupted(kind, severity, FeatureSet(rows.flatten(1).float().div_(255), test.labels, test.classes))
-                 for kind, severity, rows in damaged)  # fmt: skip
-    return protocol.judge(train, test, corrupted, seed=seed)
+
+    def relabelled(damaged: ImageSet) -> FeatureSet:
+        return dataclasses.replace(pixels_of(damaged), labels=test.labels)
+
+    return next(judge_corrupted([protocol], train, test, images, relabelled, seed))
 
 
 def _right(predictions: Tensor, test: FeatureSet) -> tuple[int, float]:
@@ -213,7 +210,7 @@ def duplicates(train: ImageSet, test: ImageSet, threshold: float = NEAR) -> Dupl
     same = [copies.get(image.tobytes()) for image in test.images]
     exact = np.array([labels is not None for labels in same])
     relabelled = sum(labels is not None and own not in labels for labels, own in zip(same, test.labels.tolist()))
-    queries, gallery = (_pixels(part).features for part in (test, train))
+    queries, gallery = (pixels_of(part).features for part in (test, train))
     closest = nearest(queries, gallery, 1, "euclidean")
     contrasts = queries.double().std(dim=1, correction=0).numpy()
     differences = closest.distances[:, 0].numpy() / math.sqrt(queries.shape[1])
@@ -225,10 +222,3 @@ def duplicates(train: ImageSet, test: ImageSet, threshold: float = NEAR) -> Dupl
         pairs.append(Pair(row, other, float(differences[row] / contrasts[row]), labels))
     pairs.sort(key=lambda pair: pair.distance)
     return Duplicates(int(exact.sum()), relabelled, tuple(pairs), threshold, len(train), len(test))
-
-
-def _pixels(images: ImageSet) -> FeatureSet:
-    """The features of the encoder `pixels`."""
-    assert images.labels is not None
-    pixels = torch.from_numpy(np.array(images.images)).flatten(1).float().div_(255)
-    return FeatureSet(pixels, torch.from_numpy(np.array(images.labels)), len(images.classes))

@@ -1,7 +1,6 @@
 """What leaves the house: the features of a frozen encoder as a file, and the encoder in formats that others read."""
 
 # ruff: noqa: PLC0415 -- a format's libraries are imported when it is written
-import json
 import tempfile
 import typing as t
 import warnings
@@ -15,15 +14,14 @@ from bench.commands import feature_files
 from bench.datasets import HINT, Dataset
 from bench.errors import config_error
 from bench.host import machine
-from bench.pipeline.extract import extract
+from bench.pipeline.judge import features_of
 from bench.pipeline.plan import Settings, load_images
 from bench.suites import resolve
 from bench.suites.reading import read_encoder
 from bench.suites.suite import DatasetSpec
 from encoders import load
-from encoders.base import Encoder, EncoderError, Features, ImageSet, ImageShape, Training, visible_to
+from encoders.base import Encoder, EncoderError, Features, ImageShape, Training, visible_to
 from encoders.loading import RECIPE, WEIGHTS, describe, restore
-from protocols.base import FeatureSet
 from results import files, store
 from results.record import RUN_NEEDS, Json, Run
 
@@ -92,12 +90,12 @@ def write_features(
         spec = read_encoder(source, "RUN or ENCODER", settings.plugins)
         if dataset is None:
             raise config_error("--dataset", f"{spec.label} needs a dataset to learn from, such as --dataset mnist5k")
-        recipe = resolve.encoders(settings.plugins)[spec.name].model_validate_json(json.dumps(spec.params))
+        recipe = spec.recipe(resolve.encoders(settings.plugins))
         tap = _tap(recipe, tap)
         images = load_images(dataset, settings)
         module = recipe.fit(visible_to(images.pretraining, recipe, seed), Training(seed, device))
     module.to(device)
-    train, test = (_features(source, module, part, recipe, tap, device) for part in (images.train, images.test))
+    train, test = (features_of(source, module, tap, recipe.taps, device, part) for part in (images.train, images.test))
     feature_files.write(path, train, test)
     size = f"{len(train):,} + {len(test):,} images of {dataset.label}"
     return f"{path}: {train.features.shape[1]} features ({tap}) of {size}"
@@ -123,13 +121,6 @@ def _tap(recipe: Encoder, tap: str) -> str:
     if tap or len(recipe.taps) > 1:
         raise config_error("--tap", f"wanted one of {', '.join(recipe.taps)}" + (f", got {tap!r}" if tap else ""))
     return recipe.taps[0]
-
-
-def _features(
-    name: str, module: nn.Module, images: ImageSet, recipe: Encoder, tap: str, device: torch.device
-) -> FeatureSet:
-    rows = torch.cat([batch[tap] for _, batch in extract(name, module, images, recipe.taps, device)])
-    return FeatureSet(rows, torch.from_numpy(np.array(images.labels)), len(images.classes))
 
 
 # ---- encoders -------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def score(
     files.check_writable(settings.output / SUITE)
     alarms = diagnose(train.features)
     for (tap, kind), specs in by_protocol(planned.missing).items():
-        scored = known[kind].score_all(settled(known[kind], specs), train, test, seed=seed)
+        scored = known[kind].score_all(settled(known, specs), train, test, seed=seed)
         for judged in judge(tap, specs, scored):
             sha256 = keep_predictions(planned, judged, test)
             publish(

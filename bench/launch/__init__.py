@@ -93,12 +93,12 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def settings(
     *,
-    output: Path,
-    threads: int,
-    device: str,
-    data_root: Path | None,
-    offline: bool,
-    plugins: t.Sequence[Path],
+    output: Path = Path(),
+    threads: int = 0,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    offline: bool = False,
+    plugins: t.Sequence[Path] = (),
     jobs: int = 0,
     keep_features: bool = False,
     checkpoint_seconds: float = 60.0,

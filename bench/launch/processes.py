@@ -100,9 +100,7 @@ def processes(
                     waiting.appendleft((run, attempt + 1, True))
                 elif status is None or died:
                     error = _ended(status, worker.exitcode)
-                    device = machine.pick_device(settings.device)
-                    fail(run, error, machine.provenance(device, settings.threads, run.precision, settings.ranks))
-                    yield run, time.monotonic() - started, error
+                    yield run, time.monotonic() - started, _fail(run, settings, error)
                 else:
                     yield run, time.monotonic() - started, outcome(run, status)
     finally:
@@ -189,6 +187,10 @@ def _overdue(run: PlannedRun, settings: Settings, status: int | None) -> str | N
         return outcome(run, status)
     limit = f"{settings.time_limit:g}"
     message = f"exceeded --time-limit {limit}; with a longer limit it resumes from its last checkpoint"
+    return _fail(run, settings, message)
+
+
+def _fail(run: PlannedRun, settings: Settings, message: str) -> str:
     device = machine.pick_device(settings.device)
     fail(run, message, machine.provenance(device, settings.threads, run.precision, settings.ranks))
     return message

@@ -10,7 +10,7 @@ import typing as t
 from pathlib import Path
 
 from bench.host.stopping import Stopping
-from encoders.base import EncoderError
+from encoders.base import EncoderError, Keeper
 from encoders.checkpoint import CheckpointError
 from results import files
 
@@ -26,8 +26,8 @@ class ResumeRefused(EncoderError):
     """A training that was stopped elsewhere, and is not gone on with here; no failure of its method."""
 
 
-class Checkpoints:
-    """An `encoders.base.Keeper` in a directory of its own.
+class Checkpoints(Keeper):
+    """Two generations of a training's state, in a directory of their own.
 
     `run` is the run's content key, and `environment` whatever else its last bits depend on. A state from another
     environment is refused, unless `resume` is 'inexact': `exact` then says that the run is no longer repeatable.

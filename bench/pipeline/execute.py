@@ -13,24 +13,11 @@ import torch
 from bench.host import machine
 from bench.host.distributed import local_world, process_group
 from bench.host.stopping import Stopping
-from bench.pipeline import snapshots
+from bench.pipeline import judge, snapshots
 from bench.pipeline.checkpoints import Checkpoints, ResumeRefused
 from bench.pipeline.diagnostics import diagnose, few_updates
 from bench.pipeline.extract import features_on_disk
 from bench.pipeline.fit import fit, part_of_worker, reload, worker_fit
-from bench.pipeline.judge import (
-    by_protocol,
-    feature_set,
-    features_of,
-    is_there,
-    judge,
-    judge_corrupted,
-    judge_samples,
-    keep_predictions,
-    pixels_of,
-    publish,
-    settled,
-)  # fmt: skip
 from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, fail, failure, load_data, recipe
 from bench.pipeline.samples import SAMPLES
 from bench.suites import resolve
@@ -67,7 +54,7 @@ def execute(
     made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that is at this run")
     with files.claim(planned.directory.path, wait=wait) as locked:
-        left = tuple(one for one in planned.missing if planned.again or not is_there(planned, one))
+        left = tuple(one for one in planned.missing if planned.again or not judge.is_there(planned, one))
         planned = dataclasses.replace(planned, missing=left)
         if not planned.missing:
             return None
@@ -158,30 +145,30 @@ def _execute(
     _keep_views(directory, encoder.taps, features, parts)
     alarms = {tap: diagnose(features["train"][tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
     left = len(planned.missing)
-    for (tap, name), specs in by_protocol(planned.missing).items():
-        protocols = settled(known[name], specs)
+    for (tap, name), specs in judge.by_protocol(planned.missing).items():
+        protocols = judge.settled(known, specs)
         scored: t.Iterator[Scores | Quality]
         if generator is not None and tap == SAMPLES:
-            train, test = (pixels_of(images) for images in parts.values())
+            train, test = (judge.pixels_of(images) for images in parts.values())
             pixels = train, test
-            scored, alarms[tap] = judge_samples(
+            scored, alarms[tap] = judge.judge_samples(
                 protocols, encoder, module, generator.to(device), dataset, features["test"], pixels, spec.seed
             )
         else:
-            train, test = (feature_set(features[part], tap, images) for part, images in parts.items())
-            again = functools.partial(features_of, spec.encoder.name, module, tap, encoder.taps, device)
+            train, test = (judge.feature_set(features[part][tap], images) for part, images in parts.items())
+            again = functools.partial(judge.features_of, spec.encoder.name, module, tap, encoder.taps, device)
             scored = (
-                judge_corrupted(protocols, train, test, dataset.test, again, spec.seed)
+                judge.judge_corrupted(protocols, train, test, dataset.test, again, spec.seed)
                 if issubclass(known[name], CorruptionProtocol)
                 else known[name].score_all(protocols, train, test, seed=spec.seed)
             )
-        for judged in judge(tap, specs, scored, watcher):
+        for judged in judge.judge(tap, specs, scored, watcher):
             left -= 1
-            predictions_sha256 = keep_predictions(planned, judged, test)
+            predictions_sha256 = judge.keep_predictions(planned, judged, test)
             if not left:
                 _tidy(directory, settings)
             warnings = [*alarms[tap], *few_updates(updates)]
-            publish(
+            judge.publish(
                 planned,
                 judged,
                 known[name].solver,
@@ -202,7 +189,7 @@ def _keep_views(
     for tap in taps:
         kept = directory.view(tap), directory.neighbours(tap)
         if not all(store.is_kept(directory, path) for path in kept):
-            sets = {part: feature_set(rows, tap, parts[part]) for part, rows in features.items()}
+            sets = {part: judge.feature_set(rows[tap], parts[part]) for part, rows in features.items()}
             snapshots.keep(directory, tap, sets, parts)
             store.note_files(directory, kept)
 

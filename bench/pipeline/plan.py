@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import typing as t
 from pathlib import Path
 
@@ -11,14 +10,11 @@ from bench.host import machine
 from bench.pipeline.checkpoints import Resume
 from bench.pipeline.samples import SAMPLES
 from bench.suites import resolve
-from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
+from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, Recipe, RunSpec
 from encoders.base import Encoder, EncoderError, Generative, Progress
-from protocols.base import Protocol
 from results import layout, store
 from results.layout import RunDirectory
 from results.record import Provenance, Record
-
-Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,8 +93,7 @@ def folder(dataset: DatasetSpec) -> str:
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:
     """The encoder a spec names, with its parameters. Raises EncoderError if it is a plugin's that has changed since."""
-    known = resolve.encoders(settings.plugins, reread=False)
-    return as_planned(known[spec.encoder.name].model_validate_json(json.dumps(spec.encoder.params)), spec.encoder)
+    return as_planned(spec.encoder.recipe(resolve.encoders(settings.plugins, reread=False)), spec.encoder)
 
 
 def as_planned(recipe: Recipe, spec: EncoderSpec | ProtocolSpec) -> Recipe:
