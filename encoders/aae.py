@@ -26,7 +26,7 @@ DRAWS = 8  # of this noise, for features
 
 
 class AAE(_AdversarialAutoencoder):
-    """Reconstruct, then tell codes from the prior, then hide the codes in the prior: three turns a batch.
+    """Reconstruct images; train a discriminator of codes and prior; train the encoder against it: three turns a batch.
 
     The posterior is what an image's code is drawn from while training: a `deterministic` function of the image, a
     `gaussian` whose mean and variance the encoder gives, or `universal`, a function of the image and of noise in one

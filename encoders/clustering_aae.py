@@ -19,7 +19,7 @@ from encoders.training import train
 
 
 class ClusteringAAE(_CategoryAndStyleAAE):
-    """Reconstruct from cluster and style, tell both from their priors, then hide both in them: three turns a batch.
+    """Reconstruct from cluster and style, and match both to their priors adversarially: three turns a batch.
 
     The tap `cluster` has the probabilities of the clusters; the protocol `assignment` names and judges them.
     """

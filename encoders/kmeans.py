@@ -18,7 +18,7 @@ from encoders.patches import BLOCK, PatchNetwork, draw
 
 
 class KMeans(Encoder):
-    """Patches, evened out in brightness and contrast and whitened; distances to centroids; sums over quadrants."""
+    """Distances of normalised, whitened patches to the centroids of k-means, summed over quadrants."""
 
     source: t.ClassVar[str] = "Coates et al. 2011, AISTATS"
 

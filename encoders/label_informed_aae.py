@@ -22,7 +22,7 @@ from encoders.training import train
 
 
 class LabelInformedAAE(_AdversarialAutoencoder):
-    """Reconstruct, then tell codes from the prior knowing the class where it is known, then hide them in it.
+    """Reconstruct, and match the codes of each class to its own component of the prior: three turns a batch.
 
     The code of an image of class k should lie in component k: a petal of the mixture, or a tenth of the Swiss roll. An
     image without a label should lie anywhere in the prior, which the discriminator is told as one more class.

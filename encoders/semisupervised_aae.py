@@ -24,7 +24,7 @@ from encoders.training import train
 
 
 class SemiSupervisedAAE(_CategoryAndStyleAAE):
-    """Reconstruct from class and style, tell both from their priors, hide both, then learn from a batch of labels.
+    """Reconstruct from class and style, match both to their priors, and classify the few labelled images.
 
     The tap `label` has the probabilities of the classes; the protocol `argmax` reads its answer from them.
     """

@@ -22,7 +22,7 @@ from encoders.training import train
 
 
 class SupervisedAAE(_AdversarialAutoencoder):
-    """Reconstruct from code and label, then tell codes from the prior, then hide them in it: three turns a batch."""
+    """Reconstruct from code and label, and match the codes to the prior adversarially: three turns a batch."""
 
     version: t.ClassVar[int] = 2
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16

@@ -16,7 +16,7 @@ from encoders.loading import brought, named
 
 
 class Untrained(Encoder):
-    """The weights another encoder starts from, for the same seed, and nothing learned."""
+    """The initial weights of another encoder for the same seed; nothing is learned."""
 
     source: t.ClassVar[str] = "the architecture's own"
     is_control: t.ClassVar[bool] = True

@@ -123,7 +123,7 @@ class _VariationalAutoencoder(Generative):
 
 
 class VAE(_VariationalAutoencoder):
-    """Maximise the evidence lower bound: the likelihood of an image given its code, less what the code tells.
+    """Maximise the evidence lower bound: the log-likelihood of an image given its code, minus the KL divergence.
 
     Its history has both terms and the bound (`elbo`), in nats an image. The features are those of the posterior's mean.
     """

@@ -7,7 +7,7 @@ from protocols.base import FeatureSet, Protocol, Scores
 
 
 class Argmax(Protocol):
-    """The share of test rows whose largest feature stands in the place of their class; of equals, the first.
+    """Accuracy of the largest feature as the predicted class; of equals, the first.
 
     Feature i is the score of class i; there can be features beyond the classes, which are not read. Nothing is learned
     and no training label is used, so the number is of the labels that the encoder itself saw.

@@ -12,7 +12,7 @@ from protocols.base import FeatureSet, Protocol, Scores
 
 
 class Assignment(Protocol):
-    """The share of test rows whose cluster, the largest of their d features, bears the name of their class.
+    """Accuracy of clusters, the largest of d features, that are named after their training images.
 
     Feature i of a row is how much the row belongs to cluster i. The training rows that belong to a cluster the most are
     its head; where rounding leaves several, the label that most of them have is its name, of equals the smallest.

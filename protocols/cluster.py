@@ -26,7 +26,7 @@ _DENSE = 1000  # rows up to which all eigenvectors are found at once; beyond, th
 
 
 class Cluster(Protocol):
-    """The share of test rows whose cluster is matched with their class.
+    """Accuracy of clusters of features, matched one to one with the classes.
 
     `kmeans`: a test row belongs to the nearest centre. `spectral`: k-means on the leading eigenvectors, rows made unit
     length, of the normalised graph that joins each of at most `rows` train rows, evenly spaced, with its nearest ones;

@@ -24,7 +24,7 @@ HEADS: dict[str, Probe] = {"svm": SVM(), "linear": Linear()}
 
 
 class FewShot(Protocol):
-    """The share of test rows that a head fitted on a few labels a class classifies rightly, the mean over draws.
+    """Accuracy of a classifier fitted on a few labels per class, averaged over random draws.
 
     A draw takes `labels` train rows of each class (all of a class that has fewer) without replacement, and the head,
     `svm` or `linear` with its defaults, chooses its strength on a split of these and is fitted on all of them. No other

@@ -20,7 +20,7 @@ BLOCK = 1000  # images that are compared with all samples at once
 
 
 class GenerativeQuality(SampleProtocol):
-    """Log-likelihood, Frechet distance, coverage of the classes, and reconstruction error.
+    """Quality of samples and reconstructions: log-likelihood, Frechet distance, class coverage, squared error.
 
     - `parzen`: mean log-density of test images, nats, under a Gaussian about each sample, whose width is the best of
       ten for train images; higher is better. Its standard error over test images stands in the details.

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class KNN(Protocol):
-    """The share of test rows whose nearest train rows (the gallery) vote for the right class.
+    """Accuracy of the vote of the nearest train rows (the gallery).
 
     Neighbours are those of distances computed in float64: Euclidean, or 1 - cosine similarity, where a row of zeros has
     similarity 0 to every row. The rules where a choice is needed:

@@ -16,7 +16,7 @@ from protocols.nearest import nearest
 
 
 class Robustness(CorruptionProtocol):
-    """The share of corrupted test images that a probe fitted on clean train features classifies rightly.
+    """Accuracy on corrupted test images of a probe fitted on clean train features.
 
     The probe is fitted once: the class of the nearest train row (`knn`: k = 1, Euclidean), or logistic regression
     (`linear`, as the protocol of that name by default). The test images are then read, first clean, then with each kind

@@ -1,6 +1,5 @@
 """Pictures of the images on which two rows of a leaderboard differ the most."""
 
-import functools
 import io
 import typing as t
 from pathlib import Path
@@ -9,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bench import datasets
+from bench.pipeline.plan import Settings, load_images
+from bench.suites.suite import DatasetSpec
 from encoders.base import ImageSet
 from results import files
 from results.comparison import Comparison
@@ -33,11 +34,7 @@ def draw(comparison: Comparison, path: Path, data_root: Path | None) -> str:
     if not comparison.won + comparison.lost:
         return "no pictures: both rows classify the same images correctly"
     try:
-        asked = record.model_dump(include={"limit", "split", "size", "mode"})
-        load = functools.partial(datasets.load, root=data_root, offline=True)
-        loaded = load(record.dataset, **asked)
-        if record.pretrain:
-            loaded = datasets.transfer(loaded, load(record.pretrain, **asked))
+        loaded = load_images(DatasetSpec.of(record), Settings(output=Path(), data_root=data_root, offline=True))
     except datasets.DataMissing:
         return f"no pictures: {record.dataset} was not found; set --data-root DIR or FROSTBENCH_DATA=DIR"
     except datasets.DataError as error:

@@ -23,7 +23,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from bench.datasets.formats import Array, DataError, check_unpacked_size, read_columns
+from bench.datasets.formats import Array, DataError, check_unpacked_size, read_columns, readable
 from bench.errors import config_error, quoted
 from protocols.base import FeatureSet, ProtocolError
 from results import files
@@ -171,37 +171,27 @@ def _named(path: Path, held: t.Collection[str], get: t.Callable[[str], Array]) -
 
 
 def _read_npz(path: Path) -> tuple[Array, ...]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            members = archive.zip.infolist()
-            check_unpacked_size(path, sum(member.file_size for member in members), path.stat().st_size)
-            return _named(path, set(archive), lambda name: np.asarray(archive[name]))
-    except DataError:
-        raise
-    except Exception as error:  # numpy meets broken files with whatever it stumbles over
-        raise DataError(f"{path}: wanted an .npz file of plain arrays; pickled objects are not read") from error
+    wanted = f"{path}: wanted an .npz file of plain arrays; pickled objects are not read"
+    with readable(wanted), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        members = archive.zip.infolist()
+        check_unpacked_size(path, sum(member.file_size for member in members), path.stat().st_size)
+        return _named(path, set(archive), lambda name: np.asarray(archive[name]))
 
 
 def _read_npy(folder: Path) -> tuple[Array, ...]:
     held = {name for name in ARRAYS if (folder / f"{name}.npy").is_file()}
 
     def get(name: str) -> Array:
-        try:
+        with readable(f"{folder / name}.npy: wanted a plain array; pickled objects are not read"):
             return np.asarray(np.load(folder / f"{name}.npy", allow_pickle=False))
-        except Exception as error:  # as above
-            raise DataError(f"{folder / name}.npy: wanted a plain array; pickled objects are not read") from error
 
     return _named(folder, held, get)
 
 
 def _read_safetensors(path: Path) -> tuple[Array, ...]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return _named(path, file.keys(), lambda name: plain(file.get_tensor(name)))
-    except DataError:
-        raise
-    except Exception as error:  # as above
-        raise DataError(f"{path} is not a readable safetensors file: {error}") from error
+    unreadable = f"{path} is not a readable safetensors file"
+    with readable(unreadable, why=True), safetensors.safe_open(path, framework="pt") as file:
+        return _named(path, file.keys(), lambda name: plain(file.get_tensor(name)))
 
 
 def _read_pt(path: Path) -> tuple[Array, ...]:
@@ -212,7 +202,7 @@ def _read_pt(path: Path) -> tuple[Array, ...]:
         check_unpacked_size(path, held.numel() * held.element_size(), path.stat().st_size)  # rows can be one, repeated
         return plain(held)
 
-    try:
+    with readable(f"{path}: wanted what torch.save writes of a dictionary of tensors; nothing else is read"):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 check_unpacked_size(path, sum(one.file_size for one in archive.infolist()), path.stat().st_size)
@@ -220,12 +210,6 @@ def _read_pt(path: Path) -> tuple[Array, ...]:
         if not isinstance(content, dict):
             raise DataError(f"{path}: wanted a dictionary of tensors; got {type(content).__name__}")
         return _named(path, [name for name in content if isinstance(name, str)], get)
-    except DataError:
-        raise
-    except Exception as error:  # as above
-        raise DataError(
-            f"{path}: wanted what torch.save writes of a dictionary of tensors; nothing else is read"
-        ) from error
 
 
 def plain(tensor: Tensor) -> Array:
@@ -249,19 +233,14 @@ def _read_h5(path: Path) -> tuple[Array, ...]:
         check_unpacked_size(path, found.nbytes, path.stat().st_size)
         return np.array(found.asstr()[()] if h5py.check_string_dtype(found.dtype) else found[()])
 
-    try:
-        with h5py.File(path, "r") as file:
-            return _named(path, set(file), get)
-    except DataError:
-        raise
-    except Exception as error:  # as above
-        raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
+    with readable(f"{path} is not a readable HDF5 file", why=True), h5py.File(path, "r") as file:
+        return _named(path, set(file), get)
 
 
 def _read_parquet(path: Path) -> tuple[Array, ...]:
     import pyarrow.parquet as pq
 
-    try:
+    with readable(f"{path} is not a readable Parquet file", why=True):
         schema = pq.read_schema(path)
         names = schema.names
         missing = [name for name in ("split", "label") if name not in names]
@@ -272,10 +251,6 @@ def _read_parquet(path: Path) -> tuple[Array, ...]:
             raise DataError(f"{path}: two columns have the same name")
         read = ["split", "label", *_feature_columns(path, schema)]
         return _divided(path, *_columns(path, read_columns(path, read)))
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow meets broken files with whatever it stumbles over
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
 
 
 def _feature_columns(path: Path, schema: t.Any) -> list[str]:

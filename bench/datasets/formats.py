@@ -23,7 +23,6 @@ import re
 import struct
 import typing as t
 import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -93,6 +92,17 @@ def check_unpacked_size(where: Path | str, unpacked: int, packed: int) -> None:
         raise DataError(f"{where} would unpack from {packed:,} to {unpacked:,} bytes: perhaps a decompression bomb")
 
 
+@contextlib.contextmanager
+def readable(otherwise: str, *, why: bool = False) -> t.Iterator[None]:
+    """Raise DataError in place of whatever a library stumbles over in a broken file; `why` adds what that was."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{otherwise}: {error}" if why else otherwise) from error
+
+
 def class_order(name: str) -> tuple[int, str]:
     """Numbers by their value, before them other names by their letters."""
     return (int(name) if name.isdecimal() and len(name) < 4000 else -1, name)
@@ -156,25 +166,22 @@ def read_idx(path: Path, ndim: int) -> Array:
 
 def _idx_slices(path: Path, ndim: int) -> t.Iterator[Array]:
     opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rb") as file:
-            header = file.read(4 + 4 * ndim)
-            if header[:4] != bytes([0, 0, 8, ndim]):
-                wanted = f"wanted the magic number 0x0000080{ndim} (bytes, {ndim} dimensions)"
-                raise DataError(f"{path} is not an idx file: {wanted}, got 0x{header[:4].hex()}")
-            if len(header) < 4 + 4 * ndim:
-                raise DataError(f"{path} is truncated: it ends inside its header")
-            count, *shape = struct.unpack(f">{ndim}I", header[4:])
-            claimed = count * math.prod(shape)
-            if claimed > MAX_FILE_BYTES:
-                claims = f"{path} declares the shape {(count, *shape)}: {claimed:,} bytes"
-                raise DataError(f"{claims}, more than {MAX_FILE_BYTES:,}")
-            check_unpacked_size(path, claimed, path.stat().st_size)
-            yield from _slices(file, count, tuple(shape), np.dtype(np.uint8), path)
-            if file.read(1):
-                raise _wrong_length(path, (count, *shape), claimed, "more")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    with readable(f"{path} cannot be read", why=True), opened(path, "rb") as file:
+        header = file.read(4 + 4 * ndim)
+        if header[:4] != bytes([0, 0, 8, ndim]):
+            wanted = f"wanted the magic number 0x0000080{ndim} (bytes, {ndim} dimensions)"
+            raise DataError(f"{path} is not an idx file: {wanted}, got 0x{header[:4].hex()}")
+        if len(header) < 4 + 4 * ndim:
+            raise DataError(f"{path} is truncated: it ends inside its header")
+        count, *shape = struct.unpack(f">{ndim}I", header[4:])
+        claimed = count * math.prod(shape)
+        if claimed > MAX_FILE_BYTES:
+            claims = f"{path} declares the shape {(count, *shape)}: {claimed:,} bytes"
+            raise DataError(f"{claims}, more than {MAX_FILE_BYTES:,}")
+        check_unpacked_size(path, claimed, path.stat().st_size)
+        yield from _slices(file, count, tuple(shape), np.dtype(np.uint8), path)
+        if file.read(1):
+            raise _wrong_length(path, (count, *shape), claimed, "more")
 
 
 def _slices(
@@ -268,13 +275,11 @@ def svhn(folder: Path) -> Stored | None:
         from scipy.io import loadmat, whosmat
 
         [path] = files[part]
-        try:
+        with readable(f"{path} is not SVHN's MATLAB file (arrays X and y)", why=True):
             claimed = sum(math.prod(shape) * 8 for _, shape, _ in whosmat(path))
             check_unpacked_size(path, claimed, path.stat().st_size)
             content = loadmat(path, variable_names=["X", "y"])
             images, labels = np.asarray(content["X"]), np.asarray(content["y"]).reshape(-1)
-        except Exception as error:  # loadmat meets broken files with whatever it stumbles over
-            raise DataError(f"{path} is not SVHN's MATLAB file (arrays X and y): {error}") from error
         if images.ndim != 4 or images.shape[:3] != (32, 32, 3):
             raise DataError(f"{path}: X must be (32, 32, 3, n), got {images.shape}")
         if labels.dtype.kind not in "iu" or not np.isin(labels, range(1, 11)).all():
@@ -333,6 +338,7 @@ def packaged_csv(package: str, file: str, side: int, levels: int) -> Stored | No
 
 # --- npz --------------------------------------------------------------------------------------------------------------
 
+NOT_NPZ = "is not an npz of plain arrays of numbers or text; pickled objects are not read"
 NPZ_NAMES = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
 
 
@@ -340,7 +346,7 @@ def npz(path: Path) -> Stored | None:
     """One npz file with {train,val,test}_{images,labels}, or with Keras's x_train, y_train and so on."""
     if not path.is_file():
         return None
-    with _readable(path), path.open("rb") as file:
+    with readable(f"{path} {NOT_NPZ}"), path.open("rb") as file:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path} is a single array, not an npz of several")
@@ -361,7 +367,7 @@ def npz(path: Path) -> Stored | None:
 
     def read(part: Part, _: Form) -> Rows:
         image_name, label_name = pairs[part]
-        with _readable(path), path.open("rb") as file:
+        with readable(f"{path} {NOT_NPZ}"), path.open("rb") as file:
             arrays = np.load(file, allow_pickle=False)
             members = arrays.zip.infolist()
             check_unpacked_size(path, sum(member.file_size for member in members), path.stat().st_size)
@@ -378,7 +384,7 @@ def npz(path: Path) -> Stored | None:
 
 def _npz_slices(path: Path, name: str) -> t.Iterator[Array]:
     """The images of an npz, channels first."""
-    with _readable(path), zipfile.ZipFile(path) as arrays, arrays.open(f"{name}.npy") as file:
+    with readable(f"{path} {NOT_NPZ}"), zipfile.ZipFile(path) as arrays, arrays.open(f"{name}.npy") as file:
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, columns_first, dtype = header[np.lib.format.read_magic(file)](file)
         if dtype != np.uint8:
@@ -388,18 +394,6 @@ def _npz_slices(path: Path, name: str) -> t.Iterator[Array]:
             yield channels_first(np.frombuffer(file.read(), np.uint8).reshape(shape, order="F"))
         else:
             yield from map(channels_first, _slices(file, shape[0], shape[1:], dtype, f"{path}: {name}"))
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> t.Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # numpy and zipfile meet broken files with whatever they stumble over
-        raise DataError(
-            f"{path} is not an npz of plain arrays of numbers or text; pickled objects are not read"
-        ) from error
 
 
 def _channels_first(shape: tuple[int, ...], where: str) -> t.Callable[[Array], Array]:
@@ -518,7 +512,7 @@ def _read_shard(path: Path) -> _Shard:
             return any(child.name == "bytes" and is_image(child.type) for child in kind)
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
-    try:
+    with readable(f"{path} is not a readable Parquet file", why=True):
         schema = pq.read_schema(path)
         images = [field.name for field in schema if is_image(field.type)]
         labels = [name for name in LABELS if name in schema.names]
@@ -526,8 +520,6 @@ def _read_shard(path: Path) -> _Shard:
             wanted = f"one column of image bytes (binary, or a struct with bytes), and one of {', '.join(LABELS)}"
             raise DataError(f"{path} must have {wanted}; it has {', '.join(schema.names)}")
         label = read_columns(path, labels[:1])[labels[0]]
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
     _check_whole(path, labels[0], label)
     if pa.types.is_dictionary(label.type):
         label = label.cast(label.type.value_type)
@@ -551,7 +543,7 @@ def _encoded(path: Path, column: str) -> t.Iterator[tuple[str, io.BytesIO]]:
     import pyarrow.compute as pc
 
     row = 0
-    try:
+    with readable(f"{path} is not a readable Parquet file", why=True):
         for batch in _batches(path, [column]):
             images = batch[column]
             encoded = pc.struct_field(images, "bytes") if pa.types.is_struct(images.type) else images
@@ -559,8 +551,6 @@ def _encoded(path: Path, column: str) -> t.Iterator[tuple[str, io.BytesIO]]:
             for content in encoded:
                 yield f"{path}, row {row}", io.BytesIO(content.as_py())
                 row += 1
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
 
 
 def _check_whole(path: Path, name: str, column: t.Any) -> None:
@@ -709,39 +699,32 @@ def _decode(
     first, wanted = "", ("", (0, 0))
     filled = animated = 0
     for row, (name, encoded) in enumerate(images):
-        try:
-            with (
-                encoded.open("rb")
-                if isinstance(encoded, Path)
-                else encoded as file,  # by its path Pillow 13 maps a raw
-                Image.open(
-                    file, formats=IMAGE_FORMATS
-                ) as opened,  # TIFF that is turned with height and width exchanged
-            ):
-                came = _described(opened)
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise DataError(f"{name} is {came}: more than {MAX_PIXELS:,} pixels")
-                if opened.mode not in MODES.values() and form.mode is None:
-                    raise DataError(f"{name} is {came}, neither 8-bit grey nor RGB; {_hint('mode')}")
-                animated += getattr(opened, "is_animated", False)
-                if opened.getexif().get(ORIENTATION, 1) != 1:
-                    ImageOps.exif_transpose(opened, in_place=True)
-                image = _in_form(opened, form)
-                found = image.mode, image.size
-                if row == 0:
-                    first, wanted, before = name, found, came
-                    shape = image.height, image.width, len(image.getbands())
-                    if form.size is None:
-                        check_unpacked_size(name, count * math.prod(shape), packed)
-                    decoded = np.empty((max(1, SLICE // math.prod(shape)), *shape), np.uint8)
-                elif found != wanted:
-                    differ = [what for what, a, b in zip(("mode", "size"), found, wanted) if a != b]
-                    raise DataError(f"{name} is {came}, but {first} is {before}; {_hint(*differ)}")
-                decoded[filled] = np.asarray(image).reshape(decoded.shape[1:])
-        except DataError:
-            raise
-        except Exception as error:  # Pillow meets broken files with whatever it stumbles over
-            raise DataError(f"{name} cannot be decoded as an image: {error}") from error
+        source = encoded.open("rb") if isinstance(encoded, Path) else encoded  # by its path Pillow 13 maps a raw TIFF
+        with (  # .. that is turned, with height and width exchanged
+            readable(f"{name} cannot be decoded as an image", why=True),
+            source as file,
+            Image.open(file, formats=IMAGE_FORMATS) as opened,
+        ):
+            came = _described(opened)
+            if opened.width * opened.height > MAX_PIXELS:
+                raise DataError(f"{name} is {came}: more than {MAX_PIXELS:,} pixels")
+            if opened.mode not in MODES.values() and form.mode is None:
+                raise DataError(f"{name} is {came}, neither 8-bit grey nor RGB; {_hint('mode')}")
+            animated += getattr(opened, "is_animated", False)
+            if opened.getexif().get(ORIENTATION, 1) != 1:
+                ImageOps.exif_transpose(opened, in_place=True)
+            image = _in_form(opened, form)
+            found = image.mode, image.size
+            if row == 0:
+                first, wanted, before = name, found, came
+                shape = image.height, image.width, len(image.getbands())
+                if form.size is None:
+                    check_unpacked_size(name, count * math.prod(shape), packed)
+                decoded = np.empty((max(1, SLICE // math.prod(shape)), *shape), np.uint8)
+            elif found != wanted:
+                differ = [what for what, a, b in zip(("mode", "size"), found, wanted) if a != b]
+                raise DataError(f"{name} is {came}, but {first} is {before}; {_hint(*differ)}")
+            decoded[filled] = np.asarray(image).reshape(decoded.shape[1:])
         filled += 1
         if filled == len(decoded):
             yield decoded.transpose(0, 3, 1, 2)

@@ -122,15 +122,12 @@ def code_sha256(plugins: t.Iterable[Path]) -> str:
         file for name in ("bench", "encoders", "protocols", "results") for file in (HOME / name).rglob("*.py")
     )
     digest = hashlib.sha256()
-    brought = [(f"{plugin} {name}".strip(), file) for plugin in plugins for name, file in _sources(plugin).items()]
+    read = {plugin: sources(plugin) if plugin.is_file() else {"": plugin} for plugin in plugins}
+    brought = [(f"{plugin} {name}".strip(), file) for plugin, found in read.items() for name, file in found.items()]
     for name, file in [(str(file.relative_to(HOME)), file) for file in ours] + brought:
         content = file.read_bytes() if file.exists() else b""
         digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def _sources(plugin: Path) -> dict[str, Path]:
-    return sources(plugin) if plugin.is_file() else {"": plugin}
 
 
 def _work(planned_by: str, token: str, job: str) -> str:

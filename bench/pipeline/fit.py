@@ -26,7 +26,7 @@ from encoders.distributed import ProcessGroup
 from encoders.loading import restore
 from results import files, layout, store
 from results.layout import RunDirectory
-from results.record import Provenance
+from results.record import Provenance, Run
 
 logger = logging.getLogger(__name__)
 HISTORY_SECONDS = 10.0  # between two writings of the history of a training that goes on
@@ -77,13 +77,9 @@ def fit(
         hashes["generator_sha256"] = _sha256(contents[directory.generator.name])
         contents |= _pictures(directory, encoder, generator, module, dataset, spec.seed)
     contents[directory.encoder_json.name] = _description(spec, dataset, encoder, hashes)
-    judged = {"tap", "dimensions", "metrics", "details", "alarms", "error", "status"}
-    judged |= {"predictions", "predictions_sha256"}
     images_of_each = len(dataset.train), len(dataset.test)
     record = record_of(planned, made, images=images_of_each, status="done", seconds=seconds, updates=training.updates)
-    run = record.model_dump(mode="json", exclude=judged)
-    for field in [field for field in run if field.startswith("protocol")]:
-        del run[field]
+    run = record.model_dump(mode="json", include={*Run.model_fields, "seconds", "updates", "provenance"})
     heavy = (directory.weights.name, directory.generator.name)
     beside = {name: _sha256(content) for name, content in contents.items() if name not in heavy}
     run |= {"taps": _dimensions(module, images, device), **hashes, "files": beside}

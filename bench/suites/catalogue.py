@@ -106,15 +106,12 @@ def _about(path: Path) -> str:
     return about.partition(". ")[0].rstrip(".")
 
 
-def _first_line(recipe: type) -> str:
-    return (recipe.__doc__ or "").strip().partition("\n")[0]
-
-
 def _what(name: str, recipe: type) -> str:
     """The name spelled out, where it is an abbreviation, and the first line about it."""
     words = name.split("_")
     spelled = " ".join(SPELLED_OUT.get(word, word) for word in words)
-    return (f"{spelled[0].upper()}{spelled[1:]}. " if set(words) & set(SPELLED_OUT) else "") + _first_line(recipe)
+    first = (recipe.__doc__ or "").strip().partition("\n")[0]
+    return (f"{spelled[0].upper()}{spelled[1:]}. " if set(words) & set(SPELLED_OUT) else "") + first
 
 
 def _note(annotation: t.Any, note: str) -> str:
