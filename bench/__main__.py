@@ -216,8 +216,8 @@ def plan(
             _tell(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
         return
     costs = []
-    start, apart = time.process_time(), executor != "serial" or jobs > 1
-    for planned, needed in launch.costs(checked, settings, _say, start=start, apart=apart):
+    start, own_process = time.process_time(), executor != "serial" or jobs > 1
+    for planned, needed in launch.costs(checked, settings, _say, start=start, own_process=own_process):
         if planned.missing:
             costs.append(needed)
         took = clock(needed.seconds) if planned.missing else ""

@@ -26,13 +26,13 @@ from encoders.base import Encoder, EncoderError, Features, ImageShape, frozen
 
 WEIGHTS, RECIPE = "encoder.safetensors", "encoder.json"
 AGAIN = "copy it again, or `frostbench run` with its suite trains it again"
-LARGEST_RECIPE = 2**20  # bytes; one has a few hundred
+MAX_RECIPE_BYTES = 2**20  # bytes; one has a few hundred
 PARTS = 20  # layers and weights that a network may be given as it is built, for each tensor of its file
 MAX_WEIGHTS_BYTES = 2**34  # those of 4 billion numbers
 MAX_HEADER_BYTES = 10**8  # of a safetensors file, as its own library has it
-LARGEST_SIDE = 2**14  # pixels
+MAX_SIDE = 2**14  # pixels
 
-brought: dict[str, type[Encoder]] = {}  # encoders of plugins and packages, by name, once they were resolved
+plugin_encoders: dict[str, type[Encoder]] = {}  # encoders of plugins and packages, by name, once they were resolved
 Class = t.TypeVar("Class")
 _counting = threading.RLock()  # one load at a time replaces the initializer of torch.s layers
 
@@ -92,7 +92,7 @@ def describe(directory: Path, recipe: type[Encoder] | None = None) -> Descriptio
     """What `load` would load. Raises EncoderError."""
     path = directory / RECIPE
     try:
-        with _regular(path, LARGEST_RECIPE) as file:
+        with _regular(path, MAX_RECIPE_BYTES) as file:
             about = json.loads(file.read())
         channels, height, width = map(int, about["shape"])
         name, version, shape = about["encoder"], about["encoder_version"], (channels, height, width)
@@ -100,8 +100,8 @@ def describe(directory: Path, recipe: type[Encoder] | None = None) -> Descriptio
         described = Description(name, encoder, shape, about["weights_sha256"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise EncoderError(f"{path} does not describe a frozen encoder: {type(error).__name__}: {error}") from error
-    if not all(0 < size <= LARGEST_SIDE for size in shape):
-        raise EncoderError(f"{path}: sizes of images must lie in 1..{LARGEST_SIDE}; got {shape}")
+    if not all(0 < size <= MAX_SIDE for size in shape):
+        raise EncoderError(f"{path}: sizes of images must lie in 1..{MAX_SIDE}; got {shape}")
     equal = encoder.equal_revisions.get("float32", ())  # in which a frozen encoder computes
     if version != encoder.revision and not any({version, encoder.revision} <= {*group} for group in equal):
         raise EncoderError(

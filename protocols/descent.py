@@ -73,8 +73,8 @@ class Descent(Protocol):
         again = [int(np.random.SeedSequence((seed, one)).generate_state(1)[0]) for one in range(1, self.repeats)]
         refits = [self._train(train, everything, best, one) for one in (seed, *again)]
         queries = test.features
-        told = [refit.logits(queries) for refit in refits]
-        answers = [logits.argmax(dim=1) for logits in told]
+        outputs = [refit.logits(queries) for refit in refits]
+        answers = [logits.argmax(dim=1) for logits in outputs]
         truth = test.labels
         top1 = [float((predictions == truth).double().mean()) for predictions in answers]
         details: dict[str, t.Any] = {"learning_rate": best, "validation_rows": size, "refit": refits[0].report()}
@@ -82,7 +82,7 @@ class Descent(Protocol):
         if self.repeats > 1:
             details["repeats"] = [{"top1": one} for one in top1]
         others = {f"repeat{one}": predictions for one, predictions in enumerate(answers) if one}
-        more = beside(told[0], answers[0], truth, likelihood=True)
+        more = beside(outputs[0], answers[0], truth, likelihood=True)
         return Scores({"top1": top1[0]} | more, answers[0], details, others)
 
     def _train(self, train: FeatureSet, rows: Tensor, learning_rate: float, seed: int) -> "_Trained":

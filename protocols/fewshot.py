@@ -58,13 +58,13 @@ class FewShot(Protocol):
             few = train.rows(torch.from_numpy(rows).to(train.labels.device))
             fitted.append((len(rows), *HEADS[self.head].fit(few, seed)))
         queries = test.features
-        told = [problem.logits(fit, queries) for _, problem, fit, _ in fitted]
-        answers = [problem.predictions(logits) for (_, problem, _, _), logits in zip(fitted, told)]
+        outputs = [problem.logits(fit, queries) for _, problem, fit, _ in fitted]
+        answers = [problem.predictions(logits) for (_, problem, _, _), logits in zip(fitted, outputs)]
         truth = test.labels
         likelihood = HEADS[self.head].loss.likelihood
         more = [
             beside(problem.of_all_classes(logits, test.classes), predictions, truth, likelihood=likelihood)
-            for (_, problem, _, _), logits, predictions in zip(fitted, told, answers)
+            for (_, problem, _, _), logits, predictions in zip(fitted, outputs, answers)
         ]
         top1 = [_accuracy(predictions, truth) for predictions in answers]
         draws = [{"top1": one, "rows": rows} | about for one, (rows, _, _, about) in zip(top1, fitted)]

@@ -1351,7 +1351,7 @@ def dripping() -> t.Iterator[str]:
 
 @pytest.mark.parametrize(
     ("limit", "value", "said"),
-    [("MAX_BYTES", 10**6, "more than 1,000,000 bytes"), ("LONGEST", 0.0, "took longer than 0 h")],
+    [("MAX_BYTES", 10**6, "more than 1,000,000 bytes"), ("MAX_SECONDS", 0.0, "took longer than 0 h")],
 )
 def test_a_download_without_an_end_has_one(
     own_cache: Path, fashion: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, limit: str, value: float, said: str

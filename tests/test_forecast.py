@@ -181,17 +181,17 @@ def test_corrupted_images_are_counted(
     assert cost.seconds == pytest.approx(3 + 25 * 359 * 11.1e-3)
 
 
-@pytest.mark.parametrize(("apart", "starts"), [(False, 1), (True, 7)])
+@pytest.mark.parametrize(("own_process", "starts"), [(False, 1), (True, 7)])
 def test_the_command_and_its_workers_start(
     monkeypatch: pytest.MonkeyPatch,
     told: t.Callable[..., tuple[dict[str, Cost], list[str]]],
-    apart: bool,
+    own_process: bool,
     starts: int,
 ) -> None:
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
     for what in ("_fit", "_extract", "_score", "_look"):
         monkeypatch.setattr(Forecast, what, lambda *_: 0.0)
-    assert sum(cost.seconds for cost in told(start=2.5, apart=apart)[0].values()) == starts * 2.5
+    assert sum(cost.seconds for cost in told(start=2.5, own_process=own_process)[0].values()) == starts * 2.5
 
 
 def test_what_judges_samples_is_counted(

@@ -19,7 +19,7 @@ from bench.datasets.formats import DataError
 from bench.errors import config_error
 from bench.host import machine
 from bench.pipeline.diagnostics import diagnose
-from bench.pipeline.judge import by_protocol, judge, keep_predictions, publish, settled
+from bench.pipeline.judge import by_protocol, configured, judge, keep_predictions, publish
 from bench.pipeline.plan import PlannedRun, Settings, folder, load_images
 from bench.suites import resolve
 from bench.suites.reading import read_dataset, read_protocols
@@ -58,7 +58,7 @@ def score(
     known = resolve.protocols(settings.plugins)
     protocols_asked = protocols_of_features(protocols, settings.plugins)
     machine.prepare(settings.threads)
-    made = machine.provenance(torch.device("cpu"), settings.threads, "float32")  # protocols compute where features lie
+    provenance = machine.provenance(torch.device("cpu"), settings.threads, "float32")  # where the features lie
     train, test = feature_files.read(path)
     if dataset is None:
         dataset, fingerprint = DatasetSpec(name=UNNAMED), _digest(train.labels, test.labels)
@@ -87,12 +87,10 @@ def score(
     files.check_writable(settings.output / SUITE)
     alarms = diagnose(train.features)
     for (tap, kind), specs in by_protocol(planned.missing).items():
-        scored = known[kind].score_all(settled(known, specs), train, test, seed=seed)
+        scored = known[kind].score_all(configured(known, specs), train, test, seed=seed)
         for judged in judge(tap, specs, scored):
             sha256 = keep_predictions(planned, judged, test)
-            publish(
-                planned, judged, known[kind].solver, made, sha256, train=train, test=test, alarms=alarms, seconds={}
-            )
+            publish(planned, judged, known[kind].solver, provenance, sha256, train, test, alarms=alarms, seconds={})
     table = dataset.name, dataset.limit, dataset.split, fingerprint
     contents = store.read_store(settings.output)
     beside = [one for one in contents.records if (one.dataset, one.limit, one.split, one.fingerprint) == table]

@@ -10,7 +10,7 @@ import numpy as np
 from bench.pipeline.damage import GONE, OTHER, damage
 from bench.suites import resolve
 from bench.suites.suite import ProtocolSpec, RunSpec
-from encoders.loading import LARGEST_RECIPE
+from encoders.loading import MAX_RECIPE_BYTES
 from results import files, layout, leaderboard, predictions, store
 from results.files import StoreError
 from results.layout import RunDirectory
@@ -188,7 +188,7 @@ def _check_encoder(directory: RunDirectory, record: Record | None, report: Repor
             report.problems.append((directory.run_json, f"{field} is {run.get(field)}; its records have {value}"))
     if (path := directory.encoder_json).exists():
         try:
-            described = json.loads(files.read_bytes(path, LARGEST_RECIPE))
+            described = json.loads(files.read_bytes(path, MAX_RECIPE_BYTES))
             wrong = [f"{field} differs from run.json" for field in DESCRIBED if described[field] != run[field]]
         except StoreError as error:
             wrong = [str(error).removeprefix(f"{path}: ")]

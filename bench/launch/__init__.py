@@ -160,11 +160,11 @@ def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
 
 
 def costs(
-    suite: Suite, settings: Settings, say: t.Callable[[str], None], *, start: float = 0.0, apart: bool = False
+    suite: Suite, settings: Settings, say: t.Callable[[str], None], *, start: float = 0.0, own_process: bool = False
 ) -> t.Iterator[tuple[PlannedRun, Cost]]:
     """Every run of a suite with what it will cost here; a done one costs nothing. Raises what `plan` raises.
 
-    start: seconds until a process is ready to read the suite's data. apart: whether each run has a process of its own.
+    start: seconds until a process is ready to read the suite's data. own_process: whether each run has one.
     """
     started = time.perf_counter()
     planned, contents = plan(suite, settings)
@@ -172,7 +172,7 @@ def costs(
         say(f"damaged and not used: {path}: {problem}")
     start += time.perf_counter() - started
     mirror = 0.0 if _target(suite.wandb).mode == "off" else start  # a process more, and libraries about as large
-    known = Forecast(settings, contents, say, command=start + mirror, worker=start if apart else 0.0)
+    known = Forecast(settings, contents, say, command=start + mirror, worker=start if own_process else 0.0)
     for one in planned:
         yield one, known.cost(one) if one.missing else Cost(0.0, 0, 0, 0)
     for protocol in known.unknown:
@@ -218,7 +218,7 @@ def launch(
     changed = _keep(suite, directory) or bool(missing or settled)
     if missing:
         stopping = Stopping()
-        apart = executor == "processes" or jobs > 1 or settings.time_limit
+        own_process = executor == "processes" or jobs > 1 or settings.time_limit
         jobs = jobs if executor == "ray" else _within_room(jobs)
         titles = [one.title for one in missing]
         live = wandb_mirror.Live(directory, target, [(_known(one), one.directory) for one in missing])
@@ -226,7 +226,7 @@ def launch(
             ray_cluster.ray_tasks(missing, settings, jobs, address)
             if executor == "ray"
             else processes.processes(missing, settings, jobs or 1, display)
-            if apart
+            if own_process
             else processes.serial(missing, settings, display, stopping)
         ) as ended:  # fmt: skip
             for one, seconds, error in ended:
@@ -324,11 +324,11 @@ def sync(directory: Path, project: str, entity: str) -> MirrorReport:
     return wandb_mirror.sync(directory, target)
 
 
-def _target(spec: WandbSpec, **told: str) -> WandbTarget:
+def _target(spec: WandbSpec, **options: str) -> WandbTarget:
     """Where wandb's copy goes. Raises ConfigError for what wandb would refuse."""
     try:
-        for name in filter(None, told.values()):
+        for name in filter(None, options.values()):
             wandb_mirror.checked_name(name)
-        return wandb_mirror.target(spec.model_dump() | {name: value for name, value in told.items() if value})[0]
+        return wandb_mirror.target(spec.model_dump() | {name: value for name, value in options.items() if value})[0]
     except ValueError as error:
         raise config_error("wandb", str(error)) from None

@@ -81,7 +81,7 @@ class Forecast:
         self.modules: dict[tuple[str, ...], tuple[nn.Module, nn.Module | None]] = {}  # the newest
         self.extracted: dict[tuple[str, ...], float] = {}
         self.features: dict[tuple[str, ...], tuple[Features, Features]] = {}  # of parts of train and test: the newest
-        self.command, self.apart = command, worker > 0
+        self.command, self.own_process = command, worker > 0
         self.once = worker  # seconds that a process takes once, and count with its first run
         self.unknown: dict[str, None] = {}  # protocols that are not counted, as they were never run here
         machine.prepare(settings.threads)
@@ -117,7 +117,7 @@ class Forecast:
                 seconds += self._look(name, planned, dataset, tap, width)
         seconds += self.command + self.once
         self.command = 0.0  # counts with the first run
-        if not self.apart:
+        if not self.own_process:
             self.once = 0.0
         wide = 4 * rows * sum(widths.values())
         weights = sum(tensor.nbytes for tensor in module.state_dict().values())

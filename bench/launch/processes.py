@@ -76,22 +76,22 @@ def processes(
                 run, attempt, wait = waiting.popleft()
                 slot = slots.pop(0)
                 here = dataclasses.replace(settings, device=machine.device_of_slot(settings.device, slot))
-                worker, told = _start(run, here, wait, display)
-                working[worker.sentinel] = worker, told, run, attempt, slot, time.monotonic()
+                worker, pipe = _start(run, here, wait, display)
+                working[worker.sentinel] = worker, pipe, run, attempt, slot, time.monotonic()
             left = None
             if settings.time_limit:
                 left = max(0.0, min(one[-1] for one in working.values()) + settings.time_limit - time.monotonic())
             ended = multiprocessing.connection.wait(list(working), left)
             if not ended:  # the time of the oldest is up
-                worker, told, run, _, slot, started = working.pop(min(working, key=lambda one: working[one][-1]))
+                worker, pipe, run, _, slot, started = working.pop(min(working, key=lambda one: working[one][-1]))
                 _stop([worker])
                 slots.append(slot)
-                yield run, time.monotonic() - started, _overdue(run, settings, _told(told))
+                yield run, time.monotonic() - started, _overdue(run, settings, _status_of(pipe))
             for sentinel in ended:
-                worker, told, run, attempt, slot, started = working.pop(t.cast(int, sentinel))
+                worker, pipe, run, attempt, slot, started = working.pop(t.cast(int, sentinel))
                 worker.join()
                 slots.append(slot)
-                status = _told(told)
+                status = _status_of(pipe)
                 died = status == STOPPED or (status is None and worker.exitcode < 0)
                 if status == HELD:  # looked at again when all else is done
                     waiting.append((run, attempt, True))
@@ -110,7 +110,7 @@ def processes(
 def _start(run: PlannedRun, settings: Settings, wait: bool, display: Display) -> tuple[t.Any, t.Any]:
     """A worker that makes a run, and the pipe over which it says how its call went."""
     spawn = multiprocessing.get_context("spawn")
-    told, tell = spawn.Pipe(duplex=False)
+    pipe, tell = spawn.Pipe(duplex=False)
     stderr = display.hear(run.title)
     work = pickle.dumps((_work, (run, settings, wait, stderr is not None)))
     worker = spawn.Process(target=begin, args=(work, stderr, tell), name=run.title)
@@ -118,7 +118,7 @@ def _start(run: PlannedRun, settings: Settings, wait: bool, display: Display) ->
     tell.close()
     if stderr:
         stderr.close()  # the worker has it, and its end is the end of what it says
-    return worker, told
+    return worker, pipe
 
 
 def room(jobs: int) -> int:
@@ -143,7 +143,7 @@ def _stop(workers: list[t.Any]) -> None:
             worker.join()
 
 
-def _told(pipe: t.Any) -> int | None:
+def _status_of(pipe: t.Any) -> int | None:
     """What a worker that has ended said of its call; None of one that was ended first."""
     with pipe:
         try:

@@ -51,7 +51,7 @@ def execute(
     if device.type == "cuda" and torch.cuda.device_count() < ranks_here:
         raise machine.MachineError(f"{ranks_here} ranks need a GPU each; this machine has {torch.cuda.device_count()}")
     machine.prepare(settings.threads)
-    made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
+    provenance = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that is at this run")
     with files.claim(planned.directory.path, wait=wait) as locked:
         left = tuple(one for one in planned.missing if planned.again or not judge.is_there(planned, one))
@@ -63,15 +63,15 @@ def execute(
                 _noted(planned.directory) if alone and locked else contextlib.nullcontext(),
                 machine.left_as_it_was(f"{planned.title}: its code"),
             ):
-                _execute(planned, settings, watcher, stopping, device, made)
+                _execute(planned, settings, watcher, stopping, device, provenance)
         except (files.Unwritable, KeyboardInterrupt):  # no failure of the method: no record of it
             raise
         except ResumeRefused as refused:  # nor is this, but its table should say why the run is not there
-            fail(planned, str(refused), made)
+            fail(planned, str(refused), provenance)
             raise
         except BaseException as error:  # a method can also call sys.exit
             said = message(error, kind=not isinstance(error, EncoderError))
-            return failure(fail(planned, said, made, {"traceback": trace(error), "place": place(error)}))
+            return failure(fail(planned, said, provenance, {"traceback": trace(error), "place": place(error)}))
         return None
 
 
@@ -112,7 +112,7 @@ def _execute(
     watcher: Watcher,
     stopping: Stopping,
     device: torch.device,
-    made: Provenance,
+    provenance: Provenance,
 ) -> None:
     spec, directory = planned.spec, planned.directory
     watcher.stage("loading")
@@ -120,7 +120,7 @@ def _execute(
     check_planned(planned, dataset)
     encoder = recipe(spec, settings)
     known = resolve.protocols(settings.plugins, reread=False)
-    made = made.model_copy(update={"solvers": {one.name: known[one.name].solver for one in spec.protocols}})
+    provenance = provenance.model_copy(update={"solvers": {one.name: known[one.name].solver for one in spec.protocols}})
     fitted = reload(planned, encoder, dataset)
     if fitted is None:
         shutil.rmtree(directory.views, ignore_errors=True)  # of an encoder that was damaged
@@ -133,9 +133,9 @@ def _execute(
             stopping=stopping,
         )
         with process_group(worker_fit, (part_of_worker(planned, settings),), settings.ranks, device.type) as group:
-            fitted = fit(planned, encoder, dataset, watcher, keeper, device, made, group)
+            fitted = fit(planned, encoder, dataset, watcher, keeper, device, provenance, group)
     module, generator, seconds, resumed_elsewhere, updates = fitted
-    made = made.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
+    provenance = provenance.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
     module.to(device)
     watcher.stage("extracting")
     started = time.perf_counter()
@@ -146,7 +146,7 @@ def _execute(
     alarms = {tap: diagnose(features["train"][tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
     left = len(planned.missing)
     for (tap, name), specs in judge.by_protocol(planned.missing).items():
-        protocols = judge.settled(known, specs)
+        protocols = judge.configured(known, specs)
         scored: t.Iterator[Scores | Quality]
         if generator is not None and tap == SAMPLES:
             train, test = (judge.pixels_of(images) for images in parts.values())
@@ -164,21 +164,12 @@ def _execute(
             )
         for judged in judge.judge(tap, specs, scored, watcher):
             left -= 1
-            predictions_sha256 = judge.keep_predictions(planned, judged, test)
+            sha256 = judge.keep_predictions(planned, judged, test)
             if not left:
                 _tidy(directory, settings)
-            warnings = [*alarms[tap], *few_updates(updates)]
+            about: dict[str, t.Any] = {"alarms": [*alarms[tap], *few_updates(updates)], "seconds": seconds}
             judge.publish(
-                planned,
-                judged,
-                known[name].solver,
-                made,
-                predictions_sha256,
-                train=train,
-                test=test,
-                alarms=warnings,
-                seconds=seconds,
-                updates=updates,
+                planned, judged, known[name].solver, provenance, sha256, train, test, **about, updates=updates
             )
 
 

@@ -47,7 +47,7 @@ def fit(
     watcher: Watcher,
     keeper: Checkpoints,
     device: torch.device,
-    made: Provenance,
+    provenance: Provenance,
     group: ProcessGroup,
 ) -> Fitted:
     """Train, then publish encoder and generator, both frozen, with all that is told of them: run.json comes last."""
@@ -69,7 +69,7 @@ def fit(
     with machine.left_as_it_was(f"{planned.title}: its encoder"):
         module = encoder.fit(images, training)
     seconds = {"fit": training.earlier_seconds + time.perf_counter() - started}
-    made = made.model_copy(update={"resumed_elsewhere": not keeper.exact})
+    provenance = provenance.model_copy(update={"resumed_elsewhere": not keeper.exact})
     contents = {directory.weights.name: _weights(module), directory.history.name: _csv(training.history)}
     generator, hashes = training.generator, {"weights_sha256": _sha256(contents[directory.weights.name])}
     if generator is not None and isinstance(encoder, Generative):
@@ -77,8 +77,8 @@ def fit(
         hashes["generator_sha256"] = _sha256(contents[directory.generator.name])
         contents |= _pictures(directory, encoder, generator, module, dataset, spec.seed)
     contents[directory.encoder_json.name] = _description(spec, dataset, encoder, hashes)
-    images_of_each = len(dataset.train), len(dataset.test)
-    record = record_of(planned, made, images=images_of_each, status="done", seconds=seconds, updates=training.updates)
+    counts, updates = (len(dataset.train), len(dataset.test)), training.updates
+    record = record_of(planned, provenance, images=counts, status="done", seconds=seconds, updates=updates)
     run = record.model_dump(mode="json", include={*Run.model_fields, "seconds", "updates", "provenance"})
     heavy = (directory.weights.name, directory.generator.name)
     beside = {name: _sha256(content) for name, content in contents.items() if name not in heavy}

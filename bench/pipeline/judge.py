@@ -29,7 +29,7 @@ class Judged(t.NamedTuple):
     seconds: float  # work that several settings share counts for the first of them
 
 
-def settled(known: t.Mapping[str, type[Protocol]], specs: t.Iterable[ProtocolSpec]) -> list[Protocol]:
+def configured(known: t.Mapping[str, type[Protocol]], specs: t.Iterable[ProtocolSpec]) -> list[Protocol]:
     """Protocols with the settings of each spec. Raises EncoderError for a plugin that has changed since."""
     return [as_planned(spec.recipe(known), spec) for spec in specs]
 
@@ -65,11 +65,11 @@ def publish(
     planned: PlannedRun,
     judged: Judged,
     solver: int,
-    made: Provenance,
+    provenance: Provenance,
     predictions_sha256: str | None,
-    *,
     train: FeatureSet,
     test: FeatureSet,
+    *,
     alarms: list[Alarm],
     seconds: dict[str, float],
     updates: dict[str, int] | None = None,
@@ -79,7 +79,7 @@ def publish(
     path = directory.predictions(tap, protocol.file_name) if predictions_sha256 else None
     record = record_of(
         planned,
-        made,
+        provenance,
         images=(len(train), len(test)),
         status="done",
         tap=tap,

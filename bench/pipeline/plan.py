@@ -121,7 +121,9 @@ def check_planned(planned: PlannedRun, dataset: datasets.Dataset) -> None:
         raise datasets.DataError(f"{name} has changed since the run was planned, or differs on this machine")
 
 
-def record_of(planned: PlannedRun, made: Provenance, *, images: tuple[int, int] = (0, 0), **judged: t.Any) -> Record:
+def record_of(
+    planned: PlannedRun, provenance: Provenance, *, images: tuple[int, int] = (0, 0), **judged: t.Any
+) -> Record:
     """A record of this run with what `judged` says. images: of train and of test."""
     spec = planned.spec
     return Record(
@@ -144,15 +146,15 @@ def record_of(planned: PlannedRun, made: Provenance, *, images: tuple[int, int] 
         is_control=planned.is_control,
         labels=planned.labels,
         seed=spec.seed,
-        provenance=made,
+        provenance=provenance,
         **judged,
     )
 
 
-def fail(planned: PlannedRun, said: str, made: Provenance, details: dict[str, str] | None = None) -> Record:
+def fail(planned: PlannedRun, error: str, provenance: Provenance, details: dict[str, str] | None = None) -> Record:
     """Leave a record of a run that failed; the next success removes it."""
     known = {"traceback": "", **(details or {})}
-    record = record_of(planned, made, status="failed", error=said, details=known, seconds={})
+    record = record_of(planned, provenance, status="failed", error=error, details=known, seconds={})
     store.publish_record(planned.directory.failed, record)
     return record
 

@@ -35,7 +35,7 @@ SPELLED_OUT = {  # the words of a name that are abbreviations
     "gp": "with gradient penalty",
 }
 
-LONGEST = 36  # columns of a name with a text beside it: half of a terminal's 80 columns are left for the text
+MAX_NAME_COLUMNS = 36  # columns of a name with a text beside it: half of a terminal's 80 columns are left for the text
 
 
 class UnknownName(Exception):
@@ -128,7 +128,7 @@ def _yaml(value: t.Any) -> str:
 
 
 def _aligned(rows: dict[str, str], indent: str = "", width: int | None = None) -> str:
-    column = max((len(name) for name in rows if len(name) <= LONGEST), default=0)
+    column = max((len(name) for name in rows if len(name) <= MAX_NAME_COLUMNS), default=0)
     hanging = " " * (len(indent) + column + 2)
     lines = []
     for name, about in rows.items():

@@ -24,10 +24,10 @@ from pathlib import Path
 from bench.errors import ConfigError, Problem, config_error
 from bench.suites.sources import imports, sources
 from encoders.base import Encoder
-from encoders.loading import brought, defined
+from encoders.loading import defined, plugin_encoders
 from protocols.base import Protocol
 
-APART = {"encoders.sklearn"}  # holds no method, and scikit-learn takes seconds to import
+NOT_METHODS = {"encoders.sklearn"}  # holds no method, and scikit-learn takes seconds to import
 PLUGIN = "frostbench_plugin_"  # what the modules of plugins are called here
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"  # names become the names of files
 
@@ -43,7 +43,7 @@ def encoders(plugins: t.Sequence[Path] = (), *, reread: bool = True) -> dict[str
     cannot be read or takes a name that is taken.
     """
     found = _found(Encoder, "encoders", plugins, reread)  # type: ignore[type-abstract]
-    brought.update({name: recipe for name, recipe in found.items() if not recipe.__module__.startswith("encoders.")})
+    plugin_encoders.update({name: one for name, one in found.items() if not one.__module__.startswith("encoders.")})
     return found
 
 
@@ -82,7 +82,7 @@ def installed(base: type[Base], package: str) -> t.Mapping[str, type[Base]]:
     """The recipes of ours and of installed packages, looked for once a process: to look takes milliseconds."""
     found: dict[str, type[Base]] = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if (name := f"{package}.{module.name}") not in APART:
+        if (name := f"{package}.{module.name}") not in NOT_METHODS:
             for recipe in defined(importlib.import_module(name), base):
                 _add(found, module.name, recipe)
     for entry in importlib.metadata.entry_points(group=f"frostbench.{package}"):
