@@ -510,9 +510,7 @@ def describe(
 
 
 @app.command(rich_help_panel=EXCHANGE)
-def check(
-    file: t.Annotated[Path, typer.Argument(help="Python file that defines encoders or protocols.")],
-) -> None:
+def check(file: t.Annotated[Path, typer.Argument(help="Python file that defines encoders or protocols.")]) -> None:
     """Test your own encoder or protocol against the contract that the shipped ones pass."""
     from bench.commands import check
 

@@ -155,10 +155,7 @@ PATHS: dict[str, tuple[str, t.Callable[[Path], Stored | None]]] = {
         "a folder of train-*.parquet and test-*.parquet (or validation-*) in Hugging Face's image layout",
         formats.parquet,
     ),
-    "idx": (
-        "a folder of MNIST's file format, or folder/emnist-letters for one of several sets in it",
-        formats.idx,
-    ),
+    "idx": ("a folder of MNIST's file format, or folder/emnist-letters for one of several sets in it", formats.idx),
 }
 DATASETS: dict[str, str] = {
     **{name: about for name, (about, _, _) in PACKAGED.items()},

@@ -266,10 +266,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 def svhn(folder: Path) -> Stored | None:
     """SVHN's cropped digits: two MATLAB files; label 10 means the digit 0. Source: ufldl.stanford.edu/housenumbers."""
-    files: dict[Part, tuple[Path, ...]] = {
-        "train": (folder / "train_32x32.mat",),
-        "test": (folder / "test_32x32.mat",),
-    }
+    files: dict[Part, tuple[Path, ...]] = {"train": (folder / "train_32x32.mat",), "test": (folder / "test_32x32.mat",)}
 
     def read(part: Part, _: Form) -> Rows:
         from scipy.io import loadmat, whosmat

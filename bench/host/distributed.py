@@ -96,11 +96,7 @@ def _joined(ranks: ProcessGroup, kind: str, **meeting: t.Any) -> t.Iterator[Proc
         loopback = "lo0" if sys.platform == "darwin" else "lo"
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
     torch.distributed.init_process_group(
-        "nccl" if kind == "cuda" else "gloo",
-        **meeting,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        timeout=TIMEOUT,
+        "nccl" if kind == "cuda" else "gloo", **meeting, rank=ranks.rank, world_size=ranks.world_size, timeout=TIMEOUT
     )
     try:
         yield ranks

@@ -182,9 +182,7 @@ class Forecast:
 
         def fit(count: int, seconds: float) -> "_Trial":
             some = dataclasses.replace(
-                images,
-                images=images.images[:count],
-                labels=None if images.labels is None else images.labels[:count],
+                images, images=images.images[:count], labels=None if images.labels is None else images.labels[:count]
             )
             trial = _Trial(seconds)
             training = Training(planned.spec.seed, self.device, planned.precision, trial.report, keeper=trial)
@@ -236,13 +234,7 @@ class Forecast:
         return self.scores[place]
 
     def _score(
-        self,
-        name: tuple[str, ...],
-        planned: PlannedRun,
-        dataset: Dataset,
-        tap: str,
-        protocol: ProtocolSpec,
-        width: int,
+        self, name: tuple[str, ...], planned: PlannedRun, dataset: Dataset, tap: str, protocol: ProtocolSpec, width: int
     ) -> float:
         for record in self._known(planned):
             if (record.tap, record.protocol, record.protocol_params) == (tap, protocol.name, protocol.params):

@@ -167,10 +167,10 @@ def _execute(
             sha256 = judge.keep_predictions(planned, judged, test)
             if not left:
                 _tidy(directory, settings)
-            about: dict[str, t.Any] = {"alarms": [*alarms[tap], *few_updates(updates)], "seconds": seconds}
             judge.publish(
-                planned, judged, known[name].solver, provenance, sha256, train, test, **about, updates=updates
-            )
+                planned, judged, known[name].solver, provenance, sha256, train, test,
+                alarms=[*alarms[tap], *few_updates(updates)], seconds=seconds, updates=updates,
+            )  # fmt: skip
 
 
 def _keep_views(

@@ -150,12 +150,7 @@ def reload(planned: PlannedRun, encoder: Encoder, dataset: Dataset) -> Fitted | 
 
 
 def _pictures(
-    directory: RunDirectory,
-    encoder: Generative,
-    generator: nn.Module,
-    module: nn.Module,
-    dataset: Dataset,
-    seed: int,
+    directory: RunDirectory, encoder: Generative, generator: nn.Module, module: nn.Module, dataset: Dataset, seed: int
 ) -> dict[str, bytes]:
     """Pictures of what a generator makes, by their names in the run's directory."""
     made = samples.pictures(encoder, generator, module, dataset.test, seed)
