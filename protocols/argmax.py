@@ -3,7 +3,7 @@
 Source: the error of semi-supervised classifiers, as in Makhzani et al. 2015, arXiv:1511.05644, section 5.
 """
 
-from protocols.base import FeatureSet, Protocol, Scores
+from protocols.base import FeatureSet, Protocol, Scores, accuracy
 
 
 class Argmax(Protocol):
@@ -18,4 +18,4 @@ class Argmax(Protocol):
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:  # noqa: ARG002  # nothing is learned
         predictions = test.features[:, : test.classes].argmax(dim=1)
-        return Scores({"top1": float((predictions == test.labels).double().mean())}, predictions, {})
+        return Scores({"top1": accuracy(predictions, test.labels)}, predictions, {})

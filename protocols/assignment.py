@@ -8,7 +8,7 @@ import typing as t
 
 import torch
 
-from protocols.base import FeatureSet, Protocol, Scores
+from protocols.base import FeatureSet, Protocol, Scores, accuracy
 
 
 class Assignment(Protocol):
@@ -32,4 +32,4 @@ class Assignment(Protocol):
         predictions = names[clusters]
         sizes = torch.bincount(clusters, minlength=len(names))
         details: dict[str, t.Any] = {"names": names.tolist(), "test_rows": sizes.tolist()}
-        return Scores({"top1": float((predictions == test.labels).double().mean())}, predictions, details)
+        return Scores({"top1": accuracy(predictions, test.labels)}, predictions, details)

@@ -144,6 +144,11 @@ class CorruptionProtocol(Protocol):
         raise ProtocolError(f"{type(self).__name__} needs the corrupted images, not features alone")
 
 
+def accuracy(predictions: Tensor, labels: Tensor) -> float:
+    """The share of rows (n,) whose prediction is their label."""
+    return float((predictions == labels).double().mean())
+
+
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for products of bfloat16, which are far faster than float32's."""
     if device.type == "cuda":

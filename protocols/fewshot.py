@@ -12,9 +12,8 @@ import typing as t
 import numpy as np
 import torch
 from pydantic import PositiveInt
-from torch import Tensor
 
-from protocols.base import FeatureSet, Protocol, Scores
+from protocols.base import FeatureSet, Protocol, Scores, accuracy
 from protocols.linear import Linear
 from protocols.probabilities import beside
 from protocols.probe import Probe
@@ -66,7 +65,7 @@ class FewShot(Protocol):
             beside(problem.of_all_classes(logits, test.classes), predictions, truth, likelihood=likelihood)
             for (_, problem, _, _), logits, predictions in zip(fitted, outputs, answers)
         ]
-        top1 = [_accuracy(predictions, truth) for predictions in answers]
+        top1 = [accuracy(predictions, truth) for predictions in answers]
         draws = [{"top1": one, "rows": rows} | about for one, (rows, _, _, about) in zip(top1, fitted)]
         details: dict[str, t.Any] = {"spread": statistics.stdev(top1) if count > 1 else 0.0, "draws": draws}
         if count < self.draws:
@@ -75,10 +74,6 @@ class FewShot(Protocol):
         others = {f"draw{draw}": predictions for draw, predictions in enumerate(answers) if draw}
         means = {name: math.fsum(one[name] for one in more) / count for name in more[0]}  # draws have the same classes
         return Scores({"mean_top1": math.fsum(top1) / count} | means, answers[0], details, others)
-
-
-def _accuracy(predictions: Tensor, labels: Tensor) -> float:
-    return float((predictions == labels).double().mean())
 
 
 def balanced(

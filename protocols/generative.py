@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from protocols.base import FeatureSet, ProtocolError, Quality, SampleProtocol, Samples
+from protocols.base import FeatureSet, ProtocolError, Quality, SampleProtocol, Samples, accuracy
 
 SIGMAS = tuple(10 ** (-1 + place / 9) for place in range(10))  # 0.1 to 1: the grid of the GAN authors' script
 BLOCK = 1000  # images that are compared with all samples at once
@@ -64,7 +64,7 @@ class GenerativeQuality(SampleProtocol):
             details |= {
                 "parzen_standard_error": likelihood.standard_error,
                 "parzen_sigma": likelihood.sigma,
-                "classifier_top1": float((seen == test.labels).double().mean()),
+                "classifier_top1": accuracy(seen, test.labels),
             }
         for name, nats in made.log_likelihoods.items():
             metrics[name] = float(nats.mean())

@@ -11,7 +11,7 @@ import typing as t
 import torch
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from protocols.base import FeatureSet, Protocol, Scores
+from protocols.base import FeatureSet, Protocol, Scores, accuracy
 from protocols.nearest import Metric, Neighbours, nearest
 from protocols.probabilities import beside
 
@@ -98,7 +98,7 @@ class KNN(Protocol):
             details["warning"] = f"k={self.k} neighbours asked of {len(train)} gallery rows; using {k}"
             logger.warning(details["warning"])
         truth = test.labels
-        metrics = {"top1": float((predictions == truth).double().mean())}
+        metrics = {"top1": accuracy(predictions, truth)}
         if self.k >= 5:
             metrics |= beside(votes.log(), predictions, truth, likelihood=False)
         return Scores(metrics, predictions, details)

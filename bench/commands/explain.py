@@ -12,7 +12,7 @@ from bench import datasets
 from bench.errors import Json, nearest
 from bench.host import machine
 from bench.pipeline import plan
-from bench.pipeline.plan import Settings, load_data
+from bench.pipeline.plan import Settings, load_images
 from bench.suites.reading import read_suite, shipped
 from bench.suites.suite import DatasetSpec, ProtocolSpec, RunSpec, Suite
 from results import files, store, tables
@@ -118,7 +118,7 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
     spec = next((one for one in alike if one.encoder.version == this["encoder_version"]), alike[0])
     notes = [f"This run failed: {this['error']}"] if this.get("error") else []
     try:
-        fingerprint = load_data(spec, settings).fingerprint
+        fingerprint = load_images(spec.dataset, settings).fingerprint
     except datasets.DataMissing:
         fingerprint = this["fingerprint"]
         notes.append(f"The data fingerprint is not compared: {spec.dataset.name} was not found.")

@@ -20,7 +20,7 @@ from bench.host.progress import Display, clock
 from bench.host.stopping import Stopping
 from bench.pipeline import plan
 from bench.pipeline.execute import execute
-from bench.pipeline.plan import Settings, load_data
+from bench.pipeline.plan import Settings, load_images
 from bench.suites import resolve
 from bench.suites.suite import ProtocolSpec, RunSpec
 from encoders.base import Encoder
@@ -81,7 +81,7 @@ def _reproduce(
     before = store.read_run(path / "run.json", *NEEDED)
     judges = [_protocol(path, record, settings) for record in records]
     spec = _spec(path, before, judges, settings)
-    fingerprint = load_data(spec, settings).fingerprint
+    fingerprint = load_images(spec.dataset, settings).fingerprint
     if fingerprint != before["fingerprint"]:
         raise config_error(str(path), f"its data has changed: {spec.dataset.label} has different images or labels")
     threads = settings.threads or before["provenance"]["threads"]

@@ -22,7 +22,7 @@ from bench.launch.forecast import Cost, Forecast
 from bench.pipeline import damage
 from bench.pipeline.checkpoints import Resume
 from bench.pipeline.execute import keeps_features
-from bench.pipeline.plan import PlannedRun, Settings, load_data
+from bench.pipeline.plan import PlannedRun, Settings, load_images
 from bench.pipeline.plan import plan as plan_run
 from bench.suites.reading import read_suite
 from bench.suites.suite import MAX_SEEDS, DatasetSpec, Suite, WandbSpec
@@ -144,7 +144,7 @@ def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
     planned = []
     for spec in suite.runs():
         if spec.dataset not in fingerprints:
-            fingerprints[spec.dataset] = load_data(spec, settings).fingerprint
+            fingerprints[spec.dataset] = load_images(spec.dataset, settings).fingerprint
         planned.append(plan_run(spec, fingerprints[spec.dataset], settings, contents.whole))
     records: dict[Path, dict[Path, Record]] = collections.defaultdict(dict)
     for path, record in contents.whole.items():

@@ -22,7 +22,7 @@ from bench.host import machine
 from bench.pipeline import extract, snapshots
 from bench.pipeline.diagnostics import diagnose
 from bench.pipeline.judge import feature_set
-from bench.pipeline.plan import PlannedRun, Settings, load_data
+from bench.pipeline.plan import PlannedRun, Settings, load_images
 from bench.pipeline.plan import recipe as read_recipe
 from bench.pipeline.samples import SAMPLES
 from bench.suites import resolve
@@ -90,7 +90,7 @@ class Forecast:
     def cost(self, planned: PlannedRun) -> Cost:
         """Of what is missing of a run. Measures where nothing is known; raises what the run would raise at once."""
         spec = planned.spec
-        recipe, dataset = read_recipe(spec, self.settings), load_data(spec, self.settings)
+        recipe, dataset = read_recipe(spec, self.settings), load_images(spec.dataset, self.settings)
         name = (
             spec.encoder.name,
             json.dumps(spec.encoder.params, sort_keys=True),

@@ -18,7 +18,7 @@ from bench.pipeline.checkpoints import Checkpoints, ResumeRefused
 from bench.pipeline.diagnostics import diagnose, few_updates
 from bench.pipeline.extract import features_on_disk
 from bench.pipeline.fit import fit, part_of_worker, reload, worker_fit
-from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, fail, failure, load_data, recipe
+from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, fail, failure, load_images, recipe
 from bench.pipeline.samples import SAMPLES
 from bench.suites import resolve
 from bench.suites.sources import place
@@ -116,7 +116,7 @@ def _execute(
 ) -> None:
     spec, directory = planned.spec, planned.directory
     watcher.stage("loading")
-    dataset = load_data(spec, settings)
+    dataset = load_images(spec.dataset, settings)
     check_planned(planned, dataset)
     encoder = recipe(spec, settings)
     known = resolve.protocols(settings.plugins, reread=False)

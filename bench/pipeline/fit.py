@@ -18,7 +18,7 @@ from bench.host import machine
 from bench.host.distributed import local_rank
 from bench.pipeline import samples
 from bench.pipeline.checkpoints import Checkpoints
-from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, load_data, recipe, record_of
+from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, load_images, recipe, record_of
 from bench.pipeline.samples import SAMPLES
 from bench.suites.suite import RunSpec
 from encoders.base import Encoder, EncoderError, Generative, ImageSet, Progress, Training, visible_to
@@ -104,7 +104,7 @@ def worker_fit(part: str, group: ProcessGroup) -> None:
     device = machine.pick_device(f"cuda:{local_rank(group)}" if on_gpu else "cpu")
     spec, encoder = planned.spec, recipe(planned.spec, settings)
     training = Training(spec.seed, device, planned.precision, group=group)
-    dataset = load_data(spec, settings)
+    dataset = load_images(spec.dataset, settings)
     check_planned(planned, dataset)
     with machine.left_as_it_was(f"{planned.title}, rank {group.rank}: its encoder"):
         encoder.fit(visible_to(dataset.pretraining, encoder, spec.seed), training)

@@ -103,11 +103,6 @@ def as_planned(recipe: Recipe, spec: EncoderSpec | ProtocolSpec) -> Recipe:
     return recipe
 
 
-def load_data(spec: RunSpec, settings: Settings) -> datasets.Dataset:
-    """The spec's dataset, as its limit and split have it."""
-    return load_images(spec.dataset, settings)
-
-
 def load_images(wanted: DatasetSpec, settings: Settings) -> datasets.Dataset:
     """A dataset as it is asked for, and likewise the one that encoders learn from if it is another."""
     load, asked = functools.partial(datasets.load, root=settings.data_root, offline=settings.offline), wanted.asked()
