@@ -1,7 +1,7 @@
 """Robustness: how much of a probe's accuracy is left on corrupted test images, none of which it was fitted on.
 
 Source: Hendrycks and Dietterich 2019, arXiv:1903.12261. Differs: the classifier is a probe of frozen features; the
-number is accuracy, not error relative to a reference network's; `bench/corruptions.py` says which damage is done.
+number is accuracy, not error relative to a reference network's; the damage is that of bench/datasets/corruptions.py.
 """
 
 import collections

@@ -125,7 +125,7 @@ def audits(
 ) -> t.Iterator[Audit]:
     """An audit of each dataset of a suite with the suite's protocols, or of one dataset with all that there are.
 
-    Raises ConfigError unless exactly one of the two is named, and what `data.load` raises.
+    Raises ConfigError unless exactly one of the two is named, and what `datasets.load` raises.
     """
     if bool(suite) == bool(dataset):
         raise config_error("audit", "wanted either a suite or --dataset NAME")

@@ -74,8 +74,8 @@ def write_features(
     source: a run's directory, or an encoder as a suite has it, which is then fitted with this seed. dataset: None for
     the run's own. tap: "" for the only one.
 
-    Raises ConfigError for what is not there to choose, and what `open_run`, `data.load`, `extract` and `features.write`
-    raise.
+    Raises ConfigError for what is not there to choose, and what `open_run`, `load_images`, `features_of` and
+    `feature_files.write` raise.
     """
     feature_files.check_name(path)
     device = machine.pick_device(settings.device)
@@ -133,7 +133,7 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
     `torch.export`) or encoder.onnx. All take uint8 images (n, c, h, w), any n, and give every tap by its name.
 
     Raises EncoderError where the format has no words for what the module does, or what was read back differs by more
-    than TOLERANCE; nothing is written then. Raises what `open_run` and `data.load` raise.
+    than TOLERANCE; nothing is written then. Raises what `open_run` and `datasets.load` raise.
     """
     machine.prepare(settings.threads)
     opened = open_run(source, settings)

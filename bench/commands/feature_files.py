@@ -94,7 +94,7 @@ def _arrays(path: Path) -> tuple[Array, ...]:
 def write(path: Path, train: FeatureSet, test: FeatureSet) -> None:
     """The same rows in the same order, in the first layout of the format that the name asks for.
 
-    Raises ConfigError for another suffix, store.Unwritable where it cannot be written.
+    Raises ConfigError for another suffix, files.Unwritable where it cannot be written.
     """
     check_name(path)
     buffer = io.BytesIO()

@@ -42,7 +42,7 @@ def score(
     labels: str,
     settings: Settings,
 ) -> Leaderboard:
-    """Judge the features of a file (see `bench.features`), publish a record a protocol, and give the table they join.
+    """Judge the features of a file (see `feature_files`), publish a record a protocol, and give the table they join.
 
     name: of the row; "" for the file's. seed: of the pretraining; files of one name are one row, with a seed each.
     labels: of the training images that the model saw, a number or "all".

@@ -1,6 +1,6 @@
 """Executors: what turns planned runs into finished ones. Each yields (run, seconds, error or None) as runs end.
 
-Here are those of one machine; `bench.cluster` has the one of several.
+Here are those of one machine; `ray_cluster` has the one of several.
 """
 
 import collections

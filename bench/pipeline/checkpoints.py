@@ -66,7 +66,7 @@ class Checkpoints(Keeper):
         return self.asked - self.last >= max(self.seconds, self.cost / MAX_SHARE)
 
     def keep(self, step: int, content: bytes) -> None:
-        """Raises store.Unwritable; what was kept before is then still there."""
+        """Raises files.Unwritable; what was kept before is then still there."""
         generation, _ = max(self._found(), default=(0, 0))
         name = f"step{step}-{generation + 1}-{hashlib.sha256(content).hexdigest()}.safetensors"
         files.replace(self.directory / name, content)

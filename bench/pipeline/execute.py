@@ -41,9 +41,9 @@ def execute(
 ) -> str | None:
     """Do what is missing of a run. The files are the outcome; returns the error of a run that failed, else None.
 
-    Raises store.Unwritable (no room, no right to write), ResumeRefused and KeyboardInterrupt: they are not the run's
+    Raises files.Unwritable (no room, no right to write), ResumeRefused and KeyboardInterrupt: they are not the run's
     fault. A training that is stopped so, or killed, goes on next time. Where another process is at this run, waits for
-    it and does what it leaves; or raises store.Claimed if not told to wait. `alone`: nobody would see this process die,
+    it and does what it leaves; or raises files.Claimed if not told to wait. `alone`: nobody would see this process die,
     so it notes what it is at, and a run at which it has died twice fails.
     """
     device = machine.pick_device(settings.device)

@@ -45,7 +45,7 @@ def features_on_disk(
 
     The files are made unless they are there, whole, and of the same weights, images and taps. Each tensor is private to
     its caller: writing to it changes no file, and it stays readable after the files are gone. Raises what `extract`
-    raises, and store.Unwritable.
+    raises, and files.Unwritable.
     """
     belongs_to = {
         "version": VERSION,

@@ -70,7 +70,7 @@ def read_encoder(entry: str, origin: str, plugins: t.Sequence[Path] = ()) -> Enc
 def read_dataset(entry: str) -> DatasetSpec:
     """A dataset as a command line names it: `mnist`, or as in a suite `{name: mnist, size: 32}`. Raises ConfigError."""
     if not entry.startswith("{"):
-        return DatasetSpec(name=entry)  # which `data.load` looks up
+        return DatasetSpec(name=entry)  # which `datasets.load` looks up
     draft = _Draft(strict_yaml.compose("datasets: []", "--dataset"))
     draft.put(("datasets",), [strict_yaml.read(entry, "--dataset").value], f"--dataset {quoted(entry)}")
     asked = draft.data["datasets"][0]

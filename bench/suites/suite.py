@@ -48,7 +48,7 @@ class DatasetSpec(_Plain):
         return cls.model_construct(name=run.dataset, **known)
 
     def asked(self) -> dict[str, t.Any]:
-        """What `data.load` and `data.slug` take besides a name."""
+        """What `datasets.load` and `datasets.slug` take besides a name."""
         return self.model_dump(include={"limit", "split", "size", "mode"})
 
     @property
