@@ -29,13 +29,9 @@ class Grouped(TyperGroup):
     """The commands in groups, in whose lists no summary is cut."""
 
     def format_commands(self, ctx: t.Any, formatter: t.Any) -> None:  # noqa: ARG002 - as typer has it
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for name, command in self.commands.items():
-            about = command.get_short_help_str(limit=1000)
-            groups.setdefault(getattr(command, "rich_help_panel", "") or FIND, []).append((name, about))
         for group in (RUN, LOOK, TRUST, EXCHANGE, FIND):
             with formatter.section(group):
-                formatter.write_dl(groups[group])
+                formatter.write_dl([(_name(one), _about(one)) for one in COMMANDS if one.rich_help_panel == group])
 
 
 app = typer.Typer(
@@ -648,6 +644,17 @@ def speed(
         raise typer.Exit(FAILED)
 
 
+COMMANDS = app.registered_commands
+
+
+def _name(command: typer.models.CommandInfo) -> str:
+    return command.name or str(getattr(command.callback, "__name__", ""))
+
+
+def _about(command: typer.models.CommandInfo) -> str:
+    return " ".join((command.callback.__doc__ or "").partition("\n\n")[0].split())
+
+
 def main() -> None:
     """Run the command line; errors that a user can mend are a sentence on stderr and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, from the first moment on
@@ -686,7 +693,10 @@ def _close_streams(*numbers: int) -> None:
 
 
 def _call(debug: bool) -> None:
+    word = next((word for word in sys.argv[1:] if not word.startswith("-")), "--help")
+    asked = [one for one in COMMANDS if _name(one) == word]
     try:
+        app.registered_commands = asked or ([] if word == "--help" else COMMANDS)  # typer takes a while for each
         app()
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # which typer has made a 1
@@ -706,6 +716,8 @@ def _call(debug: bool) -> None:
             internal = f"internal error: {internal}"
         _say(internal if status == INTERNAL else str(error))
         raise SystemExit(status) from None
+    finally:
+        app.registered_commands = COMMANDS
 
 
 def _flush() -> None:
