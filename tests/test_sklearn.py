@@ -139,7 +139,7 @@ def test_the_encoder_may_be_a_class_of_ones_own(digits: tuple[t.Any, t.Any]) -> 
         ({"params": {"components": 500}}, "components=500 exceeds"),
         ({"tap": "code"}, "has no tap 'code'; it has components"),
         ({"shape": (3, 8, 8)}, r"shape \(3, 8, 8\) has 192 pixels; X has 64 columns"),
-        ({"encoder": "supervised_aae"}, "learns from labels"),
+        ({"encoder": "supervised_aae"}, "needs labels"),
         ({"value_range": (1, 1)}, "value_range"),
         ({"value_range": (0, float("nan"))}, "value_range"),
     ],
