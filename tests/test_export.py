@@ -199,7 +199,7 @@ def test_an_encoder_of_another_version_that_learns_the_same_is_loaded(
         ("encoder", "sklearn", "no built-in encoder"),
         ("encoder", "../pca", "no built-in encoder"),
         ("encoder", None, "no built-in encoder"),
-        ("encoder_version", 99, "of version 99 of 'pca'"),
+        ("encoder_version", 99, "by version 99 of 'pca'"),
         ("params", {"components": -1}, "does not describe a frozen encoder"),
         ("shape", [1, 8], "does not describe a frozen encoder"),
         ("shape", [1, 8, 2**40], "sizes of images"),
@@ -399,13 +399,13 @@ def test_a_loaded_encoder_can_be_pickled_copied_and_saved(
         (
             ["extract", "BIGAN", "--tap", "code", "--dataset", "mnist5k", "--output", "f.npz"],
             2,
-            "reads images (1, 8, 8)",
+            "takes images (1, 8, 8)",
         ),
-        (["extract", "pca", "--output", "f.npz"], 2, "say what pca learns from"),
+        (["extract", "pca", "--output", "f.npz"], 2, "pca needs a dataset to learn from"),
         (["extract", "pcaa", "--dataset", "digits", "--output", "f.npz"], 2, "did you mean 'pca'?"),
         (["extract", ".", "--output", "f.npz"], 2, "is not a run directory"),
         (["export", "absent", "out"], 2, "is not a run directory"),
-        (["export", "BARE", "out"], 2, "holds no encoder.safetensors"),
+        (["export", "BARE", "out"], 2, "has no encoder.safetensors"),
     ],
 )
 def test_what_cannot_be_taken_out_is_said(

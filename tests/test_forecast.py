@@ -126,7 +126,7 @@ def test_views_and_alarms_are_counted_for_taps_that_have_none(
 def test_a_suite_holds_to_its_forecast(told: t.Callable[[], tuple[dict[str, Cost], list[str]]]) -> None:
     before, said = told()
     assert not Path("runs").exists()
-    assert [line for line in said if line.startswith("trying")] == [
+    assert [line for line in said if line.startswith("measuring")] == [
         *("measuring pixels on digits (limit 900)", "measuring knn on 64 features", "measuring linear on 64 features"),
         *("measuring pca on digits (limit 900)", "measuring knn on 5 features", "measuring linear on 5 features"),
         *("measuring bigan on digits (limit 900)", "measuring knn on 8 features", "measuring linear on 8 features"),
@@ -215,8 +215,8 @@ def test_what_judges_samples_is_counted(
         nonlocal now
         now += len(images) * len(samples) * 1e-5
 
-    monkeypatch.setattr(forecast, "train_classifier", train)
-    monkeypatch.setattr(forecast, "log_densities", compare)
+    monkeypatch.setattr(forecast.generative, "train_classifier", train)
+    monkeypatch.setattr(forecast.generative, "log_densities", compare)
     monkeypatch.setattr(forecast.Forecast, "_fit", lambda *_: 0.0)
     monkeypatch.setattr(forecast.Forecast, "_look", lambda *_: 0.0)
     costs, said = told()
