@@ -66,7 +66,7 @@ class ImageSet:
         """
         assert self.labels is not None
         if count > len(self):
-            raise EncoderError(f"a label budget of {count} asked of {len(self)} images; set it to {len(self)} or less")
+            raise EncoderError(f"a label budget of {count} exceeds {len(self)} images; set it to {len(self)} or less")
         shuffled = np.random.Generator(np.random.Philox(derive_seed(seed, "labels"))).permutation(len(self))
         by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
         _, starts, counts = np.unique(self.labels[by_class], return_index=True, return_counts=True)
@@ -105,25 +105,29 @@ class Progress:
     seconds_left: float
 
 
-class Keeper(t.Protocol):
-    """Who keeps a training's state, hands it back, and knows when somebody wants it to stop."""
+class Keeper:
+    """Keeps a training's state, hands it back, and knows when somebody wants it to stop; this one does none of it."""
 
     @property
     def environment(self) -> dict[str, str]:
         """What the training is and what its bits depend on; every checkpoint carries them."""
+        return {}
 
     @property
     def stopping(self) -> bool:
         """Whether somebody asked the training to stop at the next step."""
+        return False
 
     def due(self) -> bool:
         """Whether the state should be kept now, between two steps."""
+        return False
 
     def keep(self, step: int, content: bytes) -> None:
         """Keep the state after this many steps."""
 
-    def kept(self, largest: int) -> t.Iterator[bytes]:
+    def kept(self, largest: int) -> t.Iterator[bytes]:  # noqa: ARG002
         """What was kept, newest first, as long as the reader asks for more; nothing of more than `largest` bytes."""
+        return iter(())
 
     def check_compatible(self, environment: dict[str, str]) -> None:
         """Agree to go on from a state of this environment.
@@ -137,6 +141,7 @@ class Keeper(t.Protocol):
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
         """Inside the block, whoever wants the training to stop says so by `stopping` and waits for the next step."""
+        return contextlib.nullcontext()
 
 
 @dataclasses.dataclass

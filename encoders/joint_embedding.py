@@ -86,7 +86,7 @@ class _JointEmbedding(Encoder):
         """Train the players on two views of each image, after a look at whether the views differ from it."""
         recipe = views.preset(self.views, self.colour_views, data.shape)
         if len(data) < 2:
-            raise EncoderError(f"two views of {len(data)} image cannot be compared with those of another; give more")
+            raise EncoderError(f"needs at least two training images, to compare their views; got {len(data)}")
         with run.seeded("look"):
             views.check_changes(unit(torch.from_numpy(data.images[:LOOKED_AT].copy())), recipe)
 

@@ -297,7 +297,7 @@ class DCGANDiscriminator(nn.Module):
         sizes = halvings(shape, KERNEL)[: layers + 1]
         if layer_taps and len(sizes) <= layers:
             raise EncoderError(
-                f"taps of {layers} layers asked of {shape[1]}x{shape[2]} images, which have room for {len(sizes) - 1}; "
+                f"layer_taps needs {layers} layers, but {shape[1]}x{shape[2]} images have room for {len(sizes) - 1}; "
                 f"set layers to {len(sizes) - 1}"
             )
         self.layer_taps = layer_taps

@@ -83,7 +83,7 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             recipe = named(self.encoder) if isinstance(self.encoder, str) else self.encoder
             self.recipe_ = recipe(**_plain_numbers(self.params or {}))
             if self.recipe_.uses_labels:
-                raise EncoderError(f"{recipe.__name__} learns from labels, which fit(X) does not give it")
+                raise EncoderError(f"{recipe.__name__} needs labels, but fit(X) has none")
             self._tap = self.tap or self.recipe_.taps[-1]
             if self._tap not in self.recipe_.taps:
                 raise EncoderError(f"{recipe.__name__} has no tap {self._tap!r}; it has {', '.join(self.recipe_.taps)}")

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from encoders import checkpoint
 from encoders.base import EncoderError, ImageSet, Keeper, Training, derive_seed
+from encoders.batch_norm import recalibrate_batch_norm as settle  # noqa: F401 - its name before, for older plugins
 from encoders.checkpoint import CheckpointError
 from encoders.history import History
-from encoders.players import Player, Turn
+from encoders.players import SGD, Adam, Player, Turn, constant, constant_then_decay  # noqa: F401 - for older plugins
 
 SHARE_OF_MEMORY = 0.25  # of the device's, for the training images; more are left where they lie
 
@@ -101,9 +102,7 @@ def train(
     batches = len(images) // batch  # of an epoch
     group = run.group
     if batch % group.world_size:
-        raise EncoderError(
-            f"{group.world_size} ranks cannot share out batches of {batch}; set batch_size to a multiple"
-        )
+        raise EncoderError(f"{group.world_size} ranks cannot divide batches of {batch}; set batch_size to a multiple")
     orders = _Orders(run, len(images))
     history = History(
         run, [p.name for p in players], [n for turn in turns for n in turn.observes], epochs, batches, batch

@@ -117,7 +117,7 @@ def preset(name: Preset | None, colour: Preset, shape: ImageShape) -> tuple[View
     chosen = name or (colour if shape[0] == 3 else "digits")
     if shape[0] != 3 and any(view.reads_colour for view in PRESETS[chosen]):
         raise EncoderError(
-            f"views: {chosen} change colours, which images of {shape[0]} channels do not have; "
+            f"views: {chosen} changes colours, but the images have {shape[0]} channels; "
             "set `views: digits`, or leave it out"
         )
     return PRESETS[chosen]

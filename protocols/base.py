@@ -30,7 +30,7 @@ class FeatureSet:
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.features.dtype != torch.float32 or 0 in self.features.shape:
             came = f"{self.features.dtype} {tuple(self.features.shape)}"
-            raise ProtocolError(f"features must be float32 (n, d), neither of them 0; got {came}")
+            raise ProtocolError(f"features must be float32 (n, d), and not empty; got {came}")
         if self.labels.shape != self.features.shape[:1] or self.labels.dtype != torch.int64:
             came = f"{self.labels.dtype} {tuple(self.labels.shape)}"
             raise ProtocolError(f"labels must be int64 ({len(self.features)},), one a row; got {came}")
@@ -141,9 +141,12 @@ class CorruptionProtocol(Protocol):
         """Fit on `train`; then read `test`, and `corrupted`, which makes its images as it is read, once."""
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:  # noqa: ARG002
-        raise ProtocolError(
-            f"{type(self).__name__} judges features of images that it corrupts, not of given ones alone"
-        )
+        raise ProtocolError(f"{type(self).__name__} needs the corrupted images, not features alone")
+
+
+def accuracy(predictions: Tensor, labels: Tensor) -> float:
+    """The share of rows (n,) whose prediction is their label."""
+    return float((predictions == labels).double().mean())
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

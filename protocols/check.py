@@ -87,7 +87,7 @@ def _check_selection(protocol: Protocol) -> None:
     _hold(alone, _predicted(alone, straight, some), "a prediction that does not depend on the other test rows")
     renamed = FeatureSet(test.features, (test.labels + 1) % 3, 3)
     blind = _checked(protocol, train, renamed, "other test labels")
-    _hold(blind, _predicted(blind, straight, slice(None)), "a prediction that no test label moves")
+    _hold(blind, _predicted(blind, straight, slice(None)), "a prediction that does not depend on test labels")
 
 
 def _blobs(*, rows: int, seed: int, spread: float = 0.1) -> FeatureSet:

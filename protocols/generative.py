@@ -13,14 +13,14 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from protocols.base import FeatureSet, ProtocolError, Quality, SampleProtocol, Samples
+from protocols.base import FeatureSet, ProtocolError, Quality, SampleProtocol, Samples, accuracy
 
 SIGMAS = tuple(10 ** (-1 + place / 9) for place in range(10))  # 0.1 to 1: the grid of the GAN authors' script
 BLOCK = 1000  # images that are compared with all samples at once
 
 
 class GenerativeQuality(SampleProtocol):
-    """Log-likelihood, Frechet distance, coverage of the classes, and reconstruction error.
+    """Quality of samples and reconstructions: log-likelihood, Frechet distance, class coverage, squared error.
 
     - `parzen`: mean log-density of test images, nats, under a Gaussian about each sample, whose width is the best of
       ten for train images; higher is better. Its standard error over test images stands in the details.
@@ -44,7 +44,7 @@ class GenerativeQuality(SampleProtocol):
 
     def judge(self, made: Samples, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:
         if len(test) < 2:
-            raise ProtocolError("the spread of test images needs two of them; got 1")
+            raise ProtocolError("needs at least two test images, to measure their spread; got 1")
         metrics: dict[str, float] = {}
         details: dict[str, t.Any] = {}
         images = test.features
@@ -64,7 +64,7 @@ class GenerativeQuality(SampleProtocol):
             details |= {
                 "parzen_standard_error": likelihood.standard_error,
                 "parzen_sigma": likelihood.sigma,
-                "classifier_top1": float((seen == test.labels).double().mean()),
+                "classifier_top1": accuracy(seen, test.labels),
             }
         for name, nats in made.log_likelihoods.items():
             metrics[name] = float(nats.mean())

@@ -35,10 +35,10 @@ class TwoSample(SampleProtocol):
         real = torch.arange(2).repeat_interleave(len(fitted))
         both = FeatureSet(torch.cat([fitted, train.features[chosen]]), real, 2)
         classifier = train_classifier(both, made.shape, CLASSIFIER_IMAGES)
-        told = looked_at(classifier, torch.cat([unseen, test.features[: len(unseen)]]))[1]
-        right = int((told == torch.arange(2).repeat_interleave(len(unseen))).sum())
+        predicted = looked_at(classifier, torch.cat([unseen, test.features[: len(unseen)]]))[1]
+        right = int((predicted == torch.arange(2).repeat_interleave(len(unseen))).sum())
         metrics = {
-            "two_sample_accuracy": right / len(told),
-            "two_sample_p": float(binom.sf(right - 1, len(told), 0.5)),
+            "two_sample_accuracy": right / len(predicted),
+            "two_sample_p": float(binom.sf(right - 1, len(predicted), 0.5)),
         }
-        return Quality(metrics, {"held_out": len(told), "told_right": right})
+        return Quality(metrics, {"held_out": len(predicted), "told_right": right})

@@ -101,7 +101,7 @@ def test_classes_with_few_images_give_all_and_the_others_share_the_rest() -> Non
     labels = few.with_labels(7, seed=0).labels
     assert labels is not None
     assert np.bincount(labels[labels >= 0]).tolist() == [1, 3, 3]
-    with pytest.raises(EncoderError, match="a label budget of 10 asked of 9 images; set it to 9 or less"):
+    with pytest.raises(EncoderError, match="a label budget of 10 exceeds 9 images; set it to 9 or less"):
         few.with_labels(10, seed=0)
 
 

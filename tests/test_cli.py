@@ -115,7 +115,7 @@ def test_the_suite_says_which_protocol_orders_its_tables(frostbench: t.Callable[
 
 def test_check_vouches_for_an_encoder_of_ones_own(frostbench: t.Callable[..., str]) -> None:
     Path("mine.py").write_text("from encoders.pixels import Pixels\n\n\nclass MyPixels(Pixels):\n    '''Mine.'''\n")
-    assert frostbench("check", "mine.py") == "encoder my_pixels keeps its promises\n"
+    assert frostbench("check", "mine.py") == "encoder my_pixels passes all checks\n"
 
 
 def python_examples(page: str) -> dict[str, str]:
@@ -134,7 +134,7 @@ def python_examples(page: str) -> dict[str, str]:
 )
 def test_an_example_keeps_its_promises(page: str, file: str, said: str, frostbench: t.Callable[..., str]) -> None:
     Path(file).write_text(python_examples(page)[file])
-    assert frostbench("check", file) == f"{said} keeps its promises\n"
+    assert frostbench("check", file) == f"{said} passes all checks\n"
 
 
 def test_the_pretrained_network_keeps_its_promises(
@@ -151,7 +151,7 @@ def test_the_pretrained_network_keeps_its_promises(
     torch.save(network.state_dict(), tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
     example = python_examples("docs/plugins.md")["pretrained.py"]
     Path("pretrained.py").write_text(example.replace("side: int = 64", "side: int = 32"))  # in less time
-    assert frostbench("check", "pretrained.py") == "encoder pretrained keeps its promises\n"
+    assert frostbench("check", "pretrained.py") == "encoder pretrained passes all checks\n"
 
 
 def test_every_example_is_run_by_a_test() -> None:
@@ -207,14 +207,14 @@ def test_doctor_tells_versions_data_and_wandb(
     said = frostbench("doctor")
     assert "torch" in said
     assert "mnist5k       4,000 + 1,000 images" in said
-    assert "cifar10       not here" in said
-    assert "an API key is here" in said
+    assert "cifar10       not found" in said
+    assert "API key found" in said
     assert "s3cret" not in said
-    assert "  mode      offline (where a suite says nothing)" in said
+    assert "  mode      offline (unless a suite sets it)" in said
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("WANDB_PROJECT", "birds")
     said = frostbench("doctor")
-    assert "  mode      off, whatever a suite says (WANDB_MODE)" in said
+    assert "  mode      off, whatever a suite sets (WANDB_MODE)" in said
     assert "  project   birds (WANDB_PROJECT)" in said
 
 
@@ -224,7 +224,7 @@ def test_an_environment_without_wandb_is_heard(
     monkeypatch.setenv("WANDB_MODE", "disabled")
     frostbench("run", "smoke", "--limit", "100", "--set", "encoders=[pixels]", "--set", "wandb.mode=online")
     assert not (tmp_path / "runs" / "smoke" / "wandb").exists()
-    with pytest.raises(AssertionError, match="WANDB_MODE: it is 'disabled', which sends nothing"):
+    with pytest.raises(AssertionError, match="WANDB_MODE: 'disabled' uploads nothing"):
         frostbench("sync", "runs/smoke")
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(AssertionError, match=r"wanted a name of at most 128 characters, .* got 'a/b'"):
@@ -367,7 +367,7 @@ def test_closed_streams_are_no_error_and_no_file_takes_their_place(closed: tuple
     ended = subprocess.run(shell, capture_output=True, text=True, check=False)
     assert ended.returncode == 0
     assert "Traceback" not in ended.stderr
-    assert ("pixels" in ended.stdout, "1 of 1 runs made" in ended.stderr) == (1 not in closed, 2 not in closed)
+    assert ("pixels" in ended.stdout, "1 of 1 runs completed" in ended.stderr) == (1 not in closed, 2 not in closed)
     (record,) = tmp_path.glob("smoke/pixels/*/*/scores/pixels/linear*.json")
     json.loads(record.read_text())
 
@@ -377,7 +377,7 @@ def test_an_output_that_is_full_is_a_sentence() -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "bench", "list", "encoders"]
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (1, "the output cannot be written: No space left on device\n")
+    assert (ended.returncode, ended.stderr) == (1, "cannot write the output: No space left on device\n")
 
 
 def unread(arguments: str, *, hear_errors: bool) -> tuple[int, str]:

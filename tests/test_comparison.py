@@ -240,7 +240,7 @@ def test_without_the_data_the_numbers_are_still_told(frostbench: t.Callable[...,
     status, out, err = frostbench("compare", "good", "bad", "--pictures", "won.png")
     assert status == 0
     assert "good/code is better than bad/last" in out
-    assert "no pictures: digits has other images here than when it was judged" in err
+    assert "no pictures: digits has changed since it was scored" in err
     assert not Path("won.png").exists()
 
 

@@ -152,7 +152,7 @@ def test_what_is_no_row_of_the_batch_is_the_same_for_all() -> None:
 
 
 def test_batches_that_cannot_be_shared_out_are_refused() -> None:
-    with pytest.raises(EncoderError, match="3 ranks cannot share out batches of 20; set batch_size to a multiple"):
+    with pytest.raises(EncoderError, match="3 ranks cannot divide batches of 20; set batch_size to a multiple"):
         VAE(epochs=1, hidden=16, batch_size=20).fit(digits(), Training(0, group=ProcessGroup(0, 3)))
 
 
@@ -162,7 +162,7 @@ def dies(group: ProcessGroup) -> None:
 
 def test_a_rank_that_dies_is_named() -> None:
     with (
-        pytest.raises(EncoderError, match="rank 1 of 2 ended with status 7"),
+        pytest.raises(EncoderError, match="rank 1 of 2 exited with status 7"),
         process_group(dies, (), 2, "cpu") as group,
     ):
         group.mean([torch.zeros(3)])

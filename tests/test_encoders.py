@@ -295,7 +295,7 @@ class _Unsaved(nn.Module):
         ("images", "changes the images"),
         ("training", "training mode"),
         ("unsaved", "saved and loaded"),
-        ("seed", "differs for the same seed"),
+        ("seed", "gives different features for the same seed"),
         ("batch", "depend on the other images"),
     ],
 )
@@ -422,7 +422,7 @@ def test_pca_is_scikit_learns(digits: ImageSet) -> None:
 
 
 def test_pca_says_when_too_many_components_are_asked_of_it(digits: ImageSet) -> None:
-    with pytest.raises(EncoderError, match="65 components asked of 300 images of 64 pixels; set components to 64"):
+    with pytest.raises(EncoderError, match="components=65 exceeds 300 images of 64 pixels; set components to 64"):
         PCA(components=65).fit(digits, Training(0))
 
 
@@ -529,7 +529,7 @@ def test_dcgan_gives_each_layer_on_request() -> None:
     assert torch.equal(torch.cat([taps["layer1"], taps["layer2"], taps["last"]], dim=1), taps["all"])
     assert torch.equal(taps["all"], alone["all"])
     with pytest.raises(
-        EncoderError, match="taps of 3 layers asked of 8x8 images, which have room for 1; set layers to 1"
+        EncoderError, match="layer_taps needs 3 layers, but 8x8 images have room for 1; set layers to 1"
     ):
         DCGAN(layer_taps=True).build((1, 8, 8))
 

@@ -126,10 +126,10 @@ def test_views_and_alarms_are_counted_for_taps_that_have_none(
 def test_a_suite_holds_to_its_forecast(told: t.Callable[[], tuple[dict[str, Cost], list[str]]]) -> None:
     before, said = told()
     assert not Path("runs").exists()
-    assert [line for line in said if line.startswith("trying")] == [
-        *("trying pixels on digits (limit 900)", "trying knn on 64 features", "trying linear on 64 features"),
-        *("trying pca on digits (limit 900)", "trying knn on 5 features", "trying linear on 5 features"),
-        *("trying bigan on digits (limit 900)", "trying knn on 8 features", "trying linear on 8 features"),
+    assert [line for line in said if line.startswith("measuring")] == [
+        *("measuring pixels on digits (limit 900)", "measuring knn on 64 features", "measuring linear on 64 features"),
+        *("measuring pca on digits (limit 900)", "measuring knn on 5 features", "measuring linear on 5 features"),
+        *("measuring bigan on digits (limit 900)", "measuring knn on 8 features", "measuring linear on 8 features"),
     ]
     make("0")
     after, said = told()
@@ -176,22 +176,22 @@ def test_corrupted_images_are_counted(
     for what in ("_fit", "_look"):
         monkeypatch.setattr(Forecast, what, lambda *_: 0.0)
     costs, said = told()
-    assert said == ["trying robustness on 64 features"]
+    assert said == ["measuring robustness on 64 features"]
     [cost] = costs.values()
     assert cost.seconds == pytest.approx(3 + 25 * 359 * 11.1e-3)
 
 
-@pytest.mark.parametrize(("apart", "starts"), [(False, 1), (True, 7)])
+@pytest.mark.parametrize(("own_process", "starts"), [(False, 1), (True, 7)])
 def test_the_command_and_its_workers_start(
     monkeypatch: pytest.MonkeyPatch,
     told: t.Callable[..., tuple[dict[str, Cost], list[str]]],
-    apart: bool,
+    own_process: bool,
     starts: int,
 ) -> None:
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
     for what in ("_fit", "_extract", "_score", "_look"):
         monkeypatch.setattr(Forecast, what, lambda *_: 0.0)
-    assert sum(cost.seconds for cost in told(start=2.5, apart=apart)[0].values()) == starts * 2.5
+    assert sum(cost.seconds for cost in told(start=2.5, own_process=own_process)[0].values()) == starts * 2.5
 
 
 def test_what_judges_samples_is_counted(
@@ -215,12 +215,12 @@ def test_what_judges_samples_is_counted(
         nonlocal now
         now += len(images) * len(samples) * 1e-5
 
-    monkeypatch.setattr(forecast, "train_classifier", train)
-    monkeypatch.setattr(forecast, "log_densities", compare)
+    monkeypatch.setattr(forecast.generative, "train_classifier", train)
+    monkeypatch.setattr(forecast.generative, "log_densities", compare)
     monkeypatch.setattr(forecast.Forecast, "_fit", lambda *_: 0.0)
     monkeypatch.setattr(forecast.Forecast, "_look", lambda *_: 0.0)
     costs, said = told()
-    assert said == ["trying what judges samples on digits"]
+    assert said == ["measuring the classifier of samples on digits"]
     [cost] = costs.values()
     test = 359  # as many images, of 1,797
     of_quality = (60_000 + (1000 + test) / 3) * 2e-4 + (100 + test) * 1000 * 1e-5

@@ -91,7 +91,7 @@ def test_the_classifier_is_the_same_whoever_asks(monkeypatch: pytest.MonkeyPatch
 def test_one_test_image_has_no_spread() -> None:
     train, test = digit_sets(50)
     made = Samples(torch.rand(5, 1, 28, 28), None, (1, 28, 28))
-    with pytest.raises(ProtocolError, match="the spread of test images needs two of them; got 1"):
+    with pytest.raises(ProtocolError, match="needs at least two test images, to measure their spread; got 1"):
         GenerativeQuality().judge(made, train, test.rows(torch.tensor([0])), seed=0)
 
 

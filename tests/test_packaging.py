@@ -85,7 +85,7 @@ def test_a_package_of_the_same_name_in_front_of_ours_is_named(name: str, tmp_pat
     command = [sys.executable, "-P", "-c", "import bench"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert f"frostbench's package '{name}' should come from {ROOT} and comes from {tmp_path}" in done.stderr
+    assert f"frostbench's package '{name}' should come from {ROOT} but comes from {tmp_path}" in done.stderr
 
 
 def test_the_help_answers_at_once() -> None:

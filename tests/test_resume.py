@@ -280,7 +280,7 @@ def test_a_state_that_cannot_be_one_is_refused(how: str, digits: ImageSet) -> No
         recipe.fit(digits, Training(0, keeper=keeper))
     assert keeper.content is not None
     keeper.content = damaged(keeper.content, how)
-    with pytest.raises(EncoderError, match="the state that was kept cannot be used"):
+    with pytest.raises(EncoderError, match="the saved state cannot be used"):
         recipe.fit(digits, Training(0, keeper=keeper))
 
 
@@ -302,10 +302,10 @@ def test_two_generations_are_kept_and_a_damaged_one_is_set_aside(
     (newest,) = tmp_path.glob("step10-*")
     newest.write_bytes(b"state 1O")
     assert list(keeper.kept(100)) == [b"state 2"]
-    assert "it is not what was written; going back to the one before" in caplog.text
+    assert "it has changed since it was written; trying the one before" in caplog.text
     assert [path.name[:6] for path in (tmp_path / "corrupt").iterdir()] == ["step10"]
     assert list(keeper.kept(3)) == []
-    assert "it has 7 bytes; a state of this training has fewer than 3" in caplog.text
+    assert "it has 7 bytes; a checkpoint of this training has fewer than 3" in caplog.text
 
 
 def test_a_clock_that_was_set_back_makes_no_state_older(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_another_environment_is_refused_and_marked_if_one_insists(tmp_path: Path
     checkpoints(tmp_path, threads="2").check_compatible(kept)
     with pytest.raises(EncoderError, match=r"\(threads 2, now 1\).*--resume inexact.*--resume never"):
         checkpoints(tmp_path, threads="1").check_compatible(kept)
-    with pytest.raises(CheckpointError, match="of the run key; this is other"):
+    with pytest.raises(CheckpointError, match="to the run key, not to other"):
         Checkpoints(tmp_path, "other", {}, seconds=0, resume="exact", stopping=Stopping()).check_compatible(
             {"run": "key"}
         )
@@ -502,14 +502,14 @@ def test_a_signal_keeps_the_state_and_another_environment_is_refused(
     code, said = process.end()
     assert code == 130, said
     assert "stopping after this step" in said
-    assert "To go on: frostbench run small.yaml" in said
+    assert "To resume: frostbench run small.yaml" in said
     assert "Traceback" not in said
     assert list(tmp_path.rglob("checkpoint/step*"))
     code, said = start(tmp_path, *endless, "--threads", "2").end()
     assert code == 3
-    assert "was stopped in another environment (threads 1, now 2)" in said
-    assert "--threads 1 goes on to the same bits, --resume inexact" in said
-    assert "not gone on with: add --threads" in said and "same command" not in said
+    assert "was interrupted in a different environment (threads 1, now 2)" in said
+    assert "--threads 1 resumes to the same bits, --resume inexact" in said
+    assert "not resumed: use --threads" in said and "same command" not in said
     (row,) = re.findall(r"bigan: failed: was stopped.*", (tmp_path / "runs/small/leaderboard.txt").read_text())
     assert row
     assert list(tmp_path.rglob("checkpoint/step*"))

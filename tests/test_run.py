@@ -205,7 +205,7 @@ def test_a_second_run_does_nothing_and_says_so(frostbench: t.Callable[..., Done]
     before = times(Path("runs"))
     second = frostbench("run", "small.yaml")
     assert second.code == 0
-    assert "all 2 runs were done before; nothing to do" in second.err
+    assert "all 2 runs are done; nothing to do" in second.err
     assert second.out == first.out
     assert times(Path("runs")) == before
 
@@ -291,7 +291,7 @@ def test_a_run_that_equal_versions_have_finished_is_finished(
     monkeypatch.setattr(Linear, "equal_versions", ((99, 98),))
     monkeypatch.setattr(Linear, "solver", 2)
     again = frostbench("run", "small.yaml")
-    assert "all 2 runs were done before; nothing to do" in again.err
+    assert "all 2 runs are done; nothing to do" in again.err
     assert numbers(Path("runs")) == before
     assert "linear@98" in again.out
     assert "linear@99" not in again.out
@@ -305,12 +305,12 @@ def test_a_run_that_equal_versions_have_finished_is_finished(
 
     monkeypatch.setattr(Linear, "equal_versions", ())
     anew = frostbench("run", "small.yaml")
-    assert "2 of 2 runs made" in anew.err
+    assert "2 of 2 runs completed" in anew.err
     scored = [record for record in store.read_store(Path("runs")).records if record.protocol == "linear"]
     assert {(record.protocol_version, record.details["solver"]) for record in scored} == {(98, 1), (99, 2)}
 
     monkeypatch.setattr(BiGAN, "equal_versions", {"bfloat16": ((3, 1),)})  # which says nothing of float32
-    assert "1 of 2 runs made" in frostbench("run", "small.yaml").err
+    assert "1 of 2 runs completed" in frostbench("run", "small.yaml").err
     made = [json.loads(path.read_text()) for path in Path("runs/small/bigan").rglob("run.json")]
     told = [(one["encoder_version"], one["provenance"]["solvers"]) for one in made]
     assert sorted(told, key=str) == [(1, {"linear": 1, "knn": 1}), (3, {"linear": 2, "knn": 1})]
@@ -450,7 +450,7 @@ def test_what_is_damaged_of_a_finished_run_is_made_again_or_the_message_says_how
         assert f"remove {run.absolute()} and run the same command" in lines[0]
         shutil.rmtree(run)
     else:
-        assert all("damaged, and made again" in line for line in lines)
+        assert all("damaged and made again" in line for line in lines)
         timed = {run / "run.json", run / "history.csv"}
         assert [one for one in before.keys() - timed if one.read_bytes() != before[one]] == []
     done = frostbench("run", "small.yaml")
@@ -466,7 +466,7 @@ def test_a_record_that_is_damaged_is_made_again(frostbench: t.Callable[..., Done
     path.write_text(path.read_text().replace('"top1": 0', '"top1": 1'))
     again = frostbench("run", "small.yaml")
     assert again.code == 0
-    assert f"damaged, and made again: {path.resolve()}" in again.err
+    assert f"damaged and made again: {path.resolve()}" in again.err
     assert numbers(Path("runs")) == expected
     assert store.read_store(Path("runs")).damaged == []
 
@@ -492,14 +492,14 @@ def test_a_changed_plugin_makes_other_runs(frostbench: t.Callable[..., Done]) ->
     Path("changed").mkdir()
     Path("changed/odd.py").write_text(PLUGIN.replace(".float()", ".float() * 0"))
     done = frostbench(*arguments, "--plugin", "changed/odd.py")
-    assert "1 of 1 runs made" in done.err
+    assert "1 of 1 runs completed" in done.err
     assert len(list(Path("runs/small/odd/digits-limit300").iterdir())) == 2
 
 
 def test_limits_that_make_two_datasets_one_are_one_run(frostbench: t.Callable[..., Done]) -> None:
     two = "datasets=[{name: digits, limit: 200}, digits]"
     done = frostbench("run", "small.yaml", "--set", two, "--set", "encoders=[pixels]", "--limit", "100")
-    assert "1 of 1 runs made" in done.err
+    assert "1 of 1 runs completed" in done.err
 
 
 def test_two_suites_at_once_in_one_place_agree(tmp_path: Path, start: t.Callable[..., t.Any]) -> None:
@@ -519,7 +519,7 @@ def test_a_failing_run_is_a_record_and_the_suite_goes_on(frostbench: t.Callable[
     assert failed.error == "RuntimeError: no luck"
     line = 1 + PLUGIN.splitlines().index('            raise RuntimeError("no luck")')
     (path,) = Path.cwd().glob("runs/small/odd/*/*/failed.json")
-    assert f"RuntimeError: no luck (odd.py, line {line}); more in {path}" in done.err
+    assert f"RuntimeError: no luck (odd.py, line {line}); details in {path}" in done.err
     assert "no luck" in failed.details["traceback"]
     assert "no luck" in done.out  # the table says it too
 
@@ -542,7 +542,7 @@ def test_a_bug_in_what_a_plugin_imports_is_named_by_its_file(
     monkeypatch.setattr(sys, "path", [*sys.path])  # which learns where the plugin lies
     encoders = "encoders=[{name: odd, way: raises}]"
     done = frostbench("run", "small.yaml", "--plugin", "helped.py", "--set", encoders, "--jobs", jobs)
-    said = "TypeError: 'ImageSet' object is not subscriptable (my_helper.py, line 3); more in "
+    said = "TypeError: 'ImageSet' object is not subscriptable (my_helper.py, line 3); details in "
     assert (done.code, said in done.err) == (3, True), done.err
     (here / "my_helper.py").write_text(HELPER.replace("return data", "raise ValueError"))
     done = frostbench("run", "small.yaml", "--plugin", "helped.py", "--set", encoders)
@@ -565,7 +565,7 @@ def test_a_plugin_that_changes_once_its_suite_was_read_is_not_run(
     assert "the plugin of 'odd' has changed since the suite was read: run the command again" in done.err
     assert done.code == 3
     done = frostbench(*suite)
-    assert "1 of 1 runs made" in done.err
+    assert "1 of 1 runs completed" in done.err
     assert done.code == 0
 
 
@@ -615,15 +615,15 @@ def test_the_untrained_state_of_a_plugins_architecture_is_a_run_like_others(fros
     }
     assert {record.code for record in records} == {hashlib.sha256(LAYER.encode()).hexdigest()[:12]}
     assert "nothing to do" in frostbench(*suite).err
-    assert "keys of encoders that are not ours" not in frostbench("verify").out
+    assert "keys of encoders that are not built in" not in frostbench("verify").out
     Path("layer.py").write_text(LAYER + "# changed")
-    assert "1 of 1 runs made" in frostbench(*suite).err
+    assert "1 of 1 runs completed" in frostbench(*suite).err
     assert len(list(Path("runs/small/untrained").glob("*/*/run.json"))) == 2
     (run, _) = Path("runs/small/untrained").glob("*/*")
     done = frostbench("export", run, "out", "--plugin", "layer.py")
     assert done.code == 0, done.err
     bare = frostbench(*suite[:-1], "encoders=[{name: untrained, architecture: bare}]")
-    assert "'bare' has no weights that are trained, so it has no untrained state" in bare.err
+    assert "'bare' has no trained weights, so it has no untrained state" in bare.err
     none = frostbench(*suite[:-1], "encoders=[{name: untrained, architecture: mime}]")
     assert (none.code, "no encoder 'mime'" in none.err) == (2, True)
 
@@ -716,24 +716,24 @@ def test_a_run_that_hangs_fails_when_its_time_is_up(
     arguments = ["run", "small.yaml", "--plugin", "odd.py", "--time-limit", "4"]
     done = frostbench(*arguments, "--set", "encoders=[{name: odd, way: hangs}]")
     assert done.code == 3
-    assert "odd, digits (limit 300), seed 0: failed: took longer than --time-limit 4;" in done.err
+    assert "odd, digits (limit 300), seed 0: failed: exceeded --time-limit 4;" in done.err
     (failed,) = store.read_store(Path("runs")).records
-    assert (failed.status, failed.error) == ("failed", done.err.partition("failed: ")[2].partition("; more in")[0])
+    assert (failed.status, failed.error) == ("failed", done.err.partition("failed: ")[2].partition("; details in")[0])
     done = frostbench(*arguments, "--executor", "ray")
-    assert (done.code, "leave it out with torchrun and ray" in done.err) == (2, True)
+    assert (done.code, "remove it with torchrun and ray" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize("option", ["--ranks", "--threads"])
 def test_thousands_of_processes_are_refused(frostbench: t.Callable[..., Done], option: str) -> None:
     done = frostbench("plan", "small.yaml", option, "5000")
-    assert (done.code, f"{option} 5000 on" in done.err) == (2, True)
+    assert (done.code, f"{option} 5000 is too many" in done.err) == (2, True)
 
 
 def test_a_worker_that_dies_fails_its_run_and_no_other(frostbench: t.Callable[..., Done]) -> None:
     encoders = "encoders=[{name: odd, way: dies}, pixels]"
     done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders, "--jobs", "2")
     assert done.code == 3
-    assert "its process was ended by SIGKILL; perhaps memory ran out" in done.err
+    assert "its process was killed by SIGKILL, perhaps for lack of memory" in done.err
     statuses = {record.label: record.status for record in store.read_store(Path("runs")).records}
     assert statuses == {"odd": "failed", "pixels": "done"}
 
@@ -745,7 +745,7 @@ def test_an_exit_status_is_not_taken_for_a_workers_word(code: int, frostbench: t
     )
     done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders, "--jobs", "2")
     assert done.code == 3, done.err
-    assert f"its process ended with status {code} before the run did" in done.err
+    assert f"its process exited with status {code} before the run was done" in done.err
     records = store.read_store(Path("runs")).records
     assert {record.label: record.status for record in records} == {"a": "failed", "b": "failed", "pixels": "done"}
     assert {record.error for record in records if record.label == "b"} == {f"SystemExit: {code}"}
@@ -812,8 +812,11 @@ def test_what_one_encoder_changes_of_the_process_does_not_reach_the_next(
     assert done.code == 0, done.err
     assert (machine._at_large(), signal.getsignal(signal.SIGTERM), np.geterr(), random.getstate()) == before
     (said,) = caplog.messages
-    assert said.startswith("odd, digits (limit 300), seed 0: its encoder changed torch's default type (torch.float32")
-    for what in ("gradients", "threads", "deterministic", "matmul", "the directory", "SIGTERM", "sys.stdout"):
+    assert said.startswith(
+        "odd, digits (limit 300), seed 0: its encoder changed global state of this process, which was "
+    )
+    assert "restored: torch's default dtype (torch.float32" in said
+    for what in ("grad mode", "threads", "deterministic", "matmul", "the working directory", "SIGTERM", "sys.stdout"):
         assert what in said
     found = numbers(Path("runs"))
     assert numbers(Path("alone")).items() <= found.items()
@@ -832,10 +835,10 @@ def test_results_that_are_removed_meanwhile_are_not_counted_as_made(
     monkeypatch.setattr(Display, "finish", remove)
     done = frostbench("run", "small.yaml")
     assert done.code == 3
-    assert "1 of 2 runs made" in done.err
-    assert "pixels, digits (limit 300), seed 0: its results were there, and are gone: run the same command" in done.err
+    assert "1 of 2 runs completed" in done.err
+    assert "pixels, digits (limit 300), seed 0: its results have been deleted: run the same command" in done.err
     monkeypatch.setattr(Display, "finish", finish)
-    assert "1 of 2 runs made" in frostbench("run", "small.yaml").err
+    assert "1 of 2 runs completed" in frostbench("run", "small.yaml").err
 
 
 def test_a_changed_run_json_reaches_no_record(frostbench: t.Callable[..., Done]) -> None:
@@ -921,7 +924,7 @@ def test_a_suite_that_is_stopped_goes_on_where_it_was(
     came, said = process.end()
     assert came == code, said
     if code == 130:
-        assert "stopped; what was finished is kept. To go on: frostbench run small.yaml --set bigan.epochs" in said
+        assert "stopped; finished runs are kept. To resume: frostbench run small.yaml --set bigan.epochs" in said
         assert "Traceback" not in said
     (finished,) = Path("runs/small/pixels/digits-limit300").glob("*/run.json")
     before = finished.stat().st_mtime_ns
@@ -1031,7 +1034,7 @@ def test_a_budget_beyond_the_training_images_fails_with_what_to_type(frostbench:
     Path("odd.py").write_text(PLUGIN + WITNESS)
     done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", "encoders=[{name: witness, labels: 400}]")
     assert done.code == 3
-    assert "a label budget of 400 asked of 300 images; set it to 300 or less" in " ".join(done.out.split())
+    assert "a label budget of 400 exceeds 300 images; set it to 300 or less" in " ".join(done.out.split())
 
 
 def test_a_protocol_judges_only_the_taps_it_reads(frostbench: t.Callable[..., Done]) -> None:

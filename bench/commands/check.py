@@ -39,11 +39,11 @@ def check(path: Path) -> t.Iterator[str]:
                 pass  # it is the proof that counts
             for tap in recipe.taps:
                 layout.RunDirectory(Path()).record(tap, name)  # a tap becomes the name of a directory
-        yield f"encoder {name} keeps its promises"
+        yield f"encoder {name} passes all checks"
     for name, protocol in protocols.items():
         with _named(name):
             check_protocol(protocol())
-        yield f"protocol {name} keeps its promises"
+        yield f"protocol {name} passes all checks"
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def _named(name: str) -> t.Iterator[None]:
     except ValidationError as error:
         wrong = ", ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise EncoderError(
-            f"{name} is checked with its default parameters, and has not all of them: {wrong}"
+            f"{name} needs a default for every parameter, since it is checked with them: {wrong}"
         ) from error
     except Exception as error:
         where = f" ({place(error)})" if place(error) else ""

@@ -32,15 +32,15 @@ from encoders.base import EncoderError
 from encoders.distributed import ProcessGroup
 
 EXIT_SECONDS = 10.0  # between a rank's last word and its end
-A_CORE = 4  # ranks, or threads of one, at most: each rank takes a process of some 400 MB
-PATIENCE = datetime.timedelta(minutes=10)  # of a rank for the others, such as while they decode their data
+MAX_PER_CORE = 4  # ranks, or threads of one, at most: each rank takes a process of some 400 MB
+TIMEOUT = datetime.timedelta(minutes=10)  # of a rank for the others, such as while they decode their data
 
 
 @contextlib.contextmanager
 def process_group(
-    follow: t.Callable[..., None], arguments: tuple[str, ...], world: int, kind: str
+    worker: t.Callable[..., None], arguments: tuple[str, ...], world: int, kind: str
 ) -> t.Iterator[ProcessGroup]:
-    """Inside the block this process is rank 0, and the others call follow(*arguments, ranks).
+    """Inside the block this process is rank 0, and the others call worker(*arguments, ranks).
 
     kind: of the device, cpu or cuda. Everything listens on loopback, unless torchrun does. Raises EncoderError if
     another rank dies.
@@ -49,7 +49,7 @@ def process_group(
         yield ProcessGroup()
         return
     if torchrun().world_size > 1:
-        with _told(arguments, kind) as ranks:
+        with _leading(arguments, kind) as ranks:
             yield ranks
         return
     spawn = multiprocessing.get_context("spawn")
@@ -58,7 +58,7 @@ def process_group(
         others = [
             spawn.Process(
                 target=begin,
-                args=(pickle.dumps((_other, (follow, arguments, meeting, ProcessGroup(rank, world), kind))),),
+                args=(pickle.dumps((_other, (worker, arguments, meeting, ProcessGroup(rank, world), kind))),),
                 daemon=True,
             )
             for rank in range(1, world)
@@ -74,7 +74,7 @@ def process_group(
                     for rank, other in enumerate(others, 1):
                         if other.sentinel in ended:
                             other.join()
-                            raise EncoderError(f"rank {rank} of {world} ended with status {other.exitcode}") from error
+                            raise EncoderError(f"rank {rank} of {world} exited with status {other.exitcode}") from error
                     raise
         finally:
             for other in others:
@@ -83,10 +83,10 @@ def process_group(
 
 
 def _other(
-    follow: t.Callable[..., None], arguments: tuple[t.Any, ...], meeting: Path, ranks: ProcessGroup, kind: str
+    worker: t.Callable[..., None], arguments: tuple[t.Any, ...], meeting: Path, ranks: ProcessGroup, kind: str
 ) -> None:
     with _joined(ranks, kind, init_method=meeting.as_uri()):
-        follow(*arguments, ranks)
+        worker(*arguments, ranks)
         threading.Event().wait()  # for the first, which may still read what this one sent, to end it
 
 
@@ -96,11 +96,7 @@ def _joined(ranks: ProcessGroup, kind: str, **meeting: t.Any) -> t.Iterator[Proc
         loopback = "lo0" if sys.platform == "darwin" else "lo"
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
     torch.distributed.init_process_group(
-        "nccl" if kind == "cuda" else "gloo",
-        **meeting,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        timeout=PATIENCE,
+        "nccl" if kind == "cuda" else "gloo", **meeting, rank=ranks.rank, world_size=ranks.world_size, timeout=TIMEOUT
     )
     try:
         yield ranks
@@ -123,9 +119,10 @@ def torchrun() -> ProcessGroup:
 def check_processes(ranks: int, threads: int) -> None:
     """Raises MachineError for many more ranks, or threads of one, than this machine has cores."""
     cores = machine.available_cores()
+    most = MAX_PER_CORE * cores
     for count, name in ((local_world(ranks), "ranks"), (threads, "threads")):
-        if count > A_CORE * cores:
-            raise machine.MachineError(f"--{name} {count} on {cores} cores; wanted {A_CORE} a core at most")
+        if count > most:
+            raise machine.MachineError(f"--{name} {count} is too many for {cores} cores; wanted {most} or fewer")
 
 
 def local_world(world: int) -> int:
@@ -147,10 +144,10 @@ def serve(call: t.Callable[..., None]) -> None:
     store, ranks = _store(), torchrun()
     for number in itertools.count():
         _wait(store, f"{number}")
-        told = json.loads(store.get(f"{number}"))
-        if not told:
+        task = json.loads(store.get(f"{number}"))
+        if not task:
             return
-        kind, *arguments = told
+        kind, *arguments = task
         heard = {one: signal.signal(one, signal.SIG_IGN) for one in STOPS}
         try:
             with _joined(ranks, kind, store=PrefixStore(f"{number}/", store)):
@@ -169,14 +166,14 @@ def serve(call: t.Callable[..., None]) -> None:
 
 
 def shutdown_workers() -> None:
-    """There will be no more trainings for those who `follow`."""
+    """There will be no more trainings for processes that `serve`."""
     if torchrun().world_size > 1:
         _store().set(f"{next(_NUMBERS)}", "[]")
 
 
 @contextlib.contextmanager
-def _told(arguments: tuple[str, ...], kind: str) -> t.Iterator[ProcessGroup]:
-    """The first rank's part of what `follow` does."""
+def _leading(arguments: tuple[str, ...], kind: str) -> t.Iterator[ProcessGroup]:
+    """The first rank's part of what `serve` does."""
     store, number = _store(), next(_NUMBERS)
     store.set(f"{number}", json.dumps([kind, *arguments]))
     with contextlib.ExitStack() as until:

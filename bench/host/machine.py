@@ -49,9 +49,7 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise MachineError(f"device {name!r} is not supported; try auto, cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MachineError(
-            f"device {name!r} was asked for and {torch.cuda.device_count()} GPUs are here; try --device cpu"
-        )
+        raise MachineError(f"no device {name!r}: this machine has {torch.cuda.device_count()} GPUs; try --device cpu")
     return device
 
 
@@ -142,7 +140,7 @@ def left_as_it_was(who: str) -> t.Iterator[None]:
                     found.append(f"the handler of {getattr(number, 'name', number)}")
         if not timed and signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0):
             signal.setitimer(signal.ITIMER_REAL, 0)
-            found.append("the alarm clock")
+            found.append("the alarm timer")
         for one, kept in descriptors.items():
             if not _is_open(one) or not os.path.samestat(os.fstat(one), os.fstat(kept)):
                 os.dup2(kept, one)
@@ -152,7 +150,7 @@ def left_as_it_was(who: str) -> t.Iterator[None]:
         np.random.set_state(draws[1])
         torch.set_rng_state(draws[2])
         if found:
-            logger.warning("%s changed %s of this process: put back", who, ", ".join(found))
+            logger.warning("%s changed global state of this process, which was restored: %s", who, ", ".join(found))
 
 
 def _at_large() -> dict[str, t.Any]:
@@ -188,10 +186,10 @@ def _attribute(owner: t.Any, name: str) -> tuple[t.Callable[[], t.Any], t.Callab
 
 
 _AT_LARGE: dict[str, tuple[t.Callable[[], t.Any], t.Callable[[t.Any], t.Any]]] = {  # what is asked, how it is set
-    "torch's default type": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "torch's default device": (torch.get_default_device, _put_device),
-    "torch's gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "torch's search for anomalies": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch's anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     "torch's threads": (torch.get_num_threads, torch.set_num_threads),
     "torch's deterministic algorithms": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     "torch's matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
@@ -217,14 +215,14 @@ _AT_LARGE: dict[str, tuple[t.Callable[[], t.Any], t.Callable[[t.Any], t.Any]]] =
         )
         for device in ("cpu", "cuda")
     },
-    "the directory": (os.getcwd, os.chdir),
-    "the mask of new files": (_umask, os.umask),
+    "the working directory": (os.getcwd, os.chdir),
+    "the umask": (_umask, os.umask),
     "sys.stdin": _attribute(sys, "stdin"),
     "sys.stdout": _attribute(sys, "stdout"),
     "sys.stderr": _attribute(sys, "stderr"),
     "the recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
     "the garbage collector": (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
-    "the level of logging": _attribute(logging.root.manager, "disable"),
+    "the logging level": _attribute(logging.root.manager, "disable"),
 }
 
 

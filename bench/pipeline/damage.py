@@ -57,7 +57,7 @@ def lost(run: RunDirectory) -> list[tuple[Path, str]]:
     except files.Missing:
         return []
     except StoreError as error:
-        way_out = f"only a training gives it again: remove {run.path} and run the same command"
+        way_out = f"only training restores it: remove {run.path} and run the same command"
         return [(run.history, f"{str(error).removeprefix(f'{run.history}: ')}; {way_out}")]
     return []
 

@@ -1,7 +1,6 @@
 """Frozen features, and what a generator makes, are judged by protocols; each record is published when it is made."""
 
 import dataclasses
-import json
 import time
 import typing as t
 
@@ -16,16 +15,7 @@ from bench.pipeline.plan import PlannedRun, Watcher, as_planned, record_of, reco
 from bench.pipeline.samples import SAMPLES
 from bench.suites.suite import ProtocolSpec
 from encoders.base import Encoder, Features, Generative, ImageSet, seeded
-from protocols.base import (
-    Corrupted,
-    CorruptionProtocol,
-    FeatureSet,
-    Protocol,
-    Quality,
-    SampleProtocol,
-    Samples,
-    Scores,
-)  # fmt: skip
+from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Samples, Scores
 from results import files, predictions, store
 from results.record import Alarm, Provenance
 
@@ -39,9 +29,9 @@ class Judged(t.NamedTuple):
     seconds: float  # work that several settings share counts for the first of them
 
 
-def settled(kind: type[Protocol], specs: t.Iterable[ProtocolSpec]) -> list[Protocol]:
-    """Protocols of one kind with the settings of each spec. Raises EncoderError for a plugin that has changed since."""
-    return [as_planned(kind.model_validate_json(json.dumps(spec.params)), spec) for spec in specs]
+def configured(known: t.Mapping[str, type[Protocol]], specs: t.Iterable[ProtocolSpec]) -> list[Protocol]:
+    """Protocols with the settings of each spec. Raises EncoderError for a plugin that has changed since."""
+    return [as_planned(spec.recipe(known), spec) for spec in specs]
 
 
 def judge(
@@ -75,11 +65,11 @@ def publish(
     planned: PlannedRun,
     judged: Judged,
     solver: int,
-    made: Provenance,
+    provenance: Provenance,
     predictions_sha256: str | None,
-    *,
     train: FeatureSet,
     test: FeatureSet,
+    *,
     alarms: list[Alarm],
     seconds: dict[str, float],
     updates: dict[str, int] | None = None,
@@ -89,7 +79,7 @@ def publish(
     path = directory.predictions(tap, protocol.file_name) if predictions_sha256 else None
     record = record_of(
         planned,
-        made,
+        provenance,
         images=(len(train), len(test)),
         status="done",
         tap=tap,
@@ -184,15 +174,15 @@ def features_of(
     name: str, module: nn.Module, tap: str, taps: t.Sequence[str], device: torch.device, images: ImageSet
 ) -> FeatureSet:
     """What a frozen module gives of images at one of its taps."""
-    batches = [batch[tap] for _, batch in extract(name, module, images, taps, device)]
-    return feature_set({tap: torch.cat(batches)}, tap, images)
+    return feature_set(torch.cat([batch[tap] for _, batch in extract(name, module, images, taps, device)]), images)
 
 
-def feature_set(features: Features, tap: str, images: ImageSet) -> FeatureSet:
+def feature_set(rows: Tensor, images: ImageSet) -> FeatureSet:
+    """Features of the first images of a set, with their labels."""
     assert images.labels is not None
-    return FeatureSet(features[tap], torch.from_numpy(np.array(images.labels)), len(images.classes))
+    return FeatureSet(rows, torch.from_numpy(np.array(images.labels[: len(rows)])), len(images.classes))
 
 
 def pixels_of(images: ImageSet) -> FeatureSet:
     """Pixels in 0..1, as features."""
-    return feature_set({SAMPLES: torch.from_numpy(np.array(images.images)).flatten(1) / 255}, SAMPLES, images)
+    return feature_set(torch.from_numpy(np.array(images.images)).flatten(1) / 255, images)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import typing as t
 from pathlib import Path
 
@@ -11,17 +10,14 @@ from bench.host import machine
 from bench.pipeline.checkpoints import Resume
 from bench.pipeline.samples import SAMPLES
 from bench.suites import resolve
-from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
+from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, Recipe, RunSpec
 from encoders.base import Encoder, EncoderError, Generative, Progress
-from protocols.base import Protocol
 from results import layout, store
 from results.layout import RunDirectory
 from results.record import Provenance, Record
 
-Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """How and where runs are made: plain data, the same for every run of a suite."""
 
@@ -97,8 +93,7 @@ def folder(dataset: DatasetSpec) -> str:
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:
     """The encoder a spec names, with its parameters. Raises EncoderError if it is a plugin's that has changed since."""
-    known = resolve.encoders(settings.plugins, reread=False)
-    return as_planned(known[spec.encoder.name].model_validate_json(json.dumps(spec.encoder.params)), spec.encoder)
+    return as_planned(spec.encoder.recipe(resolve.encoders(settings.plugins, reread=False)), spec.encoder)
 
 
 def as_planned(recipe: Recipe, spec: EncoderSpec | ProtocolSpec) -> Recipe:
@@ -106,11 +101,6 @@ def as_planned(recipe: Recipe, spec: EncoderSpec | ProtocolSpec) -> Recipe:
     if resolve.code(recipe) != spec.code:
         raise EncoderError(f"the plugin of {spec.name!r} has changed since the suite was read: run the command again")
     return recipe
-
-
-def load_data(spec: RunSpec, settings: Settings) -> datasets.Dataset:
-    """The spec's dataset, as its limit and split have it."""
-    return load_images(spec.dataset, settings)
 
 
 def load_images(wanted: DatasetSpec, settings: Settings) -> datasets.Dataset:
@@ -123,10 +113,12 @@ def load_images(wanted: DatasetSpec, settings: Settings) -> datasets.Dataset:
 def check_planned(planned: PlannedRun, dataset: datasets.Dataset) -> None:
     if dataset.fingerprint != planned.fingerprint:
         name = planned.spec.dataset.name
-        raise datasets.DataError(f"{name} is not what was planned with: it has changed, or differs here")
+        raise datasets.DataError(f"{name} has changed since the run was planned, or differs on this machine")
 
 
-def record_of(planned: PlannedRun, made: Provenance, *, images: tuple[int, int] = (0, 0), **judged: t.Any) -> Record:
+def record_of(
+    planned: PlannedRun, provenance: Provenance, *, images: tuple[int, int] = (0, 0), **judged: t.Any
+) -> Record:
     """A record of this run with what `judged` says. images: of train and of test."""
     spec = planned.spec
     return Record(
@@ -149,15 +141,15 @@ def record_of(planned: PlannedRun, made: Provenance, *, images: tuple[int, int] 
         is_control=planned.is_control,
         labels=planned.labels,
         seed=spec.seed,
-        provenance=made,
+        provenance=provenance,
         **judged,
     )
 
 
-def fail(planned: PlannedRun, said: str, made: Provenance, details: dict[str, str] | None = None) -> Record:
+def fail(planned: PlannedRun, error: str, provenance: Provenance, details: dict[str, str] | None = None) -> Record:
     """Leave a record of a run that failed; the next success removes it."""
     known = {"traceback": "", **(details or {})}
-    record = record_of(planned, made, status="failed", error=said, details=known, seconds={})
+    record = record_of(planned, provenance, status="failed", error=error, details=known, seconds={})
     store.publish_record(planned.directory.failed, record)
     return record
 

@@ -70,7 +70,7 @@ def read_encoder(entry: str, origin: str, plugins: t.Sequence[Path] = ()) -> Enc
 def read_dataset(entry: str) -> DatasetSpec:
     """A dataset as a command line names it: `mnist`, or as in a suite `{name: mnist, size: 32}`. Raises ConfigError."""
     if not entry.startswith("{"):
-        return DatasetSpec(name=entry)  # which `data.load` looks up
+        return DatasetSpec(name=entry)  # which `datasets.load` looks up
     draft = _Draft(strict_yaml.compose("datasets: []", "--dataset"))
     draft.put(("datasets",), [strict_yaml.read(entry, "--dataset").value], f"--dataset {quoted(entry)}")
     asked = draft.data["datasets"][0]
@@ -265,7 +265,7 @@ class _Draft:
                 if (f"{form}:PATH" if place else name) not in DATASETS or not name.isprintable():
                     self.complain(path, f"no dataset {quoted(name)}{nearest(name, DATASETS) or _listing('datasets')}")
         if isinstance(entry, dict) and names[0] is not None and names[0] == names[1]:
-            self.complain((*path, "pretrain"), "the dataset itself, from which encoders learn anyway; remove it")
+            self.complain((*path, "pretrain"), "is the dataset itself, which encoders learn from by default; remove it")
 
     def recipe(self, path: KeyPath, entry: Json, known: t.Mapping[str, type[Encoder | Protocol]]) -> dict[str, Json]:
         """An entry with all its parameters, checked by the class that its name means."""

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
 from bench.errors import Json
 from bench.suites import resolve
+from encoders.base import Encoder
+from protocols.base import Protocol
 from results import wandb_mirror
 from results.record import Equal, Run, dataset_label, equal
 
@@ -20,6 +22,7 @@ Precision = t.Literal["float32", "bfloat16", "auto"]
 WandbName = t.Annotated[str, AfterValidator(wandb_mirror.checked_name)]
 Tag = t.Annotated[str, Field(min_length=1, max_length=64)]
 MAX_SEEDS = 1000
+Recipe = t.TypeVar("Recipe", Encoder, Protocol)
 
 
 class _Plain(BaseModel):
@@ -45,7 +48,7 @@ class DatasetSpec(_Plain):
         return cls.model_construct(name=run.dataset, **known)
 
     def asked(self) -> dict[str, t.Any]:
-        """What `data.load` and `data.slug` take besides a name."""
+        """What `datasets.load` and `datasets.slug` take besides a name."""
         return self.model_dump(include={"limit", "split", "size", "mode"})
 
     @property
@@ -54,25 +57,29 @@ class DatasetSpec(_Plain):
         return dataset_label(self.name, self.limit, self.split, self.pretrain, self.size, self.mode)
 
 
-class EncoderSpec(_Plain):
-    """An encoder's recipe."""
+class _MethodSpec(_Plain):
+    """What an encoder and a protocol have in common."""
 
     name: str
     label: Name
     params: dict[str, Json]  # every one of them
     version: int
     code: str = ""  # of a plugin
+
+    def recipe(self, known: t.Mapping[str, type[Recipe]]) -> Recipe:
+        """The method with its parameters, of the class that its name means."""
+        return known[self.name].model_validate_json(json.dumps(self.params))
+
+
+class EncoderSpec(_MethodSpec):
+    """An encoder's recipe."""
+
     equal_versions: dict[str, Equal] = Field(default_factory=dict)  # by precision; in no key
 
 
-class ProtocolSpec(_Plain):
+class ProtocolSpec(_MethodSpec):
     """A protocol with its settings."""
 
-    name: str
-    label: Name
-    params: dict[str, Json]  # every one of them
-    version: int
-    code: str = ""  # of a plugin
     equal_versions: Equal = ()  # in no key
 
     def key(self) -> str:
