@@ -128,10 +128,7 @@ def command_line(*arguments: t.Any) -> int:
     return 0
 
 
-@pytest.fixture(
-    scope="session",
-    params=[pytest.param(5, id="any machine"), pytest.param(1, id="quiet machine", marks=pytest.mark.slow)],
-)
+@pytest.fixture(params=[pytest.param(5, id="any machine"), pytest.param(1, id="quiet machine", marks=pytest.mark.slow)])
 def slack(request: pytest.FixtureRequest) -> int:
     """How many times the seconds of a quiet machine a test may take; slow tests are strict."""
     return t.cast(int, request.param)
@@ -147,7 +144,7 @@ def hears_ctrl_c() -> t.Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def unsynced() -> t.Iterator[None]:
-    """No test cuts the power, and a disk takes seconds to be sure of thousands of files: descriptors are checked only."""
+    """No test cuts the power, and disks take seconds over thousands of files: only the descriptors are looked at."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)
         yield

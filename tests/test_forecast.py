@@ -121,7 +121,10 @@ def test_views_and_alarms_are_counted_for_taps_that_have_none(
     assert costs["bigan, digits (limit 900), seed 1"].seconds == 7.0  # two taps
 
 
-def test_a_suite_holds_to_its_forecast(told: t.Callable[[], tuple[dict[str, Cost], list[str]]]) -> None:
+def test_a_suite_holds_to_its_forecast(
+    told: t.Callable[[], tuple[dict[str, Cost], list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.perf_counter", time.process_time)  # whatever else the machine does
     before, said = told()
     assert not Path("runs").exists()
     assert [line for line in said if line.startswith("trying")] == [
@@ -134,7 +137,7 @@ def test_a_suite_holds_to_its_forecast(told: t.Callable[[], tuple[dict[str, Cost
     assert said == []  # seed 1 is believed to take what seed 0 took
     assert {cost for title, cost in after.items() if title.endswith("seed 0")} == {Cost(0.0, 0, 0, 0)}
     first, then = before["bigan, digits (limit 900), seed 1"], after["bigan, digits (limit 900), seed 1"]
-    assert 1 / 10 < first.seconds / then.seconds < 10  # of three seconds on a busy machine: the slow test is strict
+    assert 1 / 10 < first.seconds / then.seconds < 10  # of a second: the slow test is strict
     on_disk = sum(path.stat().st_size for path in Path("runs/small/bigan").rglob("*") if path.is_file())
     assert 1 / 1.5 < first.disk / on_disk < 1.5
     make("1")

@@ -63,7 +63,7 @@ def test_every_file_is_refused_in_words_or_read(outcomes: list[dict[str, t.Any]]
 
 def test_each_is_done_with_soon_and_in_little_memory(outcomes: list[dict[str, t.Any]], slack: int) -> None:
     assert [one for one in outcomes if one["seconds"] > slack] == []  # of CPU
-    assert sum(one["grown"] for one in outcomes) < 300  # MB beyond what the libraries take
+    assert [one for one in outcomes if one["grown"] > 150] == []  # MB
 
 
 def test_what_is_refused_is_told_in_a_few_words(outcomes: list[dict[str, t.Any]]) -> None:

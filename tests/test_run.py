@@ -157,6 +157,10 @@ def numbers(directory: Path) -> dict[tuple[t.Any, ...], t.Any]:
     return found
 
 
+def knn_first(suite: str) -> str:
+    return suite.replace(f"[{LINEAR}, {{name: knn, k: 1}}]", f"[{{name: knn, k: 1}}, {LINEAR}]")
+
+
 def predictions(directory: Path) -> dict[str, bytes]:
     return {path.name + path.parent.name: path.read_bytes() for path in sorted(directory.rglob("*.npz"))}
 
@@ -223,10 +227,7 @@ def test_a_table_keeps_the_rows_of_a_label_that_is_a_link(frostbench: t.Callable
 def test_a_suite_that_names_another_protocol_first_orders_its_table_by_that(frostbench: t.Callable[..., Done]) -> None:
     Path("small.yaml").write_text(SUITE.replace("  - {name: bigan, hidden: 32, latent: 8, epochs: 2}\n", ""))
     assert "ordered by linear" in frostbench("run", "small.yaml").out
-    turned = (
-        Path("small.yaml").read_text().replace(f"[{LINEAR}, {{name: knn, k: 1}}]", f"[{{name: knn, k: 1}}, {LINEAR}]")
-    )
-    Path("small.yaml").write_text(turned)
+    Path("small.yaml").write_text(knn_first(Path("small.yaml").read_text()))
     done = frostbench("run", "small.yaml")
     assert "nothing to do" in done.err
     assert "ordered by knn" in done.out
@@ -251,8 +252,7 @@ def test_order_jobs_and_protocols_change_no_number(frostbench: t.Callable[..., D
     frostbench("run", "small.yaml")
     expected, predicted = numbers(Path("runs")), predictions(Path("runs"))
     turned = SUITE.replace("  - pixels\n", "").replace("protocols:", "  - pixels\nprotocols:")
-    turned = turned.replace(f"[{LINEAR}, {{name: knn, k: 1}}]", f"[{{name: knn, k: 1}}, {LINEAR}]")
-    Path("turned.yaml").write_text(turned)
+    Path("turned.yaml").write_text(knn_first(turned))
     frostbench("run", "turned.yaml", "--output", "turned", "--jobs", "2")
     assert numbers(Path("turned")) == expected
     assert predictions(Path("turned")) == predicted
