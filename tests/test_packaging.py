@@ -54,8 +54,6 @@ def test_the_wheel_runs_away_from_the_checkout(wheel: Path, tmp_path: Path) -> N
         command = [sys.executable, "-P", "-m", "bench", *arguments]
         return subprocess.run(command, cwd=away, env=environment, capture_output=True, text=True, check=False)
 
-    found = frostbench("list", "suites")
-    assert {"quickstart", "mnist", "cifar10", "smoke"} <= {line.split()[0] for line in found.stdout.splitlines()}
     only = "[{name: pixels}]"
     done = frostbench("run", "smoke", "--set", f"encoders={only}", "--set", "wandb.mode=off", "--limit", "200")
     assert done.returncode == 0, done.stderr

@@ -103,7 +103,7 @@ def by_scipy(x: Array, signs: Array, strength: float) -> tuple[Array, Array]:
         gradient = np.append(x.T @ slopes + strength * variables[:-1], slopes.sum())
         return float((hinges**2).mean() + strength / 2 * (variables[:-1] ** 2).sum()), gradient
 
-    options = {"maxiter": 5000, "maxfun": 10000, "maxcor": 30, "ftol": 1e-13, "gtol": 1e-8}
+    options = {"maxiter": 5000, "maxfun": 10000, "maxcor": 30, "ftol": 1e-13, "gtol": 1e-6}
     found = [
         minimize(of_class, np.zeros(x.shape[1] + 1), (sign,), jac=True, method="L-BFGS-B", options=options).x
         for sign in signs.T

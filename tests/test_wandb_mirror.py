@@ -229,6 +229,11 @@ def test_one_damaged_history_keeps_nothing_else_from_being_sent(suite: Path, tex
     runs = wandb_runs(suite, OFFLINE, damaged)
     assert [run.job_type for run in runs] == ["leaderboard", "run", "run", "run"]
     assert len(damaged) == 1 and damaged[0].startswith(f"{path}: not a history")
+
+
+def test_a_damaged_history_is_said_once(suite: Path) -> None:
+    (path, *_) = sorted(suite.rglob("history.csv"))
+    path.write_bytes(b"loss\n1\n")
     assert f"left out, being damaged: {path}: not a history" in str(mirror(suite, OFFLINE).problem)
     assert mirror(suite, OFFLINE, told=[path]).problem is None  # one line about it is enough
 
