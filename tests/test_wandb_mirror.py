@@ -532,6 +532,7 @@ def test_a_server_that_dies_midway_gets_the_rest_later(
     assert report.problem is not None and f"frostbench sync {suite}" in report.problem
     assert report.sent < 4
     online.before = lambda name: None
+    died.clear()
     online.start()
     assert sync(suite, ONLINE).problem is None
     assert_all_there_once(online)
