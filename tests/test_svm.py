@@ -38,10 +38,13 @@ def around_centres(rows: int, d: int, shares: t.Sequence[float], spread: float, 
     return draw.normal(size=(len(shares), d))[y] + spread * draw.normal(size=(rows, d)), y
 
 
+mnist = functools.cache(mnist_data)  # it takes seconds to read
+
+
 @functools.cache
 def digits(kind: t.Literal["pixels", "relu"]) -> tuple[FeatureSet, FeatureSet]:
     """Real MNIST: 700 train and 1,000 test rows."""
-    images, labels = mnist_data()
+    images, labels = mnist()
     order = generator(0).permutation(5000)[:1700]
     x, y = images[order].astype(np.float32) / np.float32(255), labels[order]
     every_other = x.reshape(-1, 28, 28)[:, ::2, ::2].reshape(-1, 196)
@@ -103,7 +106,7 @@ def by_scipy(x: Array, signs: Array, strength: float) -> tuple[Array, Array]:
         gradient = np.append(x.T @ slopes + strength * variables[:-1], slopes.sum())
         return float((hinges**2).mean() + strength / 2 * (variables[:-1] ** 2).sum()), gradient
 
-    options = {"maxiter": 5000, "maxfun": 10000, "maxcor": 30, "ftol": 1e-13, "gtol": 1e-6}
+    options = {"maxiter": 5000, "maxfun": 10000, "maxcor": 30, "ftol": 1e-13, "gtol": 1e-8}
     found = [
         minimize(of_class, np.zeros(x.shape[1] + 1), (sign,), jac=True, method="L-BFGS-B", options=options).x
         for sign in signs.T
