@@ -1,8 +1,6 @@
 """One training by several processes: each takes its part of every batch, and all take the same step."""
 
 import dataclasses
-import subprocess
-import sys
 import typing as t
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.host import distributed
 from bench.host.distributed import process_group
 from encoders.base import Encoder, EncoderError, ImageSet, Training, seeded
 from encoders.check import Stopper
@@ -81,10 +80,12 @@ def everything(group: ProcessGroup) -> list[list[Fitted]]:
 
 
 @pytest.fixture(scope="module")
-def fitted() -> list[list[Fitted]]:
+def fitted(forkserver: object) -> list[list[Fitted]]:
     before = torch.get_num_threads()
-    with process_group(everything, (), 2, "cpu") as group:
-        found = everything(group)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("multiprocessing.get_context", lambda _method: forkserver)
+        with process_group(everything, (), 2, "cpu") as group:
+            found = everything(group)
     torch.set_num_threads(before)
     return found
 
@@ -104,6 +105,7 @@ def test_they_equal_one_process_on_the_joined_batch(fitted: list[list[Fitted]]) 
         assert history == [pytest.approx(row, rel=1e-5, abs=1e-6) for row in alone_history]
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_they_equal_one_process_also_where_weights_are_channels_last() -> None:
     alone = convolutions(ProcessGroup())
     with process_group(convolutions, (), 2, "cpu") as group:
@@ -160,6 +162,7 @@ def dies(group: ProcessGroup) -> None:
     raise SystemExit(7)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_rank_that_dies_is_named() -> None:
     with (
         pytest.raises(EncoderError, match="rank 1 of 2 exited with status 7"),
@@ -172,7 +175,9 @@ def means(group: ProcessGroup) -> None:
     group.mean([torch.zeros(3)])
 
 
-def test_an_error_of_the_first_rank_is_no_other_ranks() -> None:
+@pytest.mark.usefixtures("forked_workers")
+def test_an_error_of_the_first_rank_is_no_other_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "EXIT_SECONDS", 0.5)
     with pytest.raises(torch.OutOfMemoryError, match="none is left"), process_group(means, (), 2, "cpu"):
         raise torch.OutOfMemoryError("none is left")
 
@@ -188,11 +193,14 @@ wandb: {mode: off}
 """
 
 
-def test_a_suite_with_ranks_has_a_key_of_its_own_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("forked_workers")
+def test_a_suite_with_ranks_has_a_key_of_its_own_and_says_so(
+    tmp_path: Path, frostbench: t.Callable[..., t.Any]
+) -> None:
     (tmp_path / "small.yaml").write_text(SUITE)
-    command = [sys.executable, "-m", "bench", "run", "small.yaml", "--threads", "1"]
     for ranks in ("2", "1"):
-        subprocess.run([*command, "--ranks", ranks], cwd=tmp_path, check=True, capture_output=True)
+        done = frostbench("run", "small.yaml", "--threads", "1", "--ranks", ranks)
+        assert done.code == 0, done.err
     made = store.read_store(tmp_path / "runs").records
     assert {record.status for record in made} == {"done"}
     assert {record.provenance.ranks for record in made} == {1, 2}

@@ -26,16 +26,17 @@ from protocols.linear import Linear
 from results import files, layout, store, wandb_mirror
 from results.metrics import METRICS, SAMPLES
 
-SUITE = """
+LINEAR = "{name: linear, strengths: [0.1, 0.01]}"
+SUITE = f"""
 suite: small
-datasets: [{name: digits, limit: 300}]
+datasets: [{{name: digits, limit: 300}}]
 seeds: [0]
 encoders:
   - pixels
-  - {name: bigan, hidden: 32, latent: 8, epochs: 2}
-protocols: [linear, {name: knn, k: 1}]
+  - {{name: bigan, hidden: 32, latent: 8, epochs: 2}}
+protocols: [{LINEAR}, {{name: knn, k: 1}}]
 controls: none
-wandb: {mode: off}
+wandb: {{mode: off}}
 """
 
 PLUGIN = """
@@ -100,7 +101,7 @@ class Odd(Encoder):
         if self.way == "descends":
             self.fit(data, run)
         if self.way == "chatters":
-            raise RuntimeError("a\\ud800\\x1b[2J" + 4_000_000 * "long ")
+            raise RuntimeError("a\\ud800\\x1b[2J" + 400_000 * "long ")
         if self.way == "mute":
             raise Mute
         if self.way == "meddles":
@@ -154,6 +155,10 @@ def numbers(directory: Path) -> dict[tuple[t.Any, ...], t.Any]:
         identity = record.dataset, record.limit, record.label, record.seed, record.tap, record.protocol_label
         found[identity] = record.key, record.metrics, record.details, record.dimensions
     return found
+
+
+def knn_first(suite: str) -> str:
+    return suite.replace(f"[{LINEAR}, {{name: knn, k: 1}}]", f"[{{name: knn, k: 1}}, {LINEAR}]")
 
 
 def predictions(directory: Path) -> dict[str, bytes]:
@@ -222,8 +227,7 @@ def test_a_table_keeps_the_rows_of_a_label_that_is_a_link(frostbench: t.Callable
 def test_a_suite_that_names_another_protocol_first_orders_its_table_by_that(frostbench: t.Callable[..., Done]) -> None:
     Path("small.yaml").write_text(SUITE.replace("  - {name: bigan, hidden: 32, latent: 8, epochs: 2}\n", ""))
     assert "ordered by linear" in frostbench("run", "small.yaml").out
-    turned = Path("small.yaml").read_text().replace("[linear, {name: knn, k: 1}]", "[{name: knn, k: 1}, linear]")
-    Path("small.yaml").write_text(turned)
+    Path("small.yaml").write_text(knn_first(Path("small.yaml").read_text()))
     done = frostbench("run", "small.yaml")
     assert "nothing to do" in done.err
     assert "ordered by knn" in done.out
@@ -232,7 +236,7 @@ def test_a_suite_that_names_another_protocol_first_orders_its_table_by_that(fros
 
 def test_a_failure_of_a_protocol_that_the_suite_has_no_more_is_none(frostbench: t.Callable[..., Done]) -> None:
     Path("late.py").write_text(LATE)
-    plain = SUITE.replace("  - {name: bigan, hidden: 32, latent: 8, epochs: 2}\n", "").replace("linear, ", "")
+    plain = SUITE.replace("  - {name: bigan, hidden: 32, latent: 8, epochs: 2}\n", "").replace(f"{LINEAR}, ", "")
     Path("small.yaml").write_text(plain.replace("k: 1}]", "k: 1}, first]"))
     assert frostbench("run", "small.yaml", "--plugin", "late.py").code == 3
     assert "no luck" in frostbench("leaderboard", "runs").out
@@ -243,16 +247,16 @@ def test_a_failure_of_a_protocol_that_the_suite_has_no_more_is_none(frostbench: 
     assert not list(Path("runs").rglob("failed.json"))
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_order_jobs_and_protocols_change_no_number(frostbench: t.Callable[..., Done]) -> None:
     frostbench("run", "small.yaml")
     expected, predicted = numbers(Path("runs")), predictions(Path("runs"))
     turned = SUITE.replace("  - pixels\n", "").replace("protocols:", "  - pixels\nprotocols:")
-    turned = turned.replace("[linear, {name: knn, k: 1}]", "[{name: knn, k: 1}, linear]")
-    Path("turned.yaml").write_text(turned)
+    Path("turned.yaml").write_text(knn_first(turned))
     frostbench("run", "turned.yaml", "--output", "turned", "--jobs", "2")
     assert numbers(Path("turned")) == expected
     assert predictions(Path("turned")) == predicted
-    frostbench("run", "small.yaml", "--output", "alone", "--set", "protocols=[linear]")
+    frostbench("run", "small.yaml", "--output", "alone", "--set", f"protocols=[{LINEAR}]")
     assert numbers(Path("alone")) == {key: value for key, value in expected.items() if key[-1] == "linear"}
 
 
@@ -267,14 +271,22 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(frostbench: t.Ca
     assert numbers(Path("a")) == numbers(Path("b"))
 
 
-def test_a_new_protocol_refits_nothing(frostbench: t.Callable[..., Done]) -> None:
-    frostbench("run", "small.yaml", "--set", "protocols=[linear]")
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory, frostbench_in: t.Callable[..., None]) -> dict[t.Any, t.Any]:
+    """The numbers of the suite where nothing was before."""
+    directory = tmp_path_factory.mktemp("fresh")
+    (directory / "small.yaml").write_text(SUITE)
+    frostbench_in(directory, "run", "small.yaml", "--threads", "1")
+    return numbers(directory / "runs")
+
+
+def test_a_new_protocol_refits_nothing(frostbench: t.Callable[..., Done], fresh: dict[t.Any, t.Any]) -> None:
+    frostbench("run", "small.yaml", "--set", f"protocols=[{LINEAR}]")
     fitted = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("encoder.safetensors")}
     done = frostbench("run", "small.yaml")
     assert done.code == 0, done.err
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("encoder.safetensors")} == fitted
-    frostbench("run", "small.yaml", "--output", "fresh")
-    assert numbers(Path("runs")) == numbers(Path("fresh"))  # weights read back score as those just trained
+    assert numbers(Path("runs")) == fresh  # weights read back score as those just trained
 
 
 def test_a_run_that_equal_versions_have_finished_is_finished(
@@ -296,7 +308,7 @@ def test_a_run_that_equal_versions_have_finished_is_finished(
     assert "linear@98" in again.out
     assert "linear@99" not in again.out
 
-    protocols = "[linear, {name: knn, k: 1}, {name: knn, k: 3, label: near}]"
+    protocols = f"[{LINEAR}, {{name: knn, k: 1}}, {{name: knn, k: 3, label: near}}]"
     more = frostbench("run", "small.yaml", "--set", f"protocols={protocols}")
     assert more.code == 0, more.err
     records = store.read_store(Path("runs")).records
@@ -316,7 +328,10 @@ def test_a_run_that_equal_versions_have_finished_is_finished(
     assert sorted(told, key=str) == [(1, {"linear": 1, "knn": 1}), (3, {"linear": 2, "knn": 1})]
 
 
-def test_what_a_generator_makes_is_pictured_and_judged(frostbench: t.Callable[..., Done]) -> None:
+def test_what_a_generator_makes_is_pictured_and_judged(
+    frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protocols.generative.CLASSIFIER_IMAGES", 500)
     frostbench("run", "small.yaml")
     (bigan,) = Path("runs/small/bigan/digits-limit300").iterdir()
     assert {path.name for path in (bigan / "pictures").iterdir()} == {
@@ -325,7 +340,7 @@ def test_what_a_generator_makes_is_pictured_and_judged(frostbench: t.Callable[..
     with Image.open(bigan / "pictures/samples.png") as picture:
         assert picture.size == (8 * (10 * 10 - 2), 8 * (10 * 10 - 2))
     weights = (bigan / "generator.safetensors").stat().st_mtime_ns
-    with_samples = "protocols=[linear, {name: knn, k: 1}, {name: generative, samples: 200}]"
+    with_samples = f"protocols=[{LINEAR}, {{name: knn, k: 1}}, {{name: generative, samples: 200}}]"
     done = frostbench("run", "small.yaml", "--set", with_samples)
     assert done.code == 0, done.err
     assert "what encoders generate" in done.out
@@ -377,7 +392,7 @@ def test_features_that_were_kept_give_the_scores_that_fresh_ones_give(frostbench
 def test_settings_that_are_scored_together_have_the_numbers_that_they_have_alone(
     frostbench: t.Callable[..., Done],
 ) -> None:
-    settings = ["{name: knn}", "linear", "{name: knn, k: 5, label: k5}", "{name: knn, metric: cosine, label: cosine}"]
+    settings = ["{name: knn}", LINEAR, "{name: knn, k: 5, label: k5}", "{name: knn, metric: cosine, label: cosine}"]
     frostbench("run", "small.yaml", "--output", "together", "--set", f"protocols=[{', '.join(settings)}]")
     for setting in settings:
         frostbench("run", "small.yaml", "--output", "alone", "--set", f"protocols=[{setting}]")
@@ -387,8 +402,10 @@ def test_settings_that_are_scored_together_have_the_numbers_that_they_have_alone
 
 
 @pytest.mark.parametrize("way", ["changed", "gone", "run.json cut"])
-def test_an_encoder_that_is_damaged_is_trained_again(way: str, frostbench: t.Callable[..., Done]) -> None:
-    frostbench("run", "small.yaml", "--set", "protocols=[linear]")
+def test_an_encoder_that_is_damaged_is_trained_again(
+    way: str, frostbench: t.Callable[..., Done], fresh: dict[t.Any, t.Any]
+) -> None:
+    frostbench("run", "small.yaml", "--set", f"protocols=[{LINEAR}]")
     (path,) = Path("runs").rglob("bigan/**/encoder.safetensors")
     content = bytearray(path.read_bytes())
     if way == "changed":
@@ -400,8 +417,7 @@ def test_an_encoder_that_is_damaged_is_trained_again(way: str, frostbench: t.Cal
     done = frostbench("run", "small.yaml")
     assert done.code == 0, done.err
     assert path.read_bytes() == content
-    frostbench("run", "small.yaml", "--output", "fresh")
-    assert numbers(Path("runs")) == numbers(Path("fresh"))
+    assert numbers(Path("runs")) == fresh
 
 
 GENERATIVE = """
@@ -430,8 +446,9 @@ DAMAGED = (
 
 @pytest.mark.parametrize("files", DAMAGED, ids=lambda files: files[0])
 def test_what_is_damaged_of_a_finished_run_is_made_again_or_the_message_says_how(
-    files: tuple[str, ...], frostbench: t.Callable[..., Done]
+    files: tuple[str, ...], frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("protocols.generative.CLASSIFIER_IMAGES", 500)
     Path("small.yaml").write_text(GENERATIVE)
     assert frostbench("run", "small.yaml").code == 0
     (run,) = Path("runs/small/bigan").glob("*/seed0-*")
@@ -530,6 +547,7 @@ def learn(data):
 """
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_bug_in_what_a_plugin_imports_is_named_by_its_file(
     frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch, jobs: str
@@ -550,6 +568,7 @@ def test_a_bug_in_what_a_plugin_imports_is_named_by_its_file(
     assert len({record.code for record in store.read_store(Path("runs")).records}) == 2
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_plugin_that_changes_once_its_suite_was_read_is_not_run(
     frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -709,14 +728,15 @@ def test_a_loss_that_is_not_finite_fails_its_run_with_step_and_player(frostbench
     assert "at step" in done.err
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_run_that_hangs_fails_when_its_time_is_up(
     frostbench: t.Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "STOP_SECONDS", 1)
-    arguments = ["run", "small.yaml", "--plugin", "odd.py", "--time-limit", "4"]
+    arguments = ["run", "small.yaml", "--plugin", "odd.py", "--time-limit", "2"]
     done = frostbench(*arguments, "--set", "encoders=[{name: odd, way: hangs}]")
     assert done.code == 3
-    assert "odd, digits (limit 300), seed 0: failed: exceeded --time-limit 4;" in done.err
+    assert "odd, digits (limit 300), seed 0: failed: exceeded --time-limit 2;" in done.err
     (failed,) = store.read_store(Path("runs")).records
     assert (failed.status, failed.error) == ("failed", done.err.partition("failed: ")[2].partition("; details in")[0])
     done = frostbench(*arguments, "--executor", "ray")
@@ -729,6 +749,7 @@ def test_thousands_of_processes_are_refused(frostbench: t.Callable[..., Done], o
     assert (done.code, f"{option} 5000 is too many" in done.err) == (2, True)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_worker_that_dies_fails_its_run_and_no_other(frostbench: t.Callable[..., Done]) -> None:
     encoders = "encoders=[{name: odd, way: dies}, pixels]"
     done = frostbench("run", "small.yaml", "--plugin", "odd.py", "--set", encoders, "--jobs", "2")
@@ -738,6 +759,7 @@ def test_a_worker_that_dies_fails_its_run_and_no_other(frostbench: t.Callable[..
     assert statuses == {"odd": "failed", "pixels": "done"}
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("code", [0, 73, 74])
 def test_an_exit_status_is_not_taken_for_a_workers_word(code: int, frostbench: t.Callable[..., Done]) -> None:
     encoders = (
@@ -773,6 +795,7 @@ def test_whatever_is_raised_fails_its_run_only(way: str, said: str, frostbench: 
     assert "[2/2] pixels, digits (limit 300), seed 0: done in " in done.err
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("way", ["ends 0", "dies"])
 def test_a_run_at_which_the_process_dies_twice_is_a_failure_and_the_next_is_made(
     way: str, tmp_path: Path, in_background: t.Callable[..., t.Any], frostbench: t.Callable[..., Done]
@@ -786,8 +809,8 @@ def test_a_run_at_which_the_process_dies_twice_is_a_failure_and_the_next_is_made
     assert {record.label: record.status for record in records} == {"odd": "failed", "pixels": "done"}
     code, said = in_background(tmp_path, *words).end()
     assert (code, "the process has died 2 times at this run" in said) == (3, True)  # and no third time
-    code, said = in_background(tmp_path, *words, "--executor", "processes").end()
-    assert (code, "the process has died" in said) == (3, False)  # there it is tried again
+    done = frostbench(*words, "--executor", "processes")
+    assert (done.code, "the process has died" in done.err) == (3, False)  # there it is tried again
 
 
 def test_a_death_after_a_checkpoint_is_none_at_the_same_place(tmp_path: Path) -> None:
@@ -842,7 +865,7 @@ def test_results_that_are_removed_meanwhile_are_not_counted_as_made(
 
 
 def test_a_changed_run_json_reaches_no_record(frostbench: t.Callable[..., Done]) -> None:
-    frostbench("run", "small.yaml", "--set", "protocols=[linear]")
+    frostbench("run", "small.yaml", "--set", f"protocols=[{LINEAR}]")
     (path,) = Path("runs").rglob("bigan/**/run.json")
     path.write_text(path.read_text().replace('"resumed_elsewhere": false', '"resumed_elsewhere": true '))
     assert frostbench("run", "small.yaml").code == 0

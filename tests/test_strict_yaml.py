@@ -134,12 +134,12 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_attacks_are_refused_soon(attack):
-    started = time.perf_counter()
+def test_attacks_are_refused_soon(attack, slack):
+    started = time.process_time()
     with pytest.raises(ConfigError) as caught:
         read(ATTACKS[attack], "x.yaml")
     assert len(str(caught.value)) < 10_000
-    assert time.perf_counter() - started < 10  # a fraction of a second; the bound is for busy machines
+    assert time.process_time() - started < slack
 
 
 @pytest.mark.parametrize(("depth", "readable"), [(32, True), (33, False)])

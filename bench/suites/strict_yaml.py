@@ -18,7 +18,7 @@ from bench.errors import ConfigError, Json, KeyPath, Problem, quoted
 
 Place = tuple[int, int]  # line and column, from 1
 
-MAX_CHARACTERS, MAX_DEPTH, MAX_NODES = 2**20, 32, 20_000  # far above any suite, soon refused
+MAX_CHARACTERS, MAX_DEPTH, MAX_NODES = 2**20, 32, 10_000  # far above any suite, soon refused
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
