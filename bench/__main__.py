@@ -272,13 +272,11 @@ def leaderboard(
     from results import files, leaderboard, papers, store
 
     contents = store.read_store(directory)
-    whole = leaderboard.of(contents, variance, [] if against else metric)
-    board = whole.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
+    board = leaderboard.of(contents, variance, [] if against else metric)
+    board = board.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
     width, colour = _terminal()
     if against:
-        found = papers.compare(contents.records, whole)
-        found = papers.select(found, encoders=encoder, taps=tap, protocols=protocol, datasets=dataset)
-        _print(papers.render(found, format_, width=width, colour=colour))
+        _print(papers.render(papers.compare(board), format_, width=width, colour=colour))
     elif over_datasets:
         ranks = overall.across_datasets(board)
         _print(overall.render(ranks, format_, width=width, colour=colour))

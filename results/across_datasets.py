@@ -10,6 +10,7 @@ import numpy as np
 from results import tables
 from results.leaderboard import Leaderboard
 from results.metrics import METRICS
+from results.rows import data_of
 from results.statistics import Friedman, friedman
 
 FEWEST_DATASETS, FEWEST_ROWS = 5, 3  # below these the test says nothing
@@ -37,10 +38,10 @@ def across_datasets(board: Leaderboard) -> list[Overall]:
     scores: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     largest: dict[str, int] = {}  # a data set counts once, however many subsets of it were run
     for row in board.rows:
-        name = row.dataset.partition(" (")[0]
+        name = data_of(row)
         largest[name] = max(largest.get(name, 0), row.train_images or 0)
     for row in board.rows:
-        name = row.dataset.partition(" (")[0]
+        name = data_of(row)
         if (row.train_images or 0) < largest[name]:
             continue
         if row.protocol and row.mean is not None and row.metric not in METRICS and row.labels == 0:

@@ -33,7 +33,7 @@ def _unpacked(path: Path, content: bytes, largest: int) -> dict[str, Array]:
     try:
         return read_npz(content, largest)
     except ValueError as error:
-        raise StoreError(f"{path}: cannot be read: {error}") from error
+        raise StoreError(f"cannot be read: {error}", path) from error
 
 
 def read_npz(source: Path | bytes, largest: int, names: t.Collection[str] = ()) -> dict[str, Array]:

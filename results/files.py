@@ -36,6 +36,10 @@ class StoreError(Exception):
 
     exit_code = 2
 
+    def __init__(self, problem: str, path: Path | None = None) -> None:
+        super().__init__(problem if path is None else f"{path}: {problem}")
+        self.problem, self.path = problem, path
+
 
 class Missing(StoreError):
     """There is no such file."""
@@ -212,16 +216,16 @@ def open_file(path: Path, largest: int = LARGEST) -> io.BufferedReader:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise Missing(f"{path}: there is no such file") from error
+        raise Missing("there is no such file", path) from error
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise StoreError(f"cannot be read: {getattr(error, 'strerror', None) or error}", path) from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise StoreError(f"{path}: not a regular file")
+        raise StoreError("not a regular file", path)
     if status.st_size > largest:
         os.close(descriptor)
-        raise StoreError(f"{path}: larger than {largest:,} bytes, which no such file of ours is")
+        raise StoreError(f"larger than {largest:,} bytes, which no such file of ours is", path)
     return os.fdopen(descriptor, "rb")
 
 
@@ -231,17 +235,17 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
         try:
             return file.read()
         except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise StoreError(f"cannot be read: {error.strerror or error}", path) from error
 
 
 def read_json(path: Path) -> Json:
     content = read_bytes(path, LARGEST_JSON)
     if not content.strip(b"\0"):
-        raise StoreError(f"{path}: empty, or only zeros: perhaps the machine went down while it was written")
+        raise StoreError("empty, or only zeros: perhaps the machine went down while it was written", path)
     try:
         return json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: not JSON: {error}") from error
+        raise StoreError(f"not JSON: {error}", path) from error
 
 
 def file_digest(path: Path, largest: int = LARGEST) -> str:
@@ -250,7 +254,7 @@ def file_digest(path: Path, largest: int = LARGEST) -> str:
         try:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise StoreError(f"cannot be read: {error.strerror or error}", path) from error
 
 
 def checked_path(path: Path) -> Path:

@@ -126,7 +126,7 @@ def _check_whole(path: Path, run: RunDirectory, about: dict[str, Json]) -> None:
     known |= {layout.name_in(run, run.generator): about["generator_sha256"]} if "generator_sha256" in about else {}
     wanted = known.get(layout.name_in(run, path))
     if wanted is not None and files.file_digest(path) != wanted:
-        raise StoreError(f"{path}: {store.CHANGED}; not copied")
+        raise StoreError(f"{store.CHANGED}; not copied", path)
 
 
 def _about_the_encoder(run: RunDirectory) -> list[Path]:

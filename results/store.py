@@ -171,7 +171,7 @@ def read_store(directory: Path) -> Contents:
                 record = read_record(path)
                 found.append((_identity(record), path, record))
         except StoreError as error:
-            damaged.append((path, str(error).removeprefix(f"{path}: ")))
+            damaged.append((path, error.problem))
     found.sort(key=lambda one: one[2].provenance.started, reverse=True)
     found.sort(key=lambda one: one[0])
     records: list[Record] = []
@@ -195,17 +195,17 @@ def read_record(path: Path) -> Record:
     """
     value = read_json(path)
     if not isinstance(value, dict) or not isinstance(claimed := value.pop("sha256", None), str):
-        raise StoreError(f"{path}: not a record: it has no sha256")
+        raise StoreError("not a record: it has no sha256", path)
     if claimed != _digest(path, value):
-        raise StoreError(f"{path}: changed since it was written: its sha256 does not fit")
+        raise StoreError("changed since it was written: its sha256 does not fit", path)
     if value.get("schema_version") != 1:
-        raise StoreError(f"{path}: schema version {value.get('schema_version')}; this frostbench reads version 1")
+        raise StoreError(f"schema version {value.get('schema_version')}; this frostbench reads version 1", path)
     try:
         record = Record.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise StoreError(f"{path}: not a record of schema version 1: {place}: {first['msg']}") from error
+        raise StoreError(f"not a record of schema version 1: {place}: {first['msg']}", path) from error
     _check_meaning(path, record)
     return record
 
@@ -226,19 +226,19 @@ def read_run(path: Path, *needed: str) -> dict[str, Json]:
     """
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != 1:
-        raise StoreError(f"{path}: not a run of schema version 1, which is what this frostbench reads")
+        raise StoreError("not a run of schema version 1, which is what this frostbench reads", path)
     claimed = value.pop("sha256", None)
     hashed = claimed is not None or not value.keys() <= _UNHASHED
     if hashed and claimed != _digest(path, value):
-        raise StoreError(f"{path}: changed since it was written: its sha256 does not fit")
+        raise StoreError("changed since it was written: its sha256 does not fit", path)
     try:
         RunFacts.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise StoreError(f"{path}: not a run of schema version 1: {place}: {first['msg']}") from error
+        raise StoreError(f"not a run of schema version 1: {place}: {first['msg']}", path) from error
     if lacking := [field for field in needed if field not in value]:
-        raise StoreError(f"{path}: not a whole run: it lacks {', '.join(lacking)}")
+        raise StoreError(f"not a whole run: it lacks {', '.join(lacking)}", path)
     return value
 
 
@@ -248,7 +248,7 @@ def _read_plan(path: Path) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise StoreError(f"{path}: not a suite: {place}: {first['msg']}") from error
+        raise StoreError(f"not a suite: {place}: {first['msg']}", path) from error
 
 
 def read_kept(run: RunDirectory, path: Path, largest: int = LARGEST) -> bytes:
@@ -260,7 +260,7 @@ def read_kept(run: RunDirectory, path: Path, largest: int = LARGEST) -> bytes:
     with contextlib.suppress(Missing):  # published without it
         known = read_run(run.run_json).get("files")
         if known is not None and known.get(name_in(run, path)) != hashlib.sha256(content).hexdigest():
-            raise StoreError(f"{path}: {CHANGED}")
+            raise StoreError(f"{CHANGED}", path)
     return content
 
 
@@ -297,7 +297,7 @@ def _record_to_bytes(path: Path, record: Record) -> bytes:
     value = record.model_dump()  # not mode="json", which would quietly write None for NaN
     content = to_json(value | {"sha256": _digest(path, value)}, sort_keys=False)
     if len(content) > LARGEST_JSON:
-        raise StoreError(f"{path}: a record may have {LARGEST_JSON} bytes; this one has {len(content)}")
+        raise StoreError(f"a record may have {LARGEST_JSON} bytes; this one has {len(content)}", path)
     _check_meaning(path, record)
     return content
 
@@ -308,15 +308,15 @@ def _check_meaning(path: Path, record: Record) -> None:
         try:
             component(record.tap)
         except StoreError as error:
-            raise StoreError(f"{path}: its tap {error}") from error
+            raise StoreError(f"its tap {error}", path) from error
     if record.predictions is not None:
         predictions = PurePosixPath(record.predictions)
         if predictions.parts[:1] != ("predictions",) or ".." in predictions.parts or "\0" in record.predictions:
             wanted = "which are not its own: wanted a file below predictions/"
-            raise StoreError(f"{path}: names the predictions {record.predictions!r}, {wanted}")
+            raise StoreError(f"names the predictions {record.predictions!r}, {wanted}", path)
     for metric, value in record.metrics.items():
         if metric not in METRICS and not lowest(metric) <= value <= 1:
-            raise StoreError(f"{path}: metrics are fractions in {lowest(metric):g}..1; {metric} is {value}")
+            raise StoreError(f"metrics are fractions in {lowest(metric):g}..1; {metric} is {value}", path)
 
 
 def _digest(path: Path, value: dict[str, Json]) -> str:
@@ -325,7 +325,7 @@ def _digest(path: Path, value: dict[str, Json]) -> str:
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
     except (TypeError, ValueError) as error:
-        raise StoreError(f"{path}: not JSON: {error}") from error
+        raise StoreError(f"not JSON: {error}", path) from error
 
 
 def _identity(record: Record) -> tuple[str | int, ...]:

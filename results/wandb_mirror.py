@@ -239,13 +239,13 @@ def _growing(run: dict[str, Json], place: RunDirectory, target: WandbTarget) -> 
 def wandb_runs(
     directory: Path,
     target: WandbTarget,
-    damaged: list[str] | None = None,
+    damaged: list[files.StoreError] | None = None,
     deadline: float = math.inf,
     contents: store.Contents | None = None,
 ) -> list[WandbRun]:
     """The leaderboard first, then every run of a suite's directory. A directory without records has none.
 
-    damaged: gets a sentence for each file that is left out for being damaged. Raises StoreError at the deadline.
+    damaged: gets the error of each file that is left out for being damaged. Raises StoreError at the deadline.
     """
     contents = contents or store.read_store(directory)
     if not contents.records:
@@ -277,7 +277,7 @@ def _run(
     fitted: dict[str, Json] | None,
     records: list[Record],
     target: WandbTarget,
-    damaged: list[str],
+    damaged: list[files.StoreError],
 ) -> WandbRun:
     first = records[0]
     about = fitted or first.model_dump(mode="json")
@@ -354,7 +354,7 @@ def _classes(places: list[RunDirectory]) -> list[str]:
     return []
 
 
-def _history(places: list[RunDirectory], damaged: list[str]) -> list[dict[str, float]]:
+def _history(places: list[RunDirectory], damaged: list[files.StoreError]) -> list[dict[str, float]]:
     """The rows of history.csv, without what is not finite. Encoders that are not trained by gradient have none."""
     for place in places:
         try:
@@ -362,35 +362,29 @@ def _history(places: list[RunDirectory], damaged: list[str]) -> list[dict[str, f
         except files.Missing:
             continue
         except files.StoreError as error:
-            damaged.append(str(error))
+            damaged.append(error)
     return []
 
 
-def _predictions(places: list[RunDirectory], records: list[Record], damaged: list[str]) -> list[tuple[str, str, str]]:
+def _predictions(
+    places: list[RunDirectory], records: list[Record], damaged: list[files.StoreError]
+) -> list[tuple[str, str, str]]:
     """What each record says of every image: the column it becomes, the file it is in, and that file's SHA-256."""
+    from results import predictions  # noqa: PLC0415 - it brings numpy, which the sending process can spare
+
     found = {}
     for record in records:
         for place in places if record.predictions else []:
             path = (place.path / str(record.predictions)).absolute()
             try:
-                _check_predictions(path, record)
+                predictions.of(record, place.path.absolute())  # the process that sends them will be able to read them
                 column = f"{record.tap}/{record.protocol_label}@{record.protocol_version}"
                 found[column] = str(path), files.file_digest(path, LARGEST_PREDICTIONS)
             except files.Missing:
                 continue
             except files.StoreError as error:
-                damaged.append(str(error))
+                damaged.append(error)
     return [(column, *found[column]) for column in sorted(found)]
-
-
-def _check_predictions(path: Path, record: Record) -> None:
-    """That the process which sends them will be able to read them. Raises StoreError."""
-    from results.arrays import read_arrays  # noqa: PLC0415 - it brings numpy, which the sending process can spare
-
-    kept = read_arrays(path, LARGEST_PREDICTIONS)
-    for name in ("predicted", "label"):
-        if name not in kept or kept[name].shape != (record.test_images,) or kept[name].dtype.kind not in "iu":
-            raise files.StoreError(f"{path}: {name} is not a class for each of {record.test_images:,} images")
 
 
 def _digest(value: Json) -> str:
@@ -403,16 +397,16 @@ def _digest(value: Json) -> str:
 def _mirror(
     directory: Path, target: WandbTarget, deadline: float, told: t.Collection[Path], contents: store.Contents | None
 ) -> MirrorReport:
-    damaged: list[str] = []
+    damaged: list[files.StoreError] = []
     runs = wandb_runs(directory, target, damaged, deadline, contents)
-    damaged = [one for one in damaged if not one.startswith(tuple(f"{path}: " for path in told))]
+    new = [str(error) for error in damaged if error.path not in told]
     if not runs:
         return MirrorReport(0, 0, None)
     due, said = _send_due(directory, target, runs, deadline)
     if due is None:
         return MirrorReport(0, 0, "another process is sending the same results")
     sent, known = said.count("sent"), said.count("known")
-    problem = f"left out, being damaged: {'; '.join(damaged)}" if damaged else None
+    problem = f"left out, being damaged: {'; '.join(new)}" if new else None
     if sent + known < len(due):
         why = next(line.removeprefix("problem ") for line in said if line.startswith("problem "))
         problem = f"{why} ({sent + known} of {len(due)} runs sent)"
@@ -718,11 +712,11 @@ def _bars(rows: list[dict[str, Json]]) -> dict[str, list[list[Json]]]:
 
 def _mistakes(wandb: t.Any, run: WandbRun) -> t.Iterator[tuple[str, t.Any]]:
     """A confusion matrix for each column of predictions, where there are few enough classes to be seen."""
-    import numpy as np  # noqa: PLC0415 - only where there is something to send
+    from results import predictions  # noqa: PLC0415 - only where there is something to send
 
     for column, path, _ in run.predictions:
-        with np.load(path, allow_pickle=False) as arrays:
-            true, predicted = arrays["label"].astype(int), arrays["predicted"].astype(int)
+        classes = predictions.read(Path(path))
+        true, predicted = classes["label"], classes["predicted"]
         count = 1 + max(true.max(), predicted.max(), len(run.classes) - 1)
         if true.shape == predicted.shape and count <= MOST_CLASSES:
             names = [*run.classes, *map(str, range(len(run.classes), count))]
@@ -740,11 +734,13 @@ def _prediction_table(work: Path, run: WandbRun) -> Path:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
+    from results import predictions  # noqa: PLC0415
+
     columns: dict[str, t.Any] = {}
     for column, path, _ in run.predictions:
-        with np.load(path, allow_pickle=False) as arrays:
-            columns = columns or {"row": np.arange(len(arrays["label"])), "label": arrays["label"]}
-            columns[column] = arrays["predicted"]
+        classes = predictions.read(Path(path))
+        columns = columns or {"row": np.arange(len(classes["label"])), "label": classes["label"]}
+        columns[column] = classes["predicted"]
     place = work / run.id / "predictions.parquet"
     place.parent.mkdir()
     pq.write_table(pa.table(columns), place)
