@@ -202,7 +202,7 @@ def _find(name: str, directory: Path, before: str = "ROW") -> _Row:
     if len(meant) == 1:
         return _Row(names[meant[0]], {column: dict(seeds) for column, seeds in rows[meant[0]].items()})
     listed = ", ".join(sorted(names[row] for row in meant or rows))
-    if not rest:
+    if name and not rest:
         raise Incomparable(
             f"{name} is a directory of several rows; wanted one: compare {before} ROW {name}, of {listed}"
         )

@@ -213,6 +213,11 @@ def set_aside(path: Path) -> None:
 
 def open_file(path: Path, largest: int = LARGEST) -> io.BufferedReader:
     """A regular file of at most `largest` bytes, open for reading. Raises Missing, or StoreError for any other kind."""
+    return os.fdopen(_opened(path, largest)[0], "rb")
+
+
+def _opened(path: Path, largest: int) -> tuple[int, int]:
+    """A descriptor of the same, and the size of the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -226,16 +231,22 @@ def open_file(path: Path, largest: int = LARGEST) -> io.BufferedReader:
     if status.st_size > largest:
         os.close(descriptor)
         raise StoreError(f"larger than {largest:,} bytes, which no such file of ours is", path)
-    return os.fdopen(descriptor, "rb")
+    return descriptor, status.st_size
 
 
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     """What a regular file of at most `largest` bytes holds. Raises Missing and StoreError."""
-    with open_file(path, largest) as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise StoreError(f"cannot be read: {error.strerror or error}", path) from error
+    descriptor, size = _opened(path, largest)
+    parts: list[bytes] = []  # without a file object, which asks the system twice as much
+    try:
+        while size > 0 and (part := os.read(descriptor, size)):
+            parts.append(part)
+            size -= len(part)
+    except OSError as error:
+        raise StoreError(f"cannot be read: {error.strerror or error}", path) from error
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
 
 
 def read_json(path: Path) -> Json:

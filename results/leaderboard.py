@@ -180,10 +180,10 @@ def leaderboard(
     order = {label: place for place, label in enumerate(asked)}
     by_suite = {plan.suite: plan for plan in plans}
     oldest_first = sorted(records, key=lambda record: (record.provenance.started, record.key))
-    known = {dataset_name(record): record.fingerprint for record in oldest_first if record.fingerprint}
+    named = [(dataset_name(record), record) for record in oldest_first]
+    known = {name: record.fingerprint for name, record in named if record.fingerprint}
     groups: dict[DatasetKey, dict[tuple[bool, str], list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for record in oldest_first:  # a run can fail before its data is known: it then stands with its namesakes
-        name = dataset_name(record)
+    for name, record in named:  # a run can fail before its data is known: it then stands with its namesakes
         key = DatasetKey(name, record.fingerprint or known.get(name, ""))
         groups[key][record.labels != 0, _about(record)].append(record)
     names = disambiguate({key: (key.name, {"data": key.fingerprint[:12]}) for key in groups})
@@ -266,15 +266,15 @@ def _ranked(
     for key, protocol, record in done:
         for metric in further.shown(record):
             cells[key, record.tap or "", Column(protocol, metric)].append(record)
-    succeeded = {(key, one.seed): one.provenance.started for key, _, one in done}  # the newest, being sorted
-    succeeded_as = {(one.label, one.seed): one.provenance.started for *_, one in done}
+    failed = [(key, one) for key, one in zip(keys, everyone) if one.status == "failed"]
+    succeeded = {(key, one.seed): one.provenance.started for key, _, one in done if failed}  # the newest, being sorted
+    succeeded_as = {(one.label, one.seed): one.provenance.started for *_, one in done if failed}
     failures: dict[tuple[EncoderKey, str], list[Record]] = defaultdict(list)
-    for key, one in zip(keys, everyone):
-        if one.status == "failed":
-            is_asked = by_suite[one.suite].asks_for(one) if one.suite in by_suite else None
-            mended = succeeded.get((key, one.seed), "") if is_asked else succeeded_as.get((one.label, one.seed), "")
-            if is_asked is not False and mended <= one.provenance.started:
-                failures[key, one.error or ""].append(one)
+    for key, one in failed:
+        is_asked = by_suite[one.suite].asks_for(one) if one.suite in by_suite else None
+        mended = succeeded.get((key, one.seed), "") if is_asked else succeeded_as.get((one.label, one.seed), "")
+        if is_asked is not False and mended <= one.provenance.started:
+            failures[key, one.error or ""].append(one)
 
     of_seeds = len({record.seed for record in section.records})
     controls = _controls(list(zip(keys, everyone)), by_suite)
@@ -317,10 +317,10 @@ def _ranked(
         for cell, results in compared.items():
             own = encoders[controls[cell[0]]] if cell[0] in controls else None
             scored[cell] = dataclasses.replace(scored[cell], column=place, untrained=own, **results)
-    failed = sorted(failures, key=lambda failure: (encoders[failure[0]], failure[1]))
+    last = sorted(failures, key=lambda failure: (encoders[failure[0]], failure[1]))
     return [
         *(scored[cell] for line in lines for column in columns if (cell := (*line, column)) in scored),
-        *(row(failure[0], None, None, failures[failure]) for failure in failed),
+        *(row(failure[0], None, None, failures[failure]) for failure in last),
     ]
 
 

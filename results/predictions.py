@@ -17,6 +17,7 @@ from results.store import Contents
 
 Classes = np.ndarray[t.Any, np.dtype[t.Any]]  # of integers from 0 up
 MAX_BYTES = 2**30  # that the predictions of one record may take in memory
+MAX_SHOWN_BYTES = 2**26  # of those that are drawn or sent
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,21 @@ def _read(path: Path, max_bytes: int, names: t.Collection[str] = ()) -> dict[str
     return arrays
 
 
+def beside(
+    record: Record, run: Path, max_bytes: int = MAX_SHOWN_BYTES, names: t.Collection[str] = ()
+) -> dict[str, Classes]:
+    """Those of a record as they are stored, {name: (images,)}; `run` is its run's directory; names: all if not given.
+
+    Raises Missing, and StoreError for a file that has not a class for each test image.
+    """
+    path = run / str(record.predictions)
+    arrays = _read(path, max_bytes, names)
+    if len(arrays["label"]) != record.test_images:
+        came = f"got {len(arrays['label']):,}"
+        raise StoreError(f"wanted a class for each of {record.test_images:,} images; {came}", path)
+    return arrays
+
+
 def share(record: Record) -> float | None:
     """The top1 that the predictions of a record give; of few labels they are of the first draw."""
     return record.metrics.get("top1", next(iter(repeated(record)[1]), None))
@@ -105,11 +121,9 @@ def of(record: Record, run: Path) -> Predictions:
     by, draws = repeated(record)
     few = by == "subset"
     size = 64 * (16 * record.test_images + 4096)  # predictions of other draws, or of corrupted images, may be in it
-    arrays = _read(path, size, () if few else ("predicted", "label"))
+    arrays = beside(record, run, size, () if few else ("predicted", "label"))
     names = ["predicted", *(f"draw{one}" for one in range(1, len(draws)) if few and f"draw{one}" in arrays)]
     one = Predictions(np.stack([arrays[name] for name in names]), arrays["label"])
-    if len(one.label) != record.test_images:
-        raise StoreError(f"wanted a class for each of {record.test_images:,} images; got {len(one.label):,}", path)
     top1 = share(record)
     if top1 is not None and not math.isclose(one.correct.mean(), top1, abs_tol=1e-9):
         percent = f"{100 * top1:.2f} % of {record.test_images:,} images"

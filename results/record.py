@@ -214,6 +214,8 @@ class Definitions:
 
     def newest(self, records: t.Sequence[Record]) -> list[Record]:
         """The records, each with the newest versions of its label's definitions that stand among them."""
+        if not self.groups:  # each version is a definition of its own
+            return list(records)
         last: dict[tuple[t.Any, ...], int] = {}
         made = []
         for one in records:

@@ -1,5 +1,6 @@
 """The rows of a leaderboard and the tables that they make, as data: whatever prints them reads this structure."""
 
+import functools
 import typing as t
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, fields
@@ -81,7 +82,7 @@ class Row:
     dataset_key: DatasetKey = field(repr=False)  # this and what follows is not written to files
     encoder_key: EncoderKey = field(repr=False)
     protocol_key: ProtocolKey | None = field(repr=False)
-    records: tuple[Record, ...] = field(repr=False)  # that it was made of, one a seed, in the order of the seeds
+    records: tuple[Record, ...] = field(repr=False, compare=False)  # its own, one a seed, in the order of the seeds
 
     @property
     def at(self) -> Column | None:
@@ -115,7 +116,7 @@ class Line:
     def rows(self) -> list[Row]:
         return list(self.cells.values())
 
-    @property
+    @functools.cached_property
     def one(self) -> Row:
         """The row of the most seeds."""
         return max(self.rows, key=lambda row: row.seeds)

@@ -34,6 +34,7 @@ from results.files import (
     to_json,
     writing,
 )
+from results.identity import as_json
 from results.layout import RunDirectory, component, files_beside, name_in, result_files
 from results.metrics import METRICS, lowest
 from results.record import Json, Plan, Record, RunFacts
@@ -161,7 +162,7 @@ def read_store(directory: Path) -> Contents:
     runs: list[dict[str, Json]] = []
     plans: list[Plan] = []
     damaged: list[tuple[Path, str]] = []
-    for path in sorted(result_files(directory, damaged)):
+    for path in result_files(directory, damaged):
         try:
             if path.name == "run.json":
                 runs.append(read_run(path))
@@ -319,11 +320,13 @@ def _check_meaning(path: Path, record: Record) -> None:
             raise StoreError(f"metrics are fractions in {lowest(metric):g}..1; {metric} is {value}", path)
 
 
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
 def _digest(path: Path, value: dict[str, Json]) -> str:
     """SHA-256 over what a record says, not over how its lines are laid out."""
     try:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(_compact(value).encode()).hexdigest()
     except (TypeError, ValueError) as error:
         raise StoreError(f"not JSON: {error}", path) from error
 
@@ -332,7 +335,7 @@ def _identity(record: Record) -> tuple[str | int, ...]:
     """What a record is about. Its numbers should follow from this, so it is also the order of a store's records."""
     run = (record.dataset, record.label, record.seed, record.key, record.status)
     judged = (record.tap or "", record.protocol_label or "", record.protocol_version or 0, record.protocol_code)
-    return *run, *judged, json.dumps(record.protocol_params, sort_keys=True)
+    return *run, *judged, as_json(record.protocol_params)
 
 
 def _rival(record: Record, same: t.Iterable[tuple[Path, Record]]) -> Path | None:

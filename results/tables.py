@@ -585,7 +585,8 @@ def _intervals_cover(rows: t.Sequence[Row]) -> str:
         legend += " Intervals cover new seeds and new test images"
         legend += f"; those of rows with {_listed(few)} cover new test images for these trained models." if few else "."
     elif few:
-        legend += f" With {_listed(few)}, all intervals and ranks are about these trained models on new test images,"
+        ranked = " and ranks" * any(row.rank_low for row in rows)
+        legend += f" With {_listed(few)}, all intervals{ranked} are about these trained models on new test images,"
         legend += " not about training again."
     for protocol, versions in _joined_versions(rows).items():
         legend += f" {clean(protocol)} also holds scores of version{'s' * (len(versions) > 1)} {_and(versions)}: the"

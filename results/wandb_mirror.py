@@ -36,7 +36,7 @@ from results.layout import RunDirectory
 from results.metrics import interval
 from results.record import Json, Record, dataset_label
 
-MOST_CLASSES = 50  # of a confusion matrix that can still be read
+MAX_CLASSES = 50  # of a confusion matrix that can still be read
 LIMIT = 30.0  # seconds that a suite gives to wandb at once
 LIVE_SECONDS = 60.0  # between two looks at the histories of runs that are being made
 ENDING = 1.0  # seconds kept of the time limit for ending the processes
@@ -50,7 +50,6 @@ COLUMNS = (  # of the leaderboard's rows: text, or numbers that wandb can sort b
     *("difference", "difference_low", "difference_high", "seeds", "of_seeds", "control"),
     *("labels", "dimensions", "fit_seconds", "device", "precision", "commit", "status", "error"),
 )
-LARGEST_PREDICTIONS = 2**26  # bytes, unpacked
 Mode = t.Literal["off", "offline", "online"]
 INHERITED = ("WANDB_API_KEY", "WANDB_BASE_URL")  # any other WANDB_ variable could make our runs somebody else's
 
@@ -377,9 +376,11 @@ def _predictions(
         for place in places if record.predictions else []:
             path = (place.path / str(record.predictions)).absolute()
             try:
-                predictions.of(record, place.path.absolute())  # the process that sends them will be able to read them
+                predictions.beside(
+                    record, place.path.absolute()
+                )  # the process that sends them will be able to read them
                 column = f"{record.tap}/{record.protocol_label}@{record.protocol_version}"
-                found[column] = str(path), files.file_digest(path, LARGEST_PREDICTIONS)
+                found[column] = str(path), files.file_digest(path, predictions.MAX_SHOWN_BYTES)
             except files.Missing:
                 continue
             except files.StoreError as error:
@@ -718,7 +719,7 @@ def _mistakes(wandb: t.Any, run: WandbRun) -> t.Iterator[tuple[str, t.Any]]:
         classes = predictions.read(Path(path))
         true, predicted = classes["label"], classes["predicted"]
         count = 1 + max(true.max(), predicted.max(), len(run.classes) - 1)
-        if true.shape == predicted.shape and count <= MOST_CLASSES:
+        if true.shape == predicted.shape and count <= MAX_CLASSES:
             names = [*run.classes, *map(str, range(len(run.classes), count))]
             yield (
                 column,

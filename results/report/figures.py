@@ -21,7 +21,6 @@ from results import arrays, files, predictions, store
 from results.arrays import Array
 from results.layout import RunDirectory
 from results.metrics import written
-from results.predictions import Predictions
 from results.record import Record
 from results.report import charts
 from results.rows import Row
@@ -113,12 +112,12 @@ def confusions(
     found = [one for record in row.records if (one := _predictions(record, runs, damaged))]
     if not found:
         return None
-    size = 1 + int(max(array.max() for one in found for array in (one.predicted[0], one.label)))
+    size = 1 + int(max(one[name].max() for one in found for name in ("predicted", "label")))
     if size > MAX_LABELS:
         return None
     counts = np.zeros((size, size), np.int64)
     for one in found:
-        places = one.label.astype(np.int64) * size + one.predicted[0]
+        places = one["label"].astype(np.int64) * size + one["predicted"]
         counts += np.bincount(places, minlength=size * size).reshape(size, size)
     names = [*(classes or []), *map(str, range(len(classes or []), size))]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -146,11 +145,11 @@ def _percent(share: float) -> str:
     return "" if text == "0" else text
 
 
-def _predictions(record: Record, runs: t.Mapping[str, RunDirectory], damaged: Damaged) -> Predictions | None:
+def _predictions(record: Record, runs: t.Mapping[str, RunDirectory], damaged: Damaged) -> dict[str, Array] | None:
     run = runs.get(record.key)
     if run is None or record.predictions is None or not record.test_images:
         return None
-    return _noted(damaged, run.path / record.predictions, lambda: predictions.of(record, run.path))
+    return _noted(damaged, run.path / record.predictions, lambda: predictions.beside(record, run.path))
 
 
 # ---- maps -------------------------------------------------------------------------------------------------------
