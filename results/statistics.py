@@ -447,12 +447,12 @@ def ranking(scores: Scores, confidence: float = 0.95) -> Ranking:
         lead = scores.mean[ahead] - scores.mean[rows]  # (rows, ahead)
         lead[:, start:][np.triu_indices(len(rows))] = -np.inf  # a row leads neither itself nor what is before it
         leads, leads_once = (lead - below for below in scores.below(ahead, rows, level, with_best))  # at the least
-        told = leads > 0
-        better[start : len(ahead)] = told.sum(1)
-        worse[: len(ahead)] += told.sum(0)
+        is_ahead = leads > 0
+        better[start : len(ahead)] = is_ahead.sum(1)
+        worse[: len(ahead)] += is_ahead.sum(0)
         high[start : len(ahead)] = -leads.max(1)
         may_be_best[start : len(ahead)] = ~(leads_once > 0).any(1)
-        for place, its in enumerate(told, start):
+        for place, its in enumerate(is_ahead, start):
             tie[place] = 1 + (its * tie[: len(ahead)]).max()
     places = np.argsort(order, kind="stable")
     best, everyone = order[:1], np.arange(count)

@@ -54,7 +54,7 @@ Mode = t.Literal["off", "offline", "online"]
 INHERITED = ("WANDB_API_KEY", "WANDB_BASE_URL")  # any other WANDB_ variable could make our runs somebody else's
 
 
-MOST: tuple[Mode, ...] = ("off", "offline", "online")  # the least that is sent first
+MODES_UPWARD: tuple[Mode, ...] = ("off", "offline", "online")  # the least that is sent first
 MODES: dict[str, Mode] = {  # what WANDB_MODE can say
     **{"online": "online", "run": "online", "shared": "online"},
     **{"offline": "offline", "dryrun": "offline", "disabled": "off"},
@@ -102,10 +102,10 @@ class WandbRun:
     @property
     def content(self) -> str:
         """SHA-256 over everything it says. Raises StoreError for NaN and infinity, which are never sent."""
-        told = dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
         for kind in ("predictions", "pictures"):
-            told[kind] = [(name, digest) for name, _, digest in getattr(self, kind)]
-        return hashlib.sha256(files.canonical(told)).hexdigest()
+            fields[kind] = [(name, digest) for name, _, digest in getattr(self, kind)]
+        return hashlib.sha256(files.canonical(fields)).hexdigest()
 
 
 def target(
@@ -116,28 +116,34 @@ def target(
     `asked` is what a suite says, None or nothing where it leaves it open. A WANDB_MODE that sends nothing wins over the
     suite; all else fills what is open. Raises ValueError for a variable that wandb would not take.
     """
-    told = {name: environment.get(f"WANDB_{name.upper()}", "").strip() for name in ("mode", "project", "entity", "dir")}
+    variables = {
+        name: environment.get(f"WANDB_{name.upper()}", "").strip() for name in ("mode", "project", "entity", "dir")
+    }
     tags = tuple(tag[:64] for tag in map(str.strip, environment.get("WANDB_TAGS", "").split(",")) if tag)
-    if told["mode"] and told["mode"] not in MODES:
-        raise ValueError(f"WANDB_MODE: wanted online, offline or disabled, got {told['mode']!r}")
+    if variables["mode"] and variables["mode"] not in MODES:
+        raise ValueError(f"WANDB_MODE: wanted online, offline or disabled, got {variables['mode']!r}")
     for name in ("project", "entity"):
         try:
-            checked_name(told[name] or "-")
+            checked_name(variables[name] or "-")
         except ValueError as error:
             raise ValueError(f"WANDB_{name.upper()}: {error}") from None
-    says: dict[str, t.Any] = told | {"mode": MODES.get(told["mode"]), "tags": tags}
+    says: dict[str, t.Any] = variables | {"mode": MODES.get(variables["mode"]), "tags": tags}
     holds = {name: asked.get(name) for name in ("mode", "project", "entity", "tags")}
     by = {name: f"WANDB_{name.upper()}" for name in holds if holds[name] is None and says[name]}
-    if holds["mode"] is not None and says["mode"] and MOST.index(says["mode"]) < MOST.index(holds["mode"]):
+    if (
+        holds["mode"] is not None
+        and says["mode"]
+        and MODES_UPWARD.index(says["mode"]) < MODES_UPWARD.index(holds["mode"])
+    ):
         by["mode"] = "WANDB_MODE"
     holds |= {name: says[name] for name in by}
-    by |= {"directory": "WANDB_DIR"} if told["dir"] else {}
+    by |= {"directory": "WANDB_DIR"} if variables["dir"] else {}
     found = WandbTarget(
         holds["mode"] or "offline",
         holds["project"] or "frostbench",
         holds["entity"],
         tuple(holds["tags"] or ()),
-        str(Path(told["dir"]).absolute()) if told["dir"] else None,
+        str(Path(variables["dir"]).absolute()) if variables["dir"] else None,
     )
     return found, by
 
@@ -437,7 +443,7 @@ def _send_due(
 def _sent(home: Path, target: WandbTarget, run: str) -> dict[str, Json]:
     """The ledger's entry: the content that was sent last, and how many rows of history. Empty if there is none."""
     try:
-        entry = json.loads(files.read_bytes(_ledger(home, target, run), files.LARGEST_JSON))
+        entry = json.loads(files.read_bytes(_ledger(home, target, run), files.MAX_JSON_BYTES))
     except (files.StoreError, ValueError):
         return {}
     return entry if isinstance(entry, dict) and entry.get("server") == _server(target) else {}

@@ -79,7 +79,7 @@ def damage(path: Path, sha256: str | None) -> str | None:
     try:
         if path.suffix == ".safetensors":
             check_size(path)  # which is known at once, while a digest reads all
-            largest = files.LARGEST
+            largest = files.MAX_BYTES
         else:
             largest = MAX_BYTES
         return None if files.file_digest(path, largest) == sha256 else store.CHANGED

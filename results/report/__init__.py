@@ -200,5 +200,5 @@ def _alarms(rows: t.Iterable[Row]) -> list[tuple[str, str]]:
 
 def _versions(records: t.Iterable[Record]) -> list[str]:
     """Every set of libraries that moved a number."""
-    told = (", ".join(f"{name} {version}" for name, version in r.provenance.versions.items()) for r in records)
-    return list(dict.fromkeys(told))
+    sets = (", ".join(f"{name} {version}" for name, version in r.provenance.versions.items()) for r in records)
+    return list(dict.fromkeys(sets))

@@ -229,9 +229,9 @@ def _behind_best(row: Row) -> str:
     gap = "level" if not row.difference else f"{-100 * row.difference:.2f} points behind"
     if row.difference_low is None or row.difference_high is None:
         return f"{gap}; one seed cannot tell it from chance"
-    told = "not told apart" if row.difference_low <= 0 <= row.difference_high else "told apart"
+    apart = "not told apart" if row.difference_low <= 0 <= row.difference_high else "told apart"
     low, high = (min(100.0, max(-100.0, -100 * end)) for end in (row.difference_high, row.difference_low))
-    return f"{gap}, {told} (95 % interval {round(low, 2) + 0.0:.2f} to {round(high, 2) + 0.0:.2f})"  # 0.00, not -0.00
+    return f"{gap}, {apart} (95 % interval {round(low, 2) + 0.0:.2f} to {round(high, 2) + 0.0:.2f})"  # 0.00, not -0.00
 
 
 # ---- means, intervals, seeds ------------------------------------------------------------------------------------

@@ -224,11 +224,11 @@ def neighbours(name: str, tap: str, run: RunDirectory, damaged: Damaged) -> tupl
     frames = [
         (across * (column + 1), down * row, across - gap, down - gap) for row, column in np.argwhere(wrong).tolist()
     ]
-    told = (
+    pairs = (
         f"{classes[query]}: {' '.join(classes[one] for one in near)}"
         for query, near in zip(queries.tolist(), found.tolist())
     )
-    about = f"Nearest training images of {rows} test images, {name}. Class, then its neighbours': {'; '.join(told)}."
+    about = f"Nearest training images of {rows} test images, {name}. Class, then its neighbours': {'; '.join(pairs)}."
     note = f"{found.size - int(wrong.sum())} of {found.size} neighbours are of the test image's class"
     return Picture(name, about, source, width, height, frames), note
 
