@@ -259,12 +259,10 @@ def leaderboard(
     from results import files, leaderboard, papers, store
 
     contents = store.read_store(directory)
-    whole = leaderboard.of(contents, variance, [] if against else metric)
-    board = whole.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
+    board = leaderboard.of(contents, variance, [] if against else metric)
+    board = board.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
     if against:
-        found = papers.compare(contents.records, whole)
-        found = papers.select(found, encoders=encoder, taps=tap, protocols=protocol, datasets=dataset)
-        _show(papers.render, found, format_)
+        _show(papers.render, papers.compare(board), format_)
     elif over_datasets:
         ranks = overall.across_datasets(board)
         _show(overall.render, ranks, format_)

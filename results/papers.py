@@ -7,7 +7,6 @@ import typing as t
 from dataclasses import dataclass, field
 
 from results import tables
-from results.identity import protocol_facts
 from results.leaderboard import Leaderboard
 from results.metrics import METRICS, interval, written
 from results.record import Json, Record
@@ -126,59 +125,34 @@ class Comparison:
         return low <= self.published.value <= high and their_low <= self.ours <= their_high
 
 
-def compare(records: t.Iterable[Record], board: Leaderboard) -> list[Comparison]:
-    """The rows of the records' leaderboard beside every published number that they are about, as papers have them.
+def compare(board: Leaderboard) -> list[Comparison]:
+    """The rows of a leaderboard beside every published number that they are about, as papers have them.
 
     Whole test sets only.
     """
-    done = [one for one in records if one.status == "done" and one.pretrain is None]
-    whole = [one for one in done if one.split == "test" and one.limit is None and one.size is None and one.mode is None]
-    made = {(one.label, one.key, one.tap, repr(sorted(protocol_facts(one).items()))): one for one in whole}
-    examples = [
-        (row, made.get((row.encoder.partition(" (")[0], row.keys[0], row.tap, repr(sorted(row.settings.items())))))
-        for row in board.rows
-        if row.settings is not None
-    ]
+    rows = sorted((row for row in board.rows if row.at), key=lambda row: (row.encoder, row.protocol))
     return [
-        _compare(published, row, record)
+        _compare(published, row)
         for published in PUBLISHED
-        for row, record in sorted(examples, key=lambda example: (example[0].encoder, example[0].protocol or ""))
-        if record and row.metric == published.metric and _is_about(record, published)
-    ]
-
-
-def select(
-    comparisons: t.Iterable[Comparison],
-    *,
-    encoders: t.Collection[str] = (),
-    taps: t.Collection[str] = (),
-    protocols: t.Collection[str] = (),
-    datasets: t.Collection[str] = (),
-) -> list[Comparison]:
-    """Those with these names, as a leaderboard's rows go by them; no name of a kind keeps all of it."""
-    return [
-        one
-        for one in comparisons
-        for about in [one.published]
-        if (not encoders or {one.label, about.encoder} & set(encoders))
-        and (not taps or about.tap in taps)
-        and (not protocols or about.protocol in {name.partition("@")[0] for name in protocols})
-        and (not datasets or about.dataset in datasets)
+        for row in rows
+        if row.metric == published.metric and _is_about(row.records[0], published)
     ]
 
 
 def _is_about(record: Record, published: Published) -> bool:
     asked = (published.dataset, published.encoder, published.tap, published.protocol)
+    part = (record.pretrain, record.limit, record.size, record.mode)
     return (
         (record.dataset, record.encoder, record.tap, record.protocol) == asked
+        and (record.split, *part) == ("test", None, None, None, None)
         and published.metric in record.metrics
         and all(record.params.get(name, value) == value for name, value in published.params.items())
         and published.settings.items() <= record.protocol_params.items()
     )
 
 
-def _compare(published: Published, row: Row, record: Record) -> Comparison:
-    theirs = None
+def _compare(published: Published, row: Row) -> Comparison:
+    record, theirs = row.records[0], None
     if published.metric not in METRICS:
         low, high = wilson(published.value, published.images)
         theirs = float(low), float(high)

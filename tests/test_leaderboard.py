@@ -209,6 +209,27 @@ def test_the_order_of_the_records_changes_nothing() -> None:
         assert leaderboard(records) == wanted
 
 
+def test_a_label_that_looks_like_another_ones_settings_has_a_row_of_its_own() -> None:
+    made = [record("pca", 0.9, params={"k": 1}), record("pca", 0.8, params={"k": 2}), record("pca (k=1)", 0.7)]
+    board = leaderboard(made)
+    assert [(row.encoder, row.mean) for row in board.rows] == [
+        ("pca (k=1)", 0.9),
+        ("pca (k=2)", 0.8),
+        ("pca (k=1)", 0.7),
+    ]
+    assert [row.records for row in board.rows] == [(one,) for one in made]
+    (table,) = markdown_tables(board.render("markdown"))
+    assert len(table) == 2 + 3
+    assert len(json.loads(board.render("json"))) == 3
+
+
+def test_a_protocols_label_may_look_like_a_version_or_settings() -> None:
+    board = leaderboard([record(protocol_label="a@b (c)"), record(score=0.8, protocol_label="a")])
+    assert {row.protocol for row in board.rows} == {"a@b (c)@1", "a@1"}
+    assert "| a | rank | a@b (c) | rank |" in board.render("markdown")
+    assert [row.mean for row in board.select(protocols=["a"]).rows] == [0.8]
+
+
 def test_which_of_equal_rows_was_made_first_changes_nothing() -> None:
     def board(labels: str) -> Leaderboard:
         made = {label: record().provenance.model_copy(update={"started": f"2026-01-0{day}T00:00:00+00:00"})

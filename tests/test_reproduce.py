@@ -82,7 +82,20 @@ def test_a_run_json_that_lacks_something_is_named(row: Path, frostbench: Frostbe
     path.write_text(json.dumps({"schema_version": 1, "seed": 0}))
     status, _, err = frostbench("reproduce", run_of(row))
     assert status == 2
-    assert f"{path}: not a whole run: it lacks suite, key, dataset" in err
+    assert f"{path}: it lacks the fields suite, key, dataset" in err
+
+
+@pytest.mark.parametrize("field", ["is_control", "split", "label"])
+@pytest.mark.parametrize("command", [("reproduce",), ("why",), ("export", "out")])
+def test_every_command_on_an_older_run_names_the_field_that_it_lacks(
+    row: Path, frostbench: Frostbench, command: tuple[str, ...], field: str
+) -> None:
+    path = run_of(row) / "run.json"
+    about = json.loads(path.read_text())
+    path.write_bytes(store.sealed(path, {name: about[name] for name in about if name not in (field, "sha256")}))
+    status, _, err = frostbench(command[0], run_of(row), *command[1:])
+    assert status == 2
+    assert f"{path}: it lacks the field {field}: an older frostbench wrote it" in err
 
 
 def test_other_weights_with_the_same_numbers_are_within_the_interval(row: Path, frostbench: Frostbench) -> None:

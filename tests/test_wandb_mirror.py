@@ -225,10 +225,10 @@ def test_files_go_where_wandb_dir_says(
 def test_one_damaged_history_keeps_nothing_else_from_being_sent(suite: Path, text: str) -> None:
     (path, *_) = sorted(suite.rglob("history.csv"))
     path.write_bytes(text.encode("latin-1"))
-    damaged: list[str] = []
+    damaged: list[files.StoreError] = []
     runs = wandb_runs(suite, OFFLINE, damaged)
     assert [run.job_type for run in runs] == ["leaderboard", "run", "run", "run"]
-    assert len(damaged) == 1 and damaged[0].startswith(f"{path}: not a history")
+    assert len(damaged) == 1 and str(damaged[0]).startswith(f"{path}: not a history")
 
 
 def test_a_damaged_history_is_said_once(suite: Path) -> None:
@@ -259,10 +259,10 @@ def test_predictions_are_read_from_the_runs_directory_and_with_limits(suite: Pat
             os.truncate(named, 2**40)
         else:
             np.savez(named.with_suffix(""), predicted=np.array(["a", "b", "c"]), label=np.arange(3))
-    damaged: list[str] = []
+    damaged: list[files.StoreError] = []
     runs = wandb_runs(suite, OFFLINE, damaged)
     assert "code/other@1" not in [column for run in runs for column, _, _ in run.predictions]
-    assert str(named) in " ".join([*damaged, *(str(path) for path, _ in store.read_store(suite).damaged)])
+    assert str(named) in " ".join([*map(str, damaged), *(str(path) for path, _ in store.read_store(suite).damaged)])
 
 
 def test_what_takes_too_long_to_read_ends_in_time(suite: Path) -> None:

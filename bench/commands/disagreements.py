@@ -44,7 +44,7 @@ def draw(comparison: Comparison, path: Path, data_root: Path | None) -> str:
     buffer = io.BytesIO()
     _grid(comparison, loaded.test).save(buffer, "png")
     files.replace(path, buffer.getvalue())
-    return f"{path} shows {counts}, {comparison.dataset}, {comparison.protocol}"
+    return f"{path} shows {counts}, {comparison.dataset}, {comparison.heading}"
 
 
 def _grid(comparison: Comparison, test: ImageSet) -> Image.Image:

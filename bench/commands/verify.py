@@ -118,7 +118,7 @@ def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Cla
     try:
         classes = predictions.read(kept)
     except StoreError as error:
-        report.problems.append((kept, str(error)))
+        report.problems.append((kept, error.problem))
         return None
     predicted, true = classes["predicted"], classes["label"]
     others = {name: rows for name, rows in classes.items() if name not in ("predicted", "label")}
@@ -191,7 +191,7 @@ def _check_encoder(directory: RunDirectory, record: Record | None, report: Repor
             described = json.loads(files.read_bytes(path, MAX_RECIPE_BYTES))
             wrong = [f"{field} differs from run.json" for field in DESCRIBED if described[field] != run[field]]
         except StoreError as error:
-            wrong = [str(error).removeprefix(f"{path}: ")]
+            wrong = [error.problem]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             wrong = [f"does not describe an encoder: {type(error).__name__}: {error}"]
         report.problems += [(path, problem) for problem in wrong]
@@ -240,7 +240,7 @@ def _check_tables(directory: Path, report: Report) -> None:
         except files.Missing:
             continue
         except StoreError as error:
-            report.problems.append((path, str(error).removeprefix(f"{path}: ")))
+            report.problems.append((path, error.problem))
             continue
         if written != board.render(form).encode():
             report.problems.append((path, "differs from the table of the records; `frostbench run` writes it again"))

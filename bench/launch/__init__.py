@@ -288,7 +288,7 @@ def _keep(suite: Suite, directory: Path) -> bool:
     """Write suite.json, from which tables take their order and their recipes, unless it says so already."""
     path, content = directory / "suite.json", files.canonical(suite.model_dump(mode="json"))
     with contextlib.suppress(files.StoreError):
-        if files.read_bytes(path, files.LARGEST_JSON) == content:
+        if files.read_bytes(path, files.MAX_JSON_BYTES) == content:
             return False
     files.replace(path, content)
     return True
@@ -313,7 +313,7 @@ def _tables(directory: Path, contents: Contents) -> Leaderboard:
 def sync(directory: Path, project: str, entity: str) -> MirrorReport:
     """Send to wandb what it has not seen of a suite's directory, to the project its suite names unless told another."""
     try:
-        suite = json.loads(files.read_bytes(directory / "suite.json", files.LARGEST_JSON))
+        suite = json.loads(files.read_bytes(directory / "suite.json", files.MAX_JSON_BYTES))
         target = _target(WandbSpec.model_validate(suite["wandb"]), project=project, entity=entity)
     except files.Missing as error:
         raise files.StoreError(f"{directory} is not a suite directory: it has no suite.json") from error

@@ -94,7 +94,7 @@ def _noted(directory: RunDirectory) -> t.Iterator[None]:
     reached = sorted(one.relative_to(directory.path).as_posix() for one in left)
     deaths = 0
     with contextlib.suppress(files.StoreError, ValueError, KeyError, TypeError):
-        before = json.loads(files.read_bytes(directory.in_flight, files.LARGEST_JSON))
+        before = json.loads(files.read_bytes(directory.in_flight, files.MAX_JSON_BYTES))
         deaths = before["deaths"] + 1 if before["reached"] == reached else 0
     if deaths >= MAX_DEATHS:
         way_out = "`--executor processes` tries it in a separate process"

@@ -116,7 +116,7 @@ def reload(planned: PlannedRun, encoder: Encoder, dataset: Dataset) -> Fitted | 
     What follows from them is made again where it is damaged: encoder.json, and the pictures.
     """
     directory, shape = planned.directory, dataset.train.shape
-    store.settle(directory.path)  # what a process that was killed has begun to publish
+    store.finish_publishing(directory.path)  # what a process that was killed has begun to publish
     if not directory.run_json.exists():
         return None
     try:
