@@ -36,7 +36,10 @@ class ProcessGroup:
     def gather(self, rows: Tensor) -> Tensor:
         """The rows (b, d) of all ranks in the order of the whole batch. What follows has to be the same on all ranks:
         the mean of their gradients is then that of one process."""
-        return rows if self.world_size == 1 else t.cast(Tensor, _Gathered.apply(rows, self))
+        if self.world_size == 1:
+            return rows
+        whole: Tensor = _Gathered.apply(rows, self)  # type: ignore[no-untyped-call]
+        return whole
 
     def broadcast_flag(self, claim: bool, device: torch.device) -> bool:
         """The flag of rank 0, on every rank."""
@@ -72,7 +75,7 @@ class _Gathered(torch.autograd.Function):
         return whole
 
     @staticmethod
-    def backward(ctx: t.Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: t.Any, gradient: Tensor) -> tuple[Tensor, None]:
         total = gradient.clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(total)
         return total[ctx.group.rank :: ctx.group.world_size], None

@@ -21,6 +21,7 @@ def encoder_facts(record: Record) -> dict[str, Json]:
     """What moves an encoder's numbers besides data and seed."""
     made = {"method": record.encoder, "version": record.encoder_version, "precision": record.provenance.precision}
     made |= {"ranks": record.provenance.ranks} if record.provenance.ranks > 1 else {}
+    made |= {"epoch": record.epoch} if record.epoch else {}
     return record.params | made | ({"plugin": record.code} if record.code else {})
 
 

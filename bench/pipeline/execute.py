@@ -13,7 +13,7 @@ import torch
 from bench.host import machine
 from bench.host.distributed import local_world, process_group
 from bench.host.stopping import Stopping
-from bench.pipeline import snapshots
+from bench.pipeline import epochs, snapshots
 from bench.pipeline.checkpoints import Checkpoints, ResumeRefused
 from bench.pipeline.diagnostics import diagnose, few_updates
 from bench.pipeline.extract import features_on_disk
@@ -66,6 +66,11 @@ def execute(
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that makes it")
+    if planned.spec.snapshot and epochs.of_training(planned).path.exists():
+        with files.claim(
+            epochs.of_training(planned).path, wait=wait
+        ):  # it may be at the training that leaves the state
+            pass
     with files.claim(planned.directory.path, wait=wait) as locked:
         left = tuple(one for one in planned.missing if planned.again or not is_there(planned, one))
         planned = dataclasses.replace(planned, missing=left)
