@@ -5,6 +5,7 @@ import typing as t
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy.integrate import quad
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -328,9 +329,11 @@ def test_a_queue_smaller_than_a_batch_and_too_few_images_a_rank_are_refused(digi
         MoCo(batch_size=20, queue=16, **sizes).fit(digits, Training(0))
     with pytest.raises(EncoderError, match="two images a rank; got 4 a batch for 4 ranks: set batch_size to 8 or more"):
         SimCLR(batch_size=4, **sizes).fit(digits, Training(0, group=ProcessGroup(0, 4)))
+    with pytest.raises(ValidationError, match="greater than or equal to 2"):
+        SimCLR(batch_size=1, **sizes)
 
 
 def test_images_whose_views_are_all_the_same_are_refused_before_training(digits: ImageSet) -> None:
     black = ImageSet(np.zeros_like(digits.images), None, digits.classes, "black")
-    with pytest.raises(EncoderError, match="do not differ from the images"):
+    with pytest.raises(EncoderError, match=r"do not differ from the images \(affine, crop\), so nothing"):
         SimCLR(body="small", projector=8, outputs=8).fit(black, Training(0))
