@@ -170,7 +170,7 @@ def recipes(section: str) -> str:
         facts = [fact for fact in facts if fact.startswith(("source:", "taps:", "a control:"))]
         lines += [f"\n#### {name}\n", f"{first.partition(': ')[2]} ({first.partition(' (')[2].partition(')')[0]})\n"]
         lines += [f"- {fact[0].upper()}{fact[1:]}" for fact in facts]
-        parameters = {key: value for key, value in schemas[name].items() if key not in ("name", "label")}
+        parameters = {key: value for key, value in schemas[name].items() if key not in ("name", "label", "snapshots")}
         if parameters:
             lines += ["", "| parameter | default | meaning |", "| --- | --- | --- |"]
         for key, value in parameters.items():
