@@ -4,13 +4,19 @@ import shutil
 import typing as t
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from bench import launch
 from bench.errors import ConfigError
 from bench.pipeline import epochs, fit
 from bench.pipeline.plan import Settings
 from bench.suites.reading import read_suite
+from encoders.base import Encoder, ImageSet, Training
+from encoders.check import Stopper
+from encoders.moco import MoCo
+from encoders.wgan import WGAN
 from results import curves, leaderboard, store
 from results.layout import RunDirectory, runs_below
 from results.report import page
@@ -71,6 +77,28 @@ def test_a_snapshot_is_the_training_ended_there(made: RunDirectory, tmp_path: Pa
     assert {epoch: weights(one) for epoch, one in snapshots(later).items()} == {
         epoch: weights(one) for epoch, one in found.items()
     }
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        WGAN(body="mlp", hidden=8, epochs=3, batch_size=40, critic_steps=3, critic_steps_at_first=3),
+        MoCo(body="small", projector=8, outputs=4, queue=50, epochs=3, batch_size=50),
+    ],
+    ids=lambda recipe: type(recipe).__name__,
+)
+def test_a_state_kept_in_passing_goes_on_to_the_training_ended_there(recipe: Encoder) -> None:
+    """Also where a step reaches into the next epoch: each of WGAN's has three batches, and an epoch two."""
+    images = np.random.default_rng(0).integers(0, 256, (100, 1, 8, 8), np.uint8)
+    data = ImageSet(images, None, ("0",), "noise")
+    passing = Stopper(after=-1)
+    whole = recipe.fit(data, Training(0, kept_after={1: passing})).state_dict()
+    assert passing.content
+    ended = [recipe.fit(data, Training(0, ends_after=1, keeper=one)).state_dict() for one in (None, passing)]
+    plain = recipe.fit(data, Training(0)).state_dict()
+    assert all(torch.equal(whole[name], plain[name]) for name in whole)
+    assert all(torch.equal(ended[0][name], ended[1][name]) for name in whole)
+    assert not all(torch.equal(ended[0][name], whole[name]) for name in whole)
 
 
 def test_nothing_is_left_to_do_afterwards(made: RunDirectory) -> None:
