@@ -156,7 +156,8 @@ def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
             missing = plan_run(one.spec, one.fingerprint, settings, whole).missing
             planned[place] = dataclasses.replace(one, missing=missing, again=True)
     problems = [problem for again in damaged for problem in again.problems]
-    planned += [snapshot for one in planned for snapshot in epochs.of(one, settings)]
+    judged: dict[tuple[DatasetSpec, DatasetSpec], str] = {}
+    planned += [snapshot for one in planned for snapshot in epochs.of(one, settings, judged)]
     return planned, dataclasses.replace(contents, damaged=sorted({*contents.damaged, *problems}))
 
 

@@ -11,20 +11,24 @@ from pathlib import Path
 from bench.pipeline.checkpoints import Checkpoints
 from bench.pipeline.judge import is_there
 from bench.pipeline.plan import PlannedRun, Settings, load_data, recipe, wanted
-from bench.suites.suite import ProtocolSpec, snapshot_key
+from bench.suites.suite import DatasetSpec, ProtocolSpec, snapshot_key
 from results.layout import RunDirectory, run_directory
 
 
-def of(planned: PlannedRun, settings: Settings) -> list[PlannedRun]:
-    """The snapshots of a run, each with what is missing of it."""
+def of(
+    planned: PlannedRun, settings: Settings, fingerprints: dict[tuple[DatasetSpec, DatasetSpec], str]
+) -> list[PlannedRun]:
+    """The snapshots of a run, each with what is missing of it. fingerprints: gets those of data that it lacks."""
     made = []
     for spec in planned.spec.snapshots():
         assert spec.snapshot is not None
         key, directory = _place(planned, spec.snapshot.epoch)
-        fingerprint = load_data(spec, settings).fingerprint
+        data = spec.dataset, spec.snapshot.learned_from
+        if data not in fingerprints:
+            fingerprints[data] = load_data(spec, settings).fingerprint
         whole = tuple(wanted(spec, recipe(spec, settings), settings))
         one = dataclasses.replace(
-            planned, spec=spec, key=key, directory=directory, fingerprint=fingerprint, missing=whole, again=False
+            planned, spec=spec, key=key, directory=directory, fingerprint=fingerprints[data], missing=whole, again=False
         )
         made.append(dataclasses.replace(one, missing=left(one)))
     return made
