@@ -161,6 +161,8 @@ class Training:
     group: ProcessGroup = dataclasses.field(default_factory=ProcessGroup)  # its rank 0 alone has a keeper
     trainings: int = 0  # how often the loop was called
     earlier_seconds: float = 0.0  # of an earlier fit that was stopped, from whose state the loop went on
+    ends_after: int | None = None  # epochs, as if it was stopped there; schedules stay those of the recipe
+    kept_after: t.Mapping[int, Keeper] = dataclasses.field(default_factory=dict)  # epochs -> who keeps the state then
     generator: nn.Module | None = None  # what a `Generative` recipe makes images with, frozen
 
     @property

@@ -87,9 +87,9 @@ def train(
 
     An epoch reads each image once, but for the last incomplete batch. A step that takes a turn several times uses as
     many batches, and reaches into the next epoch unless the turn `ends_with_epoch`. With a `run.keeper` it goes on
-    where an earlier call was stopped. Each of several `run.group` takes its part of every batch, and all end with the
-    same weights. Raises NonFiniteLoss, KeyboardInterrupt between two steps if the keeper is asked to stop, and
-    EncoderError for a batch that the ranks cannot share out.
+    where an earlier call was stopped; it ends early where `run.ends_after` says so. Each of several `run.group` takes
+    its part of every batch, and all end with the same weights. Raises NonFiniteLoss, KeyboardInterrupt between two
+    steps if the keeper is asked to stop, and EncoderError for a batch that the ranks cannot share out.
     """
     run.trainings += 1
     for player in players:
@@ -112,7 +112,8 @@ def train(
     keeper = run.keeper
     with run.seeded("training"), keeper.listening() if keeper else contextlib.nullcontext():
         state.resume(keeper, run)
-        while state.read < epochs * batches:
+        end = epochs if run.ends_after is None else min(epochs, run.ends_after)
+        while state.read < end * batches:
             epoch = state.read // batches
             for name, optimizer in state.optimizers.items():
                 player = state.players[name]
@@ -130,9 +131,13 @@ def train(
                     rows = orders[at // batches][start + group.rank : start + batch : group.world_size]
                     inputs = (pixels[rows], labels[rows]) if turn.reads_labels else (pixels[rows],)
                     _take(turn, inputs, state, run, history)
+            before = state.read
             state.step += 1
             state.read += max(times)
             history.step_done(state.read)
+            for after, passing in run.kept_after.items():
+                if before < after * batches <= state.read:
+                    passing.keep(state.step, state.to_bytes(passing.environment))
             due = keeper is not None and keeper.due()
             stopping = group.broadcast_flag(keeper is not None and keeper.stopping, run.device)
             if keeper and (due or stopping):

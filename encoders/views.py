@@ -132,9 +132,11 @@ def views_of(x: Tensor, recipe: t.Sequence[View]) -> list[Tensor]:
 def check_changes(x: Tensor, recipe: t.Sequence[View]) -> None:
     """Raise EncoderError if the views of images x (b, c, h, w) in [0, 1] are these images: nothing could be learned."""
     if all(torch.allclose(view, x, atol=1e-4) for view in views_of(x, recipe)):
+        fields = [(view, field) for view in recipe for field in dataclasses.fields(view)]
+        asked = sorted({field.name for view, field in fields if getattr(view, field.name) != field.default})
         raise EncoderError(
-            f"views of {len(x)} training images do not differ from the images ({recipe[0]}), so nothing could be "
-            "learned from them; set `views` to another preset, or look at the images"
+            f"views of {len(x)} training images do not differ from the images ({', '.join(asked) or 'no change'}), so "
+            "nothing could be learned from them; set `views` to another preset, or look at the images"
         )
 
 

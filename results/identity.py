@@ -43,6 +43,7 @@ def encoder_facts(record: Record) -> dict[str, Json]:
     """What moves an encoder's numbers besides data and seed."""
     facts = {"method": record.encoder, "version": record.encoder_version, "precision": record.provenance.precision}
     facts |= {"ranks": record.provenance.ranks} if record.provenance.ranks > 1 else {}
+    facts |= {"epoch": record.epoch} if record.epoch else {}
     return record.params | facts | ({"plugin": record.code} if record.code else {})
 
 

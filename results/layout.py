@@ -5,6 +5,7 @@
                                         run.json has the SHA-256 of weights, recipe, history, pictures and views
     generator.safetensors  pictures/    of methods that make images
     publishing/  in_flight.json         while the files above take their places; while one process makes the run
+    snapshots/epoch<n>/<dataset>/seed<k>-<key>/     the same of the encoder after some epochs; not in tables
     views/<tap>.npz  views/neighbours-<tap>.png     of the features, for the report
     scores/<tap>/<protocol>.json        a Record each, with a SHA-256 over the rest of it
     predictions/<tap>/<protocol>.npz
@@ -71,6 +72,10 @@ class RunDirectory:
     def features(self) -> Path:
         """A cache, which may be deleted at any time."""
         return self.path / "features"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
 
     @property
     def views(self) -> Path:
@@ -147,7 +152,11 @@ def result_files(directory: Path, damaged: list[tuple[Path, str]]) -> list[Path]
     for parent, directories, files in _walk(directory.absolute(), unreadable):
         above, here = parent.split("/")[-2:]
         is_run = _RUN.fullmatch(here) is not None
-        unread = ("corrupt", "predictions", "features", "checkpoint", "pictures", "views") if is_run else ("corrupt",)
+        unread = (
+            ("corrupt", "predictions", "features", "checkpoint", "pictures", "views", "snapshots")
+            if is_run
+            else ("corrupt",)
+        )
         directories[:] = [name for name in directories if name not in unread and not name.startswith(".")]
         if not is_run and not _IN_RUN.search(parent):
             found += [[*parent.split("/"), name] for name in files if name == "suite.json"]

@@ -16,6 +16,8 @@ from results.statistics import wilson
 BIGAN = "Donahue et al. 2017, Table 1"
 AAE = "Makhzani et al. 2015"
 DIM = "Hjelm et al. 2019, Table 3"
+SOLO = "solo-learn, README at 9187ea3"
+LIGHTLY = "lightly, benchmarks.rst at e8d317fc"
 Numbers = dict[str, Json]
 
 
@@ -60,6 +62,29 @@ def _machine(name: str, encoder: str, tap: str, top1: float, plus_minus: float) 
     )  # fmt: skip
 
 
+def _solo(name: str, encoder: str, top1: float, also: str = "", **recipe: Json) -> Published:
+    """A row of solo-learn's table for CIFAR-10: ResNet-18 with a 3x3 stem, 1,000 epochs, the recipe of its file."""
+    known: Numbers = {"epochs": 1000, "batch_size": 256, **recipe}
+    return Published(
+        SOLO, name, top1, None, encoder, "backbone", "linear", {"body": "resnet18"}, known, dataset="cifar10",
+        otherwise="; ".join(filter(None, ["its linear head learns beside the network, one seed", also])),
+    )  # fmt: skip
+
+
+def _lightly(name: str, encoder: str, short: float, long: float) -> tuple[Published, Published]:
+    """Cells of lightly's two tables for CIFAR-10: ResNet-18, 200 epochs of batches of 128 and 800 of 512."""
+    settings: Numbers = {"k": 200, "metric": "cosine", "weights": "temperature", "temperature": 0.1}
+    one, other = (
+        Published(
+            LIGHTLY, f"{name}, {epochs} epochs", top1, None, encoder, "backbone", "knn", {"body": "resnet18"},
+            {"epochs": epochs, "batch_size": batch}, settings, dataset="cifar10",
+            otherwise="its best epoch on the test set, one run, a recipe of its own (SGD, no blur)",
+        )
+        for epochs, batch, top1 in ((200, 128, short), (800, 512, long))
+    )  # fmt: skip
+    return one, other
+
+
 PUBLISHED = (
     _nearest("BiGAN", 0.9739, "bigan", objective="gan"),
     _nearest("D", 0.9730, "latent_regressor", "discriminator", joint_weight=0.0),
@@ -97,6 +122,19 @@ PUBLISHED = (
     _machine("BiGAN, conv", "bigan", "conv", 0.5640, 0.0112),
     _machine("BiGAN, fc", "bigan", "penultimate", 0.3842, 0.0686),
     _machine("BiGAN, Y", "bigan", "code", 0.4490, 0.0013),
+    _solo("MoCo v2+", "moco", 0.9294, learning_rate=0.3, outputs=256),
+    _solo("BYOL", "byol", 0.9258, learning_rate=1.0, outputs=256),
+    _solo("Barlow Twins", "barlow_twins", 0.9210, learning_rate=0.3, outputs=2048),
+    _solo("VICReg", "vicreg", 0.9207, learning_rate=0.3, outputs=2048),
+    _solo("SimCLR", "simclr", 0.9074, learning_rate=0.4, outputs=256),
+    _solo("SimSiam", "simsiam", 0.9051, learning_rate=0.5, outputs=2048),
+    _solo("DINO", "dino", 0.8952, "its file now gives about 87 (issue 397)", learning_rate=0.3, outputs=256),
+    *_lightly("SimCLR", "simclr", 0.847, 0.879),
+    *_lightly("MoCo", "moco", 0.838, 0.899),
+    *_lightly("BYOL", "byol", 0.869, 0.910),
+    *_lightly("SimSiam", "simsiam", 0.819, 0.904),
+    *_lightly("Barlow Twins", "barlow_twins", 0.842, 0.859),
+    *_lightly("DINO", "dino", 0.840, 0.848),
 )  # fmt: skip
 
 

@@ -63,6 +63,7 @@ class Run(BaseModel):
     is_control: bool
     labels: int | t.Literal["all"] = 0  # of the training images that the encoder was given
     seed: int
+    epoch: int | None = None  # after which its training was ended for a snapshot; None: it is whole
 
     @classmethod
     def of(cls, run: t.Mapping[str, Json]) -> "Run":

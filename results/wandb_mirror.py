@@ -31,7 +31,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from results import files, layout, store
+from results import curves, files, layout, store
 from results.layout import RunDirectory
 from results.metrics import interval
 from results.record import Json, Record, dataset_label
@@ -305,7 +305,9 @@ def _run(
         | {"taps": about.get("taps"), "labels": first.labels, "pretrain": first.pretrain}
         | about["provenance"],
         summary=summary,
-        history=_history(places, damaged) if fitted else [],
+        history=[*_history(places, damaged), *(row for place in places[:1] for row in curves.rows(place))]
+        if fitted
+        else [],
         predictions=_predictions(places, records, damaged),
         pictures=[
             (path.stem, str(path.absolute()), files.file_digest(path))

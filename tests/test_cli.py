@@ -36,10 +36,10 @@ def frostbench(frostbench: t.Callable[..., t.Any]) -> t.Callable[..., str]:
     [
         (
             "encoders",
-            "aae ali autoencoder barlow_twins bigan byol clustering_aae conditional_vae dcgan denoising_autoencoder "
-            "gan gmm image_statistics kmeans label_informed_aae latent_regressor lejepa pca pixels random_convolutions "
-            "random_patches random_projection rbm rotation semisupervised_aae simclr simsiam supervised_aae untrained "
-            "vae vicreg wgan wgan_gp",
+            "aae ali autoencoder barlow_twins bigan byol clustering_aae conditional_vae dcgan "
+            "denoising_autoencoder dino gan gmm image_statistics kmeans label_informed_aae latent_regressor "
+            "lejepa moco pca pixels random_convolutions random_patches random_projection rbm rotation "
+            "semisupervised_aae simclr simsiam supervised_aae untrained vae vicreg wgan wgan_gp",
         ),
         (
             "protocols",
@@ -53,7 +53,8 @@ def frostbench(frostbench: t.Callable[..., t.Any]) -> t.Callable[..., str]:
         (
             "suites",
             "quickstart mnist cifar10 methods smoke papers/aae_clustering papers/aae_likelihood "
-            "papers/aae_semisupervised papers/bigan_table1 papers/dcgan_features papers/dim_table3 papers/fgan_mnist",
+            "papers/aae_semisupervised papers/bigan_table1 papers/dcgan_features papers/dim_table3 papers/fgan_mnist "
+            "ssl_cifar10 today",
         ),
     ],
 )

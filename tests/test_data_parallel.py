@@ -3,25 +3,33 @@
 import dataclasses
 import typing as t
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.host import distributed
 from bench.host.distributed import process_group
+from encoders import networks
+from encoders.barlow_twins import BarlowTwins
 from encoders.base import Encoder, EncoderError, ImageSet, Training, seeded
 from encoders.check import Stopper
 from encoders.denoising_autoencoder import DenoisingAutoencoder
+from encoders.dino import DINO
 from encoders.distributed import ProcessGroup
 from encoders.gan import GAN
-from encoders.networks import DCGANDiscriminator, signed
+from encoders.lejepa import LeJEPA
+from encoders.moco import MoCo
+from encoders.networks import DCGANDiscriminator, Projector, signed
 from encoders.players import Adam, Player, Turn
+from encoders.simclr import SimCLR
 from encoders.training import train
 from encoders.vae import VAE
+from encoders.vicreg import VICReg
 from encoders.wgan_gp import WGANGP
 from results import store
 
@@ -32,7 +40,43 @@ def digits() -> ImageSet:
     return ImageSet(pixels, None, tuple("0123456789"), "digits")
 
 
+class Body(nn.Sequential):
+    """In place of one that has batch-norm."""
+
+    width = 16
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
+
+
+class _Plain:
+    def _projector(self, widths: t.Sequence[int]) -> Projector:
+        return Projector(widths, norm=False)
+
+
+class PlainVICReg(_Plain, VICReg):
+    pass
+
+
+class PlainBarlowTwins(_Plain, BarlowTwins):
+    pass
+
+
+class PlainLeJEPA(_Plain, LeJEPA):
+    pass
+
+
+SIZES: dict[str, t.Any] = {"body": "small", "projector": 8, "outputs": 6, "epochs": 2, "batch_size": 20}
+COMPARING: list[Encoder] = [  # the images of a batch with each other, or with what all ranks saw before
+    SimCLR(**SIZES),
+    PlainVICReg(**SIZES),
+    PlainBarlowTwins(**SIZES),
+    PlainLeJEPA(slices=16, **SIZES),
+    MoCo(queue=50, **SIZES),
+    DINO(prototypes=10, **SIZES),
+]
 WITHOUT_BATCH_NORM: list[Encoder] = [
+    *COMPARING,
     VAE(epochs=2, hidden=16, batch_size=20),
     DenoisingAutoencoder(epochs=2, hidden=16, batch_size=20),
     WGANGP(body="mlp", epochs=2, hidden=16, latent=8, batch_size=20, critic_steps=2),
@@ -45,7 +89,8 @@ Fitted = tuple[dict[str, Tensor], list[dict[str, float]]]
 def fit(recipe: Encoder, group: ProcessGroup, keeper: Stopper | None = None) -> Fitted:
     """All weights, and losses."""
     run = Training(0, group=group, keeper=keeper if group.rank == 0 else None)
-    weights = {f"encoder {name}": tensor for name, tensor in recipe.fit(digits(), run).state_dict().items()}
+    with mock.patch.dict(networks.POOLED_BODIES, small=Body):
+        weights = {f"encoder {name}": tensor for name, tensor in recipe.fit(digits(), run).state_dict().items()}
     if run.generator:
         weights |= run.generator.state_dict()
     return weights, [{k: v for k, v in row.items() if "second" not in k} for row in run.history]

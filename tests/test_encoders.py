@@ -43,6 +43,7 @@ from encoders.clustering_aae import ClusteringAAE
 from encoders.conditional_vae import ConditionalVAE
 from encoders.dcgan import DCGAN
 from encoders.denoising_autoencoder import DenoisingAutoencoder
+from encoders.dino import DINO
 from encoders.gan import GAN
 from encoders.gmm import GMM
 from encoders.image_statistics import ImageStatistics
@@ -51,6 +52,7 @@ from encoders.label_informed_aae import LabelInformedAAE
 from encoders.latent_regressor import LatentRegressor
 from encoders.lejepa import LeJEPA
 from encoders.loading import plain
+from encoders.moco import MoCo
 from encoders.pca import PCA
 from encoders.pixels import Pixels
 from encoders.random_convolutions import RandomConvolutions
@@ -135,6 +137,8 @@ SMALL: list[Encoder] = [
     SimCLR(epochs=1, body="conv", projector=16, outputs=8),
     BarlowTwins(epochs=2, body="small", projector=16, outputs=16),
     BYOL(epochs=2, body="small", projector=16, outputs=8, predictor=16),
+    MoCo(epochs=2, body="small", projector=16, outputs=8, queue=300),
+    DINO(epochs=2, body="small", projector=16, outputs=8, prototypes=12),
     SimSiam(epochs=2, body="small", projector=16, outputs=16, predictor=8),
     Rotation(epochs=2, body="small"),
     LeJEPA(epochs=2, body="small", projector=16, outputs=8, slices=16),

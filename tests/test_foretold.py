@@ -45,6 +45,8 @@ LIMITS = {
     "papers/dcgan_features": 1000,
     "papers/dim_table3": 1000,
     "papers/fgan_mnist": 6000,
+    "ssl_cifar10": 200,
+    "today": 1500,
 }
 WHOLE = ("quickstart", "smoke")
 UNITS = {"s": 1, "min": 60, "h": 3600, "MB": 1e6, "GB": 1e9}

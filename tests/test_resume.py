@@ -35,10 +35,12 @@ from encoders.clustering_aae import ClusteringAAE
 from encoders.conditional_vae import ConditionalVAE
 from encoders.dcgan import DCGAN
 from encoders.denoising_autoencoder import DenoisingAutoencoder
+from encoders.dino import DINO
 from encoders.gan import GAN
 from encoders.label_informed_aae import LabelInformedAAE
 from encoders.latent_regressor import LatentRegressor
 from encoders.lejepa import LeJEPA
+from encoders.moco import MoCo
 from encoders.rotation import Rotation
 from encoders.semisupervised_aae import SemiSupervisedAAE
 from encoders.simclr import SimCLR
@@ -99,6 +101,8 @@ WIDE: list[Encoder] = [  # in float32 alone: a processor without bfloat16 takes 
     SimCLR(epochs=2, body="small", projector=16, outputs=16),
     BarlowTwins(epochs=2, body="small", projector=16, outputs=16),
     BYOL(epochs=2, body="small", projector=16, outputs=16, predictor=16),
+    MoCo(epochs=2, body="small", projector=16, outputs=16, queue=80),
+    DINO(epochs=2, body="small", projector=16, outputs=16, prototypes=12),
     SimSiam(epochs=2, body="small", projector=16, outputs=16, predictor=16),
     LeJEPA(epochs=2, body="small", projector=16, outputs=16, slices=16),
     Rotation(epochs=2, body="small"),

@@ -19,7 +19,7 @@ from bench.host.progress import Display, clock
 from bench.host.stopping import Stopping
 from bench.launch import processes, ray_cluster
 from bench.launch.forecast import Cost, Forecast
-from bench.pipeline import damage
+from bench.pipeline import damage, epochs
 from bench.pipeline.checkpoints import Resume
 from bench.pipeline.execute import keeps_features
 from bench.pipeline.plan import PlannedRun, Settings, load_images
@@ -156,6 +156,8 @@ def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
             missing = plan_run(one.spec, one.fingerprint, settings, whole).missing
             planned[place] = dataclasses.replace(one, missing=missing, again=True)
     problems = [problem for again in damaged for problem in again.problems]
+    judged: dict[tuple[DatasetSpec, DatasetSpec], str] = {}
+    planned += [snapshot for one in planned for snapshot in epochs.of(one, settings, judged)]
     return planned, dataclasses.replace(contents, damaged=sorted({*contents.damaged, *problems}))
 
 
@@ -221,7 +223,9 @@ def launch(
         own_process = executor == "processes" or jobs > 1 or settings.time_limit
         jobs = jobs if executor == "ray" else _within_room(jobs)
         titles = [one.title for one in missing]
-        live = wandb_mirror.Live(directory, target, [(_known(one), one.directory) for one in missing])
+        live = wandb_mirror.Live(
+            directory, target, [(_known(one), one.directory) for one in missing if not one.spec.snapshot]
+        )
         with Display(titles, jobs or 1) as display, live, stopping.on_signals(), contextlib.closing(
             ray_cluster.ray_tasks(missing, settings, jobs, address)
             if executor == "ray"
@@ -241,7 +245,15 @@ def launch(
             _keep(suite, directory)
     if changed:
         contents = store.read_store(directory)
-    lost = [one for one in done if plan_run(one.spec, one.fingerprint, settings, contents.whole).missing]
+    lost = [
+        one
+        for one in done
+        if (
+            epochs.left(one)
+            if one.spec.snapshot
+            else plan_run(one.spec, one.fingerprint, settings, contents.whole).missing
+        )
+    ]
     made = failed + sum(bool(one.missing) and one not in lost for one in done)
     board = _tables(directory, contents)
     seconds = time.monotonic() - started

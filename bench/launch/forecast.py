@@ -105,7 +105,7 @@ class Forecast:
         module, generator = self.modules[name]
         rows = len(dataset.train) + len(dataset.test)
         seconds = 0.0
-        if not planned.directory.run_json.exists():
+        if not planned.directory.run_json.exists() and not spec.snapshot:  # whose training is that of its run
             seconds += self._fit(name, planned, recipe, dataset, module)
         seconds += self._extract(name, spec.encoder.label, recipe, dataset, module)
         some = _features(module, _images(dataset.train, 2), self.device)

@@ -13,12 +13,12 @@ import torch
 from bench.host import machine
 from bench.host.distributed import local_world, process_group
 from bench.host.stopping import Stopping
-from bench.pipeline import judge, snapshots
+from bench.pipeline import epochs, judge, snapshots
 from bench.pipeline.checkpoints import Checkpoints, ResumeRefused
 from bench.pipeline.diagnostics import diagnose, few_updates
 from bench.pipeline.extract import features_on_disk
 from bench.pipeline.fit import fit, part_of_worker, reload, worker_fit
-from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, fail, failure, load_images, recipe
+from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, fail, failure, load_data, recipe
 from bench.pipeline.samples import SAMPLES
 from bench.suites import resolve
 from bench.suites.sources import place
@@ -53,6 +53,9 @@ def execute(
     machine.prepare(settings.threads)
     provenance = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that is at this run")
+    if planned.spec.snapshot and (training := epochs.of_training(planned).path).exists():
+        with files.claim(training, wait=wait):  # another process may be at the training that leaves the state
+            pass
     with files.claim(planned.directory.path, wait=wait) as locked:
         left = tuple(one for one in planned.missing if planned.again or not judge.is_there(planned, one))
         planned = dataclasses.replace(planned, missing=left)
@@ -116,7 +119,7 @@ def _execute(
 ) -> None:
     spec, directory = planned.spec, planned.directory
     watcher.stage("loading")
-    dataset = load_images(spec.dataset, settings)
+    dataset = load_data(spec, settings)
     check_planned(planned, dataset)
     encoder = recipe(spec, settings)
     known = resolve.protocols(settings.plugins, reread=False)

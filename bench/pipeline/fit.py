@@ -16,9 +16,9 @@ from torch import nn
 from bench.datasets import Dataset
 from bench.host import machine
 from bench.host.distributed import local_rank
-from bench.pipeline import samples
+from bench.pipeline import epochs, samples
 from bench.pipeline.checkpoints import Checkpoints
-from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, load_images, recipe, record_of
+from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, load_data, recipe, record_of
 from bench.pipeline.samples import SAMPLES
 from bench.suites.suite import RunSpec
 from encoders.base import Encoder, EncoderError, Generative, ImageSet, Progress, Training, visible_to
@@ -54,6 +54,8 @@ def fit(
     spec, directory = planned.spec, planned.directory
     images = visible_to(dataset.pretraining, encoder, spec.seed)
     training = Training(spec.seed, device, planned.precision, keeper=keeper, group=group)
+    training.ends_after = spec.snapshot.epoch if spec.snapshot else None
+    training.kept_after = epochs.keepers(planned, keeper)
     told = time.monotonic()
 
     def report(progress: Progress) -> None:
@@ -104,7 +106,8 @@ def worker_fit(part: str, group: ProcessGroup) -> None:
     device = machine.pick_device(f"cuda:{local_rank(group)}" if on_gpu else "cpu")
     spec, encoder = planned.spec, recipe(planned.spec, settings)
     training = Training(spec.seed, device, planned.precision, group=group)
-    dataset = load_images(spec.dataset, settings)
+    training.ends_after = spec.snapshot.epoch if spec.snapshot else None
+    dataset = load_data(spec, settings)
     check_planned(planned, dataset)
     with machine.left_as_it_was(f"{planned.title}, rank {group.rank}: its encoder"):
         encoder.fit(visible_to(dataset.pretraining, encoder, spec.seed), training)

@@ -50,7 +50,8 @@ class PlannedRun:
 
     @property
     def title(self) -> str:
-        return f"{self.spec.encoder.label}, {self.spec.dataset.label}, seed {self.spec.seed}"
+        epoch = f", epoch {self.spec.snapshot.epoch}" if self.spec.snapshot else ""
+        return f"{self.spec.encoder.label}, {self.spec.dataset.label}, seed {self.spec.seed}{epoch}"
 
 
 class Watcher(t.Protocol):
@@ -71,13 +72,21 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     key = next((key for key, one in runs.items() if one.run_json.exists()), next(iter(runs)))
     spec, directory = keys[key], runs[key]
     encoder = recipe(spec, settings)
-    reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins, reread=False).items()}
-    judged = (*encoder.taps, SAMPLES) if isinstance(encoder, Generative) else encoder.taps
-    wanted = [(tap, p) for tap in judged for p in spec.protocols if tap in (reads[p.name] or encoder.taps)]
-    missing = tuple((tap, p) for tap, p in wanted if not any(one in whole for one in records(directory, tap, p)))
+    missing = tuple(
+        (tap, p)
+        for tap, p in wanted(spec, encoder, settings)
+        if not any(one in whole for one in records(directory, tap, p))
+    )
     budget = encoder.label_budget
     labels: int | t.Literal["all"] = 0 if not encoder.uses_labels else "all" if budget is None else budget
     return PlannedRun(spec, key, fingerprint, precision, directory, missing, encoder.is_control, labels)
+
+
+def wanted(spec: RunSpec, encoder: Encoder, settings: Settings) -> list[tuple[str, ProtocolSpec]]:
+    """Every tap of a run with every protocol that reads it."""
+    reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins, reread=False).items()}
+    judged = (*encoder.taps, SAMPLES) if isinstance(encoder, Generative) else encoder.taps
+    return [(tap, p) for tap in judged for p in spec.protocols if tap in (reads[p.name] or encoder.taps)]
 
 
 def records(directory: RunDirectory, tap: str, protocol: ProtocolSpec) -> list[Path]:
@@ -101,6 +110,14 @@ def as_planned(recipe: Recipe, spec: EncoderSpec | ProtocolSpec) -> Recipe:
     if resolve.code(recipe) != spec.code:
         raise EncoderError(f"the plugin of {spec.name!r} has changed since the suite was read: run the command again")
     return recipe
+
+
+def load_data(spec: RunSpec, settings: Settings) -> datasets.Dataset:
+    """The spec's dataset, as its limit and split have it; of a snapshot, with the images of its training."""
+    judged = load_images(spec.dataset, settings)
+    if spec.snapshot is None or spec.snapshot.learned_from == spec.dataset:
+        return judged
+    return dataclasses.replace(judged, learned_from=load_images(spec.snapshot.learned_from, settings).pretraining)
 
 
 def load_images(wanted: DatasetSpec, settings: Settings) -> datasets.Dataset:
@@ -141,6 +158,7 @@ def record_of(
         is_control=planned.is_control,
         labels=planned.labels,
         seed=spec.seed,
+        epoch=spec.snapshot.epoch if spec.snapshot else None,
         provenance=provenance,
         **judged,
     )

@@ -272,13 +272,17 @@ class _Draft:
         kind = str(path[0])
         name = entry.get("name") if isinstance(entry, dict) else None
         if isinstance(name, str) and name in known:
-            params = {key: value for key, value in entry.items() if key not in ("name", "label")}
+            beside = {"snapshots": entry["snapshots"]} if kind == "encoders" and "snapshots" in entry else {}
+            params = {key: value for key, value in entry.items() if key not in ("name", "label", *beside)}
             spec = {"name": name, "label": entry.get("label", name), "params": {}, "version": known[name].version}
+            spec |= beside
             try:
                 checked = known[name].model_validate_json(json.dumps(params))
                 spec["params"], spec["code"] = checked.model_dump(mode="json"), resolve.code(checked)
                 named = (checked.revision, checked.equal_revisions) if isinstance(checked, Encoder) else None
                 spec["version"], spec["equal_versions"] = named or (checked.version, checked.equal_versions)
+                if beside and isinstance(checked, Encoder):
+                    self.check_snapshots((*path, "snapshots"), beside["snapshots"], name, checked)
             except ValidationError as error:
                 for inner, message in _explained(error, known[name], params).items():
                     self.complain((*path, *inner), message)
@@ -289,6 +293,23 @@ class _Draft:
             self.complain(path, f"wanted a name, or a mapping with `name: NAME`, got {quoted(entry)}")
         label = entry.get("label", "unknown") if isinstance(entry, dict) else "unknown"
         return {"name": "unknown", "label": label, "params": {}, "version": 0}
+
+    def check_snapshots(self, path: KeyPath, epochs: Json, name: str, recipe: Encoder) -> None:
+        """Complain of snapshots that no training passes, or whose judges it has seen the labels of."""
+        if not controls.is_trained(recipe):
+            self.complain(path, f"{name} is not trained in epochs, so it has no snapshots; remove it")
+            return
+        last = t.cast(t.Any, recipe).epochs
+        for index, epoch in enumerate(epochs if isinstance(epochs, list) else []):
+            if isinstance(epoch, int) and epoch > last:
+                self.complain((*path, index), f"wanted an epoch of the training, which has {last}; got {epoch}")
+        held_out = self.data.get("snapshot_split", "validation") == "validation"
+        on_test = [
+            one for one in self.entries("datasets") if isinstance(one, dict) and one.get("split") != "validation"
+        ]
+        if recipe.uses_labels and held_out and on_test:
+            way_out = "give the datasets `split: validation`, or the suite `snapshot_split: test`"
+            self.complain(path, f"{name} learns from labels of the images that its snapshots are judged on; {way_out}")
 
     def check_distinct(self) -> None:
         """Complain of two entries that would be one run, or one row of a table."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from results import layout, leaderboard, store
+from results import curves, layout, leaderboard, store
 from results.layout import RunDirectory
 from results.metrics import FURTHER, METRICS
 from results.record import Record
@@ -168,7 +168,18 @@ def _chapter(
         dataset=dataset,
         sections=sections,
         further=boards.further(further),
-        curves=figures.curves(row for section in features for line in section.lines for row in line.rows),
+        curves=[
+            *figures.curves(row for section in features for line in section.lines for row in line.rows),
+            *(
+                figures.curve(protocol, f"epochs of training, snapshots on {data}", lines)
+                for (protocol, data), lines in curves.over_epochs(
+                    (name, runs[one.key])
+                    for name, by_seed in encoders.items()
+                    for one in by_seed.values()
+                    if one.key in runs
+                ).items()
+            ),
+        ],
         trainings=[training for training in trainings.values() if training],
         untrained=[name for name, training in trainings.items() if not training],
         matrices=matrices,

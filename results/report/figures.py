@@ -365,20 +365,20 @@ def curves(rows: t.Iterable[Row]) -> list[Curve]:
         least = 2 if kind == "protocol" else 3
         lines = {name: dict(sorted(at.items())) for name, at in by_name.items() if len(at) >= least}
         if lines:
-            found.append(_curve(protocol, setting, lines))
+            means = {name: {value: one.mean or 0.0 for value, one in at.items()} for name, at in lines.items()}
+            found.append(curve(protocol, setting, means))
     return found
 
 
-def _curve(protocol: str, setting: str, lines: dict[str, dict[float, Row]]) -> Curve:
-    means = {name: {value: row.mean or 0.0 for value, row in at.items()} for name, at in lines.items()}
-    best_first = sorted(means, key=lambda name: -max(means[name].values()))
-    values = sorted({value for at in means.values() for value in at})
-    drawn = [charts.Line(name, list(means[name]), list(means[name].values())) for name in best_first]
+def curve(protocol: str, setting: str, lines: dict[str, dict[float, float]]) -> Curve:
+    best_first = sorted(lines, key=lambda name: -max(lines[name].values()))
+    values = sorted({value for at in lines.values() for value in at})
+    drawn = [charts.Line(name, list(lines[name]), list(lines[name].values())) for name in best_first]
     logarithmic = values[0] > 0 and values[-1] >= 8 * values[0]
     chart = charts.lines(
         drawn, f"{protocol} over {setting}; the table below has the numbers.", logarithmic=logarithmic, percent=True
     )
-    rows = [(name, [f"{100 * means[name][v]:.2f}" if v in means[name] else "-" for v in values]) for name in best_first]
+    rows = [(name, [f"{100 * lines[name][v]:.2f}" if v in lines[name] else "-" for v in values]) for name in best_first]
     return Curve(protocol, setting, chart, values, rows)
 
 
