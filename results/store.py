@@ -282,10 +282,10 @@ def read_history(run: RunDirectory) -> list[dict[str, float]]:
         text = read_kept(run, run.history, MAX_JSON_BYTES).decode()
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text.splitlines())]
     except (ValueError, TypeError, csv.Error) as error:
-        raise StoreError(f"{run.history}: not a history: {error}") from error
+        raise StoreError(f"not a history: {error}", run.history) from error
     finite = [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
     if not all("epoch" in row for row in finite):
-        raise StoreError(f"{run.history}: not a history: wanted a number in the column 'epoch' of each row")
+        raise StoreError("not a history: wanted a number in the column 'epoch' of each row", run.history)
     return finite
 
 
