@@ -30,6 +30,7 @@ from bench.pipeline.judge import (
     pixels_of,
     publish,
     settled,
+    where_it_fits,
 )  # fmt: skip
 from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, fail, failure, load_data, recipe
 from bench.pipeline.samples import SAMPLES
@@ -59,10 +60,8 @@ def execute(
     it and does what it leaves; or raises store.Claimed if not told to wait. `alone`: nobody would see this process die,
     so it notes what it is at, and a run at which it has died twice fails.
     """
-    device = machine.pick_device(settings.device)
-    ranks_here = local_world(settings.ranks)
-    if device.type == "cuda" and torch.cuda.device_count() < ranks_here:
-        raise machine.MachineError(f"{ranks_here} ranks on {torch.cuda.device_count()} GPUs; wanted one for each")
+    gpus, ranks_here = torch.cuda.device_count(), local_world(settings.ranks)
+    device = machine.pick_device(machine.gpu_of(settings.device, gpus, ranks=ranks_here))
     machine.prepare(settings.threads)
     made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that makes it")
@@ -145,7 +144,7 @@ def _execute(
             resume=settings.resume,
             stopping=stopping,
         )
-        with process_group(worker_fit, (part_of_worker(planned, settings),), settings.ranks, device.type) as group:
+        with process_group(worker_fit, (part_of_worker(planned, settings),), settings.ranks, str(device)) as group:
             fitted = fit(planned, encoder, dataset, watcher, keeper, device, made, group)
     module, generator, seconds, resumed_elsewhere, updates = fitted
     made = made.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
@@ -162,13 +161,14 @@ def _execute(
         protocols = settled(known[name], specs)
         scored: t.Iterator[Scores | Quality]
         if generator is not None and tap == SAMPLES:
-            train, test = (pixels_of(images) for images in parts.values())
+            train, test = where_it_fits(device, *(pixels_of(images) for images in parts.values()))
             pixels = train, test
             scored, alarms[tap] = judge_samples(
                 protocols, encoder, module, generator.to(device), dataset, features["test"], pixels, spec.seed
             )
         else:
-            train, test = (feature_set(features[part], tap, images) for part, images in parts.items())
+            sets = (feature_set(features[part], tap, images) for part, images in parts.items())
+            train, test = where_it_fits(device, *sets)
             again = functools.partial(features_of, spec.encoder.name, module, tap, encoder.taps, device)
             scored = (
                 judge_corrupted(protocols, train, test, dataset.test, again, spec.seed)
