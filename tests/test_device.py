@@ -144,7 +144,7 @@ KERNELS = {  # operations of a step at most; about one kernel each, and the loop
     "gan steps": 557,
     "label_informed_aae": 199,
     "latent_regressor": 152,
-    "lejepa": 10000,
+    "lejepa": 921,
     "rotation": 179,
     "semisupervised_aae": 401,
     "simclr": 768,
@@ -160,16 +160,18 @@ KERNELS = {  # operations of a step at most; about one kernel each, and the loop
 TRAINED = [name for name, recipe in RECIPES.items() if "epochs" in type(recipe).model_fields]
 
 
-def images(count: int = 120, side: int = 16) -> ImageSet:
+def images(count: int = 60, side: int = 16) -> ImageSet:
     """Noise; at 16 x 16 every convolutional body has convolutions whose layouts matter."""
     made = np.random.default_rng(0).integers(0, 256, (count, 1, side, side), dtype=np.uint8)
     return ImageSet(made, np.arange(count) % 10, tuple("0123456789"), "made up")
 
 
 def fitted(
-    recipe: Encoder, device: torch.device, precision: t.Any = "float32", stop: bool = False, count: int = 120
+    recipe: Encoder, device: torch.device, precision: t.Any = "float32", stop: bool = False
 ) -> tuple[torch.nn.Module, Training]:
     run = Training(0, device, precision)
+    several = isinstance(recipe, WGAN | WGANGP) or recipe in (RECIPES["gan steps"], RECIPES["bigan wasserstein"])
+    count = getattr(recipe, "batch_size", 20) * (6 if several else 3)  # a step of these uses up to three batches
     given = visible_to(images(count, side=20 if isinstance(recipe, ALI) else 16), recipe, 0)
     return (fit_with_a_stop(recipe, given, run, after=1) if stop else recipe.fit(given, run)), run
 
@@ -231,8 +233,8 @@ def test_an_encoder_is_fitted_on_a_gpu_as_on_the_processor(name: str, gpu: types
         weights = {key: x.cpu() for key, x in module.state_dict().items()}
         if name in TRAINED:
             assert steps.waits == steps.copies == [{}] * len(steps.waits)
-            if max(steps.kernels) > KERNELS[name]:
-                print("KERN", name, max(steps.kernels))
+            print("KERN", name, max(steps.kernels))
+            assert max(steps.kernels) <= KERNELS[name]
             stopped, _ = fitted(recipe, gpu.CUDA, stop=True)
             for key, x in stopped.state_dict().items():
                 assert torch.equal(x.cpu(), weights[key]), f"{key} differs once the training was stopped"
@@ -243,10 +245,10 @@ def test_an_encoder_is_fitted_on_a_gpu_as_on_the_processor(name: str, gpu: types
     assert [row.keys() for row in run.history] == [row.keys() for row in other.history]
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", [name for name in TRAINED if name != "ali"])  # half a minute where it is emulated
 def test_a_step_in_bfloat16_does_not_wait_either(name: str, gpu: types.ModuleType) -> None:
     with gpu.pretend_gpu() as seen, steps_of(seen) as steps:
-        fitted(RECIPES[name].model_copy(update={"epochs": 1}), gpu.CUDA, "bfloat16", count=60)
+        fitted(RECIPES[name], gpu.CUDA, "bfloat16")
     assert steps.kernels
     assert steps.waits == steps.copies == [{}] * len(steps.waits)
 
@@ -284,7 +286,7 @@ def test_every_protocol_is_here() -> None:
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_protocol_scores_on_a_gpu_as_on_the_processor(name: str, gpu: types.ModuleType) -> None:
-    train, test = blobs(200, 0), blobs(60, 1)
+    train, test = blobs(100, 0), blobs(60, 1)
     expected = PROTOCOLS[name].score(train, test, seed=0)
     with gpu.pretend_gpu():
         found = PROTOCOLS[name].score(train.to(gpu.CUDA), test.to(gpu.CUDA), seed=0)
@@ -296,7 +298,7 @@ def test_a_protocol_scores_on_a_gpu_as_on_the_processor(name: str, gpu: types.Mo
 @pytest.mark.parametrize("probe", ["knn", "linear"])
 def test_robustness_is_judged_on_a_gpu(probe: t.Any, gpu: types.ModuleType) -> None:
     protocol = Robustness(probe=probe)
-    sets = [blobs(200, 0), *(blobs(60, seed) for seed in (1, 2, 3))]
+    sets = [blobs(100, 0), *(blobs(60, seed) for seed in (1, 2, 3))]
 
     def judged(train: FeatureSet, test: FeatureSet, *damaged: FeatureSet) -> Scores:
         of = [Corrupted("noise", severity, rows) for severity, rows in enumerate(damaged, 1)]
@@ -396,7 +398,7 @@ def test_a_file_is_checked_on_a_gpu(frostbench: t.Callable[..., t.Any], tmp_path
 
 
 def test_a_transformer_learns_on_a_gpu(gpu: types.ModuleType) -> None:
-    rows = images().images.reshape(120, -1).astype(np.float32)
+    rows = images().images.reshape(60, -1).astype(np.float32)
     given: dict[str, t.Any] = {"encoder": "vae", "shape": (1, 16, 16), "params": {"hidden": 16, "latent": 4, **SMALL}}
     expected = EncoderTransformer(**given).fit_transform(rows)
     with gpu.pretend_gpu() as seen:
