@@ -245,7 +245,12 @@ def test_an_encoder_is_fitted_on_a_gpu_as_on_the_processor(name: str, gpu: types
     assert [row.keys() for row in run.history] == [row.keys() for row in other.history]
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINED if name != "ali"])  # half a minute where it is emulated
+CONVOLUTIONS = {"ali", *(name for name in TRAINED if "conv" in name or "body='small'" in repr(RECIPES[name]))}
+
+
+@pytest.mark.parametrize(  # convolutions take 20 times longer where bfloat16 is emulated
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in CONVOLUTIONS)) for name in TRAINED]
+)
 def test_a_step_in_bfloat16_does_not_wait_either(name: str, gpu: types.ModuleType) -> None:
     with gpu.pretend_gpu() as seen, steps_of(seen) as steps:
         fitted(RECIPES[name], gpu.CUDA, "bfloat16")
