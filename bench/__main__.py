@@ -504,11 +504,15 @@ def describe(
 
 
 @app.command(rich_help_panel=EXCHANGE)
-def check(file: t.Annotated[Path, typer.Argument(help="Python file that defines encoders or protocols.")]) -> None:
+def check(
+    file: t.Annotated[Path, typer.Argument(help="Python file that defines encoders or protocols.")],
+    device: Device = "cpu",
+) -> None:
     """Test your own encoder or protocol against the contract that the shipped ones pass."""
     from bench.commands import check
+    from bench.host import machine
 
-    for line in check.check(file):
+    for line in check.check(file, machine.pick_device(device)):
         _tell(line)
 
 

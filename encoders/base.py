@@ -86,8 +86,12 @@ def derive_seed(seed: int, *stream: str | int) -> int:
 
 @contextlib.contextmanager
 def seeded(seed: int, *stream: str | int) -> t.Iterator[None]:
-    """Torch's global generators follow this stream inside the block and are found as they were after it."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    """Torch's global generators follow this stream inside the block and are found as they were after it.
+
+    GPUs that are not in use yet stay so: asking for their state would start CUDA in a run on the processor.
+    """
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if in_use else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(seed, *stream))
         yield

@@ -10,10 +10,16 @@ from torch import Tensor, nn
 
 from encoders.base import Encoder, EncoderError, Features, Generative, ImageSet, Keeper, Training, visible_to
 
+_PROCESSOR = torch.device("cpu")
 ROUNDINGS = 16.0  # so many times what the last bits of the weights move, a feature may be moved by another batch
 
 
-def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float32", "bfloat16"] = "float32") -> None:
+def check_encoder(
+    recipe: Encoder,
+    train: ImageSet,
+    precision: t.Literal["float32", "bfloat16"] = "float32",
+    device: torch.device = _PROCESSOR,
+) -> None:
     """Fit the recipe twice on `train` (some hundred images are plenty); raise EncoderError at a broken promise.
 
     The recipe survives JSON; fitting needs no labels beyond its budget, leaves the images and torch's random state
@@ -29,7 +35,7 @@ def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float3
     given = visible_to(train, recipe, seed=0)
     pixels = np.array(given.images)
     random_state = torch.get_rng_state()
-    run = Training(seed=0, precision=precision)
+    run = Training(0, device, precision)
     module = recipe.fit(given, run)
     _require(torch.equal(random_state, torch.get_rng_state()), name, "changes torch's global random state")
     _require(np.array_equal(pixels, given.images), name, "changes the images it is given")
@@ -41,20 +47,20 @@ def check_encoder(recipe: Encoder, train: ImageSet, precision: t.Literal["float3
         well = rows.ndim == 2 and len(rows) == len(given) and rows.dtype == torch.float32 and rows.shape[1] > 0
         _require(well, name, f"gives {rows.dtype} {tuple(rows.shape)} at tap {tap!r}, not float32 (n, d)")
         _require(bool(torch.isfinite(rows).all()), name, f"gives NaN or infinity at tap {tap!r}")
-    if (found := dependent_tap(module, given.images, torch.device("cpu"))) is not None:
+    if (found := dependent_tap(module, given.images, device)) is not None:
         depend = "depend on the other images of its batch, or on chance"
         raise EncoderError(f"{name} gives features of an image at tap {found!r} that {depend}")
-    repeated = _features(recipe.fit(given, Training(seed=0, precision=precision)), given)
+    repeated = _features(recipe.fit(given, Training(0, device, precision)), given)
     _require(_equal(features, repeated), name, "gives different features for the same seed")
-    stopped = _features(fit_with_a_stop(recipe, given, Training(seed=0, precision=precision), after=2), given)
+    stopped = _features(fit_with_a_stop(recipe, given, Training(0, device, precision), after=2), given)
     _require(_equal(features, stopped), name, "gives different features when it is stopped and resumed")
     with torch.random.fork_rng():
-        fresh = recipe.build(given.shape).eval()
+        fresh = recipe.build(given.shape).eval().to(device)
     fresh.load_state_dict(module.state_dict(), strict=True)
     same = _equal(features, _features(fresh, given))
     _require(same, name, "gives different features after its weights were saved and loaded")
     if isinstance(recipe, Generative):
-        _check_generator(recipe, module, run.generator, features, given)
+        _check_generator(recipe, module, run.generator, features, given, device)
 
 
 def dependent_tap(module: nn.Module, images: np.ndarray[t.Any, t.Any], device: torch.device) -> str | None:
@@ -144,15 +150,20 @@ class Stopper(Keeper):
 
 @torch.no_grad()
 def _check_generator(
-    recipe: Generative, module: nn.Module, generator: nn.Module | None, features: Features, images: ImageSet
+    recipe: Generative,
+    module: nn.Module,
+    generator: nn.Module | None,
+    features: Features,
+    images: ImageSet,
+    device: torch.device,
 ) -> None:
     name = type(recipe).__name__
     if generator is None:
         raise EncoderError(f"{name} does not set run.generator")
     _require(not any(part.training for part in generator.modules()), name, "leaves a generator in training mode")
     with torch.random.fork_rng():
-        fresh = recipe.build_generator(images.shape).eval()
-        drawn = recipe.draw_for(images.shape, 8, torch.device("cpu"))
+        fresh = recipe.build_generator(images.shape).eval().to(device)
+        drawn = recipe.draw_for(images.shape, 8, device)
         likelihoods = recipe.log_likelihoods(module, generator, images, images)
     for what, nats in likelihoods.items():
         well = nats.shape == (len(images),) and bool(torch.isfinite(nats).all())
@@ -171,7 +182,8 @@ def _check_generator(
 
 @torch.no_grad()
 def _features(module: torch.nn.Module, images: ImageSet) -> Features:
-    features: Features = module(torch.from_numpy(np.array(images.images)))
+    device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), _PROCESSOR)
+    features: Features = module(torch.from_numpy(np.array(images.images)).to(device))
     return features
 
 

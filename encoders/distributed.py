@@ -23,6 +23,7 @@ class ProcessGroup:
 
     rank: int = 0
     world_size: int = 1
+    control: torch.distributed.ProcessGroup | None = None  # for messages between processors, where gradients go by NCCL
 
     def mean(self, tensors: t.Sequence[Tensor]) -> list[Tensor]:
         """The mean of each tensor over the ranks, the same bits on all of them."""
@@ -41,23 +42,26 @@ class ProcessGroup:
         whole: Tensor = _Gathered.apply(rows, self)  # type: ignore[no-untyped-call]
         return whole
 
-    def broadcast_flag(self, claim: bool, device: torch.device) -> bool:
-        """The flag of rank 0, on every rank."""
-        return self.broadcast(b"1" if claim else b"", device) == b"1"
+    def broadcast_word(self, word: str) -> str:
+        """The word of rank 0, of one letter, on every rank."""
+        if self.world_size == 1:
+            return word
+        letter = torch.tensor([ord(word)])
+        torch.distributed.broadcast(letter, 0, group=self.control)
+        return chr(int(letter))
 
-    def broadcast(self, content: bytes, device: torch.device) -> bytes:
+    def broadcast(self, content: bytes) -> bytes:
         """The content of rank 0, on every rank."""
         if self.world_size == 1:
             return content
-        size = torch.tensor([len(content)], device=device)
-        torch.distributed.broadcast(size, 0)
+        size = torch.tensor([len(content)])
+        torch.distributed.broadcast(size, 0, group=self.control)
         given = torch.zeros(int(size), dtype=torch.uint8)
         if content and self.rank == 0:
             given = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        given = given.to(device)
         if len(given):
-            torch.distributed.broadcast(given, 0)
-        return given.cpu().numpy().tobytes()
+            torch.distributed.broadcast(given, 0, group=self.control)
+        return given.numpy().tobytes()
 
     def noise(self, rows: int) -> contextlib.AbstractContextManager[t.Any]:
         """Inside the block, random tensors with a row for each of this rank's `rows` images are its part of those that

@@ -55,7 +55,7 @@ class View:
 
     def __call__(self, x: Tensor, draws: Tensor) -> Tensor:
         """The view of images x (b, c, h, w) in [0, 1] that uniform numbers (b, sum(DRAWS)) choose, in float32."""
-        parts = torch.split(draws.to(x.device), list(DRAWS), dim=1)
+        parts = torch.split(draws, list(DRAWS), dim=1)
         with torch.autocast(x.device.type, enabled=False):
             moved = _mapped(x.float(), *_limits(2 * parts[-1] - 1)) if self.affine else x.float()
             placed = self._placed(moved, parts)
@@ -125,7 +125,7 @@ def preset(name: Preset | None, colour: Preset, shape: ImageShape) -> tuple[View
 
 def views_of(x: Tensor, recipe: t.Sequence[View]) -> list[Tensor]:
     """The views of images x (b, c, h, w) in [0, 1], from torch's global generator."""
-    draws = torch.rand(len(x), len(recipe), sum(DRAWS))
+    draws = torch.rand(len(x), len(recipe), sum(DRAWS), device=x.device)
     return [view(x, draws[:, index]) for index, view in enumerate(recipe)]
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from protocols.base import FeatureSet, Protocol, Scores, accuracy, stratified_split
+from protocols.base import FeatureSet, Protocol, Scores, accuracy, at_once, stratified_split
 from protocols.probabilities import beside
 
 LearningRates = t.Annotated[
@@ -18,7 +18,6 @@ LearningRates = t.Annotated[
     Field(min_length=1, strict=False, description="Learning rates to try; validation rows choose one."),
 ]
 Epochs = t.Annotated[PositiveInt, Field(description="Passes over the train rows.")]
-_BLOCK = 2**20  # numbers that are standardised at once
 
 
 class Descent(Protocol):
@@ -118,7 +117,7 @@ class _Scale(t.NamedTuple):
     @classmethod
     def of(cls, features: Tensor, rows: Tensor) -> "_Scale":
         """In blocks of float64: float32 loses what varies far from 0."""
-        parts = torch.split(rows, max(1, _BLOCK // features.shape[1]))
+        parts = torch.split(rows, max(1, at_once(features.device) // features.shape[1]))
         mean = torch.stack([features[part].double().sum(dim=0) for part in parts]).sum(dim=0) / len(rows)
         squares = torch.stack([(features[part].double() - mean).square().sum(dim=0) for part in parts]).sum(dim=0)
         varies = torch.stack([(features[part] != features[rows[0]]).any(dim=0) for part in parts]).any(dim=0)
@@ -136,7 +135,7 @@ class _Trained(t.NamedTuple):
     steps: int
 
     def logits(self, features: Tensor) -> Tensor:
-        parts = torch.split(features, max(1, _BLOCK // features.shape[1]))
+        parts = torch.split(features, max(1, at_once(features.device) // features.shape[1]))
         return torch.cat([self.network(self.scale(part)) for part in parts])
 
     def report(self) -> dict[str, t.Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from protocols.base import FeatureSet, multiplies_bfloat16
+from protocols.base import FeatureSet, at_once, multiplies_bfloat16
 
 _EXACT = 1536  # features up to which the covariance is factorised whole; beyond, as many directions as _RANK
 _RANK = 1024
@@ -98,7 +98,7 @@ class Problem:
         self.rows = torch.arange(len(features), device=features.device) if rows is None else rows
         self.whole = rows is None
         n, d = len(self.rows), features.shape[1]
-        self.size = max(256, 2**20 // d)  # of a slice: 4 MiB, which stays in cache
+        self.size = max(256, at_once(features.device) // d)  # of a slice
         self.unit: Tensor | None = None
         self.present, self.labels = torch.unique(labels[self.rows], return_inverse=True)
         self.shares = self.labels.bincount().double() / n

@@ -44,6 +44,12 @@ def read_offline_run() -> t.Callable[[Path], t.Any]:
     return function
 
 
+@pytest.fixture(scope="session")
+def gpu() -> types.ModuleType:
+    """A GPU where there is none, of tests/pretend_gpu.py."""
+    return _load("pretend_gpu")
+
+
 class InBackground:
     """The command line in a process of its own."""
 

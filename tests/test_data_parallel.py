@@ -216,6 +216,45 @@ def test_a_rank_that_dies_is_named() -> None:
         group.mean([torch.zeros(3)])
 
 
+class Diverges(VAE):
+    """Learns until its fourth step."""
+
+    def fit(self, data: ImageSet, run: Training) -> torch.nn.Module:
+        network = torch.nn.Linear(64, 1)
+        steps = 0
+
+        def look(images: Tensor) -> dict[str, Tensor]:
+            nonlocal steps
+            steps += 1
+            return {"only": network(images.flatten(1) / 255).square().mean() * (float("nan") if steps == 4 else 1)}
+
+        train(run, data, [Player("only", [network], Adam(1e-3))], [Turn(look)], 100, 20)
+        return network
+
+
+def diverges(group: ProcessGroup) -> None:
+    """The other rank's part: what became of it is where a test can read it, and its process stays."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("encoders.history.REPORT_SECONDS", 0.0)
+        try:
+            Diverges().fit(digits(), Training(0, group=group))
+        except EncoderError as error:
+            came = str(error)
+    told = came.encode()
+    torch.distributed.send(torch.frombuffer(bytearray(told.ljust(200)), dtype=torch.uint8), 0)
+
+
+def test_a_loss_that_is_not_finite_ends_all_ranks() -> None:
+    """Also in the middle of an epoch, where the first rank alone looks at the losses."""
+    with process_group(diverges, (), 2, "cpu") as group, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("encoders.history.REPORT_SECONDS", 0.0)
+        with pytest.raises(EncoderError, match="the only's loss became nan at step 4"):
+            Diverges().fit(digits(), Training(0, group=group))
+        told = torch.zeros(200, dtype=torch.uint8)
+        torch.distributed.recv(told, 1)
+    assert told.numpy().tobytes().decode().strip() == "a loss of the first rank became NaN or infinite"
+
+
 def means(group: ProcessGroup) -> None:
     group.mean([torch.zeros(3)])
 

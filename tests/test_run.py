@@ -1077,11 +1077,32 @@ def test_a_protocol_judges_only_the_taps_it_reads(frostbench: t.Callable[..., Do
         ("cuda:1", 2, ["cuda:1"] * 3),
     ],
 )
-def test_parallel_runs_take_gpus_in_turn(
-    name: str, gpus: int, devices: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    assert [machine.device_of_slot(name, slot) for slot in range(3)] == devices
+def test_parallel_runs_take_gpus_in_turn(name: str, gpus: int, devices: list[str]) -> None:
+    assert [machine.gpu_of(name, gpus, slot=slot) for slot in range(3)] == devices
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "slot", "devices"),
+    [
+        ("cuda", 4, 0, ["cuda:0", "cuda:1"]),
+        ("cuda", 4, 1, ["cuda:2", "cuda:3"]),
+        ("cuda", 5, 2, ["cuda:0", "cuda:1"]),  # no third pair is left
+        ("cuda:1", 3, 0, ["cuda:1", "cuda:2"]),
+        ("auto", 0, 1, ["auto", "auto"]),
+        ("cpu", 4, 1, ["cpu", "cpu"]),
+    ],
+)
+def test_each_rank_of_a_run_has_a_gpu_of_its_own(name: str, gpus: int, slot: int, devices: list[str]) -> None:
+    found = [machine.gpu_of(name, gpus, slot=slot, ranks=2, rank=rank) for rank in range(2)]
+    assert found == devices
+    # what the first rank was given leads to the same
+    assert [machine.gpu_of(found[0], gpus, ranks=2, rank=rank) for rank in range(2)] == devices
+
+
+@pytest.mark.parametrize("name", ["cuda:1", "cuda:2"])
+def test_ranks_that_would_share_a_gpu_are_refused(name: str) -> None:
+    with pytest.raises(machine.MachineError, match="one for each rank; 2 GPUs are here; try --device cpu"):
+        machine.gpu_of(name, 2, ranks=2)
 
 
 def test_the_store_is_read_once_before_a_suite_and_once_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,10 +53,21 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def device_of_slot(name: str, slot: int) -> str:
-    """The device of one of several runs at a time: where 'auto' or 'cuda' was asked for, a GPU in turn."""
-    gpus = torch.cuda.device_count()
-    return f"cuda:{slot % gpus}" if gpus and name in ("auto", "cuda") else name
+def gpu_of(name: str, gpus: int, *, slot: int = 0, ranks: int = 1, rank: int = 0) -> str:
+    """The device of one rank of one of several runs at a time, on a machine with so many GPUs.
+
+    Each rank has a GPU of its own: those of `cuda:2` have cuda:2, cuda:3, ...; where no number was asked for, runs at
+    a time share out the GPUs, and those of more slots than there is room for share them. Raises MachineError if there
+    are fewer GPUs.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cuda") or (kind == "auto" and not gpus) or not (number or "0").isdecimal():
+        return name  # not a GPU, or `pick_device` says what is wrong
+    first = int(number) if number else slot % max(1, gpus // ranks) * ranks
+    if ranks > 1 and first + ranks > gpus:
+        wanted = f"cuda:{first} to cuda:{first + ranks - 1}, one for each rank"
+        raise MachineError(f"--device {name} needs {wanted}; {gpus} GPUs are here; try --device cpu or fewer --ranks")
+    return f"cuda:{first + rank}"
 
 
 def pick_precision(name: Precision, device: torch.device) -> t.Literal["float32", "bfloat16"]:
@@ -96,7 +107,7 @@ def prepare(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     _keep_freed_memory()
 
 
@@ -247,7 +258,8 @@ def numeric_environment(device: torch.device, threads: int) -> dict[str, str]:
     about = {"torch": torch.__version__, "threads": str(threads), "processor": _processor()}
     about["instructions"] = torch.backends.cpu.get_cpu_capability()
     if device.type == "cuda":
-        about |= {"GPU": torch.cuda.get_device_name(device), "CUDA": str(torch.version.cuda)}
+        tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+        about |= {"GPU": torch.cuda.get_device_name(device), "CUDA": str(torch.version.cuda), "TF32": str(tf32)}
     return about | {name: os.environ[name] for name in ("MKL_CBWR", "ONEDNN_MAX_CPU_ISA") if name in os.environ}
 
 

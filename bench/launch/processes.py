@@ -15,7 +15,10 @@ import sys
 import time
 import typing as t
 
+import torch
+
 from bench.host import machine
+from bench.host.distributed import local_world
 from bench.host.progress import Display, Lines, Teller
 from bench.host.stopping import Stopping, begin, ignore_sigint
 from bench.pipeline.checkpoints import ResumeRefused
@@ -75,7 +78,7 @@ def processes(
             while waiting and len(working) < jobs:
                 run, attempt, wait = waiting.popleft()
                 slot = slots.pop(0)
-                here = dataclasses.replace(settings, device=machine.device_of_slot(settings.device, slot))
+                here = dataclasses.replace(settings, device=_device_of(slot, settings))
                 worker, pipe = _start(run, here, wait, display)
                 working[worker.sentinel] = worker, pipe, run, attempt, slot, time.monotonic()
             left = None
@@ -105,6 +108,11 @@ def processes(
                     yield run, time.monotonic() - started, outcome(run, status)
     finally:
         _stop([worker for worker, *_ in working.values()])
+
+
+def _device_of(slot: int, settings: Settings) -> str:
+    gpus, ranks_here = torch.cuda.device_count(), local_world(settings.ranks)
+    return machine.gpu_of(settings.device, gpus, slot=slot, ranks=ranks_here)
 
 
 def _start(run: PlannedRun, settings: Settings, wait: bool, display: Display) -> tuple[t.Any, t.Any]:

@@ -46,10 +46,8 @@ def execute(
     it and does what it leaves; or raises files.Claimed if not told to wait. `alone`: nobody would see this process die,
     so it notes what it is at, and a run at which it has died twice fails.
     """
-    device = machine.pick_device(settings.device)
-    ranks_here = local_world(settings.ranks)
-    if device.type == "cuda" and torch.cuda.device_count() < ranks_here:
-        raise machine.MachineError(f"{ranks_here} ranks need a GPU each; this machine has {torch.cuda.device_count()}")
+    gpus, ranks_here = torch.cuda.device_count(), local_world(settings.ranks)
+    device = machine.pick_device(machine.gpu_of(settings.device, gpus, ranks=ranks_here))
     machine.prepare(settings.threads)
     provenance = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
     watcher.stage("waiting for another process that is at this run")
@@ -135,7 +133,7 @@ def _execute(
             resume=settings.resume,
             stopping=stopping,
         )
-        with process_group(worker_fit, (part_of_worker(planned, settings),), settings.ranks, device.type) as group:
+        with process_group(worker_fit, (part_of_worker(planned, settings),), settings.ranks, str(device)) as group:
             fitted = fit(planned, encoder, dataset, watcher, keeper, device, provenance, group)
     module, generator, seconds, resumed_elsewhere, updates = fitted
     provenance = provenance.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
@@ -152,13 +150,14 @@ def _execute(
         protocols = judge.configured(known, specs)
         scored: t.Iterator[Scores | Quality]
         if generator is not None and tap == SAMPLES:
-            train, test = (judge.pixels_of(images) for images in parts.values())
+            train, test = judge.where_it_fits(device, *(judge.pixels_of(images) for images in parts.values()))
             pixels = train, test
             scored, alarms[tap] = judge.judge_samples(
                 protocols, encoder, module, generator.to(device), dataset, features["test"], pixels, spec.seed
             )
         else:
-            train, test = (judge.feature_set(features[part][tap], images) for part, images in parts.items())
+            sets = (judge.feature_set(features[part][tap], images) for part, images in parts.items())
+            train, test = judge.where_it_fits(device, *sets)
             again = functools.partial(judge.features_of, spec.encoder.name, module, tap, encoder.taps, device)
             scored = (
                 judge.judge_corrupted(protocols, train, test, dataset.test, again, spec.seed)

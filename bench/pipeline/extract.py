@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import shutil
 import typing as t
 from pathlib import Path
@@ -140,7 +141,8 @@ def extract(
         for tap, rows in batch.items():
             if rows.ndim != 2 or not rows.shape[1]:
                 raise EncoderError(f"encoder {name!r}, tap {tap!r}: features must be (n, d); got {tuple(rows.shape)}")
-            bad[tap] += int((~torch.isfinite(rows).all(dim=1)).sum())
+            if not math.isfinite(float(rows.sum())):  # NaN or infinity, unless finite ones overflow
+                bad[tap] += int((~torch.isfinite(rows).all(dim=1)).sum())
         yield len(images), batch
     if weights_hash(module) != before:
         raise NotFrozen(f"encoder {name!r} is not frozen: its parameters or buffers changed during extraction")

@@ -15,7 +15,7 @@ from torch import nn
 
 from bench.datasets import Dataset
 from bench.host import machine
-from bench.host.distributed import local_rank
+from bench.host.distributed import device_of
 from bench.pipeline import epochs, samples
 from bench.pipeline.checkpoints import Checkpoints
 from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, load_data, recipe, record_of
@@ -102,8 +102,7 @@ def worker_fit(part: str, group: ProcessGroup) -> None:
     """Another rank's part of a fit; what it leaves behind is the first one's, too."""
     planned, settings = _PART.validate_json(part)
     machine.prepare(settings.threads)
-    on_gpu = machine.pick_device(settings.device).type == "cuda"
-    device = machine.pick_device(f"cuda:{local_rank(group)}" if on_gpu else "cpu")
+    device = machine.pick_device(device_of(group, settings.device))
     spec, encoder = planned.spec, recipe(planned.spec, settings)
     training = Training(spec.seed, device, planned.precision, group=group)
     training.ends_after = spec.snapshot.epoch if spec.snapshot else None

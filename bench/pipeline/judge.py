@@ -19,6 +19,8 @@ from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Protocol, 
 from results import files, predictions, store
 from results.record import Alarm, Provenance
 
+SHARE_OF_MEMORY = 0.25  # of a GPU's that is free, for the features that are scored there; protocols take as much again
+
 
 class Judged(t.NamedTuple):
     """What a protocol found at a tap of a run."""
@@ -135,6 +137,11 @@ def judge_samples(
     with seeded(seed, "likelihoods"):
         likelihoods = encoder.log_likelihoods(module, generator, dataset.pretraining, dataset.test)
 
+    device = test.features.device
+    likelihoods = {name: nats.to(device) for name, nats in likelihoods.items()}
+    if reconstructions is not None:
+        reconstructions = reconstructions.to(device)
+
     def made(count: int) -> Tensor | None:
         drawn = samples.draw(encoder, dataset.test.shape, count, seed)
         return None if drawn is None else samples.make(encoder, generator, drawn)
@@ -142,8 +149,11 @@ def judge_samples(
     def found() -> t.Iterator[Quality]:
         for judge in judges:
             assert isinstance(judge, SampleProtocol)
-            images = Samples(made(judge.samples), reconstructions, dataset.train.shape, likelihoods)
-            yield judge.judge(images, train, test, seed=seed)
+            drawn = made(judge.samples)
+            images = None if drawn is None else drawn.to(device)
+            yield judge.judge(
+                Samples(images, reconstructions, dataset.train.shape, likelihoods), train, test, seed=seed
+            )
 
     return found(), samples.alarms(encoder, made(1000), features, dataset.test, seed)
 
@@ -163,11 +173,21 @@ def judge_corrupted(
         for kind in corruptions.KINDS:
             for severity in corruptions.SEVERITIES:
                 damaged = corruptions.corrupt(clean, kind, severity, seed=0).numpy()
-                yield Corrupted(kind, severity, extracted(dataclasses.replace(images, images=damaged)))
+                rows = extracted(dataclasses.replace(images, images=damaged))
+                yield Corrupted(kind, severity, rows.to(test.features.device))
 
     for judge in judges:
         assert isinstance(judge, CorruptionProtocol)
         yield judge.judge(train, test, corrupted(), seed=seed)
+
+
+def where_it_fits(device: torch.device, *sets: FeatureSet) -> tuple[FeatureSet, ...]:
+    """The same rows on the device, if together they take no more than a share of a GPU's free memory."""
+    if device.type != "cuda":
+        return sets
+    free, _ = torch.cuda.mem_get_info(device)
+    fits = sum(rows.features.nbytes for rows in sets) <= SHARE_OF_MEMORY * free
+    return tuple(rows.to(device) for rows in sets) if fits else sets
 
 
 def features_of(
