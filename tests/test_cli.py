@@ -54,7 +54,7 @@ def frostbench(frostbench: t.Callable[..., t.Any]) -> t.Callable[..., str]:
             "suites",
             "quickstart mnist cifar10 methods smoke papers/aae_clustering papers/aae_likelihood "
             "papers/aae_semisupervised papers/bigan_table1 papers/dcgan_features papers/dim_table3 papers/fgan_mnist "
-            "ssl_cifar10 today",
+            "ssl_cifar10 today campaign/dcgan_mnist campaign/fashion_mnist campaign/mnist",
         ),
     ],
 )
@@ -259,7 +259,7 @@ def test_lists_say_what_abbreviations_mean(frostbench: t.Callable[..., str]) -> 
     assert lines["gmm"].startswith("Gaussian mixture model. ")
     assert lines["wgan_gp"].startswith("Wasserstein generative adversarial network with gradient penalty. ")
     assert lines["pixels"].startswith("Every pixel")
-    assert "): Support vector machine. The share" in frostbench("describe", "svm")
+    assert "): Support vector machine. Accuracy of" in frostbench("describe", "svm")
 
 
 MINE = '''

@@ -36,7 +36,7 @@ wandb: {mode: "off"}
 def run(output: Path, extra: str = ", snapshots: [3, 1]", more: str = "") -> RunDirectory:
     """The training's directory."""
     suite = read_suite(SUITE.replace("EXTRA", extra) + more)
-    launched = launch.launch(suite, Settings(output, device="cpu", threads=1))
+    launched = launch.launch(suite, Settings(output=output, device="cpu", threads=1))
     assert not launched.failed and not launched.problems
     (directory,) = runs_below(output)
     return directory
