@@ -103,7 +103,7 @@ def test_a_state_kept_in_passing_goes_on_to_the_training_ended_there(recipe: Enc
 
 def test_nothing_is_left_to_do_afterwards(made: RunDirectory) -> None:
     suite = read_suite(SUITE.replace("EXTRA", ", snapshots: [1, 3]"))
-    planned, _ = launch.plan(suite, Settings(made.path.parents[3], device="cpu", threads=1))
+    planned, _ = launch.plan(suite, Settings(output=made.path.parents[3], device="cpu", threads=1))
     assert [one.spec.snapshot and one.spec.snapshot.epoch for one in planned] == [None, 1, 3]
     assert not any(one.missing for one in planned)
     assert {epochs.of_training(one).path for one in planned[1:]} == {made.path}
@@ -113,7 +113,7 @@ def test_a_training_that_was_stopped_leaves_the_same_snapshots(made: RunDirector
     """After the epoch of a snapshot, whose state is then kept."""
     output = tmp_path / "stopped"
     suite = read_suite(SUITE.replace("EXTRA", ", snapshots: [1, 3]"))
-    settings = Settings(output, device="cpu", threads=1)
+    settings = Settings(output=output, device="cpu", threads=1)
     original = fit.Checkpoints.keep
     kept = []
 
