@@ -27,6 +27,7 @@ from encoders.clustering_aae import ClusteringAAE
 from encoders.conditional_vae import ConditionalVAE
 from encoders.dcgan import DCGAN
 from encoders.denoising_autoencoder import DenoisingAutoencoder
+from encoders.dino import DINO
 from encoders.gan import GAN
 from encoders.gmm import GMM
 from encoders.history import History
@@ -35,6 +36,7 @@ from encoders.kmeans import KMeans
 from encoders.label_informed_aae import LabelInformedAAE
 from encoders.latent_regressor import LatentRegressor
 from encoders.lejepa import LeJEPA
+from encoders.moco import MoCo
 from encoders.pca import PCA
 from encoders.pixels import Pixels
 from encoders.players import Adam, Player, Turn
@@ -89,6 +91,7 @@ RECIPES: dict[str, Encoder] = {
     "clustering_aae": ClusteringAAE(hidden=16, clusters=5, consistency=1.0, smoothness=1.0, balance=1.0, **SMALL),
     "conditional_vae": ConditionalVAE(hidden=16, **SMALL),
     "dcgan": DCGAN(width=4, latent=8, **SMALL),
+    "dino": DINO(outputs=8, prototypes=16, **VIEWS),
     "denoising_autoencoder": DenoisingAutoencoder(hidden=16, latent=4, corruption="salt_and_pepper", **SMALL),
     "gan": GAN(generator_hidden=16, discriminator_hidden=8, **SMALL),
     "gan steps": GAN(
@@ -102,6 +105,7 @@ RECIPES: dict[str, Encoder] = {
     "label_informed_aae": LabelInformedAAE(hidden=16, labels=20, **SMALL),
     "latent_regressor": LatentRegressor(hidden=16, latent=4, joint_weight=0.25, **SMALL),
     "lejepa": LeJEPA(outputs=8, slices=16, **VIEWS),
+    "moco": MoCo(outputs=8, queue=64, **VIEWS),
     "pca": PCA(components=5),
     "pixels": Pixels(),
     "random_convolutions": RandomConvolutions(filters=3),
@@ -135,16 +139,18 @@ KERNELS = {  # operations of a step at most; about one kernel each, and the loop
     "bigan": 149,
     "bigan conv": 172,
     "bigan wasserstein": 349,
-    "byol": 1007,
+    "byol": 1008,
     "clustering_aae": 468,
     "conditional_vae": 87,
     "dcgan": 119,
     "denoising_autoencoder": 50,
+    "dino": 1073,
     "gan": 149,
     "gan steps": 557,
     "label_informed_aae": 199,
     "latent_regressor": 152,
     "lejepa": 921,
+    "moco": 643,
     "rotation": 179,
     "semisupervised_aae": 401,
     "simclr": 768,
@@ -233,7 +239,6 @@ def test_an_encoder_is_fitted_on_a_gpu_as_on_the_processor(name: str, gpu: types
         weights = {key: x.cpu() for key, x in module.state_dict().items()}
         if name in TRAINED:
             assert steps.waits == steps.copies == [{}] * len(steps.waits)
-            print("KERN", name, max(steps.kernels))
             assert max(steps.kernels) <= KERNELS[name]
             stopped, _ = fitted(recipe, gpu.CUDA, stop=True)
             for key, x in stopped.state_dict().items():

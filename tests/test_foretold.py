@@ -35,7 +35,10 @@ import pytest
 from bench.suites.reading import read_suite, shipped
 
 LIMITS = {
-    "cifar10": 1000,
+    "campaign/dcgan_mnist": 1000,
+    "campaign/fashion_mnist": 1500,
+    "campaign/mnist": 1500,
+    "cifar10": 200,
     "methods": 1500,
     "mnist": 5000,
     "papers/aae_clustering": 6000,

@@ -512,7 +512,7 @@ def test_a_signal_keeps_the_state_and_another_environment_is_refused(
     assert "was interrupted in a different environment (threads 1, now 2)" in said
     assert "--threads 1 resumes to the same bits, --resume inexact" in said
     assert "not resumed: use --threads" in said and "same command" not in said
-    (row,) = re.findall(r"bigan: failed: was stopped.*", (tmp_path / "runs/small/leaderboard.txt").read_text())
+    (row,) = re.findall(r"bigan: failed: was interrupted.*", (tmp_path / "runs/small/leaderboard.txt").read_text())
     assert row
     assert list(tmp_path.rglob("checkpoint/step*"))
 
