@@ -1,14 +1,27 @@
 # make quickstart   install into .venv and print a leaderboard of real MNIST digits (a few minutes)
 # make test         install into .venv, lint and test
+# make campaign     make the published tables, most valuable first: DEVICE=cuda MINUTES=60; run it again to go on
 # make docs         write the generated parts of README.md and docs/ again
 PYTHON ?= python3
 BIN := .venv/bin
+DEVICE ?= auto
+MINUTES ?= 720
+CAMPAIGN := campaign/mnist cifar10 papers/bigan_table1 campaign/dcgan_mnist papers/aae_semisupervised \
+	papers/aae_clustering campaign/fashion_mnist
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test lint format docs clean
+.PHONY: quickstart campaign test lint format docs clean
 
 quickstart: .venv/.installed
 	$(BIN)/frostbench run configs/quickstart.yaml
+
+campaign: .venv/.installed
+	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); \
+	for suite in $(CAMPAIGN); do \
+		timeout --foreground --signal=INT $$(( end - $$(date +%s) )) $(BIN)/frostbench run $$suite --device $(DEVICE); \
+		case $$? in 124) echo "make campaign: $(MINUTES) minutes are over; run it again to go on"; break;; 130) exit 130;; esac; \
+		[ $$(date +%s) -lt $$end ] || break; \
+	done
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

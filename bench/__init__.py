@@ -23,8 +23,8 @@ for _name in ("encoders", "protocols", "results"):
     _found = Path(_spec.origin).resolve().parent.parent if _spec and _spec.origin else None
     if _found != HOME:
         raise ImportError(
-            f"frostbench's package {_name!r} should come from {HOME} and comes from {_found or 'nowhere'}: another "
-            f"distribution or a folder called {_name!r} stands before it; rename or uninstall that"
+            f"frostbench's package {_name!r} should come from {HOME} but comes from {_found or 'nowhere'}: another "
+            f"distribution or folder named {_name!r} precedes it on sys.path; rename or uninstall it"
         )
 
 

@@ -19,9 +19,6 @@ from pathlib import Path
 import typer
 from typer.core import TyperGroup
 
-if t.TYPE_CHECKING:
-    from results.leaderboard import Leaderboard
-
 INTERNAL, USAGE, FAILED, DATA, INTERRUPTED, UNREAD = 1, 2, 3, 4, 130, 141  # the last: as if SIGPIPE had ended us
 
 RUN, LOOK, TRUST = "Run a suite", "Inspect results", "Check results"
@@ -32,13 +29,9 @@ class Grouped(TyperGroup):
     """The commands in groups, in whose lists no summary is cut."""
 
     def format_commands(self, ctx: t.Any, formatter: t.Any) -> None:  # noqa: ARG002 - as typer has it
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for name, command in self.commands.items():
-            about = command.get_short_help_str(limit=1000)
-            groups.setdefault(getattr(command, "rich_help_panel", "") or FIND, []).append((name, about))
         for group in (RUN, LOOK, TRUST, EXCHANGE, FIND):
             with formatter.section(group):
-                formatter.write_dl(groups[group])
+                formatter.write_dl([(_name(one), _about(one)) for one in COMMANDS if one.rich_help_panel == group])
 
 
 app = typer.Typer(
@@ -163,11 +156,11 @@ def run(
     try:
         launched = launch.launch(checked, settings, jobs=jobs, executor=executor, address=address, fail_fast=fail_fast)
     except KeyboardInterrupt:
-        _say(f"stopped; what was finished is kept. To go on: frostbench {shlex.join(sys.argv[1:])}")
+        _say(f"stopped; finished runs are kept. To resume: frostbench {shlex.join(sys.argv[1:])}")
         raise typer.Exit(INTERRUPTED) from None
     finally:
         processes.shutdown_workers()
-    _table(launched.board)
+    _show(launched.board.render, "table")
     _say(launched.summary)
     if launched.failed or launched.lost:
         raise typer.Exit(FAILED)
@@ -211,22 +204,16 @@ def plan(
 
     checked = launch.read(suite, override, seeds, limit, plugin, offline=offline)
     settings = launch.settings(
-        output=output,
-        threads=threads,
-        device=device,
-        data_root=data_root,
-        offline=offline,
-        plugins=plugin,
-        jobs=jobs,
+        output=output, threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin, jobs=jobs,
         ranks=ranks,
-    )
+    )  # fmt: skip
     if not cost:
         for planned in launch.plan(checked, settings)[0]:
             _tell(f"{'to do' if planned.missing else 'done '}  {planned.title}  {planned.directory.path}")
         return
     costs = []
-    start, apart = time.process_time(), executor != "serial" or jobs > 1
-    for planned, needed in launch.costs(checked, settings, _say, start=start, apart=apart):
+    start, own_process = time.process_time(), executor != "serial" or jobs > 1
+    for planned, needed in launch.costs(checked, settings, _say, start=start, own_process=own_process):
         if planned.missing:
             costs.append(needed)
         took = clock(needed.seconds) if planned.missing else ""
@@ -236,7 +223,7 @@ def plan(
         total, how = of_suite(costs, jobs or 1), f"{jobs} at a time" if jobs > 1 else "one after the other"
         _say(
             f"{len(costs)} runs to do, {how}: about {clock(total.seconds)}, {size(total.memory)} of memory; "
-            f"{size(total.disk)} of disk stay, {size(total.passing)} more are needed while runs go on"
+            f"{size(total.disk)} of disk, and {size(total.passing)} more of it during the runs"
         )
 
 
@@ -272,21 +259,18 @@ def leaderboard(
     from results import files, leaderboard, papers, store
 
     contents = store.read_store(directory)
-    whole = leaderboard.of(contents, variance, [] if against else metric)
-    board = whole.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
-    width, colour = _terminal()
+    board = leaderboard.of(contents, variance, [] if against else metric)
+    board = board.select(encoders=encoder, taps=tap, protocols=protocol, datasets=dataset, sort=sort)
     if against:
-        found = papers.compare(contents.records, whole)
-        found = papers.select(found, encoders=encoder, taps=tap, protocols=protocol, datasets=dataset)
-        _print(papers.render(found, format_, width=width, colour=colour))
+        _show(papers.render, papers.compare(board), format_)
     elif over_datasets:
         ranks = overall.across_datasets(board)
-        _print(overall.render(ranks, format_, width=width, colour=colour))
+        _show(overall.render, ranks, format_)
         if diagram and ranks:
             files.replace(diagram, overall.diagram(ranks[0]).encode())
             _say(f"{diagram} shows the ranks by {ranks[0].protocol}")
     else:
-        _print(board.render(format_, show=show, width=width, colour=colour))
+        _show(board.render, format_, show=show)
     for path, problem in contents.damaged:
         _say(f"not used: {path}: {problem}")
 
@@ -315,8 +299,7 @@ def compare(
     if pictures:
         disagreements.check_name(pictures)
     found = comparison.compare(first, second, directory, protocols=protocol, datasets=dataset)
-    width, colour = _terminal()
-    _print(comparison.render(found, format_, details=details, width=width, colour=colour))
+    _show(comparison.render, found, format_, details=details)
     if pictures:
         _say(disagreements.draw(found[0], pictures, data_root))
 
@@ -340,9 +323,8 @@ def seeds_needed(
     contents = store.read_store(directory)
     rows = seeds_needed.needed(leaderboard.of(contents), delta / 100, power)
     if not rows:
-        raise leaderboard.Unknown(f"{directory} has no row of two seeds or more; give their spread by --sd POINTS")
-    width, colour = _terminal()
-    _print(seeds_needed.render(rows, delta / 100, power, width=width, colour=colour))
+        raise leaderboard.Unknown(f"{directory} has no row of two seeds; give their standard deviation with --sd")
+    _show(seeds_needed.render, rows, delta / 100, power)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -358,11 +340,8 @@ def why(
     from bench import launch
     from bench.commands import explain
 
-    width, colour = _terminal()
-    settings = launch.settings(
-        output=Path("runs"), threads=0, device=device, data_root=data_root, offline=True, plugins=plugin
-    )
-    _print(explain.why(run, against, settings, override).render(width=width, colour=colour))
+    settings = launch.settings(output=Path("runs"), device=device, data_root=data_root, offline=True, plugins=plugin)
+    _show(explain.why(run, against, settings, override).render)
 
 
 @app.command(rich_help_panel=EXCHANGE)
@@ -396,15 +375,10 @@ def score(
     from bench import launch
     from bench.commands import score as scoring
 
-    settings = launch.settings(
-        output=output, threads=threads, device="cpu", data_root=data_root, offline=offline, plugins=plugin
-    )
+    settings = launch.settings(output=output, threads=threads, data_root=data_root, offline=offline, plugins=plugin)
     images = scoring.named(dataset, limit, split)
     board = scoring.score(features, name, protocol, images, seed, labels, settings)
-    if format_ == "table":
-        _table(board)
-    else:
-        _print(board.render(format_))
+    _show(board.render, format_)
 
 
 @app.command(rich_help_panel=EXCHANGE)
@@ -428,9 +402,7 @@ def extract(
     from bench import launch
     from bench.commands import export, score
 
-    settings = launch.settings(
-        output=Path(), threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin
-    )
+    settings = launch.settings(threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin)
     _tell(export.write_features(source, output, tap, score.named(dataset, limit, split), seed, settings))
 
 
@@ -448,9 +420,7 @@ def cka(
     from bench import launch
     from bench.commands import cka
 
-    settings = launch.settings(
-        output=Path(), threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin
-    )
+    settings = launch.settings(threads=threads, device=device, data_root=data_root, offline=offline, plugins=plugin)
     _print(cka.render(cka.cka(first, second, settings)))
 
 
@@ -468,9 +438,7 @@ def export(
     from bench import launch
     from bench.commands import export
 
-    settings = launch.settings(
-        output=Path(), threads=threads, device="cpu", data_root=data_root, offline=offline, plugins=plugin
-    )
+    settings = launch.settings(threads=threads, data_root=data_root, offline=offline, plugins=plugin)
     _tell(export.export(run, directory, format_, settings))
 
 
@@ -500,7 +468,9 @@ def reproduce(
     from bench.commands import reproduce
     from bench.pipeline.plan import Settings
 
-    settings = Settings(Path(), data_root, offline, device, threads, tuple(plugin))
+    settings = Settings(
+        output=Path(), threads=threads, device=device, data_root=data_root, offline=offline, plugins=tuple(plugin)
+    )
     failed = False
     for outcome in reproduce.reproduce(run, settings):
         _tell(outcome.text())
@@ -558,11 +528,13 @@ def taps(
 @app.command(rich_help_panel=EXCHANGE)
 def check(
     file: t.Annotated[Path, typer.Argument(help="Python file that defines encoders or protocols.")],
+    device: Device = "cpu",
 ) -> None:
     """Test your own encoder or protocol against the contract that the shipped ones pass."""
     from bench.commands import check
+    from bench.host import machine
 
-    for line in check.check(file):
+    for line in check.check(file, machine.pick_device(device)):
         _tell(line)
 
 
@@ -614,7 +586,7 @@ def sync(
     from bench import launch
 
     report = launch.sync(directory, project, entity)
-    print(f"{report.sent} runs sent, {report.already} were there")
+    print(f"{report.sent} runs uploaded, {report.already} were there already")
     if report.problem:
         _say(report.problem)
         raise typer.Exit(FAILED)
@@ -631,7 +603,7 @@ def merge(
     from bench import launch
 
     merged, records = launch.merge(into, others)
-    _tell(f"{merged.new} records copied, {merged.same} were there; {into} has {records}")
+    _tell(f"{merged.new} records copied, {merged.same} were there already; {into} has {records}")
     for problem in merged.problems:
         _say(problem)
     if merged.problems:
@@ -655,11 +627,11 @@ def report(
     output = output or directory / NAME
     contents = store.read_store(directory)
     if not contents.records:
-        _say(f"{directory} holds no results yet, and so does the page")
+        _say(f"{directory} has no results yet, so the page is empty")
     files.replace(output, page(directory, contents).encode())
     _tell(str(output))
     if open_ and not webbrowser.open(output.absolute().as_uri()):
-        _say("no browser was found here: open the page yourself")
+        _say("no browser found: open the page yourself")
 
 
 @app.command(rich_help_panel=FIND)
@@ -686,15 +658,25 @@ def speed(
     from bench.host import machine
     from results import files
 
-    settings = launch.settings(output=Path(), threads=threads, device=device, data_root=None, offline=True, plugins=[])
+    settings = launch.settings(threads=threads, device=device)
     at = speed.rates(machine.pick_device(device), settings.threads)
     print(f"{at}\n", flush=True)
     rows = list(speed.measure(sections or list(Section), at, speed.QUICK if quick else speed.FULL, _say))
-    width, colour = _terminal()
-    _print(speed.table(rows, width=width, colour=colour))
+    _show(speed.table, rows)
     files.replace(output, files.canonical(speed.report(at, rows)))
     if any(row.failed for row in rows):
         raise typer.Exit(FAILED)
+
+
+COMMANDS = app.registered_commands
+
+
+def _name(command: typer.models.CommandInfo) -> str:
+    return command.name or str(getattr(command.callback, "__name__", ""))
+
+
+def _about(command: typer.models.CommandInfo) -> str:
+    return " ".join((command.callback.__doc__ or "").partition("\n\n")[0].split())
 
 
 def main() -> None:
@@ -735,7 +717,10 @@ def _close_streams(*numbers: int) -> None:
 
 
 def _call(debug: bool) -> None:
+    word = next((word for word in sys.argv[1:] if not word.startswith("-")), "--help")
+    asked = [one for one in COMMANDS if _name(one) == word]
     try:
+        app.registered_commands = asked or ([] if word == "--help" else COMMANDS)  # typer takes a while for each
         app()
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # which typer has made a 1
@@ -755,6 +740,8 @@ def _call(debug: bool) -> None:
             internal = f"internal error: {internal}"
         _say(internal if status == INTERNAL else str(error))
         raise SystemExit(status) from None
+    finally:
+        app.registered_commands = COMMANDS
 
 
 def _flush() -> None:
@@ -769,7 +756,7 @@ def _flush() -> None:
 
 def _unwritten(error: OSError) -> t.NoReturn:
     _close_streams(1)
-    _say(f"the output cannot be written: {error.strerror or error}")
+    _say(f"cannot write the output: {error.strerror or error}")
     raise SystemExit(INTERNAL) from None
 
 
@@ -786,9 +773,10 @@ def _place(error: Exception) -> str:
     return f" ({where})" if where else ""
 
 
-def _table(board: "Leaderboard", show: Show = "scores") -> None:
+def _show(render: t.Callable[..., str], *what: t.Any, **options: t.Any) -> None:
+    """Print what `render` makes of these arguments, as wide as the terminal and in its colours."""
     width, colour = _terminal()
-    _print(board.render("table", show=show, width=width, colour=colour))
+    _print(render(*what, **options, width=width, colour=colour))
 
 
 def _terminal() -> tuple[int | None, bool]:

@@ -14,7 +14,7 @@ from bench.commands.score import TAP, protocols_of_features
 from bench.datasets.formats import DataError
 from bench.errors import config_error
 from bench.launch import Executor, Launched
-from bench.pipeline.judge import by_protocol, judge, settled
+from bench.pipeline.judge import by_protocol, configured, judge
 from bench.suites import resolve
 from encoders import load
 from protocols.base import FeatureSet, Quality, Scores
@@ -55,22 +55,22 @@ def run_suite(
     if not isinstance(suite, str | Path | t.Mapping):
         raise config_error("suite", f"wanted a path, the name of a suite, its text or a dict; got {_kind(suite)}")
     if isinstance(overrides, str) or isinstance(plugins, str | Path):
-        raise config_error("overrides, plugins", 'wanted a list each, such as overrides=["bigan.epochs=5"]')
+        raise config_error("overrides, plugins", 'wanted lists, such as overrides=["bigan.epochs=5"]')
     if isinstance(suite, t.Mapping):
         try:
             suite = json.dumps(suite, indent=1) + "\n"  # which is YAML
         except (TypeError, ValueError) as error:
-            raise config_error("suite", f"wanted what a YAML file can say; {error}") from None
+            raise config_error("suite", f"wanted plain data, as in a YAML file; {error}") from None
     seeds = seeds if isinstance(seeds, str) else ",".join(map(str, seeds))
-    brought = [Path(plugin) for plugin in plugins]
-    read = launch.read(str(suite), list(overrides), seeds, limit, brought, offline=offline)
+    paths = [Path(plugin) for plugin in plugins]
+    read = launch.read(str(suite), list(overrides), seeds, limit, paths, offline=offline)
     settings = launch.settings(
         output=Path(output),
         threads=threads,
         device=device,
         data_root=Path(data_root) if data_root else None,
         offline=offline,
-        plugins=brought,
+        plugins=paths,
         jobs=jobs,
     )
     return launch.launch(read, settings, jobs=jobs, executor=executor, fail_fast=fail_fast)
@@ -140,13 +140,13 @@ def score(
     """
     if isinstance(protocols, str | t.Mapping):
         raise config_error("protocols", f'wanted a list, such as ["linear", "knn"]; got {protocols!r}')
-    brought = [Path(plugin) for plugin in plugins]
+    paths = [Path(plugin) for plugin in plugins]
     entries = [one if isinstance(one, str) else json.dumps(dict(one)) for one in protocols]
-    asked, known = protocols_of_features(entries, brought), resolve.protocols(brought)
+    asked, known = protocols_of_features(entries, paths), resolve.protocols(paths)
     train, test = _feature_sets(features, labels, test_features, test_labels)
     found: dict[str, Scores | Quality] = {}
     for (tap, kind), specs in by_protocol((TAP, one) for one in asked).items():
-        scored = known[kind].score_all(settled(known[kind], specs), train, test, seed=seed)
+        scored = known[kind].score_all(configured(known, specs), train, test, seed=seed)
         found |= {judged.protocol.label: judged.scores for judged in judge(tap, specs, scored)}
     return Judgement({one.label: found[one.label] for one in asked})
 

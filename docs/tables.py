@@ -18,6 +18,7 @@ from bench.suites import catalogue, resolve
 from bench.suites.schema import json_schema
 from results import leaderboard
 from results.report import boards
+from results.rows import sections
 from results.store import read_store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,10 +63,8 @@ svg { font: 13px sans-serif; fill: #1b1b1b } .paper { fill: #fff } .track { over
 
 def forest(name: str, protocol: str) -> str:
     """The report's forest plot of one column of a published leaderboard, as an SVG file."""
-    contents = read_store(PUBLISHED / name)
-    board = leaderboard.of(contents)
-    ((_, (section, *_)),) = boards.sections(board.rows, contents.records).items()
-    column = next(one for one in section.columns if one[0].partition("@")[0] == protocol)
+    section, *_ = sections(leaderboard.of(read_store(PUBLISHED / name)).rows)
+    column = next(one for one in section.columns if one.protocol.label == protocol)
     plot = boards.forest(section, column)
     title = f"{name}, {plot.title}: mean, 95 % interval and every seed; grey: controls; dotted: the best control"
     parts = [f"<title>{escape(title)}</title>", f"<style>{STYLE}</style>"]
@@ -170,7 +169,7 @@ def recipes(section: str) -> str:
         facts = [fact for fact in facts if fact.startswith(("source:", "taps:", "a control:"))]
         lines += [f"\n#### {name}\n", f"{first.partition(': ')[2]} ({first.partition(' (')[2].partition(')')[0]})\n"]
         lines += [f"- {fact[0].upper()}{fact[1:]}" for fact in facts]
-        parameters = {key: value for key, value in schemas[name].items() if key not in ("name", "label")}
+        parameters = {key: value for key, value in schemas[name].items() if key not in ("name", "label", "snapshots")}
         if parameters:
             lines += ["", "| parameter | default | meaning |", "| --- | --- | --- |"]
         for key, value in parameters.items():

@@ -26,7 +26,7 @@ DRAWS = 8  # of this noise, for features
 
 
 class AAE(_AdversarialAutoencoder):
-    """Reconstruct, then tell codes from the prior, then hide the codes in the prior: three turns a batch.
+    """Reconstruct images; train a discriminator of codes and prior; train the encoder against it: three turns a batch.
 
     The posterior is what an image's code is drawn from while training: a `deterministic` function of the image, a
     `gaussian` whose mean and variance the encoder gives, or `universal`, a function of the image and of noise in one
@@ -47,13 +47,6 @@ class AAE(_AdversarialAutoencoder):
     """Dimensions of the code; even for mixture and swiss_roll, which are two-dimensional and repeated in each pair."""
     prior_std: PositiveFloat = 5.0
     """Standard deviation of the prior gaussian; the other priors have a fixed scale."""
-    hidden: parameters.Hidden = 1000
-    epochs: parameters.Epochs = 400
-    batch_size: parameters.BatchSize = 128
-    learning_rate: parameters.DecayingLearningRate = 2e-4
-    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
-    discriminator_learning_rate: parameters.AdversaryLearningRate = None
-    beta1: parameters.Beta1 = 0.5
 
     @property
     def revision(self) -> int:

@@ -1,10 +1,9 @@
-"""What the adversarial autoencoders share: perceptrons, and the players of reconstruction and of the game on codes."""
+"""What the adversarial autoencoders share: parameters, perceptrons, and the players of both games."""
 
-import typing as t
-
+from pydantic import PositiveInt
 from torch import nn
 
-from encoders import networks
+from encoders import networks, parameters
 from encoders.base import Generative, ImageShape
 from encoders.networks import CodeTaps
 from encoders.players import Adam, Player, constant_then_decay
@@ -13,13 +12,14 @@ from encoders.players import Adam, Player, constant_then_decay
 class _AdversarialAutoencoder(Generative):
     """An autoencoder and a discriminator of its codes."""
 
-    if t.TYPE_CHECKING:  # each method declares them, in an order of its own
-        latent: int
-        hidden: int
-        learning_rate: float
-        adversarial_learning_rate: float
-        discriminator_learning_rate: float | None
-        beta1: float
+    latent: PositiveInt
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 128
+    learning_rate: parameters.DecayingLearningRate = 2e-4
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.5
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ SLOPE = 0.1  # of the leaky units
 
 
 class ALI(Generative):
-    """Encoder, which samples its codes, and generator together fool a discriminator of (image, code) pairs."""
+    """Encoder and generator, trained together against a discriminator of (image, code) pairs; codes are sampled."""
 
     version: t.ClassVar[int] = 2
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16

@@ -66,7 +66,7 @@ class ImageSet:
         """
         assert self.labels is not None
         if count > len(self):
-            raise EncoderError(f"a label budget of {count} asked of {len(self)} images; set it to {len(self)} or less")
+            raise EncoderError(f"a label budget of {count} exceeds {len(self)} images; set it to {len(self)} or less")
         shuffled = np.random.Generator(np.random.Philox(derive_seed(seed, "labels"))).permutation(len(self))
         by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
         _, starts, counts = np.unique(self.labels[by_class], return_index=True, return_counts=True)
@@ -86,8 +86,12 @@ def derive_seed(seed: int, *stream: str | int) -> int:
 
 @contextlib.contextmanager
 def seeded(seed: int, *stream: str | int) -> t.Iterator[None]:
-    """Torch's global generators follow this stream inside the block and are found as they were after it."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    """Torch's global generators follow this stream inside the block and are found as they were after it.
+
+    GPUs that are not in use yet stay so: asking for their state would start CUDA in a run on the processor.
+    """
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if in_use else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(seed, *stream))
         yield
@@ -105,25 +109,29 @@ class Progress:
     seconds_left: float
 
 
-class Keeper(t.Protocol):
-    """Who keeps a training's state, hands it back, and knows when somebody wants it to stop."""
+class Keeper:
+    """Keeps a training's state, hands it back, and knows when somebody wants it to stop; this one does none of it."""
 
     @property
     def environment(self) -> dict[str, str]:
         """What the training is and what its bits depend on; every checkpoint carries them."""
+        return {}
 
     @property
     def stopping(self) -> bool:
         """Whether somebody asked the training to stop at the next step."""
+        return False
 
     def due(self) -> bool:
         """Whether the state should be kept now, between two steps."""
+        return False
 
     def keep(self, step: int, content: bytes) -> None:
         """Keep the state after this many steps."""
 
-    def kept(self, largest: int) -> t.Iterator[bytes]:
+    def kept(self, largest: int) -> t.Iterator[bytes]:  # noqa: ARG002
         """What was kept, newest first, as long as the reader asks for more; nothing of more than `largest` bytes."""
+        return iter(())
 
     def check_compatible(self, environment: dict[str, str]) -> None:
         """Agree to go on from a state of this environment.
@@ -137,6 +145,7 @@ class Keeper(t.Protocol):
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
         """Inside the block, whoever wants the training to stop says so by `stopping` and waits for the next step."""
+        return contextlib.nullcontext()
 
 
 @dataclasses.dataclass
@@ -156,6 +165,8 @@ class Training:
     group: ProcessGroup = dataclasses.field(default_factory=ProcessGroup)  # its rank 0 alone has a keeper
     trainings: int = 0  # how often the loop was called
     earlier_seconds: float = 0.0  # of an earlier fit that was stopped, from whose state the loop went on
+    ends_after: int | None = None  # epochs, as if it was stopped there; schedules stay those of the recipe
+    kept_after: t.Mapping[int, Keeper] = dataclasses.field(default_factory=dict)  # epochs -> who keeps the state then
     generator: nn.Module | None = None  # what a `Generative` recipe makes images with, frozen
 
     @property

@@ -25,7 +25,7 @@ Pairs = t.Callable[[Tensor], tuple[Pair, Pair]]  # from bytes to the real pairs 
 
 
 class BiGAN(Generative):
-    """Encoder and generator together fool a discriminator that sees an image and its code."""
+    """Encoder and generator, trained together against a discriminator of (image, code) pairs."""
 
     version: t.ClassVar[int] = 2
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16

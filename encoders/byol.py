@@ -7,7 +7,7 @@ Differs: what encoders/joint_embedding.py lists.
 import typing as t
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,8 +27,7 @@ class BYOL(_JointEmbedding):
     outputs: parameters.ProjectorOutputs = 256
     predictor: PositiveInt = 4096
     """Units of the predictor's hidden layer."""
-    teacher_momentum: float = Field(0.99, ge=0, lt=1)
-    """Decay rate of the teacher's weights at first; it rises to 1 like half a cosine."""
+    teacher_momentum: parameters.TeacherMomentum = 0.99
     learning_rate: parameters.LARSLearningRate = 1.0
     weight_decay: parameters.WeightDecay = 1e-5
 

@@ -16,10 +16,11 @@ import math
 import typing as t
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import objectives
+from encoders import objectives, parameters
 from encoders.base import Features, Generative, ImageShape
 from encoders.networks import CodeDiscriminator, MLPDecoder, unit
 from encoders.players import Adam, Player, Turn, constant_then_decay
@@ -78,16 +79,18 @@ def imbalance(category: Tensor) -> Tensor:
 class _CategoryAndStyleAAE(Generative):
     """An adversarial autoencoder of a category and a style."""
 
-    if t.TYPE_CHECKING:  # each method declares them, in an order of its own
-        latent: int
-        hidden: int
-        learning_rate: float
-        adversarial_learning_rate: float
-        discriminator_learning_rate: float | None
-        beta1: float
-        adversarial_beta1: float
-
     category_tap: t.ClassVar[str]  # with the probabilities of the categories
+
+    latent: PositiveInt
+    hidden: parameters.Hidden = 500
+    epochs: parameters.Epochs = 100
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.DecayingLearningRate = 1e-3
+    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-3
+    discriminator_learning_rate: parameters.AdversaryLearningRate = None
+    beta1: parameters.Beta1 = 0.9
+    adversarial_beta1: NonNegativeFloat = 0.5
+    """beta1 of discriminators and encoder as adversaries."""
 
     @property
     @abc.abstractmethod

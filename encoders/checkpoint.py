@@ -112,9 +112,9 @@ def from_bytes(content: bytes, expected: dict[str, Tensor]) -> tuple[CheckpointM
     except KeyError:
         raise CheckpointError("it holds no metadata") from None
     except (safetensors.SafetensorError, ValidationError, ValueError, RecursionError, TypeError) as error:
-        raise CheckpointError(f"it is no checkpoint: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"it is not a checkpoint: {str(error).splitlines()[0]}") from error
     for name in sorted(tensors.keys() ^ expected.keys()):
-        raise CheckpointError(f"it {'lacks' if name in expected else 'has a stray'} {name}")
+        raise CheckpointError(f"it {'lacks' if name in expected else 'has an unexpected'} {name}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
             wanted, came = (f"{one.dtype} {tuple(one.shape)}" for one in (expected[name], tensor))

@@ -19,7 +19,7 @@ from encoders.training import train
 
 
 class ClusteringAAE(_CategoryAndStyleAAE):
-    """Reconstruct from cluster and style, tell both from their priors, then hide both in them: three turns a batch.
+    """Reconstruct from cluster and style, and match both to their priors adversarially: three turns a batch.
 
     The tap `cluster` has the probabilities of the clusters; the protocol `assignment` names and judges them.
     """
@@ -33,7 +33,6 @@ class ClusteringAAE(_CategoryAndStyleAAE):
     """Number of clusters."""
     latent: PositiveInt = 5
     """Dimensions of the style: few, so that the cluster has something left to say."""
-    hidden: parameters.Hidden = 500
     noise: parameters.PixelNoise = 0.5
     code_noise: NonNegativeFloat = 0.3
     """Standard deviation of the Gaussian noise on the cluster and the style that discriminators and decoder read."""
@@ -43,14 +42,6 @@ class ClusteringAAE(_CategoryAndStyleAAE):
     """Weight of the KL divergence between the clusters of an image and of its worst neighbour; 0: not used."""
     balance: NonNegativeFloat = 0.0
     """Weight of the KL divergence between a batch's mean cluster and the uniform distribution; 0: not used."""
-    epochs: parameters.Epochs = 100
-    batch_size: parameters.BatchSize = 100
-    learning_rate: parameters.DecayingLearningRate = 1e-3
-    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-3
-    discriminator_learning_rate: parameters.AdversaryLearningRate = None
-    beta1: parameters.Beta1 = 0.9
-    adversarial_beta1: NonNegativeFloat = 0.5
-    """beta1 of discriminators and encoder as adversaries."""
 
     @property
     def _categories(self) -> int:

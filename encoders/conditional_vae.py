@@ -19,7 +19,7 @@ from encoders.networks import CodeTaps, logits_of, unit
 from encoders.players import Adam, Player, Turn, constant_then_decay
 from encoders.priors import Categorical
 from encoders.training import train
-from encoders.vae import Likelihood, _VariationalAutoencoder, bernoulli, divergence, gaussian, lower_bounds
+from encoders.vae import _VariationalAutoencoder, bernoulli, divergence, gaussian, lower_bounds
 
 
 class ConditionalVAE(_VariationalAutoencoder):
@@ -32,16 +32,9 @@ class ConditionalVAE(_VariationalAutoencoder):
     source: t.ClassVar[str] = "Sohn et al. 2015, NIPS 28; Kingma et al. 2014, arXiv:1406.5298"
     uses_labels: t.ClassVar[bool] = True
 
-    likelihood: Likelihood = "bernoulli"
-    body: parameters.Body = "mlp"
     classes: parameters.Classes = 10
     latent: PositiveInt = 20
     """Dimensions of the style."""
-    hidden: parameters.Hidden = 1000
-    epochs: parameters.Epochs = 400
-    batch_size: parameters.BatchSize = 100
-    learning_rate: parameters.DecayingLearningRate = 1e-3
-    beta1: parameters.Beta1 = 0.9
 
     def build_generator(self, shape: ImageShape) -> nn.Module:
         return logits_of(networks.AAE_BODIES[self.body][1](shape, self.latent + self.classes, self.hidden))

@@ -23,7 +23,7 @@ from encoders.training import train
 
 
 class DCGAN(Generative):
-    """Generator against discriminator, both convolutional, in turn; the generator from images that were just judged."""
+    """A convolutional generator against a convolutional discriminator, which is updated first in each step."""
 
     version: t.ClassVar[int] = 3
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16

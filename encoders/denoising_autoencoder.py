@@ -35,7 +35,7 @@ def corrupt(x: Tensor, corruption: Corruption, level: float) -> Tensor:
 
 
 class DenoisingAutoencoder(Generative):
-    """Damaged image -> code -> the clean image, by the cross-entropy of its pixels. Features are of clean images."""
+    """Corrupted image -> code -> the clean image, by the cross-entropy of its pixels. Features are of clean images."""
 
     source: t.ClassVar[str] = "Vincent et al. 2010, JMLR 11"
 

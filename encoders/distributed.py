@@ -1,9 +1,9 @@
 """Several processes that train one encoder: each takes a part of every batch, and all take the same step.
 
 A rank reads the rows [rank::world_size] of a batch, and the mean of the ranks' gradients moves the weights, which
-therefore stay the same everywhere. Where a loss is a mean over the batch this is, up to rounding, the training of one
-process on the whole batch. Batch-norm sees the rank's own rows only, and so does a loss that is no mean, such as the
-VAE's `gaussian`: these are repeatable, and another training.
+therefore stay the same everywhere. Where a loss is a mean over the batch, or `gather`s it first, this is, up to
+rounding, the training of one process on the whole batch. Batch-norm sees the rank's own rows only, and so does another
+loss that is no mean, such as the VAE's `gaussian`: these are repeatable, and another training.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ class ProcessGroup:
 
     rank: int = 0
     world_size: int = 1
+    control: torch.distributed.ProcessGroup | None = None  # for messages between processors, where gradients go by NCCL
 
     def mean(self, tensors: t.Sequence[Tensor]) -> list[Tensor]:
         """The mean of each tensor over the ranks, the same bits on all of them."""
@@ -33,28 +34,55 @@ class ProcessGroup:
         parts = torch.split(flat / self.world_size, [tensor.numel() for tensor in tensors])
         return [part.view(tensor.shape) for part, tensor in zip(parts, tensors)]
 
-    def broadcast_flag(self, claim: bool, device: torch.device) -> bool:
-        """The flag of rank 0, on every rank."""
-        return self.broadcast(b"1" if claim else b"", device) == b"1"
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows (b, d) of all ranks in the order of the whole batch. What follows has to be the same on all ranks:
+        the mean of their gradients is then that of one process."""
+        if self.world_size == 1:
+            return rows
+        whole: Tensor = _Gathered.apply(rows, self)  # type: ignore[no-untyped-call]
+        return whole
 
-    def broadcast(self, content: bytes, device: torch.device) -> bytes:
+    def broadcast_word(self, word: str) -> str:
+        """The word of rank 0, of one letter, on every rank."""
+        if self.world_size == 1:
+            return word
+        letter = torch.tensor([ord(word)])
+        torch.distributed.broadcast(letter, 0, group=self.control)
+        return chr(int(letter))
+
+    def broadcast(self, content: bytes) -> bytes:
         """The content of rank 0, on every rank."""
         if self.world_size == 1:
             return content
-        size = torch.tensor([len(content)], device=device)
-        torch.distributed.broadcast(size, 0)
+        size = torch.tensor([len(content)])
+        torch.distributed.broadcast(size, 0, group=self.control)
         given = torch.zeros(int(size), dtype=torch.uint8)
         if content and self.rank == 0:
             given = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        given = given.to(device)
         if len(given):
-            torch.distributed.broadcast(given, 0)
-        return given.cpu().numpy().tobytes()
+            torch.distributed.broadcast(given, 0, group=self.control)
+        return given.numpy().tobytes()
 
     def noise(self, rows: int) -> contextlib.AbstractContextManager[t.Any]:
         """Inside the block, random tensors with a row for each of this rank's `rows` images are its part of those that
         one process would draw for the whole batch."""
         return contextlib.nullcontext() if self.world_size == 1 else _OfWholeBatch(self, rows)
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: t.Any, rows: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.group = group
+        whole = rows.new_zeros(len(rows) * group.world_size, *rows.shape[1:])
+        whole[group.rank :: group.world_size] = rows
+        torch.distributed.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: t.Any, gradient: Tensor) -> tuple[Tensor, None]:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total[ctx.group.rank :: ctx.group.world_size], None
 
 
 class _OfWholeBatch(TorchFunctionMode):

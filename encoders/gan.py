@@ -22,7 +22,7 @@ from encoders.training import train
 
 
 class GAN(Generative):
-    """Generator against maxout discriminator, both perceptrons; the discriminator's hidden layers are the taps."""
+    """A generator against a maxout discriminator, both perceptrons; the discriminator's hidden layers are the taps."""
 
     version: t.ClassVar[int] = 3
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16

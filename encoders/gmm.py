@@ -18,16 +18,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from encoders.base import (
-    EncoderError,
-    Features,
-    Generative,
-    ImageSet,
-    ImageShape,
-    Training,
-    derive_seed,
-    frozen,
-)  # fmt: skip
+from encoders.base import EncoderError, Features, Generative, ImageSet, ImageShape, Training, derive_seed, frozen
 from encoders.networks import unit
 
 

@@ -52,7 +52,7 @@ class History:
     def check(self, metadata: CheckpointMetadata) -> None:
         """Raises CheckpointError for metadata that cannot be this training's."""
         if metadata.training != self.run.trainings:
-            raise CheckpointError(f"it is of training {metadata.training} of this method; this is {self.run.trainings}")
+            raise CheckpointError(f"it is from training {metadata.training} of this method, not {self.run.trainings}")
         same_epoch = metadata.read_before // self.batches == metadata.read // self.batches
         possible = metadata.index <= metadata.read - metadata.read_before and metadata.step <= metadata.read
         possible &= metadata.read - self.takes(metadata.step - 1) < self.epochs * self.batches

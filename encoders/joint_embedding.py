@@ -58,7 +58,7 @@ class _JointEmbedding(Encoder):
             taps = self.build(data.shape)
 
         def step(x: Tensor, other: Tensor) -> dict[str, Tensor]:
-            one, two = taps.project(x), taps.project(other)
+            one, two = (run.group.gather(taps.project(view)) for view in (x, other))
             with exact(one):
                 return self.losses(one, two)
 
@@ -86,7 +86,13 @@ class _JointEmbedding(Encoder):
         """Train the players on two views of each image, after a look at whether the views differ from it."""
         recipe = views.preset(self.views, self.colour_views, data.shape)
         if len(data) < 2:
-            raise EncoderError(f"two views of {len(data)} image cannot be compared with those of another; give more")
+            raise EncoderError(f"needs at least two training images, to compare their views; got {len(data)}")
+        batch, ranks = min(self.batch_size, len(data)), run.group.world_size
+        if batch < 2 * ranks:
+            raise EncoderError(
+                f"batch-norm needs two images a rank; got {batch} a batch for {ranks} ranks: set batch_size to "
+                f"{2 * ranks} or more, with as many images"
+            )
         with run.seeded("look"):
             views.check_changes(unit(torch.from_numpy(data.images[:LOOKED_AT].copy())), recipe)
 
@@ -107,7 +113,10 @@ def steps_of(epochs: int, batch_size: int, images: ImageSet) -> int:
     return epochs * (len(images) // min(batch_size, len(images)))
 
 
-class MomentumTeacher(nn.Module):
+Network = t.TypeVar("Network", bound=nn.Module)
+
+
+class MomentumTeacher(nn.Module, t.Generic[Network]):
     """A copy of a network that follows it: weights are running means of the network's, and never learn.
 
     Given to a player beside the network, it is part of the loop's state, its count of steps too.
@@ -115,16 +124,17 @@ class MomentumTeacher(nn.Module):
 
     steps: Tensor
 
-    def __init__(self, network: ProjectedTaps, momentum: float, whole: int) -> None:
+    def __init__(self, network: Network, momentum: float, whole: int, last: float = 1.0) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).requires_grad_(False)
-        self.momentum, self.whole = momentum, whole  # the decay rate at first; after `whole` steps it is 1
+        self.momentum, self.last, self.whole = momentum, last, whole  # the decay rate at first, and after so many steps
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def follow(self, network: ProjectedTaps) -> None:
-        """momentum * own + (1 - momentum) * the network's; momentum rises to 1 as half a cosine does (BYOL)."""
-        part = (1 - self.momentum) * (1 + torch.cos(math.pi * self.steps / self.whole)) / 2  # 1 - momentum
+    def follow(self, network: Network) -> None:
+        """momentum * own + (1 - momentum) * the network's; momentum rises to `last` as half a cosine does (BYOL)."""
+        wave = (1 + torch.cos(math.pi * self.steps / self.whole)) / 2  # from 1 to 0
+        part = (1 - self.last) + (self.last - self.momentum) * wave  # 1 - momentum
         for own, weight in zip(self.network.parameters(), network.parameters()):
             own.lerp_(weight, part)
         self.steps += 1

@@ -18,7 +18,7 @@ from encoders.patches import BLOCK, PatchNetwork, draw
 
 
 class KMeans(Encoder):
-    """Patches, evened out in brightness and contrast and whitened; distances to centroids; sums over quadrants."""
+    """Distances of normalised, whitened patches to the centroids of k-means, summed over quadrants."""
 
     source: t.ClassVar[str] = "Coates et al. 2011, AISTATS"
 
@@ -46,9 +46,7 @@ class KMeans(Encoder):
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         if self.patches < self.centroids:
-            raise EncoderError(
-                f"kmeans: {self.centroids} centroids asked of {self.patches} patches; set patches higher"
-            )
+            raise EncoderError(f"kmeans: centroids={self.centroids} exceeds patches={self.patches}; raise patches")
         module = self.build(data.shape).to(run.device)
         chance = np.random.default_rng(derive_seed(run.seed, "patches"))
         drawn = torch.from_numpy(draw(data, self.patches, self.patch, chance)).to(run.device)

@@ -22,7 +22,7 @@ from encoders.training import train
 
 
 class LabelInformedAAE(_AdversarialAutoencoder):
-    """Reconstruct, then tell codes from the prior knowing the class where it is known, then hide them in it.
+    """Reconstruct, and match the codes of each class to its own component of the prior: three turns a batch.
 
     The code of an image of class k should lie in component k: a petal of the mixture, or a tenth of the Swiss roll. An
     image without a label should lie anywhere in the prior, which the discriminator is told as one more class.
@@ -39,13 +39,6 @@ class LabelInformedAAE(_AdversarialAutoencoder):
     classes: parameters.Classes = 10
     latent: int = Field(2, ge=2, multiple_of=2)
     """Dimensions of the code, even: the two-dimensional prior is repeated in each pair."""
-    hidden: parameters.Hidden = 1000
-    epochs: parameters.Epochs = 400
-    batch_size: parameters.BatchSize = 128
-    learning_rate: parameters.DecayingLearningRate = 2e-4
-    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
-    discriminator_learning_rate: parameters.AdversaryLearningRate = None
-    beta1: parameters.Beta1 = 0.5
 
     @property
     def label_budget(self) -> int | None:

@@ -54,8 +54,8 @@ class LeJEPA(_JointEmbedding):
     warmup: parameters.Warmup = 1 / 30
 
     def losses(self, one: Tensor, other: Tensor) -> dict[str, Tensor]:
-        (random,) = torch.randn(1, one.shape[1], self.slices)  # no row an image: the same on all ranks
-        directions = F.normalize(random.to(one.device), dim=0)
+        (random,) = torch.randn(1, one.shape[1], self.slices, device=one.device)  # the same on all ranks
+        directions = F.normalize(random, dim=0)
         centre = (one + other) / 2
         invariance = ((one - centre).square() + (other - centre).square()).mean() / 2
         regularity = (sigreg(one, directions) + sigreg(other, directions)) / 2

@@ -1,6 +1,7 @@
 """Frozen encoders from their files: recipe, parameters and image shape as JSON, the weights as safetensors."""
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import inspect
@@ -10,26 +11,30 @@ import os
 import pkgutil
 import stat
 import struct
+import threading
+import types
 import typing as t
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.utils import parametrize
 
 from encoders.base import Encoder, EncoderError, Features, ImageShape, frozen
 
 WEIGHTS, RECIPE = "encoder.safetensors", "encoder.json"
 AGAIN = "copy it again, or `frostbench run` with its suite trains it again"
-LARGEST_RECIPE = 2**20  # bytes; one has a few hundred
+MAX_RECIPE_BYTES = 2**20  # bytes; one has a few hundred
 PARTS = 20  # layers and weights that a network may be given as it is built, for each tensor of its file
 MAX_WEIGHTS_BYTES = 2**34  # those of 4 billion numbers
 MAX_HEADER_BYTES = 10**8  # of a safetensors file, as its own library has it
-LARGEST_SIDE = 2**14  # pixels
+MAX_SIDE = 2**14  # pixels
 
-brought: dict[str, type[Encoder]] = {}  # encoders of plugins and packages, by name, once they were resolved
+plugin_encoders: dict[str, type[Encoder]] = {}  # encoders of plugins and packages, by name, once they were resolved
+Class = t.TypeVar("Class")
+_counting = threading.RLock()  # one load at a time replaces the initializer of torch.s layers
 
 
 class Description(t.NamedTuple):
@@ -87,21 +92,21 @@ def describe(directory: Path, recipe: type[Encoder] | None = None) -> Descriptio
     """What `load` would load. Raises EncoderError."""
     path = directory / RECIPE
     try:
-        with regular(path, LARGEST_RECIPE) as file:
+        with regular(path, MAX_RECIPE_BYTES) as file:
             about = json.loads(file.read())
         channels, height, width = map(int, about["shape"])
         name, version, shape = about["encoder"], about["encoder_version"], (channels, height, width)
         encoder = (recipe or named(name)).model_validate_json(json.dumps(about["params"]))
         described = Description(name, encoder, shape, about["weights_sha256"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise EncoderError(f"{path} describes no frozen encoder: {type(error).__name__}: {error}") from error
-    if not all(0 < size <= LARGEST_SIDE for size in shape):
-        raise EncoderError(f"{path}: sizes of images must lie in 1..{LARGEST_SIDE}; got {shape}")
+        raise EncoderError(f"{path} does not describe a frozen encoder: {type(error).__name__}: {error}") from error
+    if not all(0 < size <= MAX_SIDE for size in shape):
+        raise EncoderError(f"{path}: sizes of images must lie in 1..{MAX_SIDE}; got {shape}")
     equal = encoder.equal_revisions.get("float32", ())  # in which a frozen encoder computes
     if version != encoder.revision and not any({version, encoder.revision} <= {*group} for group in equal):
         raise EncoderError(
-            f"{path} is of version {version} of {name!r}; this frostbench has version {encoder.revision}: "
-            "train it again, or load it with the frostbench that run.json names"
+            f"{path} was made by version {version} of {name!r}, but this frostbench has version {encoder.revision}: "
+            "train it again, or load it with the version of frostbench in run.json"
         )
     return described
 
@@ -120,7 +125,7 @@ def restore(build: t.Callable[[ImageShape], nn.Module], shape: ImageShape, path:
         with torch.random.fork_rng(), _no_more_parts(path, len(stored)):
             wanted = _sizes(build, shape)
             if wanted is not None and wanted != stored:
-                raise EncoderError(f"{path} does not fit its recipe: {unlike(wanted, stored)}")
+                raise EncoderError(f"{path} does not match its recipe: {unlike(wanted, stored)}")
             module = build(shape)
         module.load_state_dict(safetensors.torch.load(weights), strict=True)
     except (EncoderError, MemoryError):
@@ -153,17 +158,23 @@ def _no_more_parts(path: Path, tensors: int) -> t.Iterator[None]:
 
     def count(*_: t.Any) -> None:
         if next(left) <= 0:
-            raise _TooManyParts(f"{path} does not fit its recipe: it has {tensors:,} tensors, the network far more")
+            raise _TooManyParts(f"{path} does not match its recipe: it has {tensors:,} tensors, the network many more")
 
-    with contextlib.ExitStack() as hooks:
-        hooks.callback(torch_module.register_module_module_registration_hook(count).remove)
-        hooks.callback(torch_module.register_module_parameter_registration_hook(count).remove)
+    def counted(module: nn.Module, *args: t.Any, **kwargs: t.Any) -> None:
+        count()
+        start(module, *args, **kwargs)
+
+    with _counting, contextlib.ExitStack() as ends:
+        start = nn.Module.__init__
+        ends.callback(register_module_parameter_registration_hook(count).remove)
+        ends.callback(setattr, nn.Module, "__init__", start)
+        nn.Module.__init__ = counted  # type: ignore[assignment]  # layers that nothing holds yet
         yield
 
 
 def unlike(wanted: dict[str, list[int]], stored: dict[str, list[int]]) -> str:
     name = min(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name))
-    return f"wanted {name} {wanted.get(name, 'not at all')}, got {stored.get(name, 'none')}"
+    return f"{name}: wanted {wanted.get(name, 'no such tensor')}, got {stored.get(name, 'no such tensor')}"
 
 
 def check_size(path: Path) -> dict[str, list[int]]:
@@ -175,15 +186,15 @@ def check_size(path: Path) -> dict[str, list[int]]:
             if length > MAX_HEADER_BYTES:
                 raise ValueError(f"a header of {length:,} bytes")
             if 8 + length > size:
-                raise ValueError(f"it has {size:,} bytes, and its header alone {length:,}")
+                raise ValueError(f"it has {size:,} bytes, but its header has {length:,}")
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
             end = 8 + length + max((int(one["data_offsets"][1]) for one in header.values()), default=0)
             shapes = {name: [int(side) for side in one["shape"]] for name, one in header.items()}
         except (struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-            raise EncoderError(f"{path} is truncated or damaged: it holds no weights ({error}); {AGAIN}") from error
+            raise EncoderError(f"{path} is truncated or damaged: it has no weights ({error}); {AGAIN}") from error
     if size != end:
-        came = f"it has {size:,} bytes, and its header speaks of {end:,}"
+        came = f"it has {size:,} bytes, but its header describes {end:,}"
         raise EncoderError(f"{path} is truncated or damaged: {came}; {AGAIN}")
     return shapes
 
@@ -199,16 +210,20 @@ def regular(path: Path, largest: int) -> t.BinaryIO:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     wanted = f"wanted a regular file of at most {largest:,} bytes"
-    raise EncoderError(f"{path} is {'larger' if stat.S_ISREG(status.st_mode) else 'something else'}: {wanted}")
+    raise EncoderError(f"{path} is {'too large' if stat.S_ISREG(status.st_mode) else 'not a regular file'}: {wanted}")
 
 
+def defined(module: types.ModuleType, base: type[Class]) -> list[type[Class]]:
+    """The subclasses that a module defines: neither imported there, nor abstract, nor private."""
+    classes = [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, base)]
+    mine = [one for one in classes if one.__module__ == module.__name__ and not inspect.isabstract(one)]
+    return [one for one in mine if not one.__name__.startswith("_")]
+
+
+@functools.cache
 def named(name: str) -> type[Encoder]:
     """The class of one of our encoders. Raises EncoderError if there is none of this name."""
-    package = importlib.import_module("encoders")
-    if name in {module.name for module in pkgutil.iter_modules(package.__path__)}:
-        module = importlib.import_module(f"encoders.{name}")
-        for recipe in vars(module).values():
-            mine = isinstance(recipe, type) and issubclass(recipe, Encoder) and recipe.__module__ == module.__name__
-            if mine and not inspect.isabstract(recipe) and not recipe.__name__.startswith("_"):
-                return recipe
-    raise EncoderError(f"no encoder of ours is called {name!r}; of your own, load(DIR, recipe=YourEncoder)")
+    if name in {module.name for module in pkgutil.iter_modules(importlib.import_module("encoders").__path__)}:
+        for recipe in defined(importlib.import_module(f"encoders.{name}"), Encoder):  # type: ignore[type-abstract]
+            return recipe
+    raise EncoderError(f"no built-in encoder is named {name!r}; for your own, use load(DIR, recipe=YourEncoder)")

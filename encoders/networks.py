@@ -297,7 +297,7 @@ class DCGANDiscriminator(nn.Module):
         sizes = halvings(shape, KERNEL)[: layers + 1]
         if layer_taps and len(sizes) <= layers:
             raise EncoderError(
-                f"taps of {layers} layers asked of {shape[1]}x{shape[2]} images, which have room for {len(sizes) - 1}; "
+                f"layer_taps needs {layers} layers, but {shape[1]}x{shape[2]} images have room for {len(sizes) - 1}; "
                 f"set layers to {len(sizes) - 1}"
             )
         self.layer_taps = layer_taps
@@ -457,27 +457,34 @@ class PooledConv(nn.Module):
 
 
 class Projector(nn.Module):
-    """Dense layers with ReLU between them. Gives every layer's units, the last without ReLU.
+    """Dense layers with `units` between them. Gives every layer's, the last without them.
 
     `norm` gives each layer but the last a batch-norm, `last_norm` the last one without gain and bias.
     """
 
-    def __init__(self, widths: t.Sequence[int], *, norm: bool = True, last_norm: bool = False) -> None:
+    def __init__(
+        self,
+        widths: t.Sequence[int],
+        *,
+        norm: bool = True,
+        last_norm: bool = False,
+        units: t.Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in zip(widths, widths[1:-1]):
             dense = nn.Linear(inputs, outputs, bias=not norm)
-            layers.append(nn.Sequential(dense, *([nn.BatchNorm1d(outputs)] if norm else []), nn.ReLU()))
+            layers.append(nn.Sequential(dense, *([nn.BatchNorm1d(outputs)] if norm else []), units()))
         dense = nn.Linear(widths[-2], widths[-1], bias=not last_norm)
         layers.append(nn.Sequential(dense, *([nn.BatchNorm1d(widths[-1], affine=False)] if last_norm else [])))
         self.layers = nn.ModuleList(layers)
 
     def forward(self, h: Tensor) -> list[Tensor]:
-        units = []
+        given = []
         for layer in self.layers:
             h = layer(h)
-            units.append(h)
-        return units
+            given.append(h)
+        return given
 
 
 class ProjectedTaps(nn.Module):

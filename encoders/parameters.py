@@ -78,6 +78,14 @@ ProjectorHidden = t.Annotated[PositiveInt, Field(description="Units of each hidd
 ProjectorOutputs = t.Annotated[PositiveInt, Field(description="Units of the projector's last layer.")]
 PairBatchSize = t.Annotated[int, Field(ge=2, description="Images per step, at least 2: a loss compares them.")]
 Momentum = t.Annotated[float, Field(ge=0, lt=1, description="Decay rate of the mean gradient of SGD.")]
+TeacherMomentum = t.Annotated[
+    float,
+    Field(ge=0, lt=1, description="Decay rate of the teacher's weights at first; it rises to 1 like half a cosine."),
+]
+Temperature = t.Annotated[
+    PositiveFloat,
+    Field(description="What cosines in -1..1 are divided by; a small one looks at the most similar images only."),
+]
 Warmup = t.Annotated[
     float,
     Field(

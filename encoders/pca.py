@@ -34,7 +34,7 @@ class PCA(Encoder):
         pixels = unit(torch.from_numpy(data.images.reshape(len(data), -1).copy())).numpy()
         if self.components > min(pixels.shape):
             raise EncoderError(
-                f"pca: {self.components} components asked of {pixels.shape[0]} images of {pixels.shape[1]} pixels; "
+                f"pca: components={self.components} exceeds {pixels.shape[0]} images of {pixels.shape[1]} pixels; "
                 f"set components to {min(pixels.shape)} or fewer"
             )
         fitted = ScikitPCA(self.components, whiten=self.whiten, random_state=derive_seed(run.seed, "pca") % 2**32)

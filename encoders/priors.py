@@ -22,14 +22,6 @@ class Prior(t.Protocol):
     def sample(self, count: int, device: torch.device) -> Tensor: ...
 
 
-class Mixture(Prior, t.Protocol):
-    """A prior made of equally likely components."""
-
-    def sample_of(self, component: Tensor) -> Tensor:
-        """A row (n, dimensions) from the component that each of (n,) names, in 0..components-1, on its device."""
-        ...
-
-
 @dataclass(frozen=True)
 class Gaussian:
     """N(0, std^2) in each dimension."""

@@ -17,7 +17,7 @@ from encoders.networks import unit
 
 
 class RandomConvolutions(Encoder):
-    """Random filters chosen without a look at the images: one layer, rectified, averaged over the image."""
+    """Random filters, whatever the images: one layer, rectified, averaged over the image."""
 
     source: t.ClassVar[str] = "Rolf et al. 2021, Nature Communications 12:4392"
     is_control: t.ClassVar[bool] = True

@@ -21,7 +21,7 @@ TIE = 1e-9  # added to the largest distance that is near: equal patches are near
 
 
 class RandomPatches(Encoder):
-    """Whitened patches; which patches of a dictionary, and of their negatives, are the nearest; sums over quadrants."""
+    """Which of some training patches (and their negatives) are near to each whitened patch; sums over quadrants."""
 
     source: t.ClassVar[str] = "Thiry et al. 2021, arXiv:2101.07528"
     is_control: t.ClassVar[bool] = True
@@ -49,7 +49,7 @@ class RandomPatches(Encoder):
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
         if self.patches < self.dictionary:
             raise EncoderError(
-                f"random_patches: a dictionary of {self.dictionary} asked of {self.patches} patches; set patches higher"
+                f"random_patches: dictionary={self.dictionary} exceeds patches={self.patches}; raise patches"
             )
         module = self.build(data.shape).to(run.device)
         chance = np.random.default_rng(derive_seed(run.seed, "patches"))

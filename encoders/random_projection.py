@@ -16,7 +16,7 @@ from encoders.networks import unit
 
 
 class RandomProjection(Encoder):
-    """Pixels on random directions: squared distances are kept in expectation, the better the more directions."""
+    """Pixels projected onto random directions, which keep squared distances in expectation."""
 
     source: t.ClassVar[str] = "Johnson and Lindenstrauss 1984"
     is_control: t.ClassVar[bool] = True

@@ -24,7 +24,7 @@ from encoders.training import train
 
 
 class SemiSupervisedAAE(_CategoryAndStyleAAE):
-    """Reconstruct from class and style, tell both from their priors, hide both, then learn from a batch of labels.
+    """Reconstruct from class and style, match both to their priors, and classify the few labelled images.
 
     The tap `label` has the probabilities of the classes; the protocol `argmax` reads its answer from them.
     """
@@ -39,19 +39,10 @@ class SemiSupervisedAAE(_CategoryAndStyleAAE):
     classes: parameters.Classes = 10
     latent: PositiveInt = 10
     """Dimensions of the style."""
-    hidden: parameters.Hidden = 500
     noise: NonNegativeFloat = 0.3
     """Standard deviation of the Gaussian noise on pixels in [0, 1] and on what the discriminators read."""
     consistency: NonNegativeFloat = 0.0
     """Weight of the KL divergence between the classes of an image and of a jittered copy; 0: not used."""
-    epochs: parameters.Epochs = 100
-    batch_size: parameters.BatchSize = 100
-    learning_rate: parameters.DecayingLearningRate = 1e-3
-    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-3
-    discriminator_learning_rate: parameters.AdversaryLearningRate = None
-    beta1: parameters.Beta1 = 0.9
-    adversarial_beta1: NonNegativeFloat = 0.5
-    """beta1 of discriminators and encoder as adversaries."""
 
     @property
     def label_budget(self) -> int | None:

@@ -7,7 +7,6 @@ cifar/simclr.yaml). Differs: what encoders/joint_embedding.py lists.
 import typing as t
 
 import torch
-from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,8 +31,7 @@ class SimCLR(_JointEmbedding):
 
     outputs: parameters.ProjectorOutputs = 256
     learning_rate: parameters.LARSLearningRate = 0.4
-    temperature: PositiveFloat = 0.2
-    """What cosines in -1..1 are divided by; a small one looks at the most similar images only."""
+    temperature: parameters.Temperature = 0.2
 
     def losses(self, one: Tensor, other: Tensor) -> dict[str, Tensor]:
         return {"encoder": nt_xent(one, other, self.temperature)}

@@ -33,6 +33,7 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         one of them by `params__components`.
     value_range: the numbers that become 0 and 255; None for the smallest and largest of the `X` that is fitted.
     seed: of everything that is drawn. The same seed and X give the same features.
+    device: where it learns and encodes: "cpu", "cuda" or "cuda:1".
 
     After `fit`: `recipe_`, the encoder with its parameters; `module_`, frozen; `value_range_`; `n_features_in_`.
     `transform` gives float32 (n, d). Raises ValueError where the encoder cannot be built or learn from X, or learns
@@ -47,6 +48,7 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         params: dict[str, t.Any] | None = None,
         value_range: tuple[float, float] | None = None,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         self.encoder = encoder
         self.tap = tap
@@ -54,6 +56,7 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.params = params
         self.value_range = value_range
         self.seed = seed
+        self.device = device
 
     def get_params(self, deep: bool = True) -> dict[str, t.Any]:
         """This transformer's parameters and, if deep, the encoder's that are set, as `params__components`."""
@@ -83,12 +86,12 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             recipe = named(self.encoder) if isinstance(self.encoder, str) else self.encoder
             self.recipe_ = recipe(**_plain_numbers(self.params or {}))
             if self.recipe_.uses_labels:
-                raise EncoderError(f"{recipe.__name__} learns from labels, which fit(X) does not give it")
+                raise EncoderError(f"{recipe.__name__} needs labels, but fit(X) has none")
             self._tap = self.tap or self.recipe_.taps[-1]
             if self._tap not in self.recipe_.taps:
                 raise EncoderError(f"{recipe.__name__} has no tap {self._tap!r}; it has {', '.join(self.recipe_.taps)}")
             images = ImageSet(self._bytes(rows), None, (), "")
-            self.module_ = plain(self.recipe_.fit(images, Training(int(self.seed))))
+            self.module_ = plain(self.recipe_.fit(images, Training(int(self.seed), torch.device(self.device))))
         except (EncoderError, ValidationError) as error:
             raise ValueError(str(error)) from error
         self._n_features_out = self._features(rows[:1]).shape[1]
@@ -112,8 +115,10 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     @torch.no_grad()
     def _features(self, rows: Array) -> Array:
         images = torch.from_numpy(self._bytes(rows))
-        batches: list[Tensor] = [self.module_(some)[self._tap].float() for some in torch.split(images, BATCH)]
-        return torch.cat(batches).numpy()
+        batches: list[Tensor] = [
+            self.module_(some.to(self.device))[self._tap].float() for some in torch.split(images, BATCH)
+        ]
+        return torch.cat(batches).cpu().numpy()
 
 
 def _plain_numbers(value: t.Any) -> t.Any:

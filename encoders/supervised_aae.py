@@ -22,7 +22,7 @@ from encoders.training import train
 
 
 class SupervisedAAE(_AdversarialAutoencoder):
-    """Reconstruct from code and label, then tell codes from the prior, then hide them in it: three turns a batch."""
+    """Reconstruct from code and label, and match the codes to the prior adversarially: three turns a batch."""
 
     version: t.ClassVar[int] = 2
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16
@@ -34,13 +34,6 @@ class SupervisedAAE(_AdversarialAutoencoder):
     """Dimensions of the style."""
     prior_std: PositiveFloat = 1.0
     """Standard deviation of the Gaussian that the style should follow."""
-    hidden: parameters.Hidden = 1000
-    epochs: parameters.Epochs = 400
-    batch_size: parameters.BatchSize = 128
-    learning_rate: parameters.DecayingLearningRate = 2e-4
-    adversarial_learning_rate: parameters.AdversarialLearningRate = 1e-4
-    discriminator_learning_rate: parameters.AdversaryLearningRate = None
-    beta1: parameters.Beta1 = 0.5
 
     def build_generator(self, shape: ImageShape) -> networks.MLPDecoder:
         return networks.MLPDecoder(shape, self.latent + self.classes, self.hidden)

@@ -16,10 +16,13 @@ from torch import Tensor
 
 from encoders import checkpoint
 from encoders.base import EncoderError, ImageSet, Keeper, Training, derive_seed
+from encoders.batch_norm import recalibrate_batch_norm as settle  # noqa: F401 - its name before, for older plugins
 from encoders.checkpoint import CheckpointError
-from encoders.history import History
-from encoders.players import Player, Turn
+from encoders.distributed import ProcessGroup
+from encoders.history import History, NonFiniteLoss
+from encoders.players import SGD, Adam, Player, Turn, constant, constant_then_decay  # noqa: F401 - for older plugins
 
+GO_ON, STOP, DIVERGED = "gsd"  # what the first rank tells the others after each step
 SHARE_OF_MEMORY = 0.25  # of the device's, for the training images; more are left where they lie
 
 
@@ -51,7 +54,7 @@ class State:
         expected = self._weights()
         for player in self.players.values():
             expected |= checkpoint.expected_optimizer_state(player)
-        content = run.group.broadcast(self._newest_usable(keeper, expected) if keeper else b"", run.device)
+        content = run.group.broadcast(self._newest_usable(keeper, expected) if keeper else b"")
         if content:
             metadata, tensors = checkpoint.from_bytes(content, expected)
             with torch.no_grad():
@@ -86,9 +89,9 @@ def train(
 
     An epoch reads each image once, but for the last incomplete batch. A step that takes a turn several times uses as
     many batches, and reaches into the next epoch unless the turn `ends_with_epoch`. With a `run.keeper` it goes on
-    where an earlier call was stopped. Each of several `run.group` takes its part of every batch, and all end with the
-    same weights. Raises NonFiniteLoss, KeyboardInterrupt between two steps if the keeper is asked to stop, and
-    EncoderError for a batch that the ranks cannot share out.
+    where an earlier call was stopped; it ends early where `run.ends_after` says so. Each of several `run.group` takes
+    its part of every batch, and all end with the same weights. Raises NonFiniteLoss, KeyboardInterrupt between two
+    steps if the keeper is asked to stop, and EncoderError for a batch that the ranks cannot share out.
     """
     run.trainings += 1
     for player in players:
@@ -101,10 +104,8 @@ def train(
     batches = len(images) // batch  # of an epoch
     group = run.group
     if batch % group.world_size:
-        raise EncoderError(
-            f"{group.world_size} ranks cannot share out batches of {batch}; set batch_size to a multiple"
-        )
-    orders = _Orders(run, len(images))
+        raise EncoderError(f"{group.world_size} ranks cannot divide batches of {batch}; set batch_size to a multiple")
+    orders = _Orders(run.seed, len(images), pixels.home)
     history = History(
         run, [p.name for p in players], [n for turn in turns for n in turn.observes], epochs, batches, batch
     )
@@ -113,13 +114,14 @@ def train(
     keeper = run.keeper
     with run.seeded("training"), keeper.listening() if keeper else contextlib.nullcontext():
         state.resume(keeper, run)
-        while state.read < epochs * batches:
+        end = epochs if run.ends_after is None else min(epochs, run.ends_after)
+        while state.read < end * batches:
             epoch = state.read // batches
             for name, optimizer in state.optimizers.items():
                 player = state.players[name]
                 done = state.read / batches if player.by_step else epoch
                 _scale_learning_rate(optimizer, player.schedule(done / epochs))
-            torch.manual_seed(derive_seed(run.seed, "step", state.step))
+            _seed(derive_seed(run.seed, "step", state.step), run.device)
             left = batches - state.read % batches  # of this epoch
             times = [
                 min(turn.times(state.step), left) if turn.ends_with_epoch else turn.times(state.step) for turn in turns
@@ -129,17 +131,39 @@ def train(
                     at = state.read + repetition
                     start = at % batches * batch
                     rows = orders[at // batches][start + group.rank : start + batch : group.world_size]
-                    inputs = (pixels[rows], labels[rows]) if turn.reads_labels else (pixels[rows],)
+                    inputs: tuple[Tensor, ...] = (pixels[rows],)
+                    if turn.reads_labels:
+                        inputs = (*inputs, labels[rows.to(run.device, non_blocking=True)])
                     _take(turn, inputs, state, run, history)
+            before = state.read
             state.step += 1
             state.read += max(times)
-            history.step_done(state.read)
-            due = keeper is not None and keeper.due()
-            stopping = group.broadcast_flag(keeper is not None and keeper.stopping, run.device)
-            if keeper and (due or stopping):
-                keeper.keep(state.step, state.to_bytes(keeper.environment))
-            if stopping:
-                raise KeyboardInterrupt
+            passing = [one for after, one in run.kept_after.items() if before < after * batches <= state.read]
+            _step_done(state, keeper, passing, group)
+
+
+def _step_done(state: State, keeper: Keeper | None, passing: t.Sequence[Keeper], group: ProcessGroup) -> None:
+    """Look at the losses, and keep the state where it is due or passed. All ranks end where the first one does.
+
+    Raises NonFiniteLoss, and KeyboardInterrupt if the keeper is asked to stop.
+    """
+    word, diverged = GO_ON, NonFiniteLoss("a loss of the first rank became NaN or infinite")
+    try:
+        state.history.step_done(state.read)
+        for one in passing:
+            one.keep(state.step, state.to_bytes(one.environment))
+        due = keeper is not None and keeper.due()
+        if keeper and keeper.stopping:
+            word = STOP
+        if keeper and (due or word == STOP):
+            keeper.keep(state.step, state.to_bytes(keeper.environment))
+    except NonFiniteLoss as error:
+        word, diverged = DIVERGED, error
+    word = group.broadcast_word(word)
+    if word == DIVERGED:
+        raise diverged
+    if word == STOP:
+        raise KeyboardInterrupt
 
 
 def _take(turn: Turn, inputs: tuple[Tensor, ...], state: State, run: Training, history: History) -> None:
@@ -166,6 +190,15 @@ def _take(turn: Turn, inputs: tuple[Tensor, ...], state: State, run: Training, h
             after()
 
 
+def _seed(seed: int, device: torch.device) -> None:
+    """The generators that a step draws from. torch.manual_seed gives the same bits, and takes .2 to .3 ms: for each
+    kind of device that is not in use it writes down the call stack."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+
+
 def _scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
@@ -175,6 +208,9 @@ def _scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> Non
 class _Pixels:
     """Images by their rows, as bytes on the device: all copied there at once, or each batch from where they lie if they
     would take more than a share of its memory. So a file that is larger than memory can be mapped and learned from.
+
+    `home` is where the numbers of rows have to lie. A GPU gets each batch from one of two buffers in pinned memory:
+    while it takes a step the processor, which is ahead, already fills the other.
     """
 
     def __init__(self, images: ImageSet, device: torch.device) -> None:
@@ -185,23 +221,36 @@ class _Pixels:
             memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         fits = self.images.nbytes <= SHARE_OF_MEMORY * memory
         self.copy = torch.from_numpy(np.array(self.images)).to(device) if fits else None
+        self.home = device if fits else torch.device("cpu")
+        self.buffers: list[tuple[Tensor, torch.cuda.Event]] = []  # the one that is filled next comes first
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         if self.copy is not None:
             return self.copy[rows]
-        return torch.from_numpy(self.images[rows.cpu().numpy()]).to(self.device)
+        read = torch.from_numpy(self.images[rows.numpy()])
+        if self.device.type != "cuda":
+            return read
+        while len(self.buffers) < 2:
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.buffers.append((torch.empty(read.shape, dtype=read.dtype, pin_memory=True), event))
+        (buffer, copied), *others = self.buffers
+        copied.synchronize()  # the copy before the last
+        batch = buffer[: len(read)].copy_(read).to(self.device, non_blocking=True)
+        copied.record()
+        self.buffers = [*others, (buffer, copied)]
+        return batch
 
 
 class _Orders:
     """The images' order in each epoch; the newest two are kept, since a step may reach from one into the next."""
 
-    def __init__(self, run: Training, count: int) -> None:
-        self.run, self.count = run, count
+    def __init__(self, seed: int, count: int, device: torch.device) -> None:
+        self.seed, self.count, self.device = seed, count, device
         self.known: dict[int, Tensor] = {}
 
     def __getitem__(self, epoch: int) -> Tensor:
         if epoch not in self.known:
-            generator = torch.Generator().manual_seed(derive_seed(self.run.seed, "order", epoch))
-            order = torch.randperm(self.count, generator=generator).to(self.run.device)
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+            order = torch.randperm(self.count, generator=generator).to(self.device)
             self.known = {old: self.known[old] for old in self.known if old == epoch - 1} | {epoch: order}
         return self.known[epoch]

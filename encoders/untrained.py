@@ -12,11 +12,11 @@ from torch import nn
 
 from encoders.base import Encoder, EncoderError, ImageSet, ImageShape, Training
 from encoders.batch_norm import recalibrate_batch_norm
-from encoders.loading import brought, named
+from encoders.loading import named, plugin_encoders
 
 
 class Untrained(Encoder):
-    """The weights another encoder starts from, for the same seed, and nothing learned."""
+    """The initial weights of another encoder for the same seed; nothing is learned."""
 
     source: t.ClassVar[str] = "the architecture's own"
     is_control: t.ClassVar[bool] = True
@@ -59,7 +59,7 @@ class Untrained(Encoder):
     def build(self, shape: ImageShape) -> nn.Module:
         module = _recipe(self.architecture, self.parameters).build(shape)
         if not any(True for _ in module.parameters()):
-            raise EncoderError(f"{self.architecture!r} has no weights that are trained, so it has no untrained state")
+            raise EncoderError(f"{self.architecture!r} has no trained weights, so it has no untrained state")
         return module
 
     def fit(self, data: ImageSet, run: Training) -> nn.Module:
@@ -71,9 +71,9 @@ class Untrained(Encoder):
 def _recipe(architecture: str, parameters: dict[str, t.Any]) -> Encoder:
     """An encoder by its name; that only a trained one of ours will do is seen by its epochs. Raises ValueError."""
     try:
-        recipe = brought.get(architecture) or named(architecture)
+        recipe = plugin_encoders.get(architecture) or named(architecture)
     except EncoderError:
-        raise ValueError(f"no encoder {architecture!r}; frostbench list encoders shows them") from None
-    if not (architecture in brought or "epochs" in recipe.model_fields):
-        raise ValueError(f"{architecture!r} is not an encoder that is trained, so it has no untrained state")
+        raise ValueError(f"no encoder {architecture!r}; `frostbench list encoders` shows them") from None
+    if not (architecture in plugin_encoders or "epochs" in recipe.model_fields):
+        raise ValueError(f"{architecture!r} is not a trained encoder, so it has no untrained state")
     return recipe.model_validate_json(json.dumps(parameters))

@@ -102,10 +102,14 @@ class Mean(nn.Module):
 class _VariationalAutoencoder(Generative):
     """An encoder that gives a Gaussian for each image, and a decoder that gives logits of pixels."""
 
-    if t.TYPE_CHECKING:  # each method declares them, in an order of its own
-        body: str
-        latent: int
-        hidden: int
+    likelihood: Likelihood = "bernoulli"
+    body: parameters.Body = "mlp"
+    latent: PositiveInt
+    hidden: parameters.Hidden = 1000
+    epochs: parameters.Epochs = 400
+    batch_size: parameters.BatchSize = 100
+    learning_rate: parameters.DecayingLearningRate = 1e-3
+    beta1: parameters.Beta1 = 0.9
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -119,24 +123,17 @@ class _VariationalAutoencoder(Generative):
 
 
 class VAE(_VariationalAutoencoder):
-    """Maximise the evidence lower bound: the likelihood of an image given its code, less what the code tells.
+    """Maximise the evidence lower bound: the log-likelihood of an image given its code, minus the KL divergence.
 
     Its history has both terms and the bound (`elbo`), in nats an image. The features are those of the posterior's mean.
     """
 
     source: t.ClassVar[str] = "Kingma and Welling 2013, arXiv:1312.6114"
 
-    likelihood: Likelihood = "bernoulli"
     beta: NonNegativeFloat = 1.0
     """Weight of the KL divergence; 1 is the evidence lower bound."""
-    body: parameters.Body = "mlp"
     latent: PositiveInt = 20
     """Dimensions of the code; the paper's likelihoods have 3 to 200."""
-    hidden: parameters.Hidden = 1000
-    epochs: parameters.Epochs = 400
-    batch_size: parameters.BatchSize = 100
-    learning_rate: parameters.DecayingLearningRate = 1e-3
-    beta1: parameters.Beta1 = 0.9
 
     @property
     def codes_are_means(self) -> bool:

@@ -55,7 +55,7 @@ class View:
 
     def __call__(self, x: Tensor, draws: Tensor) -> Tensor:
         """The view of images x (b, c, h, w) in [0, 1] that uniform numbers (b, sum(DRAWS)) choose, in float32."""
-        parts = torch.split(draws.to(x.device), list(DRAWS), dim=1)
+        parts = torch.split(draws, list(DRAWS), dim=1)
         with torch.autocast(x.device.type, enabled=False):
             moved = _mapped(x.float(), *_limits(2 * parts[-1] - 1)) if self.affine else x.float()
             placed = self._placed(moved, parts)
@@ -117,7 +117,7 @@ def preset(name: Preset | None, colour: Preset, shape: ImageShape) -> tuple[View
     chosen = name or (colour if shape[0] == 3 else "digits")
     if shape[0] != 3 and any(view.reads_colour for view in PRESETS[chosen]):
         raise EncoderError(
-            f"views: {chosen} change colours, which images of {shape[0]} channels do not have; "
+            f"views: {chosen} changes colours, but the images have {shape[0]} channels; "
             "set `views: digits`, or leave it out"
         )
     return PRESETS[chosen]
@@ -125,16 +125,18 @@ def preset(name: Preset | None, colour: Preset, shape: ImageShape) -> tuple[View
 
 def views_of(x: Tensor, recipe: t.Sequence[View]) -> list[Tensor]:
     """The views of images x (b, c, h, w) in [0, 1], from torch's global generator."""
-    draws = torch.rand(len(x), len(recipe), sum(DRAWS))
+    draws = torch.rand(len(x), len(recipe), sum(DRAWS), device=x.device)
     return [view(x, draws[:, index]) for index, view in enumerate(recipe)]
 
 
 def check_changes(x: Tensor, recipe: t.Sequence[View]) -> None:
     """Raise EncoderError if the views of images x (b, c, h, w) in [0, 1] are these images: nothing could be learned."""
     if all(torch.allclose(view, x, atol=1e-4) for view in views_of(x, recipe)):
+        fields = [(view, field) for view in recipe for field in dataclasses.fields(view)]
+        asked = sorted({field.name for view, field in fields if getattr(view, field.name) != field.default})
         raise EncoderError(
-            f"views of {len(x)} training images do not differ from the images ({recipe[0]}), so nothing could be "
-            "learned from them; set `views` to another preset, or look at the images"
+            f"views of {len(x)} training images do not differ from the images ({', '.join(asked) or 'no change'}), so "
+            "nothing could be learned from them; set `views` to another preset, or look at the images"
         )
 
 

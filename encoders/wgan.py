@@ -25,7 +25,7 @@ from encoders.wasserstein import _WassersteinGAN
 
 
 class WGAN(_WassersteinGAN):
-    """Several steps of a critic with clipped weights for each of the generator; the critic's layers are the taps."""
+    """A critic with clipped weights takes several steps for each of the generator; the critic's layers are the taps."""
 
     version: t.ClassVar[int] = 3
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16

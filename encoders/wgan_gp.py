@@ -26,7 +26,7 @@ from encoders.wasserstein import _WassersteinGAN
 
 
 class WGANGP(_WassersteinGAN):
-    """Several steps of a critic under a gradient penalty for each of the generator; its layers are the taps."""
+    """A critic with a gradient penalty takes several steps for each of the generator; its layers are the taps."""
 
     version: t.ClassVar[int] = 3
     equal_versions: t.ClassVar = {"float32": ((2, 1),)}  # 2 moved what saturates in bfloat16

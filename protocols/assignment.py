@@ -8,11 +8,11 @@ import typing as t
 
 import torch
 
-from protocols.base import FeatureSet, Protocol, Scores
+from protocols.base import FeatureSet, Protocol, Scores, accuracy
 
 
 class Assignment(Protocol):
-    """The share of test rows whose cluster, the largest of their d features, bears the name of their class.
+    """Accuracy of clusters, the largest of d features, that are named after their training images.
 
     Feature i of a row is how much the row belongs to cluster i. The training rows that belong to a cluster the most are
     its head; where rounding leaves several, the label that most of them have is its name, of equals the smallest.
@@ -32,4 +32,4 @@ class Assignment(Protocol):
         predictions = names[clusters]
         sizes = torch.bincount(clusters, minlength=len(names))
         details: dict[str, t.Any] = {"names": names.tolist(), "test_rows": sizes.tolist()}
-        return Scores({"top1": float((predictions == test.labels).double().mean())}, predictions, details)
+        return Scores({"top1": accuracy(predictions, test.labels)}, predictions, details)

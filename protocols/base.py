@@ -30,11 +30,11 @@ class FeatureSet:
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.features.dtype != torch.float32 or 0 in self.features.shape:
             came = f"{self.features.dtype} {tuple(self.features.shape)}"
-            raise ProtocolError(f"features must be float32 (n, d), neither of them 0; got {came}")
+            raise ProtocolError(f"features must be float32 (n, d), and not empty; got {came}")
         if self.labels.shape != self.features.shape[:1] or self.labels.dtype != torch.int64:
             came = f"{self.labels.dtype} {tuple(self.labels.shape)}"
             raise ProtocolError(f"labels must be int64 ({len(self.features)},), one a row; got {came}")
-        slices = torch.split(self.features, max(1, 2**20 // self.features.shape[1]))  # of 4 MiB: nothing is copied
+        slices = torch.split(self.features, max(1, at_once(self.features.device) // self.features.shape[1]))
         rows = sum(int((~torch.isfinite(part).all(dim=1)).sum()) for part in slices)
         if rows:
             raise ProtocolError(f"features must be finite; {rows} of {len(self.features)} rows hold NaN or infinity")
@@ -47,6 +47,9 @@ class FeatureSet:
 
     def rows(self, index: Tensor) -> "FeatureSet":
         return FeatureSet(self.features[index], self.labels[index], self.classes)
+
+    def to(self, device: torch.device) -> "FeatureSet":
+        return FeatureSet(self.features.to(device), self.labels.to(device), self.classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +144,18 @@ class CorruptionProtocol(Protocol):
         """Fit on `train`; then read `test`, and `corrupted`, which makes its images as it is read, once."""
 
     def score(self, train: FeatureSet, test: FeatureSet, *, seed: int) -> Scores:  # noqa: ARG002
-        raise ProtocolError(
-            f"{type(self).__name__} judges features of images that it corrupts, not of given ones alone"
-        )
+        raise ProtocolError(f"{type(self).__name__} needs the corrupted images, not features alone")
+
+
+def accuracy(predictions: Tensor, labels: Tensor) -> float:
+    """The share of rows (n,) whose prediction is their label."""
+    return float((predictions == labels).double().mean())
+
+
+def at_once(device: torch.device, on_processor: int = 2**20) -> int:
+    """How many numbers to compute with at a time: by default 4 MiB, which stay in a processor's cache. A GPU has
+    memory for more, and a kernel takes a few microseconds however little it does."""
+    return 2**26 if device.type == "cuda" else on_processor
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -1,5 +1,6 @@
 """check_protocol: the promises that every protocol keeps, for ours in the tests and for yours on your machine."""
 
+import functools
 import json
 import math
 import typing as t
@@ -33,8 +34,10 @@ class Sealed(FeatureSet):
         return object.__getattribute__(self, name)
 
 
-def check_protocol(protocol: Protocol) -> None:
+def check_protocol(protocol: Protocol, device: torch.device | None = None) -> None:
     """Score small made-up features in every way a benchmark does; takes seconds. Up to k = 300 neighbours can pass.
+
+    They lie on `device`, by default the processor.
 
     A SampleProtocol is given images in place of features, and others as samples. Raises ProtocolError with the first
     promise that is not kept. Of a protocol that answers with Quality only:
@@ -52,17 +55,18 @@ def check_protocol(protocol: Protocol) -> None:
     - a prediction follows from train and its own test row: neither the order of the test rows, nor which others there
       are, nor any test label moves it, so nothing is selected on test.
     """
-    train, test = _blobs(rows=900, seed=0), _blobs(rows=60, seed=1)
+    blobs = functools.partial(_blobs, device=device)
+    train, test = blobs(rows=900, seed=0), blobs(rows=60, seed=1)
     scores = _checked(protocol, train, test, "perfect features")
     again = _checked(protocol, train, test, "perfect features, a second time")
     _hold(again, _same(scores, again), "the same scores for the same arguments and seed")
     if isinstance(scores, Scores):
         _hold(scores, _first(scores) == 1, "score 1 on features that tell the classes apart")
-        _check_selection(protocol)
-    constant = (FeatureSet(torch.full((len(one), 5), 0.1), one.labels, 3) for one in (train, test))
+        _check_selection(protocol, blobs)
+    constant = (FeatureSet(torch.full_like(one.features, 0.1), one.labels, 3) for one in (train, test))
     noise = np.random.Generator(np.random.Philox(5))
     shuffled = (FeatureSet(one.features, one.labels[torch.from_numpy(noise.permutation(len(one)))], 3)
-                for one in (_blobs(rows=600, seed=6), _blobs(rows=600, seed=7)))  # fmt: skip
+                for one in (blobs(rows=600, seed=6), blobs(rows=600, seed=7)))  # fmt: skip
     for case, (gallery, query) in {"constant features": constant, "shuffled labels": shuffled}.items():
         scores = _checked(protocol, gallery, query, case)
         chance = not isinstance(scores, Scores) or abs(_first(scores) - 1 / 3) <= 0.1
@@ -73,9 +77,9 @@ def check_protocol(protocol: Protocol) -> None:
     _checked(protocol, train.rows(torch.tensor([0, 1])), test, "two train rows")
 
 
-def _check_selection(protocol: Protocol) -> None:
+def _check_selection(protocol: Protocol, blobs: t.Callable[..., FeatureSet]) -> None:
     """Overlapping classes, where a choice shows: where every row is certain, neither order nor selection can."""
-    train, test = _blobs(rows=120, seed=2, spread=4.0), _blobs(rows=60, seed=3, spread=4.0)
+    train, test = blobs(rows=120, seed=2, spread=4.0), blobs(rows=60, seed=3, spread=4.0)
     straight = _checked(protocol, train, test, "overlapping classes")
     order = torch.from_numpy(np.random.Generator(np.random.Philox(4)).permutation(len(test)))
     turned = _checked(protocol, train, test.rows(order), "test rows in another order")
@@ -87,15 +91,16 @@ def _check_selection(protocol: Protocol) -> None:
     _hold(alone, _predicted(alone, straight, some), "a prediction that does not depend on the other test rows")
     renamed = FeatureSet(test.features, (test.labels + 1) % 3, 3)
     blind = _checked(protocol, train, renamed, "other test labels")
-    _hold(blind, _predicted(blind, straight, slice(None)), "a prediction that no test label moves")
+    _hold(blind, _predicted(blind, straight, slice(None)), "a prediction that does not depend on test labels")
 
 
-def _blobs(*, rows: int, seed: int, spread: float = 0.1) -> FeatureSet:
+def _blobs(*, rows: int, seed: int, spread: float = 0.1, device: torch.device | None = None) -> FeatureSet:
     """Three equal classes around (10, 0, 0, 0, 0), (0, 10, 0, 0, 0) and (0, 0, 10, 0, 0)."""
     labels = torch.arange(rows) % 3
     centres = 10 * torch.eye(3, 5)
     noise = np.random.Generator(np.random.Philox(seed)).normal(scale=spread, size=(rows, 5))
-    return FeatureSet(centres[labels] + torch.from_numpy(noise).float(), labels, 3)
+    features = centres[labels] + torch.from_numpy(noise).float()
+    return FeatureSet(features.to(device), labels.to(device), 3)
 
 
 def _checked(protocol: Protocol, train: FeatureSet, test: FeatureSet, case: str) -> Scores | Quality:
@@ -132,7 +137,7 @@ def _checked(protocol: Protocol, train: FeatureSet, test: FeatureSet, case: str)
 def _judged(protocol: Protocol, train: FeatureSet, test: FeatureSet) -> Scores | Quality:
     if not isinstance(protocol, SampleProtocol):
         return protocol.score(train, Sealed(test), seed=0)
-    drawn = _blobs(rows=min(protocol.samples, 300), seed=8).features
+    drawn = _blobs(rows=min(protocol.samples, 300), seed=8, device=test.features.device).features
     images, reconstructions = (torch.sigmoid(rows).view(-1, 1, 1, 5) for rows in (drawn, test.features))
     train, test = (FeatureSet(torch.sigmoid(one.features), one.labels, one.classes) for one in (train, test))
     return protocol.judge(Samples(images, reconstructions, (1, 1, 5)), train, Sealed(test), seed=0)

@@ -16,7 +16,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from protocols.base import FeatureSet, Protocol, Scores
+from protocols.base import FeatureSet, Protocol, Scores, accuracy
 from protocols.nearest import nearest
 
 if t.TYPE_CHECKING:
@@ -26,7 +26,7 @@ _DENSE = 1000  # rows up to which all eigenvectors are found at once; beyond, th
 
 
 class Cluster(Protocol):
-    """The share of test rows whose cluster is matched with their class.
+    """Accuracy of clusters of features, matched one to one with the classes.
 
     `kmeans`: a test row belongs to the nearest centre. `spectral`: k-means on the leading eigenvectors, rows made unit
     length, of the normalised graph that joins each of at most `rows` train rows, evenly spaced, with its nearest ones;
@@ -68,12 +68,12 @@ class Cluster(Protocol):
         names = torch.from_numpy(linear_sum_assignment(votes, maximize=True)[1])
         truth = test.labels.cpu()
         metrics = {
-            "top1": float((names[clusters] == truth).double().mean()),
+            "top1": accuracy(names[clusters], truth),
             "nmi": float(np.clip(normalized_mutual_info_score(truth.numpy(), clusters.numpy()), 0, 1)),
             "ari": float(adjusted_rand_score(truth.numpy(), clusters.numpy())),
         }
         details: dict[str, t.Any] = {"names": names.tolist(), "train_rows": votes.sum(axis=1).tolist()}
-        details["train_top1"] = float((names[fitted] == labels.cpu()).double().mean())
+        details["train_top1"] = accuracy(names[fitted], labels.cpu())
         return Scores(metrics, names[clusters].to(train.labels.device), details)
 
     def _kmeans(self, x: np.ndarray[t.Any, t.Any], classes: int, seed: int) -> "KMeans":

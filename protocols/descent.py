@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from protocols.base import FeatureSet, Protocol, Scores, stratified_split
+from protocols.base import FeatureSet, Protocol, Scores, accuracy, at_once, stratified_split
 from protocols.probabilities import beside
 
 LearningRates = t.Annotated[
@@ -18,7 +18,6 @@ LearningRates = t.Annotated[
     Field(min_length=1, strict=False, description="Learning rates to try; validation rows choose one."),
 ]
 Epochs = t.Annotated[PositiveInt, Field(description="Passes over the train rows.")]
-_BLOCK = 2**20  # numbers that are standardised at once
 
 
 class Descent(Protocol):
@@ -65,24 +64,24 @@ class Descent(Protocol):
         for learning_rate in self.learning_rates:
             trained = self._train(train, fitted_rows, learning_rate, seed)
             logits = trained.logits(held.features)
-            accuracy = float((logits.argmax(dim=1) == held.labels).double().mean())
+            right = accuracy(logits.argmax(dim=1), held.labels)
             loss = float(functional.cross_entropy(logits.double(), held.labels))
-            path.append(trained.report() | {"validation_accuracy": accuracy, "validation_loss": loss})
+            path.append(trained.report() | {"validation_accuracy": right, "validation_loss": loss})
         best = max(path, key=lambda tried: (tried["validation_accuracy"], -tried["validation_loss"]))["learning_rate"]
         everything = torch.arange(len(train), device=train.labels.device)
         again = [int(np.random.SeedSequence((seed, one)).generate_state(1)[0]) for one in range(1, self.repeats)]
         refits = [self._train(train, everything, best, one) for one in (seed, *again)]
         queries = test.features
-        told = [refit.logits(queries) for refit in refits]
-        answers = [logits.argmax(dim=1) for logits in told]
+        outputs = [refit.logits(queries) for refit in refits]
+        answers = [logits.argmax(dim=1) for logits in outputs]
         truth = test.labels
-        top1 = [float((predictions == truth).double().mean()) for predictions in answers]
+        top1 = [accuracy(predictions, truth) for predictions in answers]
         details: dict[str, t.Any] = {"learning_rate": best, "validation_rows": size, "refit": refits[0].report()}
         details["path"] = path
         if self.repeats > 1:
             details["repeats"] = [{"top1": one} for one in top1]
         others = {f"repeat{one}": predictions for one, predictions in enumerate(answers) if one}
-        more = beside(told[0], answers[0], truth, likelihood=True)
+        more = beside(outputs[0], answers[0], truth, likelihood=True)
         return Scores({"top1": top1[0]} | more, answers[0], details, others)
 
     def _train(self, train: FeatureSet, rows: Tensor, learning_rate: float, seed: int) -> "_Trained":
@@ -118,7 +117,7 @@ class _Scale(t.NamedTuple):
     @classmethod
     def of(cls, features: Tensor, rows: Tensor) -> "_Scale":
         """In blocks of float64: float32 loses what varies far from 0."""
-        parts = torch.split(rows, max(1, _BLOCK // features.shape[1]))
+        parts = torch.split(rows, max(1, at_once(features.device) // features.shape[1]))
         mean = torch.stack([features[part].double().sum(dim=0) for part in parts]).sum(dim=0) / len(rows)
         squares = torch.stack([(features[part].double() - mean).square().sum(dim=0) for part in parts]).sum(dim=0)
         varies = torch.stack([(features[part] != features[rows[0]]).any(dim=0) for part in parts]).any(dim=0)
@@ -136,7 +135,7 @@ class _Trained(t.NamedTuple):
     steps: int
 
     def logits(self, features: Tensor) -> Tensor:
-        parts = torch.split(features, max(1, _BLOCK // features.shape[1]))
+        parts = torch.split(features, max(1, at_once(features.device) // features.shape[1]))
         return torch.cat([self.network(self.scale(part)) for part in parts])
 
     def report(self) -> dict[str, t.Any]:

@@ -12,9 +12,8 @@ import typing as t
 import numpy as np
 import torch
 from pydantic import PositiveInt
-from torch import Tensor
 
-from protocols.base import FeatureSet, Protocol, Scores
+from protocols.base import FeatureSet, Protocol, Scores, accuracy
 from protocols.linear import Linear
 from protocols.probabilities import beside
 from protocols.probe import Probe
@@ -24,7 +23,7 @@ HEADS: dict[str, Probe] = {"svm": SVM(), "linear": Linear()}
 
 
 class FewShot(Protocol):
-    """The share of test rows that a head fitted on a few labels a class classifies rightly, the mean over draws.
+    """Accuracy of a classifier fitted on a few labels per class, averaged over random draws.
 
     A draw takes `labels` train rows of each class (all of a class that has fewer) without replacement, and the head,
     `svm` or `linear` with its defaults, chooses its strength on a split of these and is fitted on all of them. No other
@@ -58,29 +57,23 @@ class FewShot(Protocol):
             few = train.rows(torch.from_numpy(rows).to(train.labels.device))
             fitted.append((len(rows), *HEADS[self.head].fit(few, seed)))
         queries = test.features
-        told = [problem.logits(fit, queries) for _, problem, fit, _ in fitted]
-        answers = [problem.predictions(logits) for (_, problem, _, _), logits in zip(fitted, told)]
+        outputs = [problem.logits(fit, queries) for _, problem, fit, _ in fitted]
+        answers = [problem.predictions(logits) for (_, problem, _, _), logits in zip(fitted, outputs)]
         truth = test.labels
         likelihood = HEADS[self.head].loss.likelihood
         more = [
             beside(problem.of_all_classes(logits, test.classes), predictions, truth, likelihood=likelihood)
-            for (_, problem, _, _), logits, predictions in zip(fitted, told, answers)
+            for (_, problem, _, _), logits, predictions in zip(fitted, outputs, answers)
         ]
-        top1 = [_accuracy(predictions, truth) for predictions in answers]
+        top1 = [accuracy(predictions, truth) for predictions in answers]
         draws = [{"top1": one, "rows": rows} | about for one, (rows, _, _, about) in zip(top1, fitted)]
         details: dict[str, t.Any] = {"spread": statistics.stdev(top1) if count > 1 else 0.0, "draws": draws}
         if count < self.draws:
-            asked = (
-                f"{self.draws} draws of labels={self.labels} a class asked of classes of at most {largest} train rows"
-            )
-            details["warning"] = f"{asked}; one draw takes all"
+            asked = f"draws={self.draws} with labels={self.labels}, but no class has more than {largest} train rows"
+            details["warning"] = f"{asked}; using one draw of all rows"
         others = {f"draw{draw}": predictions for draw, predictions in enumerate(answers) if draw}
         means = {name: math.fsum(one[name] for one in more) / count for name in more[0]}  # draws have the same classes
         return Scores({"mean_top1": math.fsum(top1) / count} | means, answers[0], details, others)
-
-
-def _accuracy(predictions: Tensor, labels: Tensor) -> float:
-    return float((predictions == labels).double().mean())
 
 
 def balanced(

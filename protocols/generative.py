@@ -13,14 +13,14 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from protocols.base import FeatureSet, ProtocolError, Quality, SampleProtocol, Samples
+from protocols.base import FeatureSet, ProtocolError, Quality, SampleProtocol, Samples, accuracy
 
 SIGMAS = tuple(10 ** (-1 + place / 9) for place in range(10))  # 0.1 to 1: the grid of the GAN authors' script
 BLOCK = 1000  # images that are compared with all samples at once
 
 
 class GenerativeQuality(SampleProtocol):
-    """Log-likelihood, Frechet distance, coverage of the classes, and reconstruction error.
+    """Quality of samples and reconstructions: log-likelihood, Frechet distance, class coverage, squared error.
 
     - `parzen`: mean log-density of test images, nats, under a Gaussian about each sample, whose width is the best of
       ten for train images; higher is better. Its standard error over test images stands in the details.
@@ -44,7 +44,7 @@ class GenerativeQuality(SampleProtocol):
 
     def judge(self, made: Samples, train: FeatureSet, test: FeatureSet, *, seed: int) -> Quality:
         if len(test) < 2:
-            raise ProtocolError("the spread of test images needs two of them; got 1")
+            raise ProtocolError("needs at least two test images, to measure their spread; got 1")
         metrics: dict[str, float] = {}
         details: dict[str, t.Any] = {}
         images = test.features
@@ -64,7 +64,7 @@ class GenerativeQuality(SampleProtocol):
             details |= {
                 "parzen_standard_error": likelihood.standard_error,
                 "parzen_sigma": likelihood.sigma,
-                "classifier_top1": float((seen == test.labels).double().mean()),
+                "classifier_top1": accuracy(seen, test.labels),
             }
         for name, nats in made.log_likelihoods.items():
             metrics[name] = float(nats.mean())
@@ -83,9 +83,9 @@ _CLASSIFIERS: dict[str, nn.Module] = {}  # the newest one: the same for every en
 
 def _classifier(train: FeatureSet, shape: tuple[int, int, int]) -> nn.Module:
     """Images (n, c * h * w) -> (hidden (n, 128), logits (n, classes)): two convolutions, pooled, and a hidden layer."""
-    digest = hashlib.blake2b(train.features[:: max(1, len(train) // 1000)].numpy().tobytes())
-    digest.update(train.labels.numpy().tobytes())
-    key = digest.hexdigest()
+    digest = hashlib.blake2b(train.features[:: max(1, len(train) // 1000)].cpu().numpy().tobytes())
+    digest.update(train.labels.cpu().numpy().tobytes())
+    key = f"{digest.hexdigest()} on {train.features.device}"
     if key not in _CLASSIFIERS:
         _CLASSIFIERS.clear()
         _CLASSIFIERS[key] = train_classifier(train, shape, CLASSIFIER_IMAGES)
@@ -94,11 +94,12 @@ def _classifier(train: FeatureSet, shape: tuple[int, int, int]) -> nn.Module:
 
 def train_classifier(train: FeatureSet, shape: tuple[int, int, int], images: int) -> nn.Module:
     """A classifier that has seen so many images, some of them several times if there are fewer."""
-    with torch.random.fork_rng(devices=[]):
+    device = train.features.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)  # whatever the run's seed: distances compare between runs
-        network = _Classifier(shape, train.classes)
+        network = _Classifier(shape, train.classes).to(device)
         optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-        order = torch.cat([torch.randperm(len(train)) for _ in range(-(-images // len(train)))])
+        order = torch.cat([torch.randperm(len(train)) for _ in range(-(-images // len(train)))]).to(device)
         for rows in torch.split(order[:images], 128):
             loss = F.cross_entropy(network(train.features[rows])[1], train.labels[rows])
             optimizer.zero_grad()
@@ -175,7 +176,7 @@ def log_densities(images: Tensor, samples: Tensor, sigmas: t.Sequence[float]) ->
         squared = torch.cdist(block.double(), centres).square()  # (b, m)
         rows.append(torch.stack([torch.logsumexp(squared / (-2 * sigma**2), dim=1) for sigma in sigmas]))
     normalisers = [math.log(len(centres)) + centres.shape[1] / 2 * math.log(2 * math.pi * s**2) for s in sigmas]
-    return torch.cat(rows, dim=1) - torch.tensor(normalisers, dtype=torch.float64)[:, None]
+    return torch.cat(rows, dim=1) - torch.tensor(normalisers, dtype=torch.float64, device=images.device)[:, None]
 
 
 def classifier_frechet_distance(one: Tensor, other: Tensor) -> float:

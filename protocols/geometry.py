@@ -19,7 +19,7 @@ _BLOCK = 1024  # rows that are compared with all others at once
 
 
 class Geometry(Protocol):
-    """Numbers of the train rows' features alone, to choose by without a label and without touching the test set.
+    """Measures of the train features alone: no label is used, and the test set is not read.
 
     At most `rows` train rows, evenly spaced, are looked at.
 

@@ -11,7 +11,7 @@ import typing as t
 import torch
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from protocols.base import FeatureSet, Protocol, Scores
+from protocols.base import FeatureSet, Protocol, Scores, accuracy
 from protocols.nearest import Metric, Neighbours, nearest
 from protocols.probabilities import beside
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class KNN(Protocol):
-    """The share of test rows whose nearest train rows (the gallery) vote for the right class.
+    """Accuracy of the vote of the nearest train rows (the gallery).
 
     Neighbours are those of distances computed in float64: Euclidean, or 1 - cosine similarity, where a row of zeros has
     similarity 0 to every row. The rules where a choice is needed:
@@ -98,7 +98,7 @@ class KNN(Protocol):
             details["warning"] = f"k={self.k} neighbours asked of {len(train)} gallery rows; using {k}"
             logger.warning(details["warning"])
         truth = test.labels
-        metrics = {"top1": float((predictions == truth).double().mean())}
+        metrics = {"top1": accuracy(predictions, truth)}
         if self.k >= 5:
             metrics |= beside(votes.log(), predictions, truth, likelihood=False)
         return Scores(metrics, predictions, details)

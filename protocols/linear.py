@@ -13,7 +13,7 @@ from protocols.solver import Fit, Loss, Losses, Problem
 
 
 class Linear(Probe):
-    """The share of test rows that multinomial logistic regression on the frozen features classifies rightly.
+    """Accuracy of multinomial logistic regression on the frozen features.
 
     Features are standardised by the mean and standard deviation of the rows fitted on (a constant feature becomes 0).
     Then mean cross-entropy (nats) + strength / 2 * |weights|^2 is minimised, the biases not penalised; scikit-learn's C

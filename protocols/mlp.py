@@ -16,7 +16,7 @@ from protocols.descent import Descent, Epochs, LearningRates
 
 
 class MLP(Descent):
-    """The share of test rows that a network with one hidden layer on the frozen features classifies rightly.
+    """Accuracy of a network with one hidden layer on the frozen features.
 
     Trained by Adam, see `Descent`; no linear probe, and no number of one to be compared with it.
     """

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from protocols.base import at_once
+
 Metric = t.Literal["euclidean", "cosine"]
 
 
@@ -73,7 +75,8 @@ class _Space:
     def __init__(self, gallery: Tensor, queries: Tensor, metric: Metric) -> None:
         self.metric = metric
         self.width = gallery.shape[1] + 2 * (metric == "cosine")
-        self.cached = max(1, 2**17 // self.width)  # float64 rows that a core's cache holds
+        self.cached = max(1, at_once(gallery.device, 2**17) // self.width)  # float64 rows that a core's cache holds
+        self.paired = min(self.cached, max(1, 2**22 // self.width))  # those that `_squares` takes, and fills up
         # Any centre gives the same distances; one amid the gallery keeps the products, and so their errors, small.
         # A scale that is a power of two rounds nothing; with all lengths at most 1 nothing overflows.
         self.centre = self.embedded(gallery[:: max(1, len(gallery) // 1024)], gallery=True).mean(dim=0)
@@ -274,11 +277,11 @@ def _first(k: int, rows: list[Tensor], squares: list[Tensor]) -> tuple[Tensor, T
 
 def _squares(space: _Space, queries: Tensor, gallery: Tensor, query: Tensor, row: Tensor) -> Tensor:
     """Squared distances (p,) of embedded queries and gallery rows, both by number (p,); infinite past the last row."""
-    squares = torch.empty(len(row) + -len(row) % space.cached, dtype=torch.float64, device=row.device)
+    squares = torch.empty(len(row) + -len(row) % space.paired, dtype=torch.float64, device=row.device)
     # All parts have one shape, since the order of a sum may depend on it, and copies of a row are to be equally far.
     filled = functional.pad(row, (0, len(squares) - len(row))).clamp(max=len(gallery) - 1)
     asked = functional.pad(query, (0, len(squares) - len(row)))
-    for part, r, q in zip(*(torch.split(every, space.cached) for every in (squares, filled, asked))):
+    for part, r, q in zip(*(torch.split(every, space.paired) for every in (squares, filled, asked))):
         y = space.embedded(gallery.index_select(0, r), gallery=True)
         x = queries.index_select(0, q)
         torch.sum(functional.mse_loss(x, y, reduction="none"), dim=1, out=part)  # mse_loss: (x - y)^2 in one go

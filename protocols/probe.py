@@ -11,8 +11,8 @@ from protocols.base import FeatureSet, Protocol, Scores, stratified_split
 from protocols.probabilities import beside
 from protocols.solver import Fit, Loss, Problem
 
-_MANY = 2**22  # numbers of features from which on strengths far from the choice are solved roughly: fewer take no time
-_ROUGH = 1e-2  # the gap of these
+_MANY = 2**18  # numbers of features from which on strengths far from the choice are solved roughly, in half the time
+_ROUGH = 1e-2  # the tolerance of these
 
 
 Strengths = t.Annotated[
@@ -33,24 +33,25 @@ class Probe(Protocol):
     Beside `top1`: what `protocols.probabilities` makes of the logits; of losses that are a likelihood, log loss and
     calibration too.
 
-    Of 2^22 numbers of features and more the strengths are tried until the loss has grown once, each to a gap of 1e-2 at
-    first. Then the best of them is solved to a tenth of its gap, and to a tenth of that, down to
-    `tolerance`, as long as a neighbour may be better: a loss counts as known up to twice its last change, that of a
-    neighbour not solved further up to four times the best's. Of fewer numbers each strength meets the tolerance.
+    Of 2^18 numbers of features and more the strengths are tried until the loss has grown once, each to a tolerance of
+    1e-2 at first. Then the best of them is solved to a tenth of its gap, and to a tenth of that, down to `tolerance`,
+    as long as a neighbour may be better: a loss counts as known up to twice its last change, that of a neighbour not
+    solved further up to four times the best's. Of fewer numbers each strength meets the tolerance.
 
     Details: the chosen `strength`, its `validation_loss` and the `gap` of its fit on all of train, which is `refit`;
     the `edge` of `strengths` that it is, "strongest" or "weakest", if one (then also a `warning`); every fit of the
     selection as `path`. Each fit has its mean `loss`, its `objective`, its `gap` (the objective is at most this far
     above the minimum, up to float32 rounding), its `passes` over the features, how many of these read them rounded to
     bfloat16 (`rounded_passes`: of each solution the first, where that is native; never the last), and whether the gap
-    met what was asked of it (`converged`).
+    met the tolerance (`converged`): it is at most that share of the objective, where an objective above 1 counts as 1
+    and one below 0.01 as 0.01.
     """
 
     strengths: Strengths
     validation: t.Annotated[float, Field(gt=0, lt=1)] = 1 / 6
     """Share of the train rows held out to choose the penalty; 10,000 of MNIST's 60,000."""
     tolerance: PositiveFloat = 1e-5
-    """Largest certified gap between the objective and its minimum."""
+    """Largest certified gap between the objective and its minimum, as a share of the objective (see `relative`)."""
     max_passes: PositiveInt = 1000
     """Maximum number of passes over the features per fit; two more measure the gap that is reached by then."""
 
@@ -107,7 +108,7 @@ class Probe(Protocol):
     def _tightened(self, tried: "_Tried", problem: Problem, held: FeatureSet) -> "_Tried":
         """The same strength, solved to a tenth of its gap."""
         before = tried.fit
-        tolerance, left = max(before.gap / 10, self.tolerance), max(1, self.max_passes - before.passes)
+        tolerance, left = max(before.relative_gap / 10, self.tolerance), max(1, self.max_passes - before.passes)
         fit = problem.solve(before.strength, tolerance, left, before)
         accuracy, loss = problem.judge(fit, held)
         passes = {name: getattr(before, name) + getattr(fit, name) for name in ("passes", "rounded_passes")}
@@ -134,7 +135,7 @@ def _undecided(path: list[_Tried], tolerance: float) -> list[int]:
     """The places that must be solved further before the lowest loss is known: the best, and neighbours near it."""
     best = min(range(len(path)), key=lambda place: path[place].loss)
     neighbours = [place for place in (best - 1, best + 1) if 0 <= place < len(path)]
-    open_ = [place for place, (*_, fit) in enumerate(path) if fit.converged and fit.gap > tolerance]
+    open_ = [place for place, (*_, fit) in enumerate(path) if fit.converged and fit.relative_gap > tolerance]
     change = path[best].change
     if change is None:
         return [best] if neighbours and best in open_ else []

@@ -25,7 +25,7 @@ _MANTISSA = 2**63 - 1  # every bit of an integer but its sign
 
 
 class Retrieval(Protocol):
-    """How early the train rows (the gallery) of a test row's class come when all are ranked by similarity to it.
+    """Mean average precision of ranking the train rows (the gallery) by similarity to a test row.
 
     `map`: the mean over test rows of average precision, the sum over ranks of precision times the recall gained there;
     rows of equal similarity share a rank. `precision_at_K`: the share of the first k rows that are of the class; of

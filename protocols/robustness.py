@@ -1,7 +1,7 @@
 """Robustness: how much of a probe's accuracy is left on corrupted test images, none of which it was fitted on.
 
 Source: Hendrycks and Dietterich 2019, arXiv:1903.12261. Differs: the classifier is a probe of frozen features; the
-number is accuracy, not error relative to a reference network's; `bench/corruptions.py` says which damage is done.
+number is accuracy, not error relative to a reference network's; the damage is that of bench/datasets/corruptions.py.
 """
 
 import collections
@@ -10,13 +10,13 @@ import typing as t
 import torch
 from torch import Tensor
 
-from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Scores
+from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Scores, accuracy
 from protocols.linear import Linear
 from protocols.nearest import nearest
 
 
 class Robustness(CorruptionProtocol):
-    """The share of corrupted test images that a probe fitted on clean train features classifies rightly.
+    """Accuracy on corrupted test images of a probe fitted on clean train features.
 
     The probe is fitted once: the class of the nearest train row (`knn`: k = 1, Euclidean), or logistic regression
     (`linear`, as the protocol of that name by default). The test images are then read, first clean, then with each kind
@@ -36,12 +36,12 @@ class Robustness(CorruptionProtocol):
     def judge(self, train: FeatureSet, test: FeatureSet, corrupted: t.Iterable[Corrupted], *, seed: int) -> Scores:
         classify, details = self._fitted(train, seed)
         predictions = classify(test.features)
-        clean = _share(predictions, test.labels)
+        clean = accuracy(predictions, test.labels)
         found: dict[str, dict[str, float]] = collections.defaultdict(dict)
         others = {}
         for kind, severity, rows in corrupted:
             others[f"{kind}{severity}"] = classify(rows.features)
-            found[kind][str(severity)] = _share(others[f"{kind}{severity}"], rows.labels)
+            found[kind][str(severity)] = accuracy(others[f"{kind}{severity}"], rows.labels)
         kinds = {kind: {"top1": _mean(shares), "severities": shares} for kind, shares in found.items()}
         metrics = {"corrupted_top1": _mean({kind: _mean(shares) for kind, shares in found.items()})}
         return Scores(metrics | {"clean_top1": clean}, predictions, {"corruptions": kinds, **details}, others)
@@ -52,10 +52,6 @@ class Robustness(CorruptionProtocol):
             return lambda x: train.labels[nearest(x, train.features, 1, "euclidean").rows[:, 0]], {}
         problem, fit, details = Linear().fit(train, seed)
         return lambda x: problem.predictions(problem.logits(fit, x)), {"fit": details}
-
-
-def _share(predictions: Tensor, labels: Tensor) -> float:
-    return float((predictions == labels).double().mean())
 
 
 def _mean(shares: dict[str, float]) -> float:

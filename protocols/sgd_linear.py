@@ -14,7 +14,7 @@ from protocols.descent import Descent, Epochs, LearningRates
 
 
 class SGDLinear(Descent):
-    """The share of test rows that a linear classifier, trained by SGD on the frozen features, classifies rightly.
+    """Accuracy of a linear classifier on the frozen features, trained by SGD.
 
     Weights and biases start at 0; see `Descent`.
     """

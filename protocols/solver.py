@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from protocols.base import FeatureSet, multiplies_bfloat16
+from protocols.base import FeatureSet, at_once, multiplies_bfloat16
 
 _EXACT = 1536  # features up to which the covariance is factorised whole; beyond, as many directions as _RANK
 _RANK = 1024
 _SKETCHED = 16384  # rows that stand for all in the covariance; 60,000 save one pass of fifty and cost a second
 _KEPT = 2**29  # numbers (2 GiB) up to which the standardised features are kept; beyond, each pass standardises again
 _ROUNDED = range(2**22, 2**31)  # numbers of features kept in bfloat16 too (to 4 GiB); fewer stay in cache as float32
-_ROUNDED_TOLERANCE = 1e-4  # of gaps, down to which these show the way; what comes below is hidden by the rounding
+_ROUNDED_TOLERANCE = 3e-4  # of gaps, down to which these show the way; what comes below is hidden by the rounding
 
 
 _Dot = t.Callable[[Tensor, Tensor], Tensor]
@@ -64,8 +64,20 @@ class Fit(t.NamedTuple):
     rounded_passes: int  # of these, over the features rounded to bfloat16
     converged: bool
 
+    @property
+    def relative_gap(self) -> float:
+        return relative(self.gap, self.objective)
+
     def report(self) -> dict[str, t.Any]:
         return {name: value for name, value in self._asdict().items() if name not in ("weights", "biases")}
+
+
+def relative(gap: float, objective: float) -> float:
+    """A gap as tolerances count it: over the objective, which counts as at least 0.01 and at most 1.
+
+    Small objectives are those of classes that separate well. The same gap leaves more of their weights open.
+    """
+    return gap / min(1.0, max(0.01, objective))
 
 
 class Problem:
@@ -86,7 +98,7 @@ class Problem:
         self.rows = torch.arange(len(features), device=features.device) if rows is None else rows
         self.whole = rows is None
         n, d = len(self.rows), features.shape[1]
-        self.size = max(256, 2**20 // d)  # of a slice: 4 MiB, which stays in cache
+        self.size = max(256, at_once(features.device) // d)  # of a slice
         self.unit: Tensor | None = None
         self.present, self.labels = torch.unique(labels[self.rows], return_inverse=True)
         self.shares = self.labels.bincount().double() / n
@@ -196,7 +208,9 @@ class Problem:
         while passes < max_passes:
             if at.gap < lowest:
                 lowest, lowest_at = at.gap, passes
-            if rounded is not None and (stuck or at.gap <= tolerance or passes > lowest_at + 10):
+            if rounded is not None and (
+                stuck or passes > lowest_at + 10 or at.gap <= _ROUNDED_TOLERANCE or at.relative_gap <= tolerance
+            ):
                 if stuck:
                     steps.clear()
                 rounded, rounded_passes, stuck = None, passes, False
@@ -204,11 +218,11 @@ class Problem:
                 passes += 1
             if stuck:
                 break
-            if rounded is None and at.gap <= tolerance:
+            if rounded is None and at.relative_gap <= tolerance:
                 variables, settled = self.with_best_biases(at.variables)
                 at = self.evaluate(variables, strength)
                 passes += 2
-                certified = settled and at.gap <= tolerance
+                certified = settled and at.relative_gap <= tolerance
                 if certified:
                     break
             precondition = self.spectrum.preconditioner(at.curvature, strength, steps[-1] if steps else None, self.dot)
@@ -321,6 +335,10 @@ class _Point(t.NamedTuple):
     objective: float
     gap: float
     curvature: float  # of the loss by a logit: the mean of its second derivatives
+
+    @property
+    def relative_gap(self) -> float:
+        return relative(self.gap, self.objective)
 
 
 class _Found(t.NamedTuple):

@@ -14,7 +14,7 @@ from protocols.solver import Loss, Losses
 
 
 class SVM(Probe):
-    """The share of test rows that a linear one-vs-rest L2-SVM on the frozen features classifies rightly.
+    """Accuracy of a linear one-vs-rest L2-SVM on the frozen features.
 
     Features are standardised by the mean and standard deviation of the rows fitted on (a constant feature becomes 0).
     Then the mean over rows of the squared hinges max(0, 1 - sign * logit)^2, summed over classes (the sign is 1 for

@@ -32,13 +32,13 @@ class TwoSample(SampleProtocol):
         fitted, unseen = samples.tensor_split([len(samples) // 2])
         fitted, unseen = fitted[: len(train)], unseen[: len(test)]
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: len(fitted)]
-        real = torch.arange(2).repeat_interleave(len(fitted))
+        real = torch.arange(2, device=samples.device).repeat_interleave(len(fitted))
         both = FeatureSet(torch.cat([fitted, train.features[chosen]]), real, 2)
         classifier = train_classifier(both, made.shape, CLASSIFIER_IMAGES)
-        told = looked_at(classifier, torch.cat([unseen, test.features[: len(unseen)]]))[1]
-        right = int((told == torch.arange(2).repeat_interleave(len(unseen))).sum())
+        predicted = looked_at(classifier, torch.cat([unseen, test.features[: len(unseen)]]))[1]
+        right = int((predicted == torch.arange(2, device=predicted.device).repeat_interleave(len(unseen))).sum())
         metrics = {
-            "two_sample_accuracy": right / len(told),
-            "two_sample_p": float(binom.sf(right - 1, len(told), 0.5)),
+            "two_sample_accuracy": right / len(predicted),
+            "two_sample_p": float(binom.sf(right - 1, len(predicted), 0.5)),
         }
-        return Quality(metrics, {"held_out": len(told), "told_right": right})
+        return Quality(metrics, {"held_out": len(predicted), "told_right": right})

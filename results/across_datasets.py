@@ -10,10 +10,10 @@ import numpy as np
 from results import tables
 from results.leaderboard import Leaderboard
 from results.metrics import METRICS
-from results.rows import apart
+from results.rows import beside_images, data_of
 from results.statistics import Friedman, friedman
 
-FEWEST_DATASETS, FEWEST_ROWS = 5, 3  # below these the test says nothing
+MIN_DATASETS, MIN_ROWS = 5, 3  # below these the test says nothing
 HEADER = ("row", "mean rank", "no worse than the best")
 COLUMNS = ("protocol", "row", "mean_rank", "no_worse_than_the_best", "critical_difference", "p", "datasets")  # as data
 LEFT, TOP, WIDTH, LINE = 180.0, 46.0, 360.0, 22.0  # pixels of the diagram: the axis, and the distance of two names
@@ -33,24 +33,24 @@ def across_datasets(board: Leaderboard) -> list[Overall]:
     """Every protocol whose rows are complete on 5 data sets, at least 3 of them, in the order of the tables' columns.
 
     Data sets are the sample, not seeds. Of several choices of them, the most rows that share at least five count;
-    encoders that saw labels or other data stand aside.
+    encoders that saw labels stand aside.
     """
     scores: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     largest: dict[str, int] = {}  # a data set counts once, however many subsets of it were run
     for row in board.rows:
-        name = row.dataset.partition(" (")[0]
+        name = data_of(row)
         largest[name] = max(largest.get(name, 0), row.train_images or 0)
     for row in board.rows:
-        name = row.dataset.partition(" (")[0]
+        name = data_of(row)
         if (row.train_images or 0) < largest[name]:
             continue
-        if row.protocol and row.mean is not None and row.metric not in METRICS and not apart(row):
+        if row.protocol and row.mean is not None and row.metric not in METRICS and not beside_images(row):
             scores[row.protocol][f"{row.encoder}/{row.tap}"].setdefault(name, row.mean)  # of several metrics the first
     found = []
     places = {row.protocol: row.column or 0 for row in reversed(board.rows)}  # of the first table that has it
     for protocol, rows in sorted(scores.items(), key=lambda item: (places[item[0]], item[0])):
         datasets, complete = _complete(rows)
-        if len(complete) < FEWEST_ROWS:
+        if len(complete) < MIN_ROWS:
             continue
         result = friedman(np.array([[rows[name][dataset] for name in complete] for dataset in datasets]))
         order = sorted(range(len(complete)), key=result.ranks.__getitem__)
@@ -73,10 +73,10 @@ def _complete(rows: dict[str, dict[str, float]]) -> tuple[list[str], list[str]]:
             count[dataset] += 1
     by_count = sorted(count, key=lambda dataset: (-count[dataset], dataset))
     best: tuple[list[str], list[str]] = [], []
-    for size in range(FEWEST_DATASETS, len(by_count) + 1):
+    for size in range(MIN_DATASETS, len(by_count) + 1):
         datasets = sorted(by_count[:size])
         complete = sorted(name for name, one in rows.items() if all(dataset in one for dataset in datasets))
-        if len(complete) >= max(FEWEST_ROWS, len(best[1])):
+        if len(complete) >= max(MIN_ROWS, len(best[1])):
             best = datasets, complete
     return best
 
@@ -86,7 +86,7 @@ def render(
 ) -> str:
     """A table a protocol, as text that ends with a newline."""
     empty = (
-        f"Ranks over data sets need {FEWEST_DATASETS} of them, and {FEWEST_ROWS} rows that all of them have, "
+        f"Ranks over data sets need {MIN_DATASETS} of them, and {MIN_ROWS} rows that all of them have, "
         "judged by one protocol."
     )
     return tables.render(list(map(_table, found)), format, columns=COLUMNS, empty=empty, width=width, colour=colour)
@@ -94,7 +94,7 @@ def render(
 
 def _table(one: Overall) -> tables.Table:
     result = one.result
-    told = [rank <= result.ranks[0] + result.critical_difference for rank in result.ranks]
+    equal_to_best = [rank <= result.ranks[0] + result.critical_difference for rank in result.ranks]
     p = f"= {result.p:.4f}" if result.p >= 1e-4 else "< 0.0001"
     legend = (
         f"Mean ranks over {len(one.datasets)} data sets ({', '.join(one.datasets)}). That all are equally good: "
@@ -103,13 +103,16 @@ def _table(one: Overall) -> tables.Table:
     )
     values = [
         [one.protocol, name, rank, equal, result.critical_difference, result.p, list(one.datasets)]
-        for name, rank, equal in zip(one.rows, result.ranks, told)
+        for name, rank, equal in zip(one.rows, result.ranks, equal_to_best)
     ]
     return tables.Table(
         one.protocol,
         HEADER[:1],
         HEADER,
-        [[name, f"{rank:.2f}", "yes" if equal else "no"] for name, rank, equal in zip(one.rows, result.ranks, told)],
+        [
+            [name, f"{rank:.2f}", "yes" if equal else "no"]
+            for name, rank, equal in zip(one.rows, result.ranks, equal_to_best)
+        ],
         legend,
         [dict(zip(COLUMNS, row)) for row in values],
     )

@@ -11,33 +11,28 @@ from pathlib import Path
 
 import numpy as np
 
-from results import files, store
+from results import store
 from results.files import StoreError
 from results.layout import RunDirectory
 
-LARGEST = 2**28  # bytes, packed and unpacked: no view or predictions of ours come near
+MAX_BYTES = 2**28  # bytes, packed and unpacked: no view or predictions of ours come near
 Array = np.ndarray[t.Any, np.dtype[t.Any]]
 
 
-def read_arrays(path: Path, largest: int = LARGEST) -> dict[str, Array]:
-    """Every array of a file, none of them pickled. Raises store.Missing and StoreError."""
-    return _unpacked(path, files.read_bytes(path, largest), largest)
+def read_view(run: RunDirectory, path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
+    """Every array of a file that run.json may have the SHA-256 of, none of them pickled.
 
-
-def read_view(run: RunDirectory, path: Path, largest: int = LARGEST) -> dict[str, Array]:
-    """The same of a file that run.json may have the SHA-256 of. Raises store.Missing and StoreError."""
-    return _unpacked(path, store.read_kept(run, path, largest), largest)
-
-
-def _unpacked(path: Path, content: bytes, largest: int) -> dict[str, Array]:
+    Raises store.Missing and StoreError.
+    """
+    content = store.read_kept(run, path, max_bytes)
     try:
-        return read_npz(content, largest)
+        return read_npz(content, max_bytes)
     except ValueError as error:
-        raise StoreError(f"{path}: cannot be read: {error}") from error
+        raise StoreError(f"cannot be read: {error}", path) from error
 
 
-def read_npz(source: Path | bytes, largest: int, names: t.Collection[str] = ()) -> dict[str, Array]:
-    """The arrays of these names, or all, of an archive that unpacks to no more than `largest` bytes.
+def read_npz(source: Path | bytes, max_bytes: int, names: t.Collection[str] = ()) -> dict[str, Array]:
+    """The arrays of these names, or all, of an archive that unpacks to no more than `max_bytes` bytes.
 
     source: a file or its content. Raises ValueError for what is no archive of plain arrays, or has not all of them,
     OSError for a file that cannot be opened.
@@ -48,8 +43,8 @@ def read_npz(source: Path | bytes, largest: int, names: t.Collection[str] = ()) 
             raise ValueError("a single array, not an archive of several")
         with loaded as archive:
             members = archive.zip.infolist() if archive.zip else []
-            if sum(member.file_size for member in members) > largest:
-                raise ValueError(f"it unpacks to more than {largest:,} bytes")
+            if sum(member.file_size for member in members) > max_bytes:
+                raise ValueError(f"it unpacks to more than {max_bytes:,} bytes")
             arrays = {name: archive[name] for name in names or archive}
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # the content of a member that is none

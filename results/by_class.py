@@ -5,33 +5,24 @@ From the predictions beside a record, so that old records have them too. Source:
 
 import re
 import typing as t
-from dataclasses import dataclass
 
 import numpy as np
 
+from results.predictions import Classes, Predictions
 from results.statistics import Answers
 
-Classes = np.ndarray[t.Any, np.dtype[t.Any]]  # whole numbers
 Counts = np.ndarray[t.Any, np.dtype[np.float64]]  # (classes,)
 
 
-@dataclass(frozen=True)
-class Told:
-    """The class that a record gives each test image, and the true one; of few labels once for each of its draws."""
-
-    predicted: Classes  # (draws, images)
-    label: Classes  # (images,)
-
-
-def scores(told: Told) -> dict[str, float]:
+def scores(predictions: Predictions) -> dict[str, float]:
     """Every metric by its name, the mean over draws.
 
     `recall_3`: the share of the images of class 3 that are given it; a class without test images has none.
     `balanced_accuracy`: the mean of the recalls. `macro_f1`: the mean over classes of 2 * right / (images + times
     predicted); a class without test images counts as 0 if it is predicted and not at all if it is not.
     """
-    size = 1 + int(max(told.predicted.max(), told.label.max()))
-    counted = [_counts(one, told.label, size) for one in told.predicted]
+    size = 1 + int(max(predictions.predicted.max(), predictions.label.max()))
+    counted = [_counts(one, predictions.label, size) for one in predictions.predicted]
     images = counted[0].images
     there = images.nonzero()[0].tolist()
     recalls = np.mean([one.right for one in counted], axis=0) / np.maximum(images, 1)
@@ -44,7 +35,7 @@ def is_by_class(metric: str | None) -> bool:
     return bool(re.fullmatch(r"balanced_accuracy|macro_f1|recall_\d+", metric or ""))
 
 
-def answers(metric: str, rows: t.Sequence[t.Sequence[Told | None]]) -> Answers | None:
+def answers(metric: str, rows: t.Sequence[t.Sequence[Predictions | None]]) -> Answers | None:
     """What rows, each of several seeds, answered, as the metric counts it; None if no row has test images to tell.
 
     Images are drawn class by class: the metric is a mean over classes of means over their images. That is exact for
@@ -63,7 +54,7 @@ def answers(metric: str, rows: t.Sequence[t.Sequence[Told | None]]) -> Answers |
     return Answers.by_stratum(whole, strata)
 
 
-def _is_same(one: Told, other: Told) -> bool:
+def _is_same(one: Predictions, other: Predictions) -> bool:
     return np.array_equal(one.label, other.label)
 
 
@@ -87,18 +78,18 @@ def _counts(predicted: Classes, label: Classes, size: int) -> _Counts:
     return _Counts(*(np.bincount(one, minlength=size).astype(np.float64) for one in rows))
 
 
-def _right(told: Told) -> Counts:
-    return np.asarray((told.predicted == told.label).mean(0))
+def _right(predictions: Predictions) -> Counts:
+    return np.asarray((predictions.predicted == predictions.label).mean(0))
 
 
-def _f1_of_images(told: Told) -> Counts:
+def _f1_of_images(predictions: Predictions) -> Counts:
     """The slope of macro F1 by how often an image is drawn, times the images of its class and the classes there."""
-    found, size = [], 1 + int(max(told.predicted.max(), told.label.max()))
-    for predicted in told.predicted:
-        one = _counts(predicted, told.label, size)
+    found, size = [], 1 + int(max(predictions.predicted.max(), predictions.label.max()))
+    for predicted in predictions.predicted:
+        one = _counts(predicted, predictions.label, size)
         both = np.maximum(one.both, 1)
         slope = one.f1 / both
         scale = one.images * np.count_nonzero(one.images) / np.count_nonzero(one.both)
-        right = np.where(predicted == told.label, 2 / both[told.label], 0.0)
-        found.append(scale[told.label] * (right - slope[told.label] - slope[predicted]))
+        right = np.where(predicted == predictions.label, 2 / both[predictions.label], 0.0)
+        found.append(scale[predictions.label] * (right - slope[predictions.label] - slope[predicted]))
     return np.asarray(np.mean(found, axis=0))

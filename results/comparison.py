@@ -8,7 +8,6 @@ the same version and settings of a protocol is compared.
 import dataclasses
 import difflib
 import json
-import textwrap
 import typing as t
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -18,16 +17,18 @@ import numpy as np
 
 from results import predictions, store, tables
 from results.identity import (
+    DatasetKey,
+    EncoderKey,
+    ProtocolKey,
     dataset_name,
+    disambiguate,
     encoder_facts,
     encoder_key,
     protocol_facts,
     protocol_key,
-    told_apart,
-    versioned,
 )
 from results.record import Definitions, Json, Record
-from results.redaction import printable
+from results.rows import headings
 from results.statistics import (
     Correct,
     Estimate,
@@ -41,7 +42,7 @@ from results.statistics import (
 )
 
 Format = t.Literal["table", "markdown", "json"]
-Column = tuple[str, str, str]  # dataset with limit and split, its fingerprint, protocol with version and settings
+Column = tuple[DatasetKey, ProtocolKey]
 Answers = dict[int, np.ndarray[t.Any, np.dtype[np.bool_]]]  # of each seed (images,), whether it got them right
 Counts = np.ndarray[t.Any, np.dtype[np.int64]]
 
@@ -69,7 +70,8 @@ class Comparison:
 
     dataset: str  # with limit and split
     record: Record  # one of the first's, which names the data
-    protocol: str
+    protocol: str  # label@version
+    heading: str  # what tables call it
     first: str
     second: str
     means: tuple[float, float]
@@ -119,29 +121,32 @@ def compare(
     Raises Incomparable for names that name no two such rows, StoreError for a directory or predictions that cannot be
     read.
     """
-    one, two = _find(first, directory), _find(second, directory)
+    two, one = _find(second, directory, first), _find(first, directory)  # a second name left out is seen before that
     if one == two:
         raise Incomparable(f"{first!r} and {second!r} are the same row; name two")
     shared = {column: one.example(column) for column in sorted(one.columns) if column in two.columns}
     if not shared:
-        raise Incomparable(f"{one.name} and {two.name} were judged on nothing in common: {one.told}; {two.told}")
-    chosen = {
-        column: record
-        for column, record in shared.items()
-        if (not protocols or {record.protocol_label, versioned(record)} & set(protocols))
-        and (not datasets or {record.dataset, dataset_name(record)} & set(datasets))
-    }
+        raise Incomparable(f"{one.name} and {two.name} were judged on nothing in common: {one.judged}; {two.judged}")
+    chosen = [
+        (data, protocol)
+        for data, protocol in shared
+        if (not protocols or {protocol.label, protocol.name} & set(protocols))
+        and (not datasets or {shared[data, protocol].dataset, data.name} & set(datasets))
+    ]
     if not chosen:
         wanted = ", ".join([*protocols, *datasets])
-        raise Incomparable(f"{one.name} and {two.name} have nothing of {wanted} in common: {one.told}; {two.told}")
-    shown = told_apart({column: (versioned(record), protocol_facts(record)) for column, record in shared.items()})
+        raise Incomparable(f"{one.name} and {two.name} have nothing of {wanted} in common: {one.judged}; {two.judged}")
+    facts = {protocol: protocol_facts(record) for (_, protocol), record in shared.items()}
+    full = disambiguate({protocol: (protocol.name, settings) for protocol, settings in facts.items()})
+    heads = headings({protocol: (full[protocol], settings) for protocol, settings in facts.items()})
     names = (first, second) if one.name == two.name else (one.name, two.name)  # of two directories
     compared, both = [], []
-    for column, record in chosen.items():
-        protocol = shown[column] + ", first draw" * ("top1" not in record.metrics)
+    for column in chosen:
+        record, draw = shared[column], ", first draw" * ("top1" not in shared[column].metrics)
         answers = one.answers(column), two.answers(column)
         splits = one.split(column, answers[0]), two.split(column, answers[1])
-        compared.append(_compared(protocol, record, names, answers, splits))
+        called = full[column[1]] + draw, heads[column[1]] + draw
+        compared.append(_compared(called, record, names, answers, splits))
         both.append((_stacked(answers[0]), _stacked(answers[1])))
     return _corrected(compared, both)
 
@@ -161,49 +166,51 @@ class _Row:
 
     def answers(self, column: Column) -> Answers:
         """Raises StoreError for predictions that are not what was scored."""
-        return {seed: predictions.correct(*made) for seed, made in sorted(self.columns[column].items())}
+        return {seed: predictions.of(*run).correct for seed, run in sorted(self.columns[column].items())}
 
     def split(self, column: Column, answers: Answers) -> Split:
         (by, _), *_ = repeated = [predictions.repeated(self.columns[column][seed][0]) for seed in answers]
         return split(np.stack(list(answers.values())), [values for _, values in repeated], by)
 
     @property
-    def told(self) -> str:
-        judged = {f"{versioned(one)} on {dataset_name(one)}": None for one in map(self.example, self.columns)}
-        return f"{self.name} has {', '.join(judged)}"
+    def judged(self) -> str:
+        return f"{self.name} has {', '.join(dict.fromkeys(f'{key.name} on {data.name}' for data, key in self.columns))}"
 
 
-def _find(name: str, directory: Path) -> _Row:
-    """The row of a name, in the directory that it begins with or else in this one."""
+def _find(name: str, directory: Path, before: str = "ROW") -> _Row:
+    """The row of a name, in the directory that it begins with or else in this one; `before`: the name in front."""
     place, rest = _split(name, directory)
     contents = store.read_store(place)
     done = [record for record in contents.records if record.predictions and predictions.share(record) is not None]
     if not done:
         raise Incomparable(f"{place} has no row with a prediction for every test image")
     done = Definitions(contents.plans).newest(done)
-    encoders = told_apart({encoder_key(record): (record.label, encoder_facts(record)) for record in done})
+    encoders = disambiguate({encoder_key(record): (record.label, encoder_facts(record)) for record in done})
     runs = {(run.parent.parent.name, run.name): run for run in (path.parents[2] for path in contents.whole)}
-    rows: dict[tuple[str, str], dict[Column, dict[int, tuple[Record, Path]]]] = defaultdict(lambda: defaultdict(dict))
+    rows: dict[tuple[EncoderKey, str], dict[Column, dict[int, tuple[Record, Path]]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
     for record in sorted(done, key=lambda record: record.provenance.started):
         run = runs[record.label, f"seed{record.seed}-{record.key}"]
-        column = (dataset_name(record), record.fingerprint, repr(protocol_key(record)))
-        rows[encoders[encoder_key(record)], str(record.tap)][column][record.seed] = record, run
-    full = {f"{label}/{tap}": label for label, tap in rows}
-    short = {label: [one for one in full if full[one] == label] for label in full.values()}
-    if len(short) == 1:  # a path can end in the label's directory
-        short |= {tap: [f"{label}/{tap}"] for label, tap in rows} | {"": list(full)}
-    meant = [rest] if rest in full else short.get(rest, [])
+        column = (DatasetKey(dataset_name(record), record.fingerprint), protocol_key(record))
+        rows[encoder_key(record), str(record.tap)][column][record.seed] = record, run
+    names = {(key, tap): f"{encoders[key]}/{tap}" for key, tap in rows}
+    alone = len(encoders) == 1  # a path can end in the label's directory
+    meant = [row for row in rows if names[row] == rest] or [
+        row for row in rows if rest == encoders[row[0]] or (alone and rest in (row[1], ""))
+    ]
     if len(meant) == 1:
-        return _Row(meant[0], {key: dict(seeds) for key, seeds in rows[_parts(meant[0], full)].items()})
+        return _Row(names[meant[0]], {column: dict(seeds) for column, seeds in rows[meant[0]].items()})
+    listed = ", ".join(sorted(names[row] for row in meant or rows))
+    if name and not rest:
+        raise Incomparable(
+            f"{name} is a directory of several rows; wanted one: compare {before} ROW {name}, of {listed}"
+        )
     if meant:
-        raise Incomparable(f"{name!r} has several taps; wanted one of {', '.join(meant)}")
-    close = difflib.get_close_matches(rest, [*full, *short], 1)
+        raise Incomparable(f"{name!r} has several taps; wanted one of {listed}")
+    close = difflib.get_close_matches(rest, {*names.values(), *encoders.values()}, 1)
     near = f" (did you mean {close[0]!r}?)" if close else ""
-    raise Incomparable(f"no row {rest!r} in {place}{near}; there are {', '.join(sorted(full))}")
-
-
-def _parts(name: str, labels: dict[str, str]) -> tuple[str, str]:
-    return labels[name], name.removeprefix(f"{labels[name]}/")
+    raise Incomparable(f"no row {rest!r} in {place}{near}; there are {listed}")
 
 
 def _split(name: str, directory: Path) -> tuple[Path, str]:
@@ -220,7 +227,11 @@ def _split(name: str, directory: Path) -> tuple[Path, str]:
 
 
 def _compared(
-    protocol: str, record: Record, names: tuple[str, str], answers: tuple[Answers, Answers], splits: tuple[Split, Split]
+    protocol: tuple[str, str],
+    record: Record,
+    names: tuple[str, str],
+    answers: tuple[Answers, Answers],
+    splits: tuple[Split, Split],
 ) -> Comparison:
     """A comparison whose p-values are not corrected yet.
 
@@ -239,7 +250,7 @@ def _compared(
         won, lost = int((one & ~two).sum()), int((two & ~one).sum())
         pairs.append(Pair(seed, other_seed, won, lost, mcnemar(won, lost)))
     return Comparison(
-        dataset_name(record), record, protocol, *names, (float(correct.mean()), float(other.mean())),
+        dataset_name(record), record, *protocol, *names, (float(correct.mean()), float(other.mean())),
         hierarchical_bootstrap(correct, other), over, images_p, tuple(pairs), splits,
         (len(correct), len(other)), np.stack([correct.sum(0), other.sum(0)]),
     )  # fmt: skip
@@ -293,10 +304,11 @@ def render(
     if format == "json":
         return json.dumps([one.plain() for one in comparisons], indent=2, ensure_ascii=False) + "\n"
     title = f"{comparisons[0].first} (first) against {comparisons[0].second} (second)"
+    title += f", {', '.join(dict.fromkeys(one.protocol for one in comparisons))}"
     spread = [
         [
             one.dataset,
-            one.protocol,
+            one.heading,
             name,
             *("-" if part is None else f"{100 * part:.2f}" for part in vars(one.splits[side]).values()),
         ]
@@ -320,35 +332,33 @@ def render(
     (_, first), *others = [
         (about, tables.table(WORDS, header, rows, width=width, colour=colour)) for about, header, rows in parts
     ]
-    prose = [
-        textwrap.fill(printable(one), min(width or 100, 100), break_on_hyphens=False) for one in [*verdicts, "", legend]
-    ]
+    prose = [line for one in (*verdicts, "", legend) for line in tables.wrapped(one, width) or [""]]
     return "\n".join([title, first, *prose, *(f"\n{about}\n{rows}" for about, rows in others)]).rstrip("\n") + "\n"
 
 
 def _cells(one: Comparison) -> list[str]:
     found = one.difference
     return [
-        one.dataset, one.protocol, f"{100 * one.means[0]:.2f}", f"{100 * one.means[1]:.2f}", f"{100 * found.mean:+.2f}",
+        one.dataset, one.heading, f"{100 * one.means[0]:.2f}", f"{100 * one.means[1]:.2f}", f"{100 * found.mean:+.2f}",
         f"{100 * found.low:+.2f} to {100 * found.high:+.2f}", _p(found.p), str(one.won), str(one.lost),
     ]  # fmt: skip
 
 
 def _pair(one: Comparison, pair: Pair) -> list[str]:
     seeds = str(pair.seed) if pair.seed == pair.other_seed else f"{pair.seed} and {pair.other_seed}"
-    return [one.dataset, one.protocol, seeds, str(pair.won), str(pair.lost), _p(pair.p)]
+    return [one.dataset, one.heading, seeds, str(pair.won), str(pair.lost), _p(pair.p)]
 
 
 def _verdict(one: Comparison) -> str:
     """A sentence that says which models it speaks of."""
     better, worse = (one.first, one.second) if one.difference.mean > 0 else (one.second, one.first)
-    where, told = f"{one.dataset}, {one.protocol}", f"{better} is better than {worse}"
+    where, verdict = f"{one.dataset}, {one.heading}", f"{better} is better than {worse}"
     if one.over == "images":
-        said = told if one.difference.p <= 0.05 else "no difference can be told"
-        return f"{where}: {said} of these two models on new images; one seed tells nothing of others."
+        verdict = verdict if one.difference.p <= 0.05 else "no difference can be told"
+        return f"{where}: {verdict} of these two models on new images; one seed tells nothing of others."
     if one.difference.p <= 0.05:
-        return f"{where}: {told}, with new seeds on new images."
-    models = f"; of these trained models {told} on new images (p {_p(one.images_p)})" * (one.images_p <= 0.05)
+        return f"{where}: {verdict}, with new seeds on new images."
+    models = f"; of these trained models {verdict} on new images (p {_p(one.images_p)})" * (one.images_p <= 0.05)
     return f"{where}: no difference can be told with new seeds on new images{models}."
 
 

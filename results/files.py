@@ -23,10 +23,10 @@ from pathlib import Path
 
 from results.record import Json
 
-ROOM = 64 * 2**20  # bytes that must be free before a run starts: its weights, features and scores
-LARGEST_JSON = 16 * 2**20  # bytes; a record has a few thousand
-LARGEST = 16 * 2**30  # bytes of any file of a run: weights of 4 billion numbers
-LONGEST_PATH = 4096 - 1024  # bytes of a run's directory: Linux takes 4,096 in all, macOS less
+MIN_FREE_BYTES = 64 * 2**20  # bytes that must be free before a run starts: its weights, features and scores
+MAX_JSON_BYTES = 16 * 2**20  # bytes; a record has a few thousand
+MAX_BYTES = 16 * 2**30  # bytes of any file of a run: weights of 4 billion numbers
+MAX_PATH_BYTES = 4096 - 1024  # bytes of a run's directory: Linux takes 4,096 in all, macOS less
 _TEMPORARY = re.compile(r"\.frostbench-(?P<host>.+)-(?P<process>\d{1,9})-[0-9a-f]{8}\.tmp")
 _FORGOTTEN = 24 * 3600  # seconds; no write takes a day, so an older temporary file is stray whatever machine made it
 
@@ -35,6 +35,10 @@ class StoreError(Exception):
     """A file that cannot be written, read or trusted; the message names it and says why."""
 
     exit_code = 2
+
+    def __init__(self, problem: str, path: Path | None = None) -> None:
+        super().__init__(problem if path is None else f"{path}: {problem}")
+        self.problem, self.path = problem, path
 
 
 class Missing(StoreError):
@@ -125,8 +129,8 @@ def check_writable(directory: Path) -> None:
     with token(directory):
         pass
     free = shutil.disk_usage(directory).free
-    if free < ROOM:
-        wanted = f"a run needs {ROOM // 2**20} MiB for its weights, features and scores"
+    if free < MIN_FREE_BYTES:
+        wanted = f"a run needs {MIN_FREE_BYTES // 2**20} MiB for its weights, features and scores"
         raise Unwritable(f"{directory} has {free // 2**20} MiB free; {wanted}: make room or choose another directory")
 
 
@@ -207,50 +211,61 @@ def set_aside(path: Path) -> None:
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
-def open_file(path: Path, largest: int = LARGEST) -> io.BufferedReader:
-    """A regular file of at most `largest` bytes, open for reading. Raises Missing, or StoreError for any other kind."""
+def open_file(path: Path, max_bytes: int = MAX_BYTES) -> io.BufferedReader:
+    """A regular file of at most `max_bytes`, open for reading. Raises Missing, or StoreError for any other kind."""
+    return os.fdopen(_opened(path, max_bytes)[0], "rb")
+
+
+def _opened(path: Path, max_bytes: int) -> tuple[int, int]:
+    """A descriptor of the same, and the size of the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise Missing(f"{path}: there is no such file") from error
+        raise Missing("there is no such file", path) from error
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise StoreError(f"cannot be read: {getattr(error, 'strerror', None) or error}", path) from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise StoreError(f"{path}: not a regular file")
-    if status.st_size > largest:
+        raise StoreError("not a regular file", path)
+    if status.st_size > max_bytes:
         os.close(descriptor)
-        raise StoreError(f"{path}: larger than {largest:,} bytes, which no such file of ours is")
-    return os.fdopen(descriptor, "rb")
+        raise StoreError(f"larger than {max_bytes:,} bytes, which no such file of ours is", path)
+    return descriptor, status.st_size
 
 
-def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
-    """What a regular file of at most `largest` bytes holds. Raises Missing and StoreError."""
-    with open_file(path, largest) as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """What a regular file of at most `max_bytes` bytes holds. Raises Missing and StoreError."""
+    descriptor, size = _opened(path, max_bytes)
+    parts: list[bytes] = []  # without a file object, which asks the system twice as much
+    try:
+        while size > 0 and (part := os.read(descriptor, size)):
+            parts.append(part)
+            size -= len(part)
+    except OSError as error:
+        raise StoreError(f"cannot be read: {error.strerror or error}", path) from error
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
 
 
 def read_json(path: Path) -> Json:
-    content = read_bytes(path, LARGEST_JSON)
+    content = read_bytes(path, MAX_JSON_BYTES)
     if not content.strip(b"\0"):
-        raise StoreError(f"{path}: empty, or only zeros: perhaps the machine went down while it was written")
+        raise StoreError("empty, or only zeros: perhaps the machine went down while it was written", path)
     try:
         return json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: not JSON: {error}") from error
+        raise StoreError(f"not JSON: {error}", path) from error
 
 
-def file_digest(path: Path, largest: int = LARGEST) -> str:
+def file_digest(path: Path, max_bytes: int = MAX_BYTES) -> str:
     """SHA-256 of a regular file, read a piece at a time. Raises Missing and StoreError."""
-    with open_file(path, largest) as file:
+    with open_file(path, max_bytes) as file:
         try:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise StoreError(f"cannot be read: {error.strerror or error}", path) from error
 
 
 def checked_path(path: Path) -> Path:
@@ -259,8 +274,8 @@ def checked_path(path: Path) -> Path:
         size = len(str(path).encode())
     except UnicodeEncodeError as error:
         raise StoreError(f"{str(path)!r} is not UTF-8; wanted a path that can be written down: rename it") from error
-    if size > LONGEST_PATH or any(len(part.encode()) > 255 for part in path.parts):
-        raise StoreError(f"{path} is too long: wanted {LONGEST_PATH:,} bytes at most, 255 in each part")
+    if size > MAX_PATH_BYTES or any(len(part.encode()) > 255 for part in path.parts):
+        raise StoreError(f"{path} is too long: wanted {MAX_PATH_BYTES:,} bytes at most, 255 in each part")
     return path
 
 

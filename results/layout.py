@@ -5,6 +5,7 @@
                                         run.json has the SHA-256 of weights, recipe, history, pictures and views
     generator.safetensors  pictures/    of methods that make images
     publishing/  in_flight.json         while the files above take their places; while one process makes the run
+    snapshots/epoch<n>/<dataset>/seed<k>-<key>/     the same of the encoder after some epochs; not in tables
     views/<tap>.npz  views/neighbours-<tap>.png     of the features, for the report
     scores/<tap>/<protocol>.json        a Record each, with a SHA-256 over the rest of it
     predictions/<tap>/<protocol>.npz
@@ -12,6 +13,7 @@
     scores/<tap>/corrupt/               damaged records that a whole one has taken the place of: kept, never used
 """
 
+import functools
 import os
 import re
 import typing as t
@@ -72,6 +74,10 @@ class RunDirectory:
         return self.path / "features"
 
     @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
+    @property
     def views(self) -> Path:
         return self.path / "views"
 
@@ -97,6 +103,7 @@ def run_directory(suite_directory: Path, label: str, dataset_slug: str, seed: in
     return RunDirectory(checked_path(suite_directory / component(label) / component(dataset_slug) / name))
 
 
+@functools.lru_cache
 def component(name: str) -> str:
     """A name that is safe as one part of a path, and that says nothing special to `read_store`."""
     if not name or len(name.encode(errors="replace")) > 200:
@@ -132,8 +139,12 @@ def runs_below(directory: Path) -> t.Iterator[RunDirectory]:
             yield RunDirectory(Path(parent))
 
 
-def result_files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator[Path]:
-    """Every suite.json, run.json and record below a directory; conflicts and what cannot be read go to `damaged`."""
+def result_files(directory: Path, damaged: list[tuple[Path, str]]) -> list[Path]:
+    """Every suite.json, run.json and record below a directory, in the order of their paths.
+
+    Conflicts and what cannot be read go to `damaged`.
+    """
+    found: list[list[str]] = []  # by their parts: sorting paths takes longer
 
     def unreadable(error: OSError) -> None:
         damaged.append((Path(error.filename), f"cannot be read: {error.strerror}"))
@@ -141,32 +152,62 @@ def result_files(directory: Path, damaged: list[tuple[Path, str]]) -> t.Iterator
     for parent, directories, files in _walk(directory.absolute(), unreadable):
         above, here = parent.split("/")[-2:]
         is_run = _RUN.fullmatch(here) is not None
-        unread = ("corrupt", "predictions", "features", "checkpoint", "pictures", "views") if is_run else ("corrupt",)
+        unread = (
+            ("corrupt", "predictions", "features", "checkpoint", "pictures", "views", "snapshots")
+            if is_run
+            else ("corrupt",)
+        )
         directories[:] = [name for name in directories if name not in unread and not name.startswith(".")]
         if not is_run and not _IN_RUN.search(parent):
-            yield from (Path(parent, name) for name in files if name == "suite.json")
+            found += [[*parent.split("/"), name] for name in files if name == "suite.json"]
             continue
         for name in [*files, *(name for name in directories if name.endswith(".json"))]:  # a directory there is damage
             if name.startswith("."):
                 continue
             if (above == "scores" and name.endswith(".json")) or (is_run and name in ("run.json", "failed.json")):
-                yield Path(parent, name)
+                found.append([*parent.split("/"), name])
             elif here == "conflicts":
                 problem = "another content was published first under this name; not used: compare the two"
                 damaged.append((Path(parent, name), problem))
+    return [Path("/".join(parts)) for parts in sorted(found)]
 
 
 def _walk(
     directory: Path, unreadable: t.Callable[[OSError], object] | None = None
 ) -> t.Iterator[tuple[str, list[str], list[str]]]:
     """Like os.walk, through links to directories too, but through each directory once and its own name first."""
-    waiting, seen = [str(directory)], set()
+    waiting, names = [str(directory)], list[str]()
+    seen: set[tuple[int, int]] = set()  # directories by device and inode, once there are links
     while waiting:
-        for parent, directories, files in os.walk(waiting.pop(0), onerror=unreadable):
-            here = os.stat(parent)  # noqa: PTH116 - making a Path takes longer than asking
-            if (here.st_dev, here.st_ino) in seen:
-                directories.clear()
+        stack, through_link = [waiting.pop(0)], bool(names)
+        seen |= set(map(_inode, names)) if through_link and not seen else set()
+        while stack:
+            parent = stack.pop()
+            if through_link and (inode := _inode(parent)) in seen:
                 continue
-            seen.add((here.st_dev, here.st_ino))
-            yield parent, directories, files
-            waiting += [path for name in directories if os.path.islink(path := f"{parent}/{name}")]  # noqa: PTH114
+            seen |= {inode} if through_link else set()
+            names.append(parent)
+            try:
+                with os.scandir(parent) as entries:
+                    found = list(entries)
+            except OSError as error:
+                if unreadable:
+                    unreadable(error)
+                continue
+            below = {entry.name: entry.is_symlink() for entry in found if _is_directory(entry)}
+            directories = list(below)
+            yield parent, directories, [entry.name for entry in found if entry.name not in below]
+            waiting += [f"{parent}/{name}" for name in directories if below[name]]
+            stack += [f"{parent}/{name}" for name in reversed(directories) if not below[name]]
+
+
+def _inode(directory: str) -> tuple[int, int]:
+    status = os.stat(directory)  # noqa: PTH116 - making a Path takes longer than asking
+    return status.st_dev, status.st_ino
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

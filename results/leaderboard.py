@@ -1,8 +1,8 @@
 """Records to ranked tables. A pure function of the records, in whatever order they come.
 
-What cannot be compared never shares a table (other data, another limit or split; encoders that saw labels, or other
-data before, have a section of their own), a column (another definition or other settings of a protocol) or a row (other
-parameters of an encoder, even under the same label). Versions of one definition go by the newest of them.
+What cannot be compared never shares a table (other data, another limit or split; encoders that saw labels have a
+section of their own), a column (another definition or other settings of a protocol) or a row (other parameters of an
+encoder, even under the same label). Versions of one definition go by the newest of them.
 
 Ranks are those of a whole column, from the scores of its seeds and the answers to its test images. What filters leave
 out keeps its rank and its part in every number, so choosing rows changes none; controls always stay in.
@@ -18,30 +18,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from results import by_class, predictions, tables
-from results.by_class import Told
 from results.identity import (
+    DatasetKey,
+    EncoderKey,
+    ProtocolKey,
     as_json,
     dataset_name,
+    disambiguate,
     encoder_facts,
     encoder_key,
     protocol_facts,
     protocol_key,
-    told_apart,
-    versioned,
 )
 from results.metrics import GEOMETRY, METRICS, RECALL, SAMPLES, bounds, is_beside
+from results.predictions import Predictions
 from results.record import Definitions, Json, Plan, Record
 from results.rows import (
     PRETRAINED,
     SAW_LABELS,
+    Column,
     Row,
     agreed,
-    apart,
+    beside_images,
     is_called,
     is_recall,
     names_of,
-    otherwise,
-    section_of,
+    other_versions,
+    sections,
     subject_of,
 )
 from results.statistics import Answers, Correct, Scores, contrasts, deviation, mean, ranking
@@ -51,10 +54,10 @@ from results.tables import BUDGET, Format, Show
 if t.TYPE_CHECKING:
     import pandas as pd
 
-Cell = tuple[str, str, str, str]  # encoder, tap, protocol, metric
+Cell = tuple[EncoderKey, str, Column]  # the encoder and its tap
 Variance = t.Literal["borrowed", "own"]
 Read = t.Callable[[Record], Correct | None]  # the answers of a record, see `predictions.answers`
-ReadClasses = t.Callable[[Record], Told | None]  # its predictions, see `predictions.classes`
+ReadClasses = t.Callable[[Record], Predictions | None]  # its predictions, see `predictions.classes`
 # Means over the test images of what lies in 0..1, which tell of other images too; other metrics tell of seeds only.
 # No such mean varies more than a share does, so its interval is wide enough.
 SHARES = ("top1", "mean_top1", "corrupted_top1", "clean_top1", "map", "top5")
@@ -91,8 +94,7 @@ class Unknown(Exception):
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The rows of every table: datasets in the alphabet, in each the encoders that saw no label, then those that did,
-    then those pretrained on other data.
+    """The rows of every table: datasets in the alphabet, in each the encoders that saw no label, then those that did.
 
     In both the features come first, then what the encoders generate; the best on top, what failed last.
     """
@@ -152,7 +154,7 @@ class Leaderboard:
 
     def _repr_html_(self) -> str:
         """The tables as a notebook shows them."""
-        return "\n".join(tables.html_elements(self.rows, sort=self.sort))
+        return tables.notebook(self.rows, sort=self.sort)
 
 
 MAIN = ("linear", "knn", "svm", "sgd_linear", "mlp", "fewshot", "argmax")  # protocols that judge for their own sake
@@ -192,30 +194,25 @@ def leaderboard(
     order = {label: place for place, label in enumerate(asked)}
     by_suite = {plan.suite: plan for plan in plans}
     oldest_first = sorted(records, key=lambda record: (record.provenance.started, record.key))
-    known = {dataset_name(record): record.fingerprint for record in oldest_first if record.fingerprint}
-    datasets: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for record in oldest_first:  # a run can fail before its data is known: it then stands with its namesakes
-        name = dataset_name(record)
-        datasets[name, record.fingerprint or known.get(name, "")].append(record)
-    shown = told_apart({table: (table[0], {"data": table[1][:12]}) for table in datasets})
-    sections = [
-        (
-            shown[table],
-            [one for one in datasets[table] if apart(one) == saw and _about(one) == subject],
-            [one for one in datasets[table] if saw == SAW_LABELS and _is_guest(one) and _about(one) == subject],
-        )
-        for table in sorted(datasets)
-        for saw in ("", SAW_LABELS, PRETRAINED)
-        for subject in ("", SAMPLES, GEOMETRY)
-    ]
+    named = [(dataset_name(record), record) for record in oldest_first]
+    known = {name: record.fingerprint for name, record in named if record.fingerprint}
+    groups: dict[DatasetKey, dict[tuple[str, str], list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for name, record in named:  # a run can fail before its data is known: it then stands with its namesakes
+        key = DatasetKey(name, record.fingerprint or known.get(name, ""))
+        groups[key][beside_images(record), _about(record)].append(record)
+    names = disambiguate({key: (key.name, {"data": key.fingerprint[:12]}) for key in groups})
     further = _Further(classes, metrics)
-    rows = [
-        row
-        for dataset, members, guests in sections
-        for row in _ranked(dataset, members, guests, order, by_suite, answers, variance, further)
-    ]
-    for name in metrics:
-        _check_known("metric", name, further.seen | ({RECALL} if "recall_0" in further.seen else set()))
+    rows = []
+    for key in sorted(groups):
+        for saw in ("", SAW_LABELS, PRETRAINED):
+            for subject in ("", SAMPLES, GEOMETRY):
+                members = groups[key][saw, subject]
+                guests = [one for one in groups[key]["", subject] if saw == SAW_LABELS and _is_guest(one)]
+                if members:
+                    section = _Section(key, names[key], members, guests)
+                    rows += _ranked(section, order, by_suite, answers, variance, further)
+    for metric in metrics:
+        _check_known("metric", metric, further.seen | ({RECALL} if "recall_0" in further.seen else set()))
     return Leaderboard(rows)
 
 
@@ -229,8 +226,8 @@ class _Further:
 
     def scores(self, record: Record) -> dict[str, float]:
         if id(record) not in self.known:
-            told = self.classes(record)
-            self.known[id(record)] = record.metrics | (by_class.scores(told) if told else {})
+            predicted = self.classes(record)
+            self.known[id(record)] = record.metrics | (by_class.scores(predicted) if predicted else {})
             self.seen |= self.known[id(record)].keys()
         return self.known[id(record)]
 
@@ -244,101 +241,123 @@ class _Further:
         return list(record.metrics) if _about(record) else [first, *filter(is_beside, others)]
 
 
+class _Section(t.NamedTuple):
+    """The records of one table, oldest first."""
+
+    key: DatasetKey
+    name: str
+    records: list[Record]
+    guests: list[Record]  # no rows of it: their rows' scores are only subtracted
+
+
 def _is_guest(record: Record) -> bool:
     """Whether encoders that saw labels are compared with it though it saw none: it may be one's own control."""
-    return record.is_control and record.labels == 0 and record.status == "done"
+    return record.is_control and record.status == "done"
 
 
 def _ranked(
-    dataset: str,
-    records: list[Record],
-    guests: list[Record],
+    section: _Section,
     order: dict[str, int],
     by_suite: t.Mapping[str, Plan],
     answers: Read,
     variance: Variance,
     further: _Further,
 ) -> list[Row]:
-    """The rows of one section of a table. Guests are no rows of it: their rows' scores are only subtracted."""
-    named = Definitions(by_suite.values()).newest([*records, *guests])
-    encoded = [(encoder_key(name), record) for name, record in zip(named, [*records, *guests])]
-    encoders = told_apart({encoder_key(name): (name.label, encoder_facts(name)) for name in named})
-    judged = [name if name.status == "done" and name.metrics else None for name in named]
-    done = [(key, protocol_key(name), one) for (key, one), name in zip(encoded, judged) if name]
-    protocols = told_apart({protocol_key(name): (versioned(name), protocol_facts(name)) for name in judged if name})
+    """The rows of one table."""
+    everyone = [*section.records, *section.guests]
+    named = Definitions(by_suite.values()).newest(everyone)
+    keys = [encoder_key(name) for name in named]
+    examples = dict(zip(keys, named))
+    encoders = disambiguate({key: (one.label, encoder_facts(one)) for key, one in examples.items()})
+    done = [
+        (key, protocol_key(name), one)
+        for key, name, one in zip(keys, named, everyone)
+        if one.status == "done" and one.metrics
+    ]
+    judged = {protocol: one for _, protocol, one in done}
+    protocols = disambiguate({key: (key.name, protocol_facts(one)) for key, one in judged.items()})
     cells: dict[Cell, list[Record]] = defaultdict(list)
-    for encoder, protocol, record in done:
+    for key, protocol, record in done:
         for metric in further.shown(record):
-            cells[encoders[encoder], record.tap or "", protocols[protocol], metric].append(record)
-    succeeded = {(key, one.seed): one.provenance.started for key, _, one in done}  # the newest, being sorted
-    succeeded_as = {(one.label, one.seed): one.provenance.started for *_, one in done}
-    failures: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for key, one in encoded:
-        if one.status == "failed":
-            is_asked = by_suite[one.suite].asks_for(one) if one.suite in by_suite else None
-            mended = succeeded.get((key, one.seed), "") if is_asked else succeeded_as.get((one.label, one.seed), "")
-            if is_asked is not False and mended <= one.provenance.started:
-                failures[encoders[key], one.error or ""].append(one)
+            cells[key, record.tap or "", Column(protocol, metric)].append(record)
+    failed = [(key, one) for key, one in zip(keys, everyone) if one.status == "failed"]
+    succeeded = {(key, one.seed): one.provenance.started for key, _, one in done if failed}  # the newest, being sorted
+    succeeded_as = {(one.label, one.seed): one.provenance.started for *_, one in done if failed}
+    failures: dict[tuple[EncoderKey, str], list[Record]] = defaultdict(list)
+    for key, one in failed:
+        is_asked = by_suite[one.suite].asks_for(one) if one.suite in by_suite else None
+        mended = succeeded.get((key, one.seed), "") if is_asked else succeeded_as.get((one.label, one.seed), "")
+        if is_asked is not False and mended <= one.provenance.started:
+            failures[key, one.error or ""].append(one)
 
-    of_seeds = len({record.seed for record in records})
-    controls = {encoders[key]: own for key, own in _controls(encoded, encoders, by_suite).items()}
-    scored = {cell: _row(dataset, cell[0], *cell[2:], of_seeds, members, further) for cell, members in cells.items()}
+    of_seeds = len({record.seed for record in section.records})
+    controls = _controls(list(zip(keys, everyone)), by_suite)
+
+    def row(encoder: EncoderKey, protocol: ProtocolKey | None, metric: str | None, members: list[Record]) -> Row:
+        names = encoders[encoder], protocols[protocol] if protocol else None
+        return _row(section, (encoder, protocol), names, metric, of_seeds, members, further)
+
+    scored = {cell: row(cell[0], *cell[2], members) for cell, members in cells.items()}
     main = {name: place for place, name in enumerate(MAIN)}
-    labelled = any(apart(record) == SAW_LABELS for record in records)
+    labelled = any(beside_images(record) == SAW_LABELS for record in section.records)
     places = {
-        protocols[key]: (
+        key: (
             labelled and one.protocol not in BUDGET,
-            order.get(one.protocol_label or "", len(order)),
+            order.get(key.label, len(order)),
             main.get(one.protocol or "", len(main)),
+            protocols[key],
         )
-        for _, key, one in done
+        for key, one in judged.items()
     }
     wanted = {name: place for place, name in enumerate(further.asked)}
-    visitors = {encoders[key] for key, _ in encoded[len(records) :]}
-    hosts = [cell for cell in cells if cell[0] not in visitors]
-    visiting = [cell for cell in cells if cell[0] in visitors]
+    visitors = set(keys[len(section.records) :])
     columns = sorted(
-        {cell[2:] for cell in hosts},
-        key=lambda column: (places[column[0]], wanted.get(column[1], len(wanted)), _column_order(column)),
+        {column for encoder, _, column in cells if encoder not in visitors},
+        key=lambda column: (
+            places[column.protocol][:-1],
+            wanted.get(column.metric, len(wanted)),
+            places[column.protocol][-1],
+            _place(column.metric),
+        ),
     )
-    ordered = sorted(  # before they are compared: of equal rows the first is the best
-        {cell[:2] for cell in hosts},
-        key=lambda line: ([_rank(scored.get((*line, *column))) for column in columns], line),
+    lines = sorted(  # before they are compared: of equal rows the first is the best
+        {cell[:2] for cell in cells if cell[0] not in visitors},
+        key=lambda line: ([_rank(scored.get((*line, column))) for column in columns], encoders[line[0]], line[1]),
     )
     for place, column in enumerate(columns, 1):
-        rows = {cell: scored[cell] for line in ordered if (cell := (*line, *column)) in scored}
-        own = {cell: scored[cell] for cell in visiting if cell[2:] == column}
-        members = {cell: by_seed(cells[cell]) for cell in (*rows, *own)}
-        compared = _compared(rows, own, members, answers, variance, controls, further.classes)
-        scored |= {cell: dataclasses.replace(row, column=place) for cell, row in compared.items()}
-    failed = [
-        _row(dataset, encoder, None, None, of_seeds, failures[encoder, error], further)
-        for encoder, error in sorted(failures)
+        hosts = {cell: scored[cell] for line in lines if (cell := (*line, column)) in scored}
+        guests = {cell: row for cell, row in scored.items() if cell[0] in visitors and cell[2] == column}
+        compared = _compared(hosts, guests, answers, variance, controls, further.classes)
+        for cell, results in compared.items():
+            own = encoders[controls[cell[0]]] if cell[0] in controls else None
+            scored[cell] = dataclasses.replace(scored[cell], column=place, untrained=own, **results)
+    last = sorted(failures, key=lambda failure: (encoders[failure[0]], failure[1]))
+    return [
+        *(scored[cell] for line in lines for column in columns if (cell := (*line, column)) in scored),
+        *(row(failure[0], None, None, failures[failure]) for failure in last),
     ]
-    return [scored[cell] for line in ordered for column in columns if (cell := (*line, *column)) in scored] + failed
 
 
-def _controls(
-    encoded: list[tuple[tuple[str, str], Record]], encoders: dict[tuple[str, str], str], by_suite: t.Mapping[str, Plan]
-) -> dict[tuple[str, str], str]:
+def _controls(encoded: list[tuple[EncoderKey, Record]], by_suite: t.Mapping[str, Plan]) -> dict[EncoderKey, EncoderKey]:
     """{encoder: the one that is its own untrained network}: as its suite has it, or with its parameters but epochs."""
 
     def body(architecture: Json, params: Json, record: Record) -> tuple[str, str, str]:
         built = {name: value for name, value in params.items() if name != "epochs"}
         return str(architecture), as_json(built), record.provenance.precision
 
-    by_label: dict[tuple[str, str], str] = {}
-    by_body: dict[tuple[str, str, str], str] = {}
+    by_label: dict[tuple[str, str], EncoderKey] = {}
+    by_body: dict[tuple[str, str, str], EncoderKey] = {}
     for key, record in encoded:
         if record.is_control:
-            by_label[record.label, record.provenance.precision] = encoders[key]
+            by_label[record.label, record.provenance.precision] = key
             if isinstance(record.params.get("parameters"), dict):
-                by_body[body(record.params.get("architecture"), record.params["parameters"], record)] = encoders[key]
+                by_body[body(record.params.get("architecture"), record.params["parameters"], record)] = key
     found = {}
-    for key, record in encoded:
+    for key, record in encoded if by_label else ():
         label = by_suite[record.suite].control_of.get(record.label) if record.suite in by_suite else None
         own = by_label.get((label or "", record.provenance.precision))
-        own = own or by_body.get(body(record.encoder, record.params, record))
+        if not own and by_body:
+            own = by_body.get(body(record.encoder, record.params, record))
         if own and not record.is_control:
             found[key] = own
     return found
@@ -347,98 +366,86 @@ def _controls(
 def _compared(
     column: dict[Cell, Row],
     guests: dict[Cell, Row],
-    members: t.Mapping[Cell, list[Record]],
     answers: Read,
     variance: Variance,
-    controls: t.Mapping[str, str],
+    controls: t.Mapping[EncoderKey, EncoderKey],
     classes: ReadClasses,
-) -> dict[Cell, Row]:
-    """The rows of a table under one protocol, each with its interval, its ranks and how it differs from others.
+) -> dict[Cell, dict[str, t.Any]]:
+    """What the rows of a table say of each other under one protocol: fields of each, intervals and ranks among them.
 
     Guests have a part in the differences over their own controls alone.
     """
     one = next(iter(column.values()))
-    better = -1 if one.metric in METRICS and not METRICS[one.metric].higher_is_better else 1
-    counts_classes = by_class.is_by_class(one.metric)
-    images = one.test_images if one.metric in SHARES or counts_classes else None
+    metric = one.metric or ""
+    better = -1 if metric in METRICS and not METRICS[metric].higher_is_better else 1
+    counts_classes = by_class.is_by_class(metric)
+    images = one.test_images if metric in SHARES or counts_classes else None
 
-    def scores_of(rows: dict[Cell, Row]) -> Scores:
-        made = [members[cell] for cell in rows]
-        sampled = [row.seeds > (1 if images is None or variance == "own" else 2) for row in rows.values()]
+    def scores_of(rows: t.Collection[Row]) -> Scores:
+        sampled = [row.seeds > (1 if images is None or variance == "own" else 2) for row in rows]
+        answered = None
+        if counts_classes:
+            answered = by_class.answers(metric, [[classes(record) for record in row.records] for row in rows])
+        elif metric == "top1" and variance == "borrowed":
+            answered = _answers(rows, one.test_images, answers)
         return Scores(
-            better * np.array([row.mean for row in rows.values()], np.float64),
-            np.array([deviation(row.values) if many else 0.0 for row, many in zip(rows.values(), sampled)]),
-            np.array([row.seeds if many else 1 for row, many in zip(rows.values(), sampled)]),
+            better * np.array([row.mean for row in rows], np.float64),
+            np.array([deviation(row.values) if many else 0.0 for row, many in zip(rows, sampled)]),
+            np.array([row.seeds if many else 1 for row, many in zip(rows, sampled)]),
             images,
-            by_class.answers(one.metric or "", [[classes(record) for record in records] for records in made])
-            if counts_classes
-            else _answers(made, images, answers)
-            if one.metric == "top1" and variance == "borrowed"
-            else None,
-            np.array([otherwise(row) * MOVED / images for row in rows.values()]) if images else None,
+            answered,
+            np.array([len(other_versions(row)) / row.seeds * MOVED / images for row in rows]) if images else None,
+            borrows=variance == "borrowed",
         )
 
-    scores = scores_of(column)
+    scores = scores_of(column.values())
     found, (below, above) = ranking(scores), scores.reach(0.95)
-    least, highest = bounds(one.metric)
+    least, highest = bounds(metric)
     # of geometry nothing is best, and what stands beside a protocol's first metric is not what rows are ranked by
-    ranked = METRICS[one.metric].of != GEOMETRY if one.metric in METRICS else not is_beside(one.metric or "")
+    ranked = METRICS[metric].of != GEOMETRY if metric in METRICS else not is_beside(metric)
     widest = highest - least
-    over = {cell: (controls[cell[0]], *cell[1:]) for cell in column if controls.get(cell[0])}
+    over = {cell: (controls[cell[0]], *cell[1:]) for cell in column if cell[0] in controls}
     over = {cell: own for cell, own in over.items() if own in column or own in guests} if ranked else {}
     visiting = {own: guests[own] for own in over.values() if own in guests}
     places = {cell: place for place, cell in enumerate((*column, *visiting))}
     first, second = (np.array([places[cell] for cell in cells], np.int64) for cells in (over, over.values()))
-    contrast = contrasts(scores_of(column | visiting) if visiting else scores, first, second)
-    compared = {}
+    contrast = contrasts(scores_of((column | visiting).values()) if visiting else scores, first, second)
+    compared: dict[Cell, dict[str, t.Any]] = {}
     for place, (cell, row) in enumerate(column.items()):
         about = [name for name, known in (("seeds", scores.seeds[place] > 1), ("images", images is not None)) if known]
-        middle, reach = row.mean or 0.0, sorted((-better * float(below[place]), better * float(above[place])))
-        apart = sorted(better * float(ends[place]) for ends in (found.difference_low, found.difference_high))
-        apart = [min(max(end, -widest), widest) for end in apart]
-        compared[cell] = dataclasses.replace(
-            row,
-            low=max(least, middle + reach[0]) if about else None,
-            high=min(highest, middle + reach[1]) if about else None,
-            interval_over=" and ".join(about) or None,
-            rank_low=int(found.low[place]) if about and ranked else None,
-            rank_high=int(found.high[place]) if about and ranked else None,
-            tie=int(found.tie[place]) if about and ranked else None,
-            difference=better * float(found.difference[place]) if ranked else None,
-            difference_low=apart[0] if ranked and math.isfinite(apart[0]) else None,
-            difference_high=apart[1] if ranked and math.isfinite(apart[1]) else None,
-            may_be_best=bool(found.may_be_best[place]) if about and ranked else None,
-            untrained=controls.get(cell[0]),
-            borrowed_from=scores.prior.rows if scores.seeds[place] > 1 else 0,
-        )
+        results = compared[cell] = {"borrowed_from": scores.prior.rows if scores.seeds[place] > 1 else 0}
+        if about:
+            reach = sorted((-better * float(below[place]), better * float(above[place])))
+            middle = row.mean or 0.0
+            results |= {"low": max(least, middle + reach[0]), "high": min(highest, middle + reach[1])}
+            results |= {"interval_over": " and ".join(about)}
+        if ranked:
+            ends = sorted(better * float(end[place]) for end in (found.difference_low, found.difference_high))
+            low, high = (min(max(end, -widest), widest) for end in ends)
+            results |= {"difference": better * float(found.difference[place])}
+            results |= {"difference_low": low} if math.isfinite(low) else {}
+            results |= {"difference_high": high} if math.isfinite(high) else {}
+        if about and ranked:
+            results |= {"rank_low": int(found.low[place]), "rank_high": int(found.high[place])}
+            results |= {"tie": int(found.tie[place]), "may_be_best": bool(found.may_be_best[place])}
     for place, cell in enumerate(over):
         middle, half = better * float(contrast.difference[place]), float(contrast.half[place])
-        known = math.isfinite(half)
-        compared[cell] = dataclasses.replace(
-            compared[cell],
-            over_untrained=middle,
-            over_untrained_low=max(middle - half, -widest) if known else None,
-            over_untrained_high=min(middle + half, widest) if known else None,
-            over_untrained_p=float(contrast.p[place]) if known else None,
-        )
+        compared[cell] |= {"over_untrained": middle}
+        if math.isfinite(half):
+            low, high = max(middle - half, -widest), min(middle + half, widest)
+            compared[cell] |= {"over_untrained_low": low, "over_untrained_high": high}
+            compared[cell] |= {"over_untrained_p": float(contrast.p[place])}
     return compared
 
 
-def _answers(rows: t.Iterable[list[Record]], images: int | None, answers: Read) -> Answers | None:
+def _answers(rows: t.Iterable[Row], images: int, answers: Read) -> Answers | None:
     """The answers of rows whose every seed has them; None if there are none."""
-    assert images is not None
     correct: list[Correct | None] = []
-    for records in rows:
-        made = [answers(record) for record in records]
-        whole = [one for one in made if one is not None and len(one) == images]
-        correct.append(np.stack(whole) if len(whole) == len(records) else None)
+    for row in rows:
+        answered = [answers(record) for record in row.records]
+        whole = [one for one in answered if one is not None and len(one) == images]
+        correct.append(np.stack(whole) if len(whole) == len(answered) else None)
     return Answers.of(correct, images) if any(one is not None for one in correct) else None
-
-
-def by_seed(records: t.Iterable[Record]) -> list[Record]:
-    """The newest record of each seed, in the order of the seeds; records come oldest first."""
-    newest = {record.seed: record for record in records}
-    return [newest[seed] for seed in sorted(newest)]
 
 
 def _about(record: Record) -> str:
@@ -446,11 +453,11 @@ def _about(record: Record) -> str:
     return subject_of(next(iter(record.metrics), None))
 
 
-def _column_order(column: tuple[str, str]) -> tuple[str, int, str]:
-    protocol, metric = column
+def _place(metric: str) -> tuple[int, str]:
+    """Where a metric stands among those of its protocol."""
     if is_recall(metric):
-        return protocol, int(metric.removeprefix(f"{RECALL}_")), metric
-    return protocol, list(METRICS).index(metric) if metric in METRICS else is_beside(metric), metric
+        return int(metric.removeprefix(f"{RECALL}_")), metric
+    return list(METRICS).index(metric) if metric in METRICS else is_beside(metric), metric
 
 
 def _rank(row: Row | None) -> float:
@@ -461,56 +468,40 @@ def _rank(row: Row | None) -> float:
 
 
 def _row(
-    dataset: str,
-    encoder: str,
-    protocol: str | None,
+    section: _Section,
+    keys: tuple[EncoderKey, ProtocolKey | None],
+    names: tuple[str, str | None],
     metric: str | None,
     of_seeds: int,
     records: list[Record],
-    scores: _Further,
+    further: _Further,
 ) -> Row:
     """One row from records, oldest first, that differ in their seeds only; or that failed with the same error.
 
-    Its interval and its ranks are those of its column.
+    A seed counts once, in its newest record. Intervals and ranks are those of the row's column, see `_compared`.
     """
-    members = by_seed(records)
-    one, made = members[0], [record.provenance for record in members]
-    made_of = [scores.scores(record) for record in members]
-    values = [one[metric] for one in made_of] if metric else []
-    means = {name: mean([one[name] for one in made_of]) for name in made_of[0] if all(name in one for one in made_of)}
+    newest = {record.seed: record for record in records}
+    members = [newest[seed] for seed in sorted(newest)]
+    one, provenances = members[0], [record.provenance for record in members]
+    scores = [further.scores(record) for record in members]
+    values = tuple(score[metric] for score in scores) if metric else ()
+    means = {name: mean([score[name] for score in scores]) for name in scores[0] if all(name in one for one in scores)}
     fits = [record.seconds["fit"] for record in members if "fit" in record.seconds]
     return Row(
-        dataset=dataset,
-        encoder=encoder,
+        dataset=section.name,
+        encoder=names[0],
         tap=one.tap,
-        protocol=protocol,
-        settings=protocol_facts(one) if protocol else None,
+        protocol=names[1],
+        settings=protocol_facts(one) if metric else None,
         metric=metric,
-        column=None,
         mean=mean(values) if values else None,
-        low=None,
-        high=None,
-        interval_over=None,
-        rank_low=None,
-        rank_high=None,
-        tie=None,
-        difference=None,
-        difference_low=None,
-        difference_high=None,
-        may_be_best=None,
-        untrained=None,
-        over_untrained=None,
-        over_untrained_low=None,
-        over_untrained_high=None,
-        over_untrained_p=None,
-        borrowed_from=0,
         seeds=len(members),
         of_seeds=of_seeds,
-        values=tuple(values),
+        values=values,
         further={name: value for name, value in means.items() if name != metric and not is_recall(name)},
         recalls=_recalls(means),
         keys=tuple(record.key for record in members),
-        versions=tuple(record.protocol_version or 0 for record in members) if protocol else (),
+        versions=tuple(record.protocol_version or 0 for record in members) if metric else (),
         method=one.encoder,
         is_control=one.is_control,
         is_pretrained=one.is_pretrained,
@@ -522,13 +513,17 @@ def _row(
         split=one.split,
         train_images=one.train_images,
         test_images=one.test_images,
-        device=agreed([one.device for one in made]),
-        threads=agreed([one.threads for one in made]),
-        precision=agreed([one.precision for one in made]),
-        commit=agreed([one.commit and one.commit[:10] + (" with changes" if one.dirty else "") for one in made]),
+        device=agreed([one.device for one in provenances]),
+        threads=agreed([one.threads for one in provenances]),
+        precision=agreed([one.precision for one in provenances]),
+        commit=agreed([one.commit and one.commit[:10] + (" with changes" if one.dirty else "") for one in provenances]),
         status=one.status,
         error=one.error,
         alarms=tuple({alarm.name: alarm.text for record in reversed(members) for alarm in record.alarms}.values()),
+        dataset_key=section.key,
+        encoder_key=keys[0],
+        protocol_key=keys[1],
+        records=tuple(members),
     )
 
 
@@ -549,26 +544,22 @@ def _check_known(kind: str, name: str, known: t.Collection[str]) -> None:
 
 def _sorted(rows: list[Row], by: str) -> list[Row]:
     """The lines of each section by a column, or by the first ones if it is not said; what failed stays last."""
-    columns = {name: row for row in rows if row.protocol for name in (*names_of(row)["protocol"], row.metric or "")}
     if by:
+        columns = {name for row in rows if row.protocol for name in (*names_of(row)["protocol"], row.metric or "")}
         _check_known("column", by, {"encoder", "training", *columns})
-    lines: dict[tuple[tuple[str, str, str], str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        lines[section_of(row), row.encoder, row.tap or f"failed: {row.error}"].append(row)
-    sections = list(dict.fromkeys(section for section, *_ in lines))
-    there: dict[tuple[str, str, str], set[int]] = defaultdict(set)  # the columns of each
-    for row in rows:
-        there[section_of(row)] |= {row.column} if row.column else set()
 
-    def place(line: tuple[tuple[str, str, str], str, str]) -> tuple[t.Any, ...]:
-        cells = lines[line]
+    def place(cells: list[Row], columns: list[Column]) -> t.Any:
+        one = cells[0]
         if by == "encoder":
-            key: t.Any = line[1]
-        elif by == "training":
-            key = math.inf if cells[0].fit_seconds is None else cells[0].fit_seconds
-        else:
-            ranks = {row.column: _rank(row) for row in cells if not by or is_called(row, by)}
-            key = [ranks.get(column, math.inf) for column in sorted(there[line[0]])]
-        return sections.index(line[0]), cells[0].status == "failed", key
+            return one.encoder
+        if by == "training":
+            return math.inf if one.fit_seconds is None else one.fit_seconds
+        ranks = {row.at: _rank(row) for row in cells if not by or is_called(row, by)}
+        return [ranks.get(column, math.inf) for column in columns]
 
-    return [row for line in sorted(lines, key=place) for row in lines[line]]
+    ordered: list[Row] = []
+    for section in sections(rows):
+        for line in sorted(section.lines, key=lambda line: place(line.rows, section.columns)):
+            ordered += line.rows
+        ordered += sorted(section.failures, key=lambda row: place([row], section.columns))
+    return ordered

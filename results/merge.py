@@ -40,7 +40,7 @@ def merge(into: Path, others: t.Iterable[Path]) -> Merged:
                 continue
             try:
                 _check_inside(suite, other)
-                files.replace(into / suite.relative_to(other), files.read_bytes(suite, files.LARGEST_JSON))
+                files.replace(into / suite.relative_to(other), files.read_bytes(suite, files.MAX_JSON_BYTES))
             except files.Unwritable:
                 raise
             except StoreError as error:
@@ -65,7 +65,7 @@ def _must_fit(into: Path, other: Path) -> None:
 
 def _suite_name(directory: Path) -> str:
     try:
-        return str(json.loads(files.read_bytes(directory / "suite.json", files.LARGEST_JSON))["suite"])
+        return str(json.loads(files.read_bytes(directory / "suite.json", files.MAX_JSON_BYTES))["suite"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{directory / 'suite.json'} is damaged: {error}") from error
 
@@ -126,7 +126,7 @@ def _check_whole(path: Path, run: RunDirectory, about: dict[str, Json]) -> None:
     known |= {layout.name_in(run, run.generator): about["generator_sha256"]} if "generator_sha256" in about else {}
     wanted = known.get(layout.name_in(run, path))
     if wanted is not None and files.file_digest(path) != wanted:
-        raise StoreError(f"{path}: {store.CHANGED}; not copied")
+        raise StoreError(f"{store.CHANGED}; not copied", path)
 
 
 def _about_the_encoder(run: RunDirectory) -> list[Path]:

@@ -64,6 +64,7 @@ class Run(BaseModel):
     is_pretrained: bool = False  # before, on other data
     labels: int | t.Literal["all"] = 0  # of the training images that the encoder was given
     seed: int
+    epoch: int | None = None  # after which its training was ended for a snapshot; None: it is whole
 
     @classmethod
     def of(cls, run: t.Mapping[str, Json]) -> "Run":
@@ -172,10 +173,10 @@ class Plan(BaseModel):
         )
         if not isinstance(versions, dict) or not isinstance(encoders, list):
             return plan
-        told = [
+        named = [
             {"version": versions.get(str(one.get("label")))} | one if isinstance(one, dict) else one for one in encoders
         ]
-        return plan | {"encoders": told}
+        return plan | {"encoders": named}
 
     def asks_for(self, record: Record) -> bool | None:
         """Whether a run of this record's recipe belongs to the suite; None where the suite knows no such label."""
@@ -199,13 +200,13 @@ class Definitions:
         self.groups: dict[tuple[str, str], list[tuple[int, ...]]] = {}  # by name, and of an encoder by precision
         for plan in plans:
             for one in (*plan.encoders, *plan.protocols):
-                told = one.equal_versions if isinstance(one.equal_versions, dict) else {"": one.equal_versions}
-                for precision, groups in told.items():
-                    known = self.groups.setdefault((one.name, precision), [])
+                known = one.equal_versions
+                for precision, groups in (known if isinstance(known, dict) else {"": known}).items():
+                    joint = self.groups.setdefault((one.name, precision), [])
                     for group in groups:  # suites of different days know different parts of one
-                        joined = {*group}.union(*(other for other in known if {*other} & {*group}))
-                        known[:] = [other for other in known if not {*other} & joined]
-                        known.append(tuple(sorted(joined, reverse=True)))
+                        joined = {*group}.union(*(other for other in joint if {*other} & {*group}))
+                        joint[:] = [other for other in joint if not {*other} & joined]
+                        joint.append(tuple(sorted(joined, reverse=True)))
 
     def encoder(self, record: Record) -> tuple[int, ...]:
         """The versions of a record's encoder that learn what its own did, in the same precision."""
@@ -216,6 +217,8 @@ class Definitions:
 
     def newest(self, records: t.Sequence[Record]) -> list[Record]:
         """The records, each with the newest versions of its label's definitions that stand among them."""
+        if not self.groups:  # each version is a definition of its own
+            return list(records)
         last: dict[tuple[t.Any, ...], int] = {}
         made = []
         for one in records:

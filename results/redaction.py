@@ -12,8 +12,8 @@ SECRET = re.compile(  # what the name of a variable with a secret holds; PAT is 
 )
 DIRECTORIES = ("PWD", "OLDPWD")  # which the pattern would take for passwords
 IN_URL = re.compile(r"://([^/?#@\s:]*)(?::([^/?#\s]*))?@")  # the name, or the name and the password
-LONGEST = 2_000, 20_000  # characters of a message, of a traceback
-SHORTEST = 4  # characters; a shorter value would be found in words and numbers that are none
+MAX_CHARACTERS = 2_000, 20_000  # characters of a message, of a traceback
+MIN_CHARACTERS = 4  # characters; a shorter value would be found in words and numbers that are none
 
 
 def redacted(text: str) -> str:
@@ -37,12 +37,12 @@ def message(error: BaseException, *, kind: bool = True) -> str:
     except Exception as second:
         said, kind = f"its text cannot be had: {type(second).__name__}", True
     name = type(error).__name__
-    return shortened(redacted(f"{name}: {said}" if kind and said else said or name), LONGEST[0])
+    return shortened(redacted(f"{name}: {said}" if kind and said else said or name), MAX_CHARACTERS[0])
 
 
 def trace(error: BaseException) -> str:
     """Where an error came from, as Python prints it."""
-    return shortened(redacted("".join(traceback.format_exception(error))), LONGEST[1])
+    return shortened(redacted("".join(traceback.format_exception(error))), MAX_CHARACTERS[1])
 
 
 def shortened(text: str, longest: int) -> str:
@@ -53,11 +53,11 @@ def shortened(text: str, longest: int) -> str:
 
 
 def _secrets(name: str, value: str) -> t.Iterator[str]:
-    if SECRET.search(name) and name not in DIRECTORIES and len(value) >= SHORTEST:
+    if SECRET.search(name) and name not in DIRECTORIES and len(value) >= MIN_CHARACTERS:
         yield value
     for user, password in IN_URL.findall(value):
         secret = password or user
-        yield from (one for one in {secret, urllib.parse.unquote(secret)} if len(one) >= SHORTEST)
+        yield from (one for one in {secret, urllib.parse.unquote(secret)} if len(one) >= MIN_CHARACTERS)
 
 
 def _forms(secret: str) -> set[str]:

@@ -1,6 +1,5 @@
 """How many seeds a difference takes, from the spread of the seeds that are there. In percentage points."""
 
-import textwrap
 import typing as t
 from dataclasses import dataclass
 
@@ -9,7 +8,8 @@ from scipy.special import chdtri
 from results import tables
 from results.leaderboard import Leaderboard
 from results.metrics import METRICS
-from results.statistics import FURTHEST, deviation, seeds_needed, smallest_difference
+from results.rows import headings_of
+from results.statistics import MAX_SEEDS, deviation, seeds_needed, smallest_difference
 
 HEADER = ("dataset", "encoder", "tap", "protocol", "seeds", "sd", "needed", "cautious", "seen now")
 WORDS = HEADER[:4]
@@ -22,7 +22,7 @@ class Needed:
     dataset: str
     encoder: str
     tap: str
-    protocol: str
+    protocol: str  # what heads its column
     seeds: int  # that it has
     deviation: float  # of a seed, as a fraction
     needed: int | None  # seeds of each method; None: more than 10,000
@@ -32,9 +32,9 @@ class Needed:
 
 def needed(board: Leaderboard, delta: float, power: float) -> list[Needed]:
     """The rows of two seeds or more; `delta` is a fraction. What is cautious takes the spread's upper 80 % limit."""
-    rows = []
+    rows, headings = [], headings_of(board.rows)
     for row in board.rows:
-        if row.seeds > 1 and row.status == "done" and row.metric not in METRICS:
+        if row.seeds > 1 and row.protocol_key and row.metric not in METRICS:
             spread = deviation(row.values)
             largest = spread * ((row.seeds - 1) / float(chdtri(row.seeds - 1, 0.8))) ** 0.5
             rows.append(
@@ -42,7 +42,7 @@ def needed(board: Leaderboard, delta: float, power: float) -> list[Needed]:
                     row.dataset,
                     row.encoder,
                     row.tap or "",
-                    row.protocol or "",
+                    headings[row.protocol_key],
                     row.seeds,
                     spread,
                     seeds_needed(delta, spread, power),
@@ -72,13 +72,13 @@ def render(rows: t.Sequence[Needed], delta: float, power: float, *, width: int |
     legend += "that the seeds which are there would show. All of this is about new seeds on these test images."
     legend += " Seeds that came out equal tell no spread (-)." * any(map(_is_equal, rows))
     title = "" if several else f"{rows[0].dataset}\n"
-    return f"{title}{table}\n{textwrap.fill(legend, min(width or 100, 100), break_on_hyphens=False)}\n"
+    return "\n".join([title + table, *tables.wrapped(legend, width), ""])
 
 
 def sentence(delta: float, spread: float, power: float) -> str:
     """The answer for one known spread; fractions in, points out."""
     seeds = seeds_needed(delta, spread, power)
-    each = f"more than {FURTHEST:,} seeds" if seeds is None else f"{seeds} seeds"
+    each = f"more than {MAX_SEEDS:,} seeds" if seeds is None else f"{seeds} seeds"
     return (
         f"{each} of each method show a difference of {100 * delta:g} points in {100 * power:g} % of experiments, "
         f"if seeds spread with a standard deviation of {100 * spread:g} points (two-sided t test at 5 %).\n"
@@ -94,4 +94,4 @@ def _points(difference: float | None) -> str:
 
 
 def _count(seeds: int | None) -> str:
-    return f"> {FURTHEST:,}" if seeds is None else str(seeds)
+    return f"> {MAX_SEEDS:,}" if seeds is None else str(seeds)

@@ -16,42 +16,9 @@ from scipy.special import chdtri, digamma, ndtr, ndtri, polygamma, stdtrit
 Floats = np.ndarray[t.Any, np.dtype[np.float64]]
 Integers = np.ndarray[t.Any, np.dtype[np.int64]]
 Correct = np.ndarray[t.Any, np.dtype[np.bool_]]  # (seeds, images): was this image told right by this seed's model
-FURTHEST = 10_000  # seeds; what needs more cannot be had
+MAX_SEEDS = 10_000  # seeds; what needs more cannot be had
 _FREEDOMS = 1024  # steps of inverse degrees of freedom
 _ROWS = 64  # of a column that are compared with all others at once: 5,000 others are a few MiB
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over `n` values and the interval it lies in; one value alone has no interval."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-def mean_interval(
-    values: t.Sequence[float], confidence: float = 0.95, bounds: tuple[float, float] = (0.0, 1.0)
-) -> Interval:
-    """The mean of values, one a seed, with Student's t interval of that mean, clipped to where values can lie.
-
-    It covers the true mean over seeds in `confidence` of all experiments if the scores spread normally around it. With
-    2 seeds it reaches 9 standard deviations either way, which is honest: they say little. Equal values give width zero.
-    It speaks of seeds only, not of which test images were drawn. Source: Student 1908, The probable error of a mean.
-
-    Raises ValueError for no values, and for values outside their bounds.
-    """
-    if not values:
-        raise ValueError("a mean needs at least one value; got none")
-    lowest, highest = bounds
-    if not all(lowest <= value <= highest for value in values):  # NaN fails this too
-        raise ValueError(f"values must lie in {lowest:g}..{highest:g}; got {list(values)}")
-    n = len(values)
-    if n == 1:
-        return Interval(values[0], None, None, 1)
-    middle, half = mean(values), float(stdtrit(n - 1, (1 + confidence) / 2)) * deviation(values) / math.sqrt(n)
-    return Interval(middle, max(lowest, middle - half), min(highest, middle + half), n)
 
 
 def mean(values: t.Sequence[float]) -> float:
@@ -233,8 +200,8 @@ def _inverse_trigamma(value: float) -> float:
     return root
 
 
-LEAST_ROWS = 8  # that a prior is fitted on
-MOST_FREEDOM = 4.0  # that is borrowed: seeds that collapse are rarer than a few rows can show
+MIN_PRIOR_ROWS = 8  # that a prior is fitted on
+MAX_PRIOR_FREEDOM = 4.0  # that is borrowed: seeds that collapse are rarer than a few rows can show
 
 
 @dataclass(frozen=True)
@@ -247,6 +214,7 @@ class Scores:
     images: int | None  # that were told right or wrong; None: the score is no share of images
     answers: Answers | None = None  # with them differences are paired by image, and variances over seeds borrowed
     numerical: Floats | None = None  # the variance of a mean that another way to the same optimum adds; None: none
+    borrows: bool = True  # whether variances over seeds are moderated by those of the other rows
 
     @functools.cached_property
     def prior(self) -> Prior:
@@ -255,12 +223,12 @@ class Scores:
         Rows whose seeds all answer alike have no randomness and are left out. The freedom is halved and at most 4.
         """
         fitted = self._random
-        if self.answers is None or self.images is None or fitted.sum() < LEAST_ROWS:
+        if not self.borrows or self.answers is None or self.images is None or fitted.sum() < MIN_PRIOR_ROWS:
             return Prior(1.0, 0.0, 0)
         rounding = 1 / (12 * self.images**2)  # the variance of what is counted in whole images
         ratios = np.maximum(self.deviation[fitted] ** 2, rounding) / self.answers.noise[fitted]
         found = Prior.fit(ratios, self.seeds[fitted] - 1.0)
-        return Prior(found.ratio, min(found.freedom / 2, MOST_FREEDOM), found.rows)
+        return Prior(found.ratio, min(found.freedom / 2, MAX_PRIOR_FREEDOM), found.rows)
 
     @property
     def _random(self) -> t.Any:
@@ -479,12 +447,12 @@ def ranking(scores: Scores, confidence: float = 0.95) -> Ranking:
         lead = scores.mean[ahead] - scores.mean[rows]  # (rows, ahead)
         lead[:, start:][np.triu_indices(len(rows))] = -np.inf  # a row leads neither itself nor what is before it
         leads, leads_once = (lead - below for below in scores.below(ahead, rows, level, with_best))  # at the least
-        told = leads > 0
-        better[start : len(ahead)] = told.sum(1)
-        worse[: len(ahead)] += told.sum(0)
+        is_ahead = leads > 0
+        better[start : len(ahead)] = is_ahead.sum(1)
+        worse[: len(ahead)] += is_ahead.sum(0)
         high[start : len(ahead)] = -leads.max(1)
         may_be_best[start : len(ahead)] = ~(leads_once > 0).any(1)
-        for place, its in enumerate(told, start):
+        for place, its in enumerate(is_ahead, start):
             tie[place] = 1 + (its * tie[: len(ahead)]).max()
     places = np.argsort(order, kind="stable")
     best, everyone = order[:1], np.arange(count)
@@ -743,7 +711,7 @@ def seeds_needed(delta: float, deviation: float, power_wanted: float = 0.8, conf
     """
     if deviation == 0:
         return 2
-    low, high = 1, FURTHEST  # too few, enough
+    low, high = 1, MAX_SEEDS  # too few, enough
     if power(delta, deviation, high, confidence) < power_wanted:
         return None
     while high - low > 1:

@@ -12,11 +12,11 @@ import typing as t
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from results.files import (
-    LARGEST,
-    LARGEST_JSON,
+    MAX_BYTES,
+    MAX_JSON_BYTES,
     Missing,
     StoreError,
     canonical,
@@ -34,10 +34,12 @@ from results.files import (
     to_json,
     writing,
 )
+from results.identity import as_json
 from results.layout import RunDirectory, component, files_beside, name_in, result_files
 from results.metrics import METRICS, lowest
 from results.record import Json, Plan, Record, RunFacts
 
+Model = t.TypeVar("Model", bound=BaseModel)
 CHANGED = "changed since it was written: run.json has another sha256"
 _PUBLISHING = "publishing"
 _UNHASHED = {*Record.model_fields, "taps", "weights_sha256", "generator_sha256"}  # fields of a run.json without a hash
@@ -76,12 +78,12 @@ def publish_run(directory: Path, run: dict[str, Json], files: t.Mapping[str, byt
     """
     content = sealed(directory, run)
     ready, there = directory / _PUBLISHING, directory / "run.json"
-    settle(directory)  # what another process has begun
+    finish_publishing(directory)  # what another process has begun
     if not there.exists():
         with private_directory(ready) as private:
             for name, part in {**files, there.name: content}.items():
                 replace(private / name, part)
-        settle(directory)
+        finish_publishing(directory)
     hashes = ("weights_sha256", "generator_sha256")
     now = read_run(there)
     if [now.get(one) for one in hashes] != [run.get(one) for one in hashes]:
@@ -93,7 +95,7 @@ def sealed(directory: Path, run: dict[str, Json]) -> bytes:
     return canonical(run | {"sha256": _digest(directory, json.loads(canonical(run)))})  # of the order in the file
 
 
-def settle(directory: Path) -> None:
+def finish_publishing(directory: Path) -> None:
     """Give the files of a publication that was begun their places, run.json last. Raises Unwritable."""
     ready, last = directory / _PUBLISHING, "run.json"
     with writing(directory / last):
@@ -161,17 +163,17 @@ def read_store(directory: Path) -> Contents:
     runs: list[dict[str, Json]] = []
     plans: list[Plan] = []
     damaged: list[tuple[Path, str]] = []
-    for path in sorted(result_files(directory, damaged)):
+    for path in result_files(directory, damaged):
         try:
             if path.name == "run.json":
                 runs.append(read_run(path))
             elif path.name == "suite.json":
-                plans.append(_read_plan(path))
+                plans.append(_validated(Plan, read_json(path), path, "a suite"))
             else:
                 record = read_record(path)
                 found.append((_identity(record), path, record))
         except StoreError as error:
-            damaged.append((path, str(error).removeprefix(f"{path}: ")))
+            damaged.append((path, error.problem))
     found.sort(key=lambda one: one[2].provenance.started, reverse=True)
     found.sort(key=lambda one: one[0])
     records: list[Record] = []
@@ -195,17 +197,12 @@ def read_record(path: Path) -> Record:
     """
     value = read_json(path)
     if not isinstance(value, dict) or not isinstance(claimed := value.pop("sha256", None), str):
-        raise StoreError(f"{path}: not a record: it has no sha256")
+        raise StoreError("not a record: it has no sha256", path)
     if claimed != _digest(path, value):
-        raise StoreError(f"{path}: changed since it was written: its sha256 does not fit")
+        raise StoreError("changed since it was written: its sha256 does not fit", path)
     if value.get("schema_version") != 1:
-        raise StoreError(f"{path}: schema version {value.get('schema_version')}; this frostbench reads version 1")
-    try:
-        record = Record.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise StoreError(f"{path}: not a record of schema version 1: {place}: {first['msg']}") from error
+        raise StoreError(f"schema version {value.get('schema_version')}; this frostbench reads version 1", path)
+    record = _validated(Record, value, path, "a record of schema version 1")
     _check_meaning(path, record)
     return record
 
@@ -226,41 +223,44 @@ def read_run(path: Path, *needed: str) -> dict[str, Json]:
     """
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != 1:
-        raise StoreError(f"{path}: not a run of schema version 1, which is what this frostbench reads")
+        raise StoreError("not a run of schema version 1, which is what this frostbench reads", path)
     claimed = value.pop("sha256", None)
     hashed = claimed is not None or not value.keys() <= _UNHASHED
     if hashed and claimed != _digest(path, value):
-        raise StoreError(f"{path}: changed since it was written: its sha256 does not fit")
-    try:
-        RunFacts.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise StoreError(f"{path}: not a run of schema version 1: {place}: {first['msg']}") from error
+        raise StoreError("changed since it was written: its sha256 does not fit", path)
+    _validated(RunFacts, value, path, "a run of schema version 1")
     if lacking := [field for field in needed if field not in value]:
-        raise StoreError(f"{path}: not a whole run: it lacks {', '.join(lacking)}")
+        raise StoreError(_lacks(lacking), path)
     return value
 
 
-def _read_plan(path: Path) -> Plan:
+def _validated(model: type[Model], value: Json, path: Path, kind: str) -> Model:
+    """Raises StoreError that names the fields which are not there, or else the first that is wrong."""
     try:
-        return Plan.model_validate(read_json(path))
+        return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise StoreError(f"{path}: not a suite: {place}: {first['msg']}") from error
+        places = [(".".join(map(str, one["loc"])), one) for one in error.errors()]
+        if lacking := [place for place, one in places if one["type"] == "missing"]:
+            raise StoreError(_lacks(lacking), path) from error
+        place, first = places[0]
+        raise StoreError(f"not {kind}: {place}: {first['msg']}", path) from error
 
 
-def read_kept(run: RunDirectory, path: Path, largest: int = LARGEST) -> bytes:
+def _lacks(names: t.Sequence[str]) -> str:
+    fields = f"field{'s' * (len(names) > 1)} {', '.join(names)}"
+    return f"it lacks the {fields}: an older frostbench wrote it, or it is not whole; run its suite again"
+
+
+def read_kept(run: RunDirectory, path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """What a file of a run holds, if run.json has its SHA-256; an older run.json, which has none, is believed.
 
     Raises Missing and StoreError.
     """
-    content = read_bytes(path, largest)
+    content = read_bytes(path, max_bytes)
     with contextlib.suppress(Missing):  # published without it
         known = read_run(run.run_json).get("files")
         if known is not None and known.get(name_in(run, path)) != hashlib.sha256(content).hexdigest():
-            raise StoreError(f"{path}: {CHANGED}")
+            raise StoreError(f"{CHANGED}", path)
     return content
 
 
@@ -279,13 +279,13 @@ def read_history(run: RunDirectory) -> list[dict[str, float]]:
     Raises Missing and StoreError.
     """
     try:
-        text = read_kept(run, run.history, LARGEST_JSON).decode()
+        text = read_kept(run, run.history, MAX_JSON_BYTES).decode()
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text.splitlines())]
     except (ValueError, TypeError, csv.Error) as error:
-        raise StoreError(f"{run.history}: not a history: {error}") from error
+        raise StoreError(f"not a history: {error}", run.history) from error
     finite = [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
     if not all("epoch" in row for row in finite):
-        raise StoreError(f"{run.history}: not a history: wanted a number in the column 'epoch' of each row")
+        raise StoreError("not a history: wanted a number in the column 'epoch' of each row", run.history)
     return finite
 
 
@@ -296,8 +296,8 @@ def _record_to_bytes(path: Path, record: Record) -> bytes:
     """The fields in the record's own order, not sorted: the first metric is the one that tables show."""
     value = record.model_dump()  # not mode="json", which would quietly write None for NaN
     content = to_json(value | {"sha256": _digest(path, value)}, sort_keys=False)
-    if len(content) > LARGEST_JSON:
-        raise StoreError(f"{path}: a record may have {LARGEST_JSON} bytes; this one has {len(content)}")
+    if len(content) > MAX_JSON_BYTES:
+        raise StoreError(f"a record may have {MAX_JSON_BYTES} bytes; this one has {len(content)}", path)
     _check_meaning(path, record)
     return content
 
@@ -308,31 +308,33 @@ def _check_meaning(path: Path, record: Record) -> None:
         try:
             component(record.tap)
         except StoreError as error:
-            raise StoreError(f"{path}: its tap {error}") from error
+            raise StoreError(f"its tap {error}", path) from error
     if record.predictions is not None:
         predictions = PurePosixPath(record.predictions)
         if predictions.parts[:1] != ("predictions",) or ".." in predictions.parts or "\0" in record.predictions:
             wanted = "which are not its own: wanted a file below predictions/"
-            raise StoreError(f"{path}: names the predictions {record.predictions!r}, {wanted}")
+            raise StoreError(f"names the predictions {record.predictions!r}, {wanted}", path)
     for metric, value in record.metrics.items():
         if metric not in METRICS and not lowest(metric) <= value <= 1:
-            raise StoreError(f"{path}: metrics are fractions in {lowest(metric):g}..1; {metric} is {value}")
+            raise StoreError(f"metrics are fractions in {lowest(metric):g}..1; {metric} is {value}", path)
+
+
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def _digest(path: Path, value: dict[str, Json]) -> str:
     """SHA-256 over what a record says, not over how its lines are laid out."""
     try:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(_compact(value).encode()).hexdigest()
     except (TypeError, ValueError) as error:
-        raise StoreError(f"{path}: not JSON: {error}") from error
+        raise StoreError(f"not JSON: {error}", path) from error
 
 
 def _identity(record: Record) -> tuple[str | int, ...]:
     """What a record is about. Its numbers should follow from this, so it is also the order of a store's records."""
     run = (record.dataset, record.label, record.seed, record.key, record.status)
     judged = (record.tap or "", record.protocol_label or "", record.protocol_version or 0, record.protocol_code)
-    return *run, *judged, json.dumps(record.protocol_params, sort_keys=True)
+    return *run, *judged, as_json(record.protocol_params)
 
 
 def _rival(record: Record, same: t.Iterable[tuple[Path, Record]]) -> Path | None:
@@ -343,10 +345,10 @@ def _rival(record: Record, same: t.Iterable[tuple[Path, Record]]) -> Path | None
 
 def _made_alike(one: Record, other: Record) -> bool:
     """Whether bits must be equal."""
-    made = {"device", "threads", "ranks", "precision", "versions", "resumed_elsewhere"}
+    environment = {"device", "threads", "ranks", "precision", "versions", "resumed_elsewhere"}
     solvers = [record.details.get("solver", 1) for record in (one, other)]
     return solvers[0] == solvers[1] and (
-        one.provenance.model_dump(include=made) == other.provenance.model_dump(include=made)
+        one.provenance.model_dump(include=environment) == other.provenance.model_dump(include=environment)
     )
 
 
@@ -356,8 +358,8 @@ def _same_numbers(one: Record, other: Record) -> bool:
     An alarm is no number of the run's: older records have none, and thresholds may change. Nor have they digests,
     counts of updates, the revision of a solver, or every metric that a protocol reports by now.
     """
-    circumstances = ("suite", "seconds", "provenance", "alarms", "updates", "predictions_sha256", "metrics")
-    left_out: dict[str, t.Any] = {**dict.fromkeys(circumstances, True), "details": {"solver"}}
-    told = [json.dumps(record.model_dump(exclude=left_out), sort_keys=True) for record in (one, other)]
+    environment = ("suite", "seconds", "provenance", "alarms", "updates", "predictions_sha256", "metrics")
+    left_out: dict[str, t.Any] = {**dict.fromkeys(environment, True), "details": {"solver"}}
+    texts = [as_json(record.model_dump(exclude=left_out)) for record in (one, other)]
     shared = one.metrics.keys() & other.metrics.keys()
-    return told[0] == told[1] and all(one.metrics[name] == other.metrics[name] for name in shared)
+    return texts[0] == texts[1] and all(one.metrics[name] == other.metrics[name] for name in shared)

@@ -31,12 +31,12 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from results import files, layout, store
+from results import curves, files, layout, store
 from results.layout import RunDirectory
 from results.metrics import interval
 from results.record import Json, Record, dataset_label
 
-MOST_CLASSES = 50  # of a confusion matrix that can still be read
+MAX_CLASSES = 50  # of a confusion matrix that can still be read
 LIMIT = 30.0  # seconds that a suite gives to wandb at once
 LIVE_SECONDS = 60.0  # between two looks at the histories of runs that are being made
 ENDING = 1.0  # seconds kept of the time limit for ending the processes
@@ -50,12 +50,11 @@ COLUMNS = (  # of the leaderboard's rows: text, or numbers that wandb can sort b
     *("difference", "difference_low", "difference_high", "seeds", "of_seeds", "control"),
     *("labels", "dimensions", "fit_seconds", "device", "precision", "commit", "status", "error"),
 )
-LARGEST_PREDICTIONS = 2**26  # bytes, unpacked
 Mode = t.Literal["off", "offline", "online"]
 INHERITED = ("WANDB_API_KEY", "WANDB_BASE_URL")  # any other WANDB_ variable could make our runs somebody else's
 
 
-MOST: tuple[Mode, ...] = ("off", "offline", "online")  # the least that is sent first
+MODES_UPWARD: tuple[Mode, ...] = ("off", "offline", "online")  # the least that is sent first
 MODES: dict[str, Mode] = {  # what WANDB_MODE can say
     **{"online": "online", "run": "online", "shared": "online"},
     **{"offline": "offline", "dryrun": "offline", "disabled": "off"},
@@ -103,10 +102,10 @@ class WandbRun:
     @property
     def content(self) -> str:
         """SHA-256 over everything it says. Raises StoreError for NaN and infinity, which are never sent."""
-        told = dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
         for kind in ("predictions", "pictures"):
-            told[kind] = [(name, digest) for name, _, digest in getattr(self, kind)]
-        return hashlib.sha256(files.canonical(told)).hexdigest()
+            fields[kind] = [(name, digest) for name, _, digest in getattr(self, kind)]
+        return hashlib.sha256(files.canonical(fields)).hexdigest()
 
 
 def target(
@@ -117,28 +116,34 @@ def target(
     `asked` is what a suite says, None or nothing where it leaves it open. A WANDB_MODE that sends nothing wins over the
     suite; all else fills what is open. Raises ValueError for a variable that wandb would not take.
     """
-    told = {name: environment.get(f"WANDB_{name.upper()}", "").strip() for name in ("mode", "project", "entity", "dir")}
+    variables = {
+        name: environment.get(f"WANDB_{name.upper()}", "").strip() for name in ("mode", "project", "entity", "dir")
+    }
     tags = tuple(tag[:64] for tag in map(str.strip, environment.get("WANDB_TAGS", "").split(",")) if tag)
-    if told["mode"] and told["mode"] not in MODES:
-        raise ValueError(f"WANDB_MODE: wanted online, offline or disabled, got {told['mode']!r}")
+    if variables["mode"] and variables["mode"] not in MODES:
+        raise ValueError(f"WANDB_MODE: wanted online, offline or disabled, got {variables['mode']!r}")
     for name in ("project", "entity"):
         try:
-            checked_name(told[name] or "-")
+            checked_name(variables[name] or "-")
         except ValueError as error:
             raise ValueError(f"WANDB_{name.upper()}: {error}") from None
-    says: dict[str, t.Any] = told | {"mode": MODES.get(told["mode"]), "tags": tags}
+    says: dict[str, t.Any] = variables | {"mode": MODES.get(variables["mode"]), "tags": tags}
     holds = {name: asked.get(name) for name in ("mode", "project", "entity", "tags")}
     by = {name: f"WANDB_{name.upper()}" for name in holds if holds[name] is None and says[name]}
-    if holds["mode"] is not None and says["mode"] and MOST.index(says["mode"]) < MOST.index(holds["mode"]):
+    if (
+        holds["mode"] is not None
+        and says["mode"]
+        and MODES_UPWARD.index(says["mode"]) < MODES_UPWARD.index(holds["mode"])
+    ):
         by["mode"] = "WANDB_MODE"
     holds |= {name: says[name] for name in by}
-    by |= {"directory": "WANDB_DIR"} if told["dir"] else {}
+    by |= {"directory": "WANDB_DIR"} if variables["dir"] else {}
     found = WandbTarget(
         holds["mode"] or "offline",
         holds["project"] or "frostbench",
         holds["entity"],
         tuple(holds["tags"] or ()),
-        str(Path(told["dir"]).absolute()) if told["dir"] else None,
+        str(Path(variables["dir"]).absolute()) if variables["dir"] else None,
     )
     return found, by
 
@@ -239,13 +244,13 @@ def _growing(run: dict[str, Json], place: RunDirectory, target: WandbTarget) -> 
 def wandb_runs(
     directory: Path,
     target: WandbTarget,
-    damaged: list[str] | None = None,
+    damaged: list[files.StoreError] | None = None,
     deadline: float = math.inf,
     contents: store.Contents | None = None,
 ) -> list[WandbRun]:
     """The leaderboard first, then every run of a suite's directory. A directory without records has none.
 
-    damaged: gets a sentence for each file that is left out for being damaged. Raises StoreError at the deadline.
+    damaged: gets the error of each file that is left out for being damaged. Raises StoreError at the deadline.
     """
     contents = contents or store.read_store(directory)
     if not contents.records:
@@ -277,7 +282,7 @@ def _run(
     fitted: dict[str, Json] | None,
     records: list[Record],
     target: WandbTarget,
-    damaged: list[str],
+    damaged: list[files.StoreError],
 ) -> WandbRun:
     first = records[0]
     about = fitted or first.model_dump(mode="json")
@@ -300,7 +305,9 @@ def _run(
         | {"taps": about.get("taps"), "labels": first.labels, "pretrain": first.pretrain}
         | about["provenance"],
         summary=summary,
-        history=_history(places, damaged) if fitted else [],
+        history=[*_history(places, damaged), *(row for place in places[:1] for row in curves.rows(place))]
+        if fitted
+        else [],
         predictions=_predictions(places, records, damaged),
         pictures=[
             (path.stem, str(path.absolute()), files.file_digest(path))
@@ -354,7 +361,7 @@ def _classes(places: list[RunDirectory]) -> list[str]:
     return []
 
 
-def _history(places: list[RunDirectory], damaged: list[str]) -> list[dict[str, float]]:
+def _history(places: list[RunDirectory], damaged: list[files.StoreError]) -> list[dict[str, float]]:
     """The rows of history.csv, without what is not finite. Encoders that are not trained by gradient have none."""
     for place in places:
         try:
@@ -362,35 +369,31 @@ def _history(places: list[RunDirectory], damaged: list[str]) -> list[dict[str, f
         except files.Missing:
             continue
         except files.StoreError as error:
-            damaged.append(str(error))
+            damaged.append(error)
     return []
 
 
-def _predictions(places: list[RunDirectory], records: list[Record], damaged: list[str]) -> list[tuple[str, str, str]]:
+def _predictions(
+    places: list[RunDirectory], records: list[Record], damaged: list[files.StoreError]
+) -> list[tuple[str, str, str]]:
     """What each record says of every image: the column it becomes, the file it is in, and that file's SHA-256."""
+    from results import predictions  # noqa: PLC0415 - it brings numpy, which the sending process can spare
+
     found = {}
     for record in records:
         for place in places if record.predictions else []:
             path = (place.path / str(record.predictions)).absolute()
             try:
-                _check_predictions(path, record)
+                predictions.beside(
+                    record, place.path.absolute()
+                )  # the process that sends them will be able to read them
                 column = f"{record.tap}/{record.protocol_label}@{record.protocol_version}"
-                found[column] = str(path), files.file_digest(path, LARGEST_PREDICTIONS)
+                found[column] = str(path), files.file_digest(path, predictions.MAX_SHOWN_BYTES)
             except files.Missing:
                 continue
             except files.StoreError as error:
-                damaged.append(str(error))
+                damaged.append(error)
     return [(column, *found[column]) for column in sorted(found)]
-
-
-def _check_predictions(path: Path, record: Record) -> None:
-    """That the process which sends them will be able to read them. Raises StoreError."""
-    from results.arrays import read_arrays  # noqa: PLC0415 - it brings numpy, which the sending process can spare
-
-    kept = read_arrays(path, LARGEST_PREDICTIONS)
-    for name in ("predicted", "label"):
-        if name not in kept or kept[name].shape != (record.test_images,) or kept[name].dtype.kind not in "iu":
-            raise files.StoreError(f"{path}: {name} is not a class for each of {record.test_images:,} images")
 
 
 def _digest(value: Json) -> str:
@@ -403,16 +406,16 @@ def _digest(value: Json) -> str:
 def _mirror(
     directory: Path, target: WandbTarget, deadline: float, told: t.Collection[Path], contents: store.Contents | None
 ) -> MirrorReport:
-    damaged: list[str] = []
+    damaged: list[files.StoreError] = []
     runs = wandb_runs(directory, target, damaged, deadline, contents)
-    damaged = [one for one in damaged if not one.startswith(tuple(f"{path}: " for path in told))]
+    new = [str(error) for error in damaged if error.path not in told]
     if not runs:
         return MirrorReport(0, 0, None)
     due, said = _send_due(directory, target, runs, deadline)
     if due is None:
         return MirrorReport(0, 0, "another process is sending the same results")
     sent, known = said.count("sent"), said.count("known")
-    problem = f"left out, being damaged: {'; '.join(damaged)}" if damaged else None
+    problem = f"left out, being damaged: {'; '.join(new)}" if new else None
     if sent + known < len(due):
         why = next(line.removeprefix("problem ") for line in said if line.startswith("problem "))
         problem = f"{why} ({sent + known} of {len(due)} runs sent)"
@@ -442,7 +445,7 @@ def _send_due(
 def _sent(home: Path, target: WandbTarget, run: str) -> dict[str, Json]:
     """The ledger's entry: the content that was sent last, and how many rows of history. Empty if there is none."""
     try:
-        entry = json.loads(files.read_bytes(_ledger(home, target, run), files.LARGEST_JSON))
+        entry = json.loads(files.read_bytes(_ledger(home, target, run), files.MAX_JSON_BYTES))
     except (files.StoreError, ValueError):
         return {}
     return entry if isinstance(entry, dict) and entry.get("server") == _server(target) else {}
@@ -718,13 +721,13 @@ def _bars(rows: list[dict[str, Json]]) -> dict[str, list[list[Json]]]:
 
 def _mistakes(wandb: t.Any, run: WandbRun) -> t.Iterator[tuple[str, t.Any]]:
     """A confusion matrix for each column of predictions, where there are few enough classes to be seen."""
-    import numpy as np  # noqa: PLC0415 - only where there is something to send
+    from results import predictions  # noqa: PLC0415 - only where there is something to send
 
     for column, path, _ in run.predictions:
-        with np.load(path, allow_pickle=False) as arrays:
-            true, predicted = arrays["label"].astype(int), arrays["predicted"].astype(int)
+        classes = predictions.read(Path(path))
+        true, predicted = classes["label"], classes["predicted"]
         count = 1 + max(true.max(), predicted.max(), len(run.classes) - 1)
-        if true.shape == predicted.shape and count <= MOST_CLASSES:
+        if true.shape == predicted.shape and count <= MAX_CLASSES:
             names = [*run.classes, *map(str, range(len(run.classes), count))]
             yield (
                 column,
@@ -740,11 +743,13 @@ def _prediction_table(work: Path, run: WandbRun) -> Path:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
+    from results import predictions  # noqa: PLC0415
+
     columns: dict[str, t.Any] = {}
     for column, path, _ in run.predictions:
-        with np.load(path, allow_pickle=False) as arrays:
-            columns = columns or {"row": np.arange(len(arrays["label"])), "label": arrays["label"]}
-            columns[column] = arrays["predicted"]
+        classes = predictions.read(Path(path))
+        columns = columns or {"row": np.arange(len(classes["label"])), "label": classes["label"]}
+        columns[column] = classes["predicted"]
     place = work / run.id / "predictions.parquet"
     place.parent.mkdir()
     pq.write_table(pa.table(columns), place)

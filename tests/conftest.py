@@ -44,6 +44,12 @@ def read_offline_run() -> t.Callable[[Path], t.Any]:
     return function
 
 
+@pytest.fixture(scope="session")
+def gpu() -> types.ModuleType:
+    """A GPU where there is none, of tests/pretend_gpu.py."""
+    return _load("pretend_gpu")
+
+
 class InBackground:
     """The command line in a process of its own."""
 
@@ -70,28 +76,42 @@ class InBackground:
 
 
 @pytest.fixture(scope="session")
-def in_background(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[t.Callable[..., InBackground]]:
-    """Start the command line in a directory, by tests/in_background.py."""
+def forkserver() -> t.Iterator[multiprocessing.context.ForkServerContext]:
+    """What starts processes by forking one in which the imports of tests/in_background.py are done."""
     here = str(Path(__file__).parent)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["in_background"])
-    started: list[InBackground] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(here)
         patch.setenv("PYTHONPATH", os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])]))
-        from in_background import command_line
-
         multiprocessing.forkserver.ensure_running()
+        yield context
 
-        def start(directory: Path, *arguments: str) -> InBackground:
-            stderr = tmp_path_factory.mktemp("background") / "stderr.txt"
-            stderr.touch()  # it may be killed before it says a thing
-            process = context.Process(target=command_line, args=(directory, stderr, arguments))
-            process.start()
-            started.append(InBackground(process, stderr))
-            return started[-1]
 
-        yield start
+@pytest.fixture
+def forked_workers(forkserver: multiprocessing.context.ForkServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are forked, where each would import for seconds; they know the environment of the first test only."""
+    monkeypatch.setattr("multiprocessing.get_context", lambda _method=None: forkserver)
+
+
+@pytest.fixture(scope="session")
+def in_background(
+    tmp_path_factory: pytest.TempPathFactory, forkserver: multiprocessing.context.ForkServerContext
+) -> t.Iterator[t.Callable[..., InBackground]]:
+    """Start the command line in a directory, by tests/in_background.py."""
+    from in_background import command_line
+
+    started: list[InBackground] = []
+
+    def start(directory: Path, *arguments: str) -> InBackground:
+        stderr = tmp_path_factory.mktemp("background") / "stderr.txt"
+        stderr.touch()  # it may be killed before it says a thing
+        process = forkserver.Process(target=command_line, args=(directory, stderr, arguments))
+        process.start()
+        started.append(InBackground(process, stderr))
+        return started[-1]
+
+    yield start
     for one in started:
         one.process.kill()
         one.process.join()
@@ -114,12 +134,26 @@ def command_line(*arguments: t.Any) -> int:
     return 0
 
 
+@pytest.fixture(params=[pytest.param(5, id="any machine"), pytest.param(1, id="quiet machine", marks=pytest.mark.slow)])
+def slack(request: pytest.FixtureRequest) -> int:
+    """How many times the seconds of a quiet machine a test may take; slow tests are strict."""
+    return t.cast(int, request.param)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def hears_ctrl_c() -> t.Iterator[None]:
     """Also in the background of a shell, whose jobs ignore it, and so would all that they start."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> t.Iterator[None]:
+    """No test cuts the power, and disks take seconds over thousands of files: only the descriptors are looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -101,7 +101,7 @@ def test_classes_with_few_images_give_all_and_the_others_share_the_rest() -> Non
     labels = few.with_labels(7, seed=0).labels
     assert labels is not None
     assert np.bincount(labels[labels >= 0]).tolist() == [1, 3, 3]
-    with pytest.raises(EncoderError, match="a label budget of 10 asked of 9 images; set it to 9 or less"):
+    with pytest.raises(EncoderError, match="a label budget of 10 exceeds 9 images; set it to 9 or less"):
         few.with_labels(10, seed=0)
 
 
@@ -183,12 +183,12 @@ def test_codes_follow_the_swiss_roll_to_its_edge(digits: ImageSet) -> None:
 def test_a_supervised_decoder_makes_use_of_the_label(digits: ImageSet) -> None:
     def error(labels: np.ndarray[t.Any, np.dtype[np.int64]]) -> float:
         run = Training(seed=0)
-        recipe = SupervisedAAE(hidden=32, epochs=30, latent=1, learning_rate=5e-3, batch_size=64)
-        recipe.fit(ImageSet(digits.images, labels, digits.classes, "digits"), run)
+        recipe = SupervisedAAE(hidden=32, epochs=15, latent=1, learning_rate=5e-3, batch_size=32)
+        recipe.fit(ImageSet(digits.images[:600], labels[:600], digits.classes, "digits"), run)
         return run.history[-1]["autoencoder_loss"]
 
     assert digits.labels is not None
-    shuffled = np.random.Generator(np.random.Philox(0)).permutation(digits.labels)
+    shuffled = np.random.Generator(np.random.Philox(0)).permutation(digits.labels[:600])
     assert error(digits.labels) < 0.8 * error(shuffled)  # one number and a true label say more than with a false one
 
 
@@ -203,8 +203,8 @@ def test_each_class_goes_to_its_petal(digits: ImageSet) -> None:
 
 
 def test_semi_supervised_classes_are_learned_from_fifty_labels(digits: ImageSet) -> None:
-    recipe = SemiSupervisedAAE(labels=50, hidden=64, epochs=25)
-    assert top1(recipe, "label", Argmax(), digits) > 0.8
+    recipe = SemiSupervisedAAE(labels=50, hidden=64, epochs=15)
+    assert top1(recipe, "label", Argmax(), digits) > 0.75
 
 
 def test_semi_supervised_refuses_another_number_of_classes(digits: ImageSet) -> None:
@@ -212,8 +212,14 @@ def test_semi_supervised_refuses_another_number_of_classes(digits: ImageSet) -> 
         SemiSupervisedAAE(classes=9).fit(digits, Training(seed=0))
 
 
-def test_clusters_agree_with_classes_though_no_label_is_seen(digits: ImageSet) -> None:
-    assert top1(ClusteringAAE(hidden=64, epochs=25), "cluster", Assignment(), digits) > 0.55
+@pytest.fixture(scope="module")
+def clustered(digits: ImageSet) -> float:
+    """How well the paper's clusters agree with classes."""
+    return top1(ClusteringAAE(hidden=64, epochs=25), "cluster", Assignment(), digits)
+
+
+def test_clusters_agree_with_classes_though_no_label_is_seen(clustered: float) -> None:
+    assert clustered > 0.55
 
 
 def test_a_decoder_that_reads_loud_codes_learns_no_more_than_the_mean_image(digits: ImageSet) -> None:
@@ -240,12 +246,12 @@ def test_balance_is_zero_for_even_clusters_and_ln_k_for_one() -> None:
     assert float(imbalance(torch.eye(4)[[2, 2, 2]])) == pytest.approx(math.log(4))
 
 
-def test_consistent_and_balanced_clusters_follow_digits_more_closely(digits: ImageSet) -> None:
-    paper = ClusteringAAE(hidden=64, epochs=25)
+def test_consistent_and_balanced_clusters_follow_digits_more_closely(clustered: float, digits: ImageSet) -> None:
     added = ClusteringAAE(hidden=64, epochs=25, noise=0, consistency=1, smoothness=1, balance=0.8)
-    assert top1(added, "cluster", Assignment(), digits) > top1(paper, "cluster", Assignment(), digits) + 0.05
+    assert top1(added, "cluster", Assignment(), digits) > clustered + 0.05
 
 
+@pytest.mark.slow
 def test_a_consistent_classifier_needs_fewer_labels(digits: ImageSet) -> None:
     paper, added = (SemiSupervisedAAE(labels=20, hidden=64, epochs=25, consistency=weight) for weight in (0, 1))
     assert top1(added, "label", Argmax(), digits) > top1(paper, "label", Argmax(), digits) + 0.03

@@ -11,14 +11,23 @@ import pytest
 
 from results.across_datasets import across_datasets, diagram, render
 from results.leaderboard import Leaderboard
+from results.record import Record
 from results.rows import Row
 from results.statistics import friedman
 
 
 def row(encoder: str, dataset: str, mean: float, **changes: object) -> Row:
     empty = dict.fromkeys(field.name for field in dataclasses.fields(Row))
-    about = {"encoder": encoder, "dataset": dataset, "tap": "code", "protocol": "knn@1", "metric": "top1", "mean": mean}
-    return Row(**{**empty, "values": (mean,), "alarms": (), "labels": 0, **about, **changes})  # type: ignore[arg-type]
+    about: dict[str, object] = {
+        "encoder": encoder,
+        "dataset": dataset,
+        "tap": "code",
+        "protocol": "knn@1",
+        "metric": "top1",
+        "mean": mean,
+    }
+    about |= {"values": (mean,), "alarms": (), "labels": 0, "records": (Record.model_construct(dataset=dataset),)}
+    return Row(**{**empty, **about, **changes})  # type: ignore[arg-type]
 
 
 DATASETS = ("a", "b", "c", "d", "e", "f")

@@ -142,10 +142,10 @@ def test_the_table_shows_both_and_names_what_fails() -> None:
     assert not said.holds
     text = said.render()
     assert "svm@1       13.00     10.00   7.60..12.50  0.002  98.00  not at chance" in text
-    assert "geometry@1  -         -       -            -      -      ok, reads no label" in text
+    assert "geometry@1  -         -       -            -      -      ok, uses no labels" in text
     assert (
-        "10,000 test images: 2 also in train (60,000 images) byte for byte, 1 of these with another label; 1 more"
-        in text
+        "10,000 test images: 2 also in train (60,000 images) byte for byte, 1 of these with a different label; "
+        "1 more differ from a train image by at most 0.15 of their contrast" in text
     )
     assert "test row 3 and train row 14: 0.012; classes 5 and 6" in text
 

@@ -216,7 +216,7 @@ def test_views_are_a_pure_function_of_seed_and_step(name: str, colours: torch.Te
 def test_the_data_choose_their_views() -> None:
     assert preset(None, "symmetric", (3, 32, 32)) == PRESETS["symmetric"]
     assert preset(None, "symmetric", (1, 28, 28)) == PRESETS["digits"] == preset("digits", "symmetric", (3, 32, 32))
-    with pytest.raises(EncoderError, match=r"images of 1 channels do not have; set `views: digits`"):
+    with pytest.raises(EncoderError, match=r"the images have 1 channels; set `views: digits`"):
         preset("solarized", "symmetric", (1, 28, 28))
 
 

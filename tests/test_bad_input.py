@@ -79,7 +79,7 @@ def test_a_missing_suite_names_the_nearest(say: t.Callable[..., str]) -> None:
         (["--device", "cuda:99"], "cuda:99"),
         (["--plugin", "absent.py"], "no such file"),
         (["--jobs", "-1"], "--jobs"),
-        (["--threads", "100000"], "4 a core"),
+        (["--threads", "100000"], "--threads 100000 is too many"),
         (["--seeds", "x"], "wanted seeds such as"),
     ],
 )

@@ -449,7 +449,7 @@ def test_patches_are_whitened_and_kmeans_reduces_their_distance_to_centroids() -
 def test_kmeans_says_when_images_are_too_small_for_quadrants() -> None:
     with pytest.raises(EncoderError, match="at least 7 pixels a side; got 6x8: set patch or stride lower"):
         KMeans().build((1, 6, 8))
-    with pytest.raises(EncoderError, match="1600 centroids asked of 100 patches"):
+    with pytest.raises(EncoderError, match="centroids=1600 exceeds patches=100"):
         KMeans(patches=100).fit(digits(), Training(0))
 
 
@@ -486,7 +486,7 @@ def test_equal_patches_are_near_together() -> None:
 
 
 def test_random_patches_learn_no_dictionary_larger_than_their_patches() -> None:
-    with pytest.raises(EncoderError, match="dictionary of 2048 asked of 100 patches; set patches higher"):
+    with pytest.raises(EncoderError, match="dictionary=2048 exceeds patches=100; raise patches"):
         RandomPatches(patches=100).fit(digits(), Training(0))
 
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from bench.__main__ import app
 from results import by_class, files, layout, leaderboard, store
-from results.by_class import Told
 from results.metrics import interval, written
+from results.predictions import Predictions
 from results.record import Provenance, Record
 from results.report import page
 from results.statistics import Scores, contrasts
@@ -22,8 +22,8 @@ from results.statistics import Scores, contrasts
 LABELS = np.repeat([0, 1, 2], [60, 30, 10])
 
 
-def told(label: t.Any, *predicted: t.Any) -> Told:
-    return Told(np.array(predicted), np.array(label))
+def told(label: t.Any, *predicted: t.Any) -> Predictions:
+    return Predictions(np.array(predicted), np.array(label))
 
 
 def guesses(seed: int, recalls: t.Sequence[float] = (0.9, 0.7, 0.4), label: t.Any = LABELS) -> t.Any:
@@ -217,6 +217,32 @@ def test_recall_stands_for_that_of_every_class_in_their_order(suite: Path) -> No
     assert [row.metric for row in rows if row.encoder == "few"] == ["recall_0", "recall_1", "recall_2"]
     assert {row.rank_low for row in rows} == {None}  # ten columns without ranks are still read
     assert None not in {row.low for row in rows}
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "html", "latex"])
+def test_a_legend_explains_ranks_only_where_there_are_some(suite: Path, form: t.Any) -> None:
+    contents = store.read_store(suite)
+    recall, balanced = (
+        " ".join(leaderboard.of(contents, metrics=[one]).render(form).split())
+        for one in ("recall", "balanced_accuracy")
+    )
+    assert "Rank:" in balanced and "Bold:" in balanced
+    assert "rank" not in recall.lower() and "Bold" not in recall
+
+
+def test_each_rows_own_variance_is_borrowed_from_nobody(tmp_path: Path) -> None:
+    for row in range(9):
+        for seed in range(3):
+            publish(tmp_path / "small", f"e{row}", seed, guesses(10 * row + seed, MANY if row and seed else FEW))
+    contents = store.read_store(tmp_path / "small")
+    borrowed, own = (
+        {row.encoder: row for row in leaderboard.of(contents, variance, ["balanced_accuracy"]).rows}
+        for variance in ("borrowed", "own")
+    )
+    assert {row.borrowed_from for row in borrowed.values()} == {9}
+    assert {row.borrowed_from for row in own.values()} == {0}
+    assert any((own[name].low, own[name].high) != (row.low, row.high) for name, row in borrowed.items())
+    assert "moderated" not in leaderboard.of(contents, "own", ["balanced_accuracy"]).render("markdown")
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "html", "latex"])

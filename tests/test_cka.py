@@ -38,7 +38,7 @@ def test_rows_of_other_images_are_an_error(frostbench: t.Callable[..., tuple[int
     write("fewer.npz", x[:30], LABELS[:30])
     wanted = "wanted features of the same test images in the same order, got"
     code, said, told = frostbench("cka", "one.npz", "other.npz")
-    assert (code, said) == (4, "") and f"{wanted} 40 and 40 rows, of other labels" in told
+    assert (code, said) == (4, "") and f"{wanted} 40 and 40 rows, with different labels" in told
     code, _, told = frostbench("cka", "one.npz", "fewer.npz")
     assert code == 4 and f"{wanted} 40 and 30 rows\n" in told
     assert frostbench("cka", "one.npz", "gone.npz")[0] == 4

@@ -114,7 +114,7 @@ def test_the_draws_of_few_labels_and_the_repeats_of_a_probe_split_the_spread_of_
         assert split.probe == pytest.approx(spread)
     assert (linear.splits[1].pretraining, linear.splits[1].probe, linear.splits[1].subset) == (None, None, None)
     lines = render([few], "markdown", details=True).splitlines()
-    (line,) = [line for line in lines if line.startswith("| digits | few@1, first draw | bad/last |")]
+    (line,) = [line for line in lines if line.startswith("| digits | few, first draw | bad/last |")]
     assert [cell.strip() for cell in line.split("|")[5:9]] == ["3.93", "0.00", "-", "3.93"]
 
 
@@ -164,6 +164,28 @@ def test_rows_of_two_directories_and_paths_can_be_named(runs: Path, tmp_path: Pa
 def test_names_that_name_no_two_rows_are_explained(runs: Path, first: str, second: str, message: str) -> None:
     with pytest.raises(Incomparable, match=message):
         compare(first, second, runs)
+
+
+def test_a_directory_in_place_of_the_second_row_is_told_from_a_row(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        Incomparable, match=r"is a directory of several rows; wanted one: compare good ROW .*runs, of bad/"
+    ):
+        compare("good", str(runs), tmp_path / "nowhere")
+    put(tmp_path / "other", "good", [answers(range(40))])
+    (found,) = compare(f"{runs}/good", f"{tmp_path}/other", tmp_path / "nowhere")  # it has one row, and so is one
+    assert (found.won, found.lost) == (36, 0)
+
+
+def test_columns_are_headed_as_in_the_leaderboard_and_versions_stand_above(runs: Path) -> None:
+    for label in ("good", "bad"):
+        settings: dict[str, t.Any] = {"protocol": "knn", "protocol_label": "near", "protocol_version": 2}
+        settings["protocol_params"] = {"k": 5, "metric": "cosine"}
+        put(runs, label, [answers(range(20))] * 2, tap={"good": "code", "bad": "last"}[label], **settings)
+    found = compare("good", "bad", runs)
+    text = render(found, "markdown")
+    assert "| digits | near (k=5, cosine) |" in text and "digits, near (k=5, cosine): " in text
+    assert text.splitlines()[0].endswith("linear@1, near@2**")
+    assert [one["protocol"] for one in json.loads(render(found, "json"))] == ["linear@1", "near@2"]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +241,7 @@ def test_formats(runs: Path) -> None:
     assert "good/code (first) against bad/last (second)" in table
     assert "+11.39" in table
     markdown = render(found, "markdown")
-    assert "| digits | linear@1 | 98.89 | 87.50 | +11.39 |" in markdown
+    assert "| digits | linear | 98.89 | 87.50 | +11.39 |" in markdown
     assert markdown.count("\n| --- |") == 1 and "McNemar" not in markdown and "--details" in markdown
     whole = render(found, "markdown", details=True)
     assert whole.count("\n| --- |") == 3 and "--details" not in whole
@@ -240,7 +262,7 @@ def test_without_the_data_the_numbers_are_still_told(frostbench: t.Callable[...,
     status, out, err = frostbench("compare", "good", "bad", "--pictures", "won.png")
     assert status == 0
     assert "good/code is better than bad/last" in out
-    assert "no pictures: digits has other images here than when it was judged" in err
+    assert "no pictures: digits has changed since it was scored" in err
     assert not Path("won.png").exists()
 
 
@@ -258,7 +280,7 @@ def test_images_won_and_lost_are_drawn(runs: Path, frostbench: t.Callable[..., t
     put(runs, "b", [answers(range(4, 44))], fingerprint=digits.fingerprint)
     status, _, err = frostbench("compare", "a", "b", "--pictures", "won.png", "--format", "json")
     assert status == 0
-    assert "won.png shows 40 images won, 4 lost, digits, linear@1" in err
+    assert "won.png shows 40 images won, 4 lost, digits, linear" in err
     drawn = np.asarray(Image.open("won.png").convert("L"))
     lost = digits.test.images[3, 0]  # the last of the four that were lost: kept sharp, so its pixels are in the picture
     enlarged = lost.repeat(9, 0).repeat(9, 1)

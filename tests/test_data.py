@@ -267,12 +267,12 @@ def test_the_only_image_of_a_class_is_learned_from_and_not_tested(tmp_path: Path
     assert np.bincount(loaded.test.labels).tolist() == [0] * 12 + [1, 3]
     limited = load(name, limit=14)
     assert_same(limited, loaded)
-    with pytest.raises(DataError, match="none of 14 is left to test on; testing a class takes two of it"):
+    with pytest.raises(DataError, match="none of 14 is left for testing; a class needs two images to be tested"):
         load(name, split="validation")
 
 
 def test_a_heap_of_one_image_a_class_cannot_be_tested_on(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none of 8 is left to test on; testing a class takes two of it"):
+    with pytest.raises(DataError, match="none of 8 is left for testing; a class needs two images to be tested"):
         load(heap_of(tmp_path, [1] * 8))
 
 
@@ -392,7 +392,7 @@ def test_a_hostile_pickle_is_refused_even_with_the_right_digest(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_cifar100(tmp_path, toy((32, 32, 3)), monkeypatch, train=pickle.dumps({"data": Hostile()}, protocol=2))
-    with pytest.raises(DataError, match="only numpy arrays are read"):
+    with pytest.raises(DataError, match="only NumPy arrays are read"):
         load("cifar100", root=tmp_path, offline=True)
     assert not (tmp_path / "owned").exists()
 
@@ -423,7 +423,7 @@ def test_limit_keeps_the_classes_proportions(tmp_path: Path) -> None:
     assert limited.fingerprint != whole.fingerprint
     assert_same(load(name, limit=60), whole)
     assert len(load(name, limit=40).test) == 30
-    with pytest.raises(DataError, match="limit 9 leaves classes"):
+    with pytest.raises(DataError, match="limit 9 is below the 10 classes"):
         load(name, limit=9)
 
 
@@ -542,7 +542,7 @@ def test_images_that_come_back_changed_from_the_disk_are_not_kept(
             yield np.concatenate([some[:-1], some[-1:] ^ 1])
 
     monkeypatch.setattr(datasets, "_gathered", changed)
-    with pytest.raises(DataError, match="not those written"):
+    with pytest.raises(DataError, match="differ from those written"):
         load(name)
     assert list((own_cache / "decoded").iterdir()) == []
 
@@ -551,7 +551,7 @@ def test_a_cache_that_cannot_be_written_costs_only_a_warning(tmp_path: Path, cap
     name = write_npz(tmp_path / "toy.npz", toy())
     (tmp_path / "file").write_text("")
     loaded = load(name, cache=tmp_path / "file" / "below")
-    assert "going on in memory" in caplog.text
+    assert "keeping them in memory" in caplog.text
     assert_same(loaded, load(name))
 
 
@@ -582,13 +582,13 @@ def spoil_idx(root: Path, file: str, change: t.Callable[[bytes], bytes]) -> None
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("train-images-idx3-ubyte", lambda b: b[:-1], "wrong length: its shape .* wants 47,040 bytes, it has 47,039"),
+        ("train-images-idx3-ubyte", lambda b: b[:-1], "wrong length: its shape .* needs 47,040 bytes, it has 47,039"),
         ("train-images-idx3-ubyte", lambda b: b + b"!", "wrong length.* it has more"),
         ("train-images-idx3-ubyte", lambda b: b[:10], "truncated"),
         ("train-images-idx3-ubyte", lambda b: b"", "wanted the magic number 0x00000803"),
         ("train-images-idx3-ubyte", lambda b: b"\0\0\x0d\3" + b[4:], "magic number 0x00000803 .* got 0x00000d03"),
         ("train-labels-idx1-ubyte", lambda b: b"\0\0\x08\3" + b[4:], "magic number 0x00000801"),
-        ("train-images-idx3-ubyte", lambda b: b[:4] + b"\xff" * 12 + b[16:], "claims the shape"),
+        ("train-images-idx3-ubyte", lambda b: b[:4] + b"\xff" * 12 + b[16:], "declares the shape"),
         (
             "train-labels-idx1-ubyte",
             lambda b: b[:7] + b"\x0a" + b[8:18],
@@ -596,7 +596,7 @@ def spoil_idx(root: Path, file: str, change: t.Callable[[bytes], bytes]) -> None
         ),
         ("train-labels-idx1-ubyte", lambda b: b[:-1] + b"\xc8", r"labels must lie in 0\.\.9; got 0\.\.200"),
         ("t10k-labels-idx1-ubyte", lambda b: b[:-1] + b"\x0a", r"test\): labels must lie in 0\.\.9; got 0\.\.10"),
-        ("train-images-idx3-ubyte", lambda b: b[:4] + bytes(4) + b[8:16], "none of them 0"),
+        ("train-images-idx3-ubyte", lambda b: b[:4] + bytes(4) + b[8:16], "and not empty"),
     ],
 )
 def test_a_wrong_idx_file_is_refused(
@@ -631,7 +631,9 @@ def test_a_gzip_bomb_is_read_no_further_than_its_header_says(tmp_path: Path) -> 
 
 def test_data_that_calls_itself_mnist_but_is_not_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_idx(tmp_path, toy())
-    with pytest.raises(DataError, match=r"60 images; the published mnist has 60,000; name data of your own npz:PATH"):
+    with pytest.raises(
+        DataError, match=r"60 images; the published mnist has 60,000; give data of your own as npz:PATH"
+    ):
         load("mnist", root=root, offline=True)
     counted = dataclasses.replace(datasets.PUBLISHED["mnist"], rows={"train": 60, "test": 30})
     monkeypatch.setitem(datasets.PUBLISHED, "mnist", counted)
@@ -645,7 +647,7 @@ NPZ_ERRORS: list[tuple[str, Arrays, str]] = [
     ("float labels", {"train_labels": np.zeros(60)}, "labels must be integers"),
     ("count", {"train_labels": np.zeros(59, int)}, "a label for each of 60 images; got 59"),
     ("matrix", {"train_images": np.zeros((60, 784), np.uint8)}, r"must be \(n, h, w\)"),
-    ("ambiguous", {"train_images": np.zeros((60, 3, 9, 3), np.uint8)}, "channels could be first or last"),
+    ("ambiguous", {"train_images": np.zeros((60, 3, 9, 3), np.uint8)}, "channels may be first or last"),
     ("four channels", {"train_images": np.zeros((60, 4, 9, 9), np.uint8)}, "with c 1 or 3"),
     ("negative", {"train_labels": np.arange(60) - 1}, "labels must lie in 0 and up; got -1"),
     ("huge", {"train_labels": np.arange(60) + 2**40}, "labels must lie in"),
@@ -656,7 +658,7 @@ NPZ_ERRORS: list[tuple[str, Arrays, str]] = [
     (
         "no test images",
         {"test_images": np.zeros((0, 28, 28), np.uint8), "test_labels": np.zeros(0, int)},
-        "none of them 0",
+        "and not empty",
     ),
 ]
 
@@ -692,7 +694,7 @@ def test_an_image_that_does_not_decode_is_named(tmp_path: Path) -> None:
     name = write_folder(tmp_path / "toy", toy((8, 8)))
     broken = tmp_path / "toy" / "train" / "3" / "13.png"
     broken.write_bytes(broken.read_bytes()[:50])
-    with pytest.raises(DataError, match=r"train/3/13\.png does not decode"):
+    with pytest.raises(DataError, match=r"train/3/13\.png cannot be decoded"):
         load(name)
 
 
@@ -767,8 +769,8 @@ def test_a_wrong_parquet_is_refused(tmp_path: Path) -> None:
         "1 of 2 rows have no label": {"image": [image, image], "label": [0, None]},
         "1 of 2 rows have no image": {"image": [image, None], "label": [0, 1]},
         "label must be integers or text, got double": {"image": [image], "label": [0.5]},
-        "labels of some train files are integers, of others text": {"image": [image], "label": ["cat"]},
-        "row 1 does not decode as an image": {"image": [image, b"nonsense"], "label": [0, 1]},
+        "some train files have integer labels, others text": {"image": [image], "label": ["cat"]},
+        "row 1 cannot be decoded as an image": {"image": [image, b"nonsense"], "label": [0, 1]},
     }
     for message, columns in tables.items():
         pq.write_table(pa.table(columns), path)
@@ -818,12 +820,12 @@ def test_train_and_val_alone_are_train_and_test_as_imagenet_has_it(tmp_path: Pat
     [
         (["train", "val"], "no images in .*train: wanted a folder for each class"),
         (["Train", "Test", "valid"], "no images in .*Test: wanted a folder for each class"),
-        (["val", "cat", "dog"], "has val but no train folder.*or <class>/. with no class of such a name"),
+        (["val", "cat", "dog"], "has val but no train folder.*or <class>/. with no such class"),
         (["test", "cat"], "has test but no train folder"),
         (["cat", "dog", "training"], "has training but no test folder"),
         (["train_images", "test_images"], "test_images and train_images are named like splits"),
         (["train2017", "val2017"], "train2017 and val2017 are named like splits"),
-        (["train", "Training", "test"], "(Training|train) and (Training|train) are both of train"),
+        (["train", "Training", "test"], "(Training|train) and (Training|train) are both the train set"),
     ],
 )
 def test_folders_named_like_splits_are_no_classes(tmp_path: Path, folders: list[str], message: str) -> None:
@@ -843,7 +845,7 @@ def test_an_npz_may_bring_its_validation_set(tmp_path: Path, names: tuple[str, s
     assert pixels(load(name, split="validation").test.images) == pixels(arrays["train_images"][:20])
     without = {key: array for key, array in (arrays | own).items() if not key.startswith("test")}
     assert len(load(write_npz(tmp_path / "imagenet.npz", without)).test) == 20
-    with pytest.raises(DataError, match="are both of validation; remove one"):
+    with pytest.raises(DataError, match="are both the validation set; remove one"):
         load(
             write_npz(
                 tmp_path / "both.npz",
@@ -863,9 +865,12 @@ def test_an_npz_may_bring_its_validation_set(tmp_path: Path, names: tuple[str, s
         ({"test-00000-of-00003": None}, "test-00001-of-00003.parquet, number 0 is missing"),
         ({"train-00001-of-00003": "train-00001-of-00002"}, "train-00001-of-00002.parquet and .* of one set"),
         ({"train-00001-of-00003": "train-00000-of-00001"}, "cannot be files of one set"),
-        ({"train-00001-of-00003": "train"}, "both of train|cannot be files of one set"),
-        ({"train-00001-of-00003": "train-00002-of-00003-b"}, "one too many of 3 files"),
-        ({"train-00001-of-00003": "train-00007-of-00003"}, "train-00007-of-00003.parquet is one too many of 3 files"),
+        ({"train-00001-of-00003": "train"}, "both the train set|cannot be files of one set"),
+        ({"train-00001-of-00003": "train-00002-of-00003-b"}, "is too many for 3 files"),
+        (
+            {"train-00001-of-00003": "train-00007-of-00003"},
+            "train-00007-of-00003.parquet is too many for 3 files",
+        ),
     ],
 )
 def test_parquet_files_that_are_missing_or_overlap_are_named(
@@ -925,7 +930,7 @@ def test_parquets_own_validation_set_is_used(tmp_path: Path, caplog: pytest.LogC
     (tmp_path / "toy/extra-00000-of-00001.parquet").write_bytes(half)
     assert pixels(load(name, split="validation").test.images) == pixels(arrays["train_images"][:30])
     assert len(load(name).test) == 30
-    assert "1 .parquet files that name no split, such as extra-00000-of-00001.parquet" in caplog.text
+    assert "1 .parquet files whose names give no split, such as extra-00000-of-00001.parquet" in caplog.text
 
 
 @pytest.mark.usefixtures("unpublished")
@@ -1090,8 +1095,8 @@ def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path, caplog: pyte
     (tmp_path / "toy/unlabelled/0.png").write_bytes(png(arrays["train_images"][0]))
     assert_same(load(name), before)
     for told in (
-        ".txt files (1)", ".heic files (1)", "files without a suffix (1)", "hidden files (2)", "dangling links (2)",
-        "files in folders inside a class (2)", "files beside the classes (1)", "files beside the splits (2)",
+        ".txt files (1)", ".heic files (1)", "files without a suffix (1)", "hidden files (2)", "broken links (2)",
+        "files in folders inside a class (2)", "files outside the classes (1)", "files outside the splits (2)",
     ):  # fmt: skip
         assert told in caplog.text
     assert "plain" not in caplog.text
@@ -1110,7 +1115,7 @@ def test_jfif_and_gif_are_read_and_animations_are_said(tmp_path: Path, caplog: p
     loaded = load(f"folder:{tmp_path / 'toy'}", mode="grey")
     assert len(loaded.train) + len(loaded.test) == 8
     assert max(loaded.train.images.max(), loaded.test.images.max()) < 255
-    assert "2 of 8 images have several frames, of which the first is read" in caplog.text
+    assert "2 of 8 images are animated; only their first frame is read" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
@@ -1346,7 +1351,7 @@ def dripping() -> t.Iterator[str]:
 
 @pytest.mark.parametrize(
     ("limit", "value", "said"),
-    [("MAX_BYTES", 10**6, "more than 1,000,000 bytes"), ("LONGEST", 0.0, "not done after 0 h")],
+    [("MAX_BYTES", 10**6, "more than 1,000,000 bytes"), ("MAX_SECONDS", 0.0, "took longer than 0 h")],
 )
 def test_a_download_without_an_end_has_one(
     own_cache: Path, fashion: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, limit: str, value: float, said: str

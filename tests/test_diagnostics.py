@@ -69,7 +69,7 @@ def test_the_effective_rank_of_k_equal_directions_is_k(shape: tuple[int, int]) -
 def test_a_player_that_hardly_moved_raises_an_alarm() -> None:
     (alarm,) = few_updates({"critic": 1240, "generator": 13})
     assert (alarm.name, alarm.value, alarm.threshold) == ("few_updates", 13, 1000)
-    assert alarm.text == "fewer than 1,000 updates of the generator are hardly a training (critic 1,240, generator 13)"
+    assert alarm.text == "hardly a training: the generator had fewer than 1,000 updates (critic 1,240, generator 13)"
     assert few_updates({"critic": 5000, "generator": 1000}) == few_updates({}) == []
 
 
@@ -79,7 +79,7 @@ def test_units_that_all_say_the_same_are_a_collapse() -> None:
     assert alarm.name == "effective_rank"
     assert 1 < alarm.value < 2
     assert alarm.threshold == pytest.approx(1 + 0.05 * 49)
-    assert alarm.text == f"the 50 units vary like {alarm.value:.1f} independent ones; fewer than 3.5 is a collapse"
+    assert alarm.text == f"the effective rank of the 50 units is {alarm.value:.1f}; below 3.5 is a collapse"
 
 
 def test_samples_that_are_all_alike() -> None:

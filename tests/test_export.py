@@ -8,7 +8,6 @@ import pickle
 import re
 import shutil
 import sys
-import time
 import typing as t
 from pathlib import Path
 
@@ -99,7 +98,7 @@ def test_an_exported_encoder_gives_the_runs_features(
     wanted = load(run_of(suite, label))(images)
     status, out, err = frostbench("export", run_of(suite, label), "out", "--format", form)
     assert status == 0, err
-    assert "read back" in out
+    assert "loaded again" in out
     if form == "safetensors":
         came = load("out")(images)
     elif form == "torch.export":
@@ -125,7 +124,7 @@ def test_an_export_that_differs_is_not_written(
 ) -> None:
     monkeypatch.setattr("bench.commands.export._program", off_by_a_bit)
     status, _, err = frostbench("export", run_of(suite, "pca"), "out", "--format", "torch.export")
-    assert (status, "is not exported" in err, Path("out").exists()) == (2, True, False)
+    assert (status, "cannot export" in err, Path("out").exists()) == (2, True, False)
 
 
 def test_a_missing_library_is_installed_from_the_checkout(
@@ -143,7 +142,7 @@ def test_a_module_that_asks_how_many_images_there_are_is_refused(
 ) -> None:
     monkeypatch.setattr("torch.compiler.is_exporting", lambda: False)  # k-means then takes its images a few at a time
     status, _, err = frostbench("export", run_of(suite, "kmeans"), "out", "--format", form)
-    assert (status, f"{form} cannot say what it does" in err, Path("out").exists()) == (2, True, False)
+    assert (status, f"{form} does not support its operations" in err, Path("out").exists()) == (2, True, False)
 
 
 @pytest.mark.parametrize("size", [7, 8, 5])
@@ -179,7 +178,7 @@ def test_an_encoder_of_ones_own_is_loaded_by_its_class(suite: Path, tmp_path: Pa
     about["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     (tmp_path / "encoder.json").write_text(json.dumps(about))
     assert load(tmp_path, Mine)(images)["mean"].shape == (100, 1)
-    with pytest.raises(EncoderError, match="no encoder of ours is called 'mine'"):
+    with pytest.raises(EncoderError, match="no built-in encoder is named 'mine'"):
         load(tmp_path)
 
 
@@ -195,13 +194,13 @@ def test_an_encoder_of_another_version_that_learns_the_same_is_loaded(
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("encoder", "bigann", "no encoder of ours"),
-        ("encoder", "sklearn", "no encoder of ours"),
-        ("encoder", "../pca", "no encoder of ours"),
-        ("encoder", None, "no encoder of ours"),
-        ("encoder_version", 99, "of version 99 of 'pca'"),
-        ("params", {"components": -1}, "describes no frozen encoder"),
-        ("shape", [1, 8], "describes no frozen encoder"),
+        ("encoder", "bigann", "no built-in encoder"),
+        ("encoder", "sklearn", "no built-in encoder"),
+        ("encoder", "../pca", "no built-in encoder"),
+        ("encoder", None, "no built-in encoder"),
+        ("encoder_version", 99, "by version 99 of 'pca'"),
+        ("params", {"components": -1}, "does not describe a frozen encoder"),
+        ("shape", [1, 8], "does not describe a frozen encoder"),
         ("shape", [1, 8, 2**40], "sizes of images"),
         ("weights_sha256", "0" * 64, "changed since it was written"),
     ],
@@ -220,7 +219,7 @@ def test_no_file_speaks_to_the_terminal(suite: Path, tmp_path: Path, frostbench:
     (run / "encoder.json").write_text(json.dumps(about | {"encoder_version": "\x1b]0;owned\x07"}))
     status, _, err = frostbench("export", run, "out")
     assert status == 2
-    assert r"is of version \x1b]0;owned\x07 of 'pca'" in err
+    assert r"was made by version \x1b]0;owned\x07 of 'pca'" in err
 
 
 def header(content: bytes) -> dict[str, t.Any]:
@@ -236,13 +235,16 @@ WEIGHTS: dict[str, tuple[t.Callable[[bytes], bytes], str]] = {
     "cut": (lambda content: content[:-8], "is truncated or damaged: it has .*; copy it again, or `frostbench run`"),
     "cut in its header": (
         lambda content: content[:40],
-        r"truncated or damaged: it holds no weights \(it has 40 bytes, and its header alone .*; copy it again",
+        r"truncated or damaged: it has no weights \(it has 40 bytes, but its header has .*; copy it again",
     ),
-    "nothing": (lambda content: b"", "holds no weights"),
-    "text": (lambda content: b"weights of mine", "holds no weights"),
-    "a header of any size": (lambda content: b"\xff" * 64, "holds no weights"),
+    "nothing": (lambda content: b"", "has no weights"),
+    "text": (lambda content: b"weights of mine", "has no weights"),
+    "a header of any size": (lambda content: b"\xff" * 64, "has no weights"),
     "longer": (lambda content: content + b"\0", "damaged: it has"),
-    "of another encoder": (lambda content: safetensors.torch.save({"mean": torch.zeros(3)}), "does not fit its recipe"),
+    "of another encoder": (
+        lambda content: safetensors.torch.save({"mean": torch.zeros(3)}),
+        "does not match its recipe",
+    ),
     "of one type and another size": (
         lambda content: packed(
             {name: one | {"dtype": "F64"} for name, one in header(content).items()}, content[8 + content[0] :]
@@ -280,7 +282,7 @@ def test_a_recipe_of_enormous_networks_takes_no_memory(suite: Path, tmp_path: Pa
     about = json.loads(path.read_text())
     about["params"]["hidden"] = 2**22  # 70 TB
     path.write_text(json.dumps(about))
-    with pytest.raises(EncoderError, match="does not fit its recipe: wanted"):
+    with pytest.raises(EncoderError, match=r"does not match its recipe: .*: wanted"):
         load(tmp_path / "run")
 
 
@@ -288,23 +290,32 @@ class Deep(Mine):
     """As many layers as its parameter says."""
 
     layers: int = 3
+    more: int = 0
+    made: t.ClassVar[list[int]] = []
 
     def build(self, shape: t.Any) -> torch.nn.Module:
-        return torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(self.layers)))
+        made = [self.layer() for _ in range(self.layers)] + [self.layer(torch.nn.Identity) for _ in range(self.more)]
+        return torch.nn.Sequential(*made)
+
+    def layer(self, kind: t.Any = torch.nn.Linear) -> torch.nn.Module:
+        self.made.append(1)
+        module: torch.nn.Module = kind(1, 1)
+        return module
 
 
-def test_a_recipe_of_a_million_layers_is_refused_before_they_are_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parameter", ["layers", "more"])
+def test_a_recipe_of_a_million_layers_is_refused_before_they_are_made(parameter: str, tmp_path: Path) -> None:
     weights = safetensors.torch.save(Deep().build(None).state_dict())
     (tmp_path / "encoder.safetensors").write_bytes(weights)
     about = {"encoder": "deep", "encoder_version": 1, "params": {}, "shape": [1, 8, 8], "taps": ["mean"]}
     about["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     (tmp_path / "encoder.json").write_text(json.dumps(about))
     load(tmp_path, Deep)
-    (tmp_path / "encoder.json").write_text(json.dumps(about | {"params": {"layers": 10**6}}))
-    started = time.process_time()
-    with pytest.raises(EncoderError, match="does not fit its recipe: it has 6 tensors, the network far more"):
+    (tmp_path / "encoder.json").write_text(json.dumps(about | {"params": {parameter: 10**6}}))
+    Deep.made.clear()
+    with pytest.raises(EncoderError, match="does not match its recipe: it has 6 tensors, the network many more"):
         load(tmp_path, Deep)
-    assert time.process_time() - started < 3
+    assert len(Deep.made) < 10_000
     torch.nn.Linear(2, 2)  # others are counted no more
 
 
@@ -393,13 +404,13 @@ def test_a_loaded_encoder_can_be_pickled_copied_and_saved(
         (
             ["extract", "BIGAN", "--tap", "code", "--dataset", "mnist5k", "--output", "f.npz"],
             2,
-            "reads images (1, 8, 8)",
+            "takes images (1, 8, 8)",
         ),
-        (["extract", "pca", "--output", "f.npz"], 2, "say what pca learns from"),
+        (["extract", "pca", "--output", "f.npz"], 2, "pca needs a dataset to learn from"),
         (["extract", "pcaa", "--dataset", "digits", "--output", "f.npz"], 2, "did you mean 'pca'?"),
-        (["extract", ".", "--output", "f.npz"], 2, "is no run's directory"),
-        (["export", "absent", "out"], 2, "is no run's directory"),
-        (["export", "BARE", "out"], 2, "holds no encoder.safetensors"),
+        (["extract", ".", "--output", "f.npz"], 2, "is not a run directory"),
+        (["export", "absent", "out"], 2, "is not a run directory"),
+        (["export", "BARE", "out"], 2, "has no encoder.safetensors"),
     ],
 )
 def test_what_cannot_be_taken_out_is_said(

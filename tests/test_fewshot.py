@@ -82,7 +82,7 @@ def test_draws_that_would_all_be_equal_are_one(labels: int, draws: int) -> None:
     assert len(scores.details["draws"]) == draws
     assert len(scores.others) == draws - 1
     assert (scores.details["spread"] > 0) == (draws > 1)
-    told = f"4 draws of labels={labels} a class asked of classes of at most 10 train rows; one draw takes all"
+    told = f"draws=4 with labels={labels}, but no class has more than 10 train rows; using one draw of all rows"
     assert scores.details.get("warning") == (None if draws > 1 else told)
     if draws == 1:
         assert scores.metrics["mean_top1"] == SVM().score(train, test, seed=0).metrics["top1"]

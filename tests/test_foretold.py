@@ -35,7 +35,10 @@ import pytest
 from bench.suites.reading import read_suite, shipped
 
 LIMITS = {
-    "cifar10": 1000,
+    "campaign/dcgan_mnist": 1000,
+    "campaign/fashion_mnist": 1500,
+    "campaign/mnist": 1500,
+    "cifar10": 200,
     "methods": 1500,
     "mnist": 5000,
     "papers/aae_clustering": 6000,
@@ -45,6 +48,8 @@ LIMITS = {
     "papers/dcgan_features": 1000,
     "papers/dim_table3": 1000,
     "papers/fgan_mnist": 6000,
+    "ssl_cifar10": 200,
+    "today": 1500,
 }
 WHOLE = ("quickstart", "smoke")
 UNITS = {"s": 1, "min": 60, "h": 3600, "MB": 1e6, "GB": 1e9}

@@ -42,7 +42,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, t.Any]]
     program = Path(__file__).with_name("hostile_corpus.py")
     environment = {**os.environ, "PYTHONPATH": str(program.parents[1])}
     command = [sys.executable, str(program), str(inside)]
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in place.iterdir()] == ["inside"]  # nothing was written beside it
     made = {path.name for path in inside.iterdir() if not path.name.isdigit()}
@@ -61,9 +61,9 @@ def test_every_file_is_refused_in_words_or_read(outcomes: list[dict[str, t.Any]]
     assert read - unnoticed == {(one["file"], one["name"]) for one in whole}
 
 
-def test_each_is_done_with_soon_and_in_little_memory(outcomes: list[dict[str, t.Any]]) -> None:
-    assert [one for one in outcomes if one["seconds"] > 1] == []  # of CPU
-    assert sum(one["grown"] for one in outcomes) < 300  # MB beyond what the libraries take
+def test_each_is_done_with_soon_and_in_little_memory(outcomes: list[dict[str, t.Any]], slack: int) -> None:
+    assert [one for one in outcomes if one["seconds"] > slack] == []  # of CPU
+    assert [one for one in outcomes if one["grown"] > 150] == []  # MB
 
 
 def test_what_is_refused_is_told_in_a_few_words(outcomes: list[dict[str, t.Any]]) -> None:
@@ -94,8 +94,8 @@ edits = st.lists(
 )
 
 
-def read_edited(edited: list[tuple[int, int, str]]) -> None:
-    """A suite with some of its characters replaced is read or refused in words, soon."""
+def read_edited(edited: list[tuple[int, int, str]], seconds: int) -> None:
+    """A suite with some of its characters replaced is read or refused in words, in so many seconds."""
     text = SUITE
     for start, length, word in edited:
         text = text[:start] + word + text[start + length :]
@@ -103,7 +103,7 @@ def read_edited(edited: list[tuple[int, int, str]]) -> None:
         file.write(text.encode(errors="surrogatepass"))
         file.flush()
         # twice if it was slow: a collection of all the garbage so far may fall into the first time
-        assert seconds_to_read(file.name) < 1 or seconds_to_read(file.name) < 1
+        assert seconds_to_read(file.name) < seconds or seconds_to_read(file.name) < seconds
 
 
 def seconds_to_read(name: str) -> float:
@@ -120,7 +120,7 @@ def seconds_to_read(name: str) -> float:
 @given(edits)
 @settings(max_examples=150, deadline=None)
 def test_any_suite_is_read_or_refused(edited: list[tuple[int, int, str]]) -> None:
-    read_edited(edited)
+    read_edited(edited, 5)
 
 
 @pytest.mark.slow
@@ -128,4 +128,4 @@ def test_any_suite_is_read_or_refused(edited: list[tuple[int, int, str]]) -> Non
 @given(edits)
 @settings(max_examples=100_000, deadline=None)
 def test_a_hundred_thousand_suites(edited: list[tuple[int, int, str]]) -> None:
-    read_edited(edited)
+    read_edited(edited, 1)

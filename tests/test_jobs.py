@@ -171,7 +171,7 @@ def test_a_thousand_jobs_are_not_taken_as_said(
     monkeypatch.setattr(machine, "available_cores", lambda: 2)
     done = frostbench("run", "smoke", "--jobs", "1000", "--set", "encoders=[pixels]", "--set", "wandb.mode=off")
     assert asked == [2]
-    assert "--jobs 1000 is more than there are cores and memory for here: 2 at a time" in done.err
+    assert "--jobs 1000 exceeds the cores or the memory of this machine; running 2 at a time" in done.err
 
 
 def test_memory_is_of_the_machine_and_of_this_process() -> None:
@@ -219,8 +219,8 @@ def alive(process: int) -> bool:
 def test_a_refused_run_is_not_to_be_tried_with_the_same_command(tmp_path: Path) -> None:
     board: t.Any = None
     refused = launch.Launched(tmp_path, 4, 3, 2, 0, 1, 1.0, board, ()).summary.splitlines()[0]
-    assert refused.startswith("1 of 4 runs made")  # those that failed are counted apart
-    assert ", 1 failed: run the same command to try them again" in refused
-    assert ", 1 not gone on with: add --threads as then, --resume inexact or --resume never" in refused
+    assert refused.startswith("1 of 4 runs completed")  # those that failed are counted apart
+    assert ", 1 failed: run the same command to retry" in refused
+    assert ", 1 not resumed: use --threads as before, --resume inexact or --resume never" in refused
     only = launch.Launched(tmp_path, 4, 3, 1, 0, 1, 1.0, board, ()).summary
     assert "same command" not in only

@@ -5,6 +5,7 @@ import typing as t
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy.integrate import quad
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -16,8 +17,11 @@ from encoders import networks
 from encoders.barlow_twins import BarlowTwins
 from encoders.base import EncoderError, Features, ImageSet, Training
 from encoders.byol import BYOL
+from encoders.dino import DINO, Centre, Prototypes
+from encoders.distributed import ProcessGroup
 from encoders.joint_embedding import MomentumTeacher, _JointEmbedding, steps_of
 from encoders.lejepa import LeJEPA, epps_pulley, sigreg
+from encoders.moco import MoCo, Queue, info_nce
 from encoders.networks import POOLED_BODIES, ProjectedTaps, Projector
 from encoders.rotation import Rotation, in_steps
 from encoders.simclr import SimCLR, nt_xent
@@ -56,6 +60,76 @@ def test_nt_xent_is_the_formula_of_its_paper(pair: tuple[Tensor, Tensor]) -> Non
 
 def test_nt_xent_of_identical_images_is_chance() -> None:
     assert float(nt_xent(torch.ones(8, 3), torch.ones(8, 3), 0.2)) == pytest.approx(np.log(15), rel=1e-5)
+
+
+def test_info_nce_is_the_formula_of_moco(pair: tuple[Tensor, Tensor]) -> None:
+    queries, keys = by_hand(pair)
+    queue = np.random.default_rng(0).normal(size=(4, 5))
+    losses = []
+    for q, k in zip(queries, keys):
+        own, others = np.exp(q @ k / 0.2), [np.exp(q @ other / 0.2) for other in queue]
+        losses.append(-np.log(own / (own + sum(others))))
+    found = info_nce(*pair, torch.from_numpy(queue).float(), 0.2)
+    assert float(found) == pytest.approx(np.mean(losses), rel=1e-4)
+    with_queue = torch.cat([pair[1], torch.from_numpy(queue).float()])
+    assert torch.equal(MoCo(temperature=0.2).losses(pair[0], with_queue)["encoder"], found)
+
+
+def test_the_queue_replaces_its_oldest_keys_view_by_view() -> None:
+    queue = Queue(5, 2)
+    assert torch.allclose(queue.keys.norm(dim=2), torch.ones(2, 5))
+    for first in (0, 3, 6):
+        queue.put(torch.arange(first, first + 3.0)[None, :, None] + torch.tensor([[[0.0]], [[100.0]]]).expand(2, 3, 2))
+    assert queue.keys[0, :, 0].tolist() == [5, 6, 7, 8, 4]  # 0 to 8 came
+    assert queue.keys[1, :, 1].tolist() == [105, 106, 107, 108, 104]
+    assert set(queue.state_dict()) == {"keys", "oldest"}  # so they are kept with the loop's state
+
+
+def test_dinos_loss_is_the_formula_of_its_paper(pair: tuple[Tensor, Tensor]) -> None:
+    one, other = by_hand(pair)
+
+    def softmax(z: t.Any) -> t.Any:
+        return np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+
+    cross_entropy = -(softmax(other / 0.07) * np.log(softmax(one / 0.1))).sum(axis=1).mean()
+    assert float(DINO().losses(*pair)["encoder"]) == pytest.approx(cross_entropy, rel=1e-4)
+
+
+def test_dinos_centre_is_the_running_mean() -> None:
+    centre = Centre(2, 0.9)
+    for mean in ([1.0, 0.0], [1.0, 2.0]):
+        centre.follow(torch.tensor(mean))
+    assert centre.mean.tolist() == pytest.approx([0.9 * 0.1 + 0.1, 0.2])
+    assert set(centre.state_dict()) == {"mean"}
+
+
+def test_prototypes_are_cosines_and_stay_where_they_are_at_first() -> None:
+    taps = ProjectedTaps(nn.Flatten(), Projector([4, 3]))
+    student = Prototypes(taps, 3, 2)
+    x = torch.rand(5, 1, 2, 2)
+    z, directions = taps.project(x).detach().numpy(), student.directions.detach().numpy()
+    cosines = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in directions] for a in z]
+    np.testing.assert_allclose(student(x).detach().numpy(), cosines, rtol=1e-4)
+    for moving in (False, True):
+        (slope,) = torch.autograd.grad(student(x, torch.tensor(moving))[:, 0].sum(), student.directions)
+        assert bool(slope.any()) == moving
+
+
+@pytest.mark.parametrize("frozen_epochs", [1, 2])
+def test_dinos_prototypes_move_after_the_epochs_at_first(digits: ImageSet, frozen_epochs: int) -> None:
+    kept: list[Tensor] = []
+
+    class Watched(DINO):
+        def _player(self, name: str, moved: t.Any, after: t.Any = None) -> t.Any:
+            def look() -> None:
+                after()
+                kept.append(moved[0].directions.detach().clone())
+
+            return super()._player(name, moved, look)
+
+    sizes: dict[str, t.Any] = {"body": "small", "projector": 8, "outputs": 4, "prototypes": 6}
+    Watched(epochs=2, batch_size=150, frozen_epochs=frozen_epochs, **sizes).fit(digits, Training(0))  # 2 steps an epoch
+    assert [torch.equal(kept[0], later) for later in kept] == [True, True, *[frozen_epochs == 2] * 2]
 
 
 def test_barlow_twins_terms_are_the_formulae_of_their_paper(pair: tuple[Tensor, Tensor]) -> None:
@@ -130,6 +204,19 @@ def test_the_teacher_is_the_running_mean_of_the_network_exactly() -> None:
     assert seen == pytest.approx([0.25, 0.875 * 0.25 + 0.125, 0.875 * 0.25 + 0.125])
     assert not any(weight.requires_grad for weight in teacher.parameters())
     assert "steps" in teacher.state_dict()  # so it is kept with the loop's state
+
+
+def test_the_momentum_of_a_teacher_may_end_below_one() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    teacher = MomentumTeacher(network, 0.5, whole=2, last=0.75)
+    with torch.no_grad():
+        teacher.network.weight.fill_(0.0)
+        network.weight.fill_(1.0)
+    seen = []
+    for _ in range(3):
+        teacher.follow(network)
+        seen.append(1 - teacher.network.weight.item())
+    assert seen == pytest.approx([0.5, 0.5 * 0.625, 0.5 * 0.625 * 0.75])  # half of the way up after one of two
 
 
 def test_steps_are_those_of_the_loop(digits: ImageSet) -> None:
@@ -219,6 +306,8 @@ def test_defaults_are_solo_learns() -> None:
         BarlowTwins: (0.3, 1e-4, 2048, 2048),
         BYOL: (1.0, 1e-5, 4096, 256),
         SimSiam: (0.5, 1e-5, 2048, 2048),
+        MoCo: (0.3, 1e-4, 2048, 256),
+        DINO: (0.3, 1e-6, 2048, 256),
     }
     for kind, wanted in recipes.items():
         one = kind()  # type: ignore[call-arg]
@@ -227,14 +316,24 @@ def test_defaults_are_solo_learns() -> None:
 
 
 def test_views_that_the_data_cannot_have_and_a_single_image_are_refused(digits: ImageSet) -> None:
-    with pytest.raises(EncoderError, match="views: asymmetric change colours"):
+    with pytest.raises(EncoderError, match="views: asymmetric changes colours"):
         VICReg(views="asymmetric", body="small", projector=8, outputs=8).fit(digits, Training(0))
     one = ImageSet(digits.images[:1], None, digits.classes, "one")
-    with pytest.raises(EncoderError, match="two views of 1 image"):
+    with pytest.raises(EncoderError, match="at least two training images, to compare their views; got 1"):
         VICReg(body="small", projector=8, outputs=8).fit(one, Training(0))
+
+
+def test_a_queue_smaller_than_a_batch_and_too_few_images_a_rank_are_refused(digits: ImageSet) -> None:
+    sizes: dict[str, t.Any] = {"body": "small", "projector": 8, "outputs": 8}
+    with pytest.raises(EncoderError, match="queue of 16 keys has no room for a batch of 20; set queue to 20 or more"):
+        MoCo(batch_size=20, queue=16, **sizes).fit(digits, Training(0))
+    with pytest.raises(EncoderError, match="two images a rank; got 4 a batch for 4 ranks: set batch_size to 8 or more"):
+        SimCLR(batch_size=4, **sizes).fit(digits, Training(0, group=ProcessGroup(0, 4)))
+    with pytest.raises(ValidationError, match="greater than or equal to 2"):
+        SimCLR(batch_size=1, **sizes)
 
 
 def test_images_whose_views_are_all_the_same_are_refused_before_training(digits: ImageSet) -> None:
     black = ImageSet(np.zeros_like(digits.images), None, digits.classes, "black")
-    with pytest.raises(EncoderError, match="do not differ from the images"):
+    with pytest.raises(EncoderError, match=r"do not differ from the images \(affine, crop\), so nothing"):
         SimCLR(body="small", projector=8, outputs=8).fit(black, Training(0))

@@ -209,6 +209,27 @@ def test_the_order_of_the_records_changes_nothing() -> None:
         assert leaderboard(records) == wanted
 
 
+def test_a_label_that_looks_like_another_ones_settings_has_a_row_of_its_own() -> None:
+    made = [record("pca", 0.9, params={"k": 1}), record("pca", 0.8, params={"k": 2}), record("pca (k=1)", 0.7)]
+    board = leaderboard(made)
+    assert [(row.encoder, row.mean) for row in board.rows] == [
+        ("pca (k=1)", 0.9),
+        ("pca (k=2)", 0.8),
+        ("pca (k=1)", 0.7),
+    ]
+    assert [row.records for row in board.rows] == [(one,) for one in made]
+    (table,) = markdown_tables(board.render("markdown"))
+    assert len(table) == 2 + 3
+    assert len(json.loads(board.render("json"))) == 3
+
+
+def test_a_protocols_label_may_look_like_a_version_or_settings() -> None:
+    board = leaderboard([record(protocol_label="a@b (c)"), record(score=0.8, protocol_label="a")])
+    assert {row.protocol for row in board.rows} == {"a@b (c)@1", "a@1"}
+    assert "| a | rank | a@b (c) | rank |" in board.render("markdown")
+    assert [row.mean for row in board.select(protocols=["a"]).rows] == [0.8]
+
+
 def test_which_of_equal_rows_was_made_first_changes_nothing() -> None:
     def board(labels: str) -> Leaderboard:
         made = {label: record().provenance.model_copy(update={"started": f"2026-01-0{day}T00:00:00+00:00"})
@@ -653,7 +674,7 @@ def test_only_failures_still_make_a_table(form: t.Any) -> None:
     assert "gan" in text
 
 
-def test_ten_thousand_records_take_less_than_three_seconds() -> None:
+def test_ten_thousand_records_take_less_than_three_seconds(slack: int) -> None:
     records = [
         record(
             f"encoder{one % 50}",
@@ -667,15 +688,23 @@ def test_ten_thousand_records_take_less_than_three_seconds() -> None:
     started = time.process_time()  # whatever else the machine does
     board = leaderboard(records)
     text = board.render("markdown")
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 3 * slack
     assert len(board.rows) == 50 * 5 * 4
     assert all(isinstance(row, Row) and row.seeds == 1 for row in board.rows)
     assert len(markdown_tables(text)[0]) == 50 * 5 + 2
 
 
-@pytest.mark.parametrize(("rows", "columns", "seeds"), [(5000, 1, 2), (100, 100, 1)])
-def test_ten_thousand_records_are_ranked_and_printed_in_seconds_in_whatever_shape(
-    rows: int, columns: int, seeds: int
+@pytest.mark.parametrize(
+    ("rows", "columns", "seeds", "most"),
+    [
+        (1000, 1, 2, 6),
+        (40, 40, 1, 6),
+        pytest.param(5000, 1, 2, 6, marks=pytest.mark.slow),
+        pytest.param(100, 100, 1, 6, marks=pytest.mark.slow),
+    ],
+)
+def test_thousands_of_records_are_ranked_and_printed_in_seconds_in_whatever_shape(
+    rows: int, columns: int, seeds: int, most: float
 ) -> None:
     records = [
         record(f"encoder{row}", (row * 7919 + seed) % 4999 / 4999, seed, protocol_label=f"p{column}")
@@ -686,17 +715,18 @@ def test_ten_thousand_records_are_ranked_and_printed_in_seconds_in_whatever_shap
     started = time.process_time()
     board = leaderboard(records)
     text = board.render("table")
-    assert time.process_time() - started < 6  # a third of this on a machine with nothing else to do
+    assert time.process_time() - started < most
     assert len(board.rows) == rows * columns
-    assert "encoder4999" in text or rows == 100
+    assert f"encoder{rows - 1}" in text
 
 
 @pytest.mark.parametrize(
     ("rows", "with_answers", "most"),
     [
-        (200, True, 2.0),
+        (60, True, 5.0),
+        pytest.param(200, True, 2.0, marks=pytest.mark.slow),
         pytest.param(2000, False, 6.0, marks=pytest.mark.slow),
-    ],  # seconds; half of it without other load
+    ],
 )
 def test_a_directory_of_thousands_of_records_is_ranked_in_seconds(
     tmp_path: Path, rows: int, with_answers: bool, most: float

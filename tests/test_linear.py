@@ -29,14 +29,19 @@ def features(x: Array, y: Array, classes: int) -> FeatureSet:
     return FeatureSet(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.int64)), classes)
 
 
+mnist = functools.cache(mnist_data)  # it takes seconds to read
+
+
 @functools.cache
 def digits(kind: str) -> tuple[FeatureSet, FeatureSet]:
     """Real MNIST: 1,500 train and 1,000 test rows."""
-    images, labels = mnist_data()
+    images, labels = mnist()
     order = generator(0).permutation(5000)[:2500]
     x, y = images[order].astype(np.float32) / np.float32(255), labels[order]
     if kind == "relu":
         x = np.maximum(x @ generator(1).normal(size=(784, 128)), 0).astype(np.float32)
+    else:  # every other
+        x = x.reshape(-1, 28, 28)[:, ::2, ::2].reshape(-1, 196)
     return features(x[:1500], y[:1500], 10), features(x[1500:], y[1500:], 10)
 
 
@@ -127,12 +132,28 @@ def test_many_features_are_solved_as_nearly_as_the_choice_needs(monkeypatch: pyt
     gaps = {step["strength"]: step["gap"] for step in rough["path"]}
     assert max(gaps.values()) > 1e-3 > gaps[rough["strength"]]
     assert all(step["gap"] <= 1e-2 for step in rough["path"])
-    assert sum(step["passes"] for step in rough["path"]) < 0.8 * sum(step["passes"] for step in exact["path"])
+    assert sum(step["passes"] for step in rough["path"]) < 0.9 * sum(step["passes"] for step in exact["path"])
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_the_losses_of_classes_that_separate_well_are_known_too(many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gap of 1e-5 leaves the smallest of these losses open by a tenth, and with them the choice."""
+    monkeypatch.setattr("protocols.probe._MANY", 0 if many else 2**40)
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.randint(0, 10, (1200,), generator=generator)
+    latent = 0.8 * torch.randn(10, 40, generator=generator)[labels] + torch.randn(1200, 40, generator=generator)
+    rows = latent @ torch.randn(40, 160, generator=generator) / 6 + 0.5 * torch.randn(1200, 160, generator=generator)
+    train, test = FeatureSet(rows[:1000], labels[:1000], 10), FeatureSet(rows[1000:], labels[1000:], 10)
+    details = Linear().score(train, test, seed=0).details
+    exact = Linear(tolerance=1e-8, max_passes=5000).score(train, test, seed=0).details
+    assert details["strength"] == exact["strength"]
+    assert details["refit"]["gap"] <= max(1e-7, 1e-5 * details["refit"]["objective"])
+    assert details["validation_loss"] == pytest.approx(exact["validation_loss"], rel=0.02)
 
 
 def tried(loss: float, gap: float, change: float | None = None) -> _Tried:
     nothing = torch.zeros(0)
-    return _Tried(0.5, loss, change, solver.Fit(1.0, nothing, nothing, 0.0, 0.0, gap, 1, 0, converged=True))
+    return _Tried(0.5, loss, change, solver.Fit(1.0, nothing, nothing, 0.0, 1.0, gap, 1, 0, converged=True))
 
 
 def test_what_is_solved_further() -> None:
@@ -201,12 +222,12 @@ def test_rounded_features_show_the_way_and_exact_ones_certify_its_end(
     kind: str, strength: float, loss: solver.Loss, rounding: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, _ = digits(kind)
-    fit = solver.Problem(train.features, train.labels, loss).solve(strength, 1e-3, 1000, None)
+    fit = solver.Problem(train.features, train.labels, loss).solve(strength, 1e-2, 1000, None)
     changes = [at for at, (one, next_) in enumerate(zip(rounding, rounding[1:]), 1) if one != next_]
     assert changes == [fit.rounded_passes]  # rounded first, exact after it
     assert rounding[0]
     assert fit.converged
-    assert fit.gap <= 1e-3
+    assert fit.gap <= 1e-2 * fit.objective or fit.gap <= 1e-4
     monkeypatch.setattr(solver, "multiplies_bfloat16", lambda _: False)
     problem = solver.Problem(train.features, train.labels, loss)
     exact = problem.solve(strength, 1e-5, 3000, None)

@@ -53,15 +53,15 @@ def test_what_bench_has_not_is_said_with_what_it_has() -> None:
 
 def test_a_suite_is_run_from_a_dict_a_text_or_a_file(done: t.Any, tmp_path: Path) -> None:
     assert (done.failed, done.planned) == (0, 3)
-    assert "3 of 3 runs made" in done.summary
+    assert "3 of 3 runs completed" in done.summary
     text = """suite: small\ndatasets: [{name: digits, limit: 200}]\nseeds: [7]\nencoders: [pixels]
 protocols: [{name: knn, k: 1}]\nwandb: {mode: off}\n"""
     again = {"output": done.directory.parent, "threads": 1}
     nothing = bench.run_suite(text, seeds=[0], **again)
-    assert "all 1 runs were done before" in nothing.summary
+    assert "all 1 runs are done" in nothing.summary
     path = tmp_path / "suite.yaml"
     path.write_text(text)
-    assert "all 1 runs were done before" in bench.run_suite(path, seeds="0", **again).summary
+    assert "all 1 runs are done" in bench.run_suite(path, seeds="0", **again).summary
     assert bench.run_suite(path, seeds=range(2), limit=150, overrides=["suite=other"], **again).planned == 2
 
 
@@ -69,7 +69,7 @@ protocols: [{name: knn, k: 1}]\nwandb: {mode: off}\n"""
     ("suite", "changes", "message"),
     [
         (3, {}, "wanted a path, the name of a suite, its text or a dict; got int"),
-        ({"suite": {1, 2}}, {}, "wanted what a YAML file can say; Object of type set"),
+        ({"suite": {1, 2}}, {}, "wanted plain data, as in a YAML file; Object of type set"),
         ("quickstrt", {}, "did you mean 'quickstart'"),
         (SUITE | {"encoders": ["bigam"]}, {}, "no encoder 'bigam' (did you mean 'bigan'?)"),
         (SUITE, {"overrides": "bigan.epochs=5"}, 'such as overrides=["bigan.epochs=5"]'),
@@ -151,14 +151,14 @@ def test_arrays_and_tensors_are_scored_alike_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("changed", "protocols", "error", "message"),
     [
-        ({0: ROWS[:5]}, ["knn"], DataError, "train needs a label for each of its rows"),
+        ({0: ROWS[:5]}, ["knn"], DataError, "train needs at least one row, and one label per row"),
         ({0: ROWS[:600] * np.nan}, ["knn"], DataError, "features must be finite"),
         ({1: CLASSES[:600] / 2}, ["knn"], DataError, "train_labels must be whole numbers (n,); got float64 (600,)"),
         ({2: ROWS[600:800, :3]}, ["knn"], DataError, "features of train and test must have the same d"),
         ({0: [[1], [2, 3]]}, ["knn"], DataError, "score: wanted arrays of numbers"),
         ({}, "knn", ConfigError, 'wanted a list, such as ["linear", "knn"]; got \'knn\''),
         ({}, ["kn"], ConfigError, "no protocol 'kn' (did you mean 'knn'?)"),
-        ({}, ["argmax"], ConfigError, "'argmax' reads label of encoders of ours"),
+        ({}, ["argmax"], ConfigError, "'argmax' scores label of an encoder in a suite"),
     ],
 )
 def test_what_cannot_be_scored_is_said(

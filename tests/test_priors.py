@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from encoders.base import seeded
-from encoders.priors import Categorical, Gaussian, Mixture, MixtureOfGaussians, Prior, SwissRoll, Uniform
+from encoders.priors import Categorical, Gaussian, MixtureOfGaussians, Prior, SwissRoll, Uniform
 
 CPU = torch.device("cpu")
 COUNT = 20_000
@@ -18,7 +18,7 @@ def drawn(prior: Prior, count: int = COUNT) -> Tensor:
         return prior.sample(count, CPU)
 
 
-def drawn_of(prior: Mixture, component: int, count: int = COUNT) -> Tensor:
+def drawn_of(prior: MixtureOfGaussians | SwissRoll, component: int, count: int = COUNT) -> Tensor:
     with seeded(0, "test"):
         return prior.sample_of(torch.full((count,), component))
 

@@ -237,7 +237,7 @@ class Silent(Broken):
     ("broken", "promise"),
     [
         (Blind, "score 1 on features that tell the classes apart"),
-        (Peeking, "a prediction that no test label moves"),
+        (Peeking, "a prediction that does not depend on test labels"),
         (Fickle, "the same scores for the same arguments and seed"),
         (Ordered, "a prediction that follows its test row"),
         (Writing, "arguments left as they were"),
@@ -269,7 +269,7 @@ def test_features_that_cannot_be_judged_are_refused() -> None:
     labels = torch.tensor([0, 1])
     for features, message in (
         (torch.zeros(2, 3, dtype=torch.float64), r"features must be float32 \(n, d\)"),
-        (torch.zeros(0, 3), "neither of them 0"),
+        (torch.zeros(0, 3), "and not empty"),
         (torch.zeros(3, 3), r"labels must be int64 \(3,\)"),
         (torch.tensor([[1.0], [float("nan")]]), "1 of 2 rows hold NaN or infinity"),
     ):

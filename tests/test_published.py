@@ -156,6 +156,7 @@ THEIRS = [  # numbers of papers
     "its authors' log has 96.28",
     "82.8 % with an L2-SVM",
     r"VAE 53\.83 .*? 44\.90 \+- \.13",
+    r"MoCo v2\+ 92\.94, .*? VICReg 90\.12",
 ]
 NUMBER = r"(-?\d+(?:\.\d+)?)"
 

@@ -202,7 +202,7 @@ def test_on_one_machine_it_listens_on_loopback_and_stops_with_its_state_kept(sui
     assert addresses and addresses <= LOOPBACK
     driver.terminate()
     said = suite.end(driver, 130)
-    assert f"To go on: frostbench run {' '.join(words)}" in said
+    assert f"To resume: frostbench run {' '.join(words)}" in said
     kept = list(suite.where.glob("runs/trained/*/*/*/checkpoint/step*"))
     assert len(kept) == 2 and not told(suite.where / "runs")  # the second when it was stopped, which was soon
     suite.end(suite.start(*words))
@@ -217,9 +217,9 @@ def test_a_node_without_the_output_or_with_other_code_is_refused(tmp_path: Path)
     with files.token(tmp_path) as token:
         assert ray_cluster._refusal(ours, token, [plugin]) == ""
         plugin.write_text("x = 2")
-        assert "has other code" in ray_cluster._refusal(ours, token, [plugin])
+        assert "has different code" in ray_cluster._refusal(ours, token, [plugin])
         plugin.unlink()
-        assert "has other code" in ray_cluster._refusal(ours, token, [plugin])
+        assert "has different code" in ray_cluster._refusal(ours, token, [plugin])
     assert "does not see" in ray_cluster._refusal(ours, token, [])
     assert not list(tmp_path.iterdir())
 

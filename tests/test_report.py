@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 
 from bench.__main__ import main
-from results import files, layout, store
+from results import files, layout, rows, store
 from results.layout import RunDirectory
 from results.leaderboard import leaderboard
 from results.record import Alarm, Provenance, Record
 from results.report import boards, charts, figures, page
+from results.rows import Section
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\" onmouseover='alert(3)"
@@ -205,11 +206,9 @@ def test_the_table_has_the_leaderboards_rows(text: str) -> None:
     ]
 
 
-def sections(records: list[Record], **changes: dict[str, t.Any]) -> list[boards.Section]:
+def sections(records: list[Record], **changes: dict[str, t.Any]) -> list[Section]:
     """Of one dataset, where some rows, by encoder, say something else of their comparison."""
-    rows = [dataclasses.replace(row, **changes.get(row.encoder, {})) for row in leaderboard(records).rows]
-    (found,) = boards.sections(rows, records).values()
-    return found
+    return rows.sections(dataclasses.replace(row, **changes.get(row.encoder, {})) for row in leaderboard(records).rows)
 
 
 THREE = [record("bigan", "code", 0, 0.96), record("aae", "code", 0, 0.95), record("pixels", "pixels", 0, 0.9)]
@@ -264,9 +263,7 @@ def test_a_verdict_counts_the_rows_that_beat_their_own_untrained_network() -> No
 
 def test_a_control_that_leads_is_beside_the_best_learned_encoder() -> None:
     (section,) = sections([*THREE[1:], record("bigan", "code", 0, 0.8)], aae=FAR | {"difference": -0.01})
-    leads = [dataclasses.replace(one, is_control=not one.is_control) for one in (j.row for j in section.judged)]
-    records = [record for judged in section.judged for record in judged.records]
-    ((section,),) = boards.sections(leads, records).values()
+    (section,) = rows.sections(dataclasses.replace(one, is_control=not one.is_control) for one in section.rows)
     (verdict,) = boards.verdicts(section)
     assert verdict.is_control
     wanted = "pixels · pixels, the best learned encoder, is"
@@ -305,7 +302,7 @@ def test_what_metrics_are_about_has_a_section_each() -> None:
     space = record("bigan", "code", 0, 0, protocol="geometry", protocol_label="geometry", metrics=units)
     made = record("bigan", "samples", 0, 0, protocol="generative", protocol_label="made", metrics={"parzen": 80.0})
     found = sections([*THREE, space, made])
-    assert [section.title for section in found] == [
+    assert [boards.heading(section) for section in found] == [
         "Features", "What encoders generate", "How features fill their space"
     ]  # fmt: skip
     titles = [field.title for field in boards.fields(found[2])]
@@ -345,10 +342,10 @@ def test_settings_of_equal_score_show_their_own_mistakes(tmp_path: Path) -> None
     runs = {run.path.name.rpartition("-")[2]: run for run in layout.runs_below(tmp_path)}
     (section,) = sections(store.read_store(tmp_path).records)
     worst = {}
-    for judged in section.judged:
-        matrix = figures.confusions(judged, runs, ["cat", "dog"], {})
+    for row in section.rows:
+        matrix = figures.confusions(row, runs, ["cat", "dog"], {})
         assert matrix is not None
-        worst[judged.row.protocol] = matrix.worst
+        worst[row.protocol] = matrix.worst
     assert worst == {"knn@2 (k=1)": "dog taken for cat: 50.0 %", "knn@2 (k=5)": "cat taken for dog: 50.0 %"}
 
 
@@ -385,8 +382,7 @@ def test_a_setting_in_several_sizes_is_a_curve(tmp_path: Path) -> None:
 
 def test_two_variants_of_an_encoder_are_no_curve(tmp_path: Path) -> None:
     def titles() -> list[str]:
-        judged = [judged for section in sections(store.read_store(tmp_path).records) for judged in section.judged]
-        return [curve.setting for curve in figures.curves(judged)]
+        return [curve.setting for curve in figures.curves(leaderboard(store.read_store(tmp_path).records).rows)]
 
     for budget in (100, 1000):
         publish(tmp_path, record(f"aae-{budget}", "code", 0, 0.9, encoder="aae", params={"labels": budget}))
@@ -515,8 +511,8 @@ def test_hundreds_of_labels_have_few_maps_and_pictures_that_are_drawn(
     drawn = figures._pixels
     monkeypatch.setattr(figures, "_pixels", lambda run, path: opened.append(path) or drawn(run, path))
     text = page(tmp_path)
-    assert len(placed) <= figures.MOST_TSNE
-    assert 20 < text.count('class="map"') <= figures.MOST_MAPS
+    assert len(placed) <= figures.MAX_TSNE
+    assert 20 < text.count('class="map"') <= figures.MAX_MAPS
     assert len([path for path in opened if path.exists()]) < 40  # 120 of them are heavier than a page may be
     assert re.search(r"\d+ pictures more would make this page heavy", prose(text))
     assert "rows further down the table have no map here" in prose(text)

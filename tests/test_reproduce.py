@@ -1,6 +1,7 @@
 """`frostbench reproduce` says how near a training comes again, and what was otherwise."""
 
 import json
+import re
 import shutil
 import typing as t
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_a_row_comes_out_the_same_bit_for_bit_and_leaves_nothing(
     status, out, err = frostbench("reproduce", row)
     assert status == 0, err
     assert out.splitlines() == [f"bigan, digits (limit 100), seed {seed}: bit-identical" for seed in (0, 1)]
+    assert re.match(r"training 2 runs again, which took \d+ s when recorded\n", err)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -72,7 +74,7 @@ def test_no_run_json_starts_thousands_of_processes(row: Path, frostbench: Frostb
     rewrite(path, provenance=made | {field: 5000})
     status, out, err = frostbench("reproduce", run_of(row))
     assert (status, out) == (2, "")
-    assert f"--{field} 5000 on" in err
+    assert f"--{field} 5000 is too many" in err
 
 
 def test_a_run_json_that_lacks_something_is_named(row: Path, frostbench: Frostbench) -> None:
@@ -80,14 +82,27 @@ def test_a_run_json_that_lacks_something_is_named(row: Path, frostbench: Frostbe
     path.write_text(json.dumps({"schema_version": 1, "seed": 0}))
     status, _, err = frostbench("reproduce", run_of(row))
     assert status == 2
-    assert f"{path}: not a whole run: it lacks suite, key, dataset" in err
+    assert f"{path}: it lacks the fields suite, key, dataset" in err
+
+
+@pytest.mark.parametrize("field", ["is_control", "split", "label"])
+@pytest.mark.parametrize("command", [("reproduce",), ("why",), ("export", "out")])
+def test_every_command_on_an_older_run_names_the_field_that_it_lacks(
+    row: Path, frostbench: Frostbench, command: tuple[str, ...], field: str
+) -> None:
+    path = run_of(row) / "run.json"
+    about = json.loads(path.read_text())
+    path.write_bytes(store.sealed(path, {name: about[name] for name in about if name not in (field, "sha256")}))
+    status, _, err = frostbench(command[0], run_of(row), *command[1:])
+    assert status == 2
+    assert f"{path}: it lacks the field {field}: an older frostbench wrote it" in err
 
 
 def test_other_weights_with_the_same_numbers_are_within_the_interval(row: Path, frostbench: Frostbench) -> None:
     rewrite(run_of(row) / "run.json", weights_sha256="0" * 64)
     status, out, _ = frostbench("reproduce", run_of(row))
     assert (status, out.splitlines()[0]) == (0, "bigan, digits (limit 100), seed 0: within the interval")
-    assert "weights: others" in out
+    assert "weights: different" in out
 
 
 @pytest.mark.parametrize(("images", "verdict", "status"), [(1, "within the interval", 0), (40, "not reproduced", 3)])
@@ -125,8 +140,8 @@ def test_other_predictions_are_not_the_same_bits(row: Path, frostbench: Frostben
     np.savez_compressed(path, predicted=predicted, label=label)
     _, out, _ = frostbench("reproduce", run_of(row))
     assert out.splitlines()[0].endswith("within the interval")
-    assert "weights: the same bits" in out
-    assert "code knn: other predictions" in out
+    assert "weights: identical" in out
+    assert "code knn: different predictions" in out
     path.unlink()
     assert "code knn: predictions not kept" in frostbench("reproduce", run_of(row))[1]
 
@@ -142,15 +157,15 @@ def test_what_was_otherwise_is_named(row: Path, frostbench: Frostbench) -> None:
         "threads: 1 then, 2 now",
         "encoder's version: 0 then",
     ):
-        assert f"made otherwise: {words}" in out
+        assert f"different environment: {words}" in out
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"fingerprint": "0" * 16}, "its data is not here: digits (limit 100) has other images"),
-        ({"encoder": "bigann"}, "there is no 'bigann' here"),
-        ({"params": {"epochs": -1}}, "bigan takes other parameters here"),
+        ({"fingerprint": "0" * 16}, "its data has changed: digits (limit 100) has different images"),
+        ({"encoder": "bigann"}, "no encoder or protocol is named 'bigann'"),
+        ({"params": {"epochs": -1}}, "the parameters of bigan have changed"),
     ],
 )
 def test_what_cannot_be_made_again_is_said(

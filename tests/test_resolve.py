@@ -118,7 +118,7 @@ def test_a_plugin_may_be_a_protocol(plugin):
             None,
             "encoders.pixels.Pixels",
         ),
-        (ENCODER.format(name="Größe"), None, "no name for a method"),
+        (ENCODER.format(name="Größe"), None, "not a valid name"),
         (ENCODER.format(name="Mine").replace("width:", "label:"), None, "'label'"),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_plugin_that_is_no_python_file_says_what_it_is(plugin, tmp_path):
         ("broken", "no_such_module_here:Thing", "no_such_module_here"),
         ("odd", "encoders.base:derive_seed", "wanted a concrete Encoder"),
         ("abstract", "encoders.base:Encoder", "wanted a concrete Encoder"),
-        ("Bad Name", "encoders.pixels:Pixels", "no name for a method"),
+        ("Bad Name", "encoders.pixels:Pixels", "not a valid name"),
     ],
 )
 def test_an_installed_package_adds_encoders_and_a_broken_one_is_left_out(monkeypatch, name, value, left_out, request):
@@ -292,7 +292,7 @@ def test_plugins_of_two_folders_have_each_its_own_helper_or_are_refused(plugin, 
         resolve.encoders(paths)
     said = str(refused.value)
     assert all(str(name) in said for name in (*paths, *(path.with_name("helper_of_both.py") for path in paths)))
-    assert "rename one of the two" in said
+    assert "rename one of them" in said
     right.with_name("helper_of_both.py").rename(right.with_name("helper_of_right.py"))
     right.write_text(right.read_text().replace("helper_of_both", "helper_of_right"))
     found = resolve.encoders(paths)

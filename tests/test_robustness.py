@@ -86,7 +86,7 @@ def test_the_last_fit_is_before_the_first_read(
 
 
 def test_features_alone_are_not_enough() -> None:
-    with pytest.raises(ProtocolError, match="Robustness judges features of images that it corrupts"):
+    with pytest.raises(ProtocolError, match="Robustness needs the corrupted images"):
         Robustness().score(blobs(40, 0), blobs(20, 1), seed=0)
 
 
@@ -125,7 +125,7 @@ def test_robustness_of_a_file_of_features_is_refused(frostbench: t.Callable[...,
     frostbench("extract", "pixels", "--dataset", "digits", "--limit", "60", "--output", "pixels.npz")
     code, _, told = frostbench("score", "pixels.npz", "--protocol", "robustness")
     assert code == 2
-    assert "'robustness' needs the encoder beside its features" in told
+    assert "'robustness' needs the encoder, not only its features" in told
 
 
 def test_robustness_is_described(frostbench: t.Callable[..., tuple[int, str, str]]) -> None:

@@ -152,9 +152,9 @@ def test_nothing_that_a_file_of_tensors_brings_is_run_or_followed(frostbench: Fr
         "repeated.pt": "would unpack from",
         "sparse.pt": "nothing else is read",
         "half.safetensors": "missing: test_features, test_labels",
-        "link.h5": "train_features is a link, which is not followed",
-        "soft.h5": "train_features is a link, which is not followed",
-        "outside.h5": "train_features must be a dataset that lies in this file",
+        "link.h5": "train_features is a link; links are not followed",
+        "soft.h5": "train_features is a link; links are not followed",
+        "outside.h5": "train_features must be a dataset stored in this file",
         "bomb.h5": "would unpack from",
         "folder": "pickled objects are not read",
         "text.pt": "nothing else is read",
@@ -165,12 +165,12 @@ def test_nothing_that_a_file_of_tensors_brings_is_run_or_followed(frostbench: Fr
         assert (status, words in err, name in err) == (4, True, True), err
     assert not Path("ran").exists()
     status, _, err = frostbench("score", "folder/train_features.npy")
-    assert (status, "of .npy files give the directory, which has train_features.npy" in err) == (2, True), err
+    assert (status, "for .npy files give their directory, which has train_features.npy" in err) == (2, True), err
 
 
 def test_columns_of_a_table_beyond_float32_are_named(frostbench: Frostbench) -> None:
     pq.write_table(table(a=np.full(90, 1e300), b=np.ones(90)), "own.parquet")
-    assert "train: 60 of 60 rows hold numbers beyond 3.4e+38" in frostbench("score", "own.parquet")[2]
+    assert "train: 60 of 60 rows exceed 3.4e+38" in frostbench("score", "own.parquet")[2]
 
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
@@ -244,7 +244,7 @@ def test_features_of_a_datasets_images_stand_beside_a_suites(frostbench: Frostbe
     np.savez("turned.npz", **turned)
     status, _, err = frostbench("score", "turned.npz", *of)
     assert status == 4
-    assert "of 100 labels that are not those of digits (limit 100)" in err
+    assert "of 100 labels differ from those of digits (limit 100)" in err
     assert frostbench("score", "own.npz", "--dataset", "digits")[0] == 4  # its 1,438 and 359
 
 
@@ -295,17 +295,23 @@ def test_protocols_take_the_settings_of_suites(frostbench: Frostbench) -> None:
     ("changed", "words"),
     [
         ({"test_features": np.full((30, 3), np.nan)}, "test: features must be finite; 30 of 30 rows hold NaN"),
-        ({"test_features": np.full((30, 3), 1e300)}, "test: 30 of 30 rows hold numbers beyond 3.4e+38"),
+        ({"test_features": np.full((30, 3), 1e300)}, "test: 30 of 30 rows exceed 3.4e+38"),
         ({"test_features": np.full((30, 3), np.inf)}, "test: features must be finite; 30 of 30 rows hold NaN"),
-        ({"train_features": CLEAR.astype(np.float64) * 1e-60}, "train: no number is above 1e-60, where float32 has 0"),
+        (
+            {"train_features": CLEAR.astype(np.float64) * 1e-60},
+            "train: float32 rounds all numbers, at most 1e-60, to 0",
+        ),
         (
             {"train_features": torch.from_numpy(CLEAR).bfloat16().view(torch.uint16).numpy()},
-            "train_features are uint16, which may be the bits of bfloat16 numbers; write them as float32",
+            "train_features have the type uint16, which may hold the bits of bfloat16; save them as float32",
         ),
-        ({"train_features": CLEAR.astype(np.float16).view("V2")}, "train_features are |V2, which may be the bits"),
+        (
+            {"train_features": CLEAR.astype(np.float16).view("V2")},
+            "train_features have the type |V2, which may hold the bits",
+        ),
         (
             {"test_labels": np.where(np.arange(30) < 4, 3, LABELS[:30])},
-            "4 test rows have labels of which train has none (3); give train rows of them, or leave them out of test",
+            "4 test rows have labels that no train row has (3); add such rows to train, or remove them from test",
         ),
         ({"train_features": CLEAR[:, :0]}, "must have the same d"),
         ({"train_features": CLEAR[:, :2]}, "must have the same d"),
@@ -315,13 +321,13 @@ def test_protocols_take_the_settings_of_suites(frostbench: Frostbench) -> None:
         ({"train_features": CLEAR.astype(object)}, "pickled objects are not read"),
         (
             {"train_labels": LABELS[:59]},
-            "train needs a label for each of its rows, of which it has one or more; got 60",
+            "train needs at least one row, and one label per row; got 60",
         ),
         ({"train_labels": LABELS.astype(float)}, "train_labels must be whole numbers (n,); got float64"),
         ({"train_labels": LABELS - 1}, "labels must lie in 0..59"),
         ({"test_labels": LABELS[:30] + 60}, "labels must lie in 0..59"),
         ({"train_labels": LABELS * 0}, "train has one class"),
-        ({"test_features": CLEAR[:0], "test_labels": LABELS[:0]}, "one or more; got 0 rows"),
+        ({"test_features": CLEAR[:0], "test_labels": LABELS[:0]}, "one label per row; got 0 rows"),
         ({"test_features": np.float32(1)}, "single number"),
     ],
 )
@@ -337,7 +343,7 @@ def test_arrays_that_cannot_be_judged_are_named(frostbench: Frostbench, changed:
 @pytest.mark.parametrize(
     ("column", "words"),
     [
-        ({"features": [[1.0]] * 89 + [[1.0, 2.0]]}, "equally many in every row; got 1 to 2"),
+        ({"features": [[1.0]] * 89 + [[1.0, 2.0]]}, "the same number of features; got 1 to 2"),
         ({"features": [[1.0]] * 89 + [None]}, "1 of 90 rows have no features"),
         ({"features": [[1.0]] * 89 + [[None]]}, "1 features are null"),
         ({"features": ["x"] * 90}, "features must be a list of numbers a row; got string"),
@@ -418,11 +424,11 @@ def test_a_damaged_file_is_read_or_refused(suffix: str, tmp_path: Path) -> None:
         (["--protocol", "{name: knn, k: 0}"], "k: wanted"),
         (["--protocol", "{name: knn"], "--protocol"),
         (["--protocol", "knn", "--protocol", "knn"], "label 'knn' is taken"),
-        (["--protocol", "argmax"], "'argmax' reads label of encoders of ours"),
+        (["--protocol", "argmax"], "'argmax' scores label of an encoder in a suite"),
         (["--protocol", "{name: knn, label: ../up}"], "label"),
         (["--name", "../up"], "wanted a name such as my-model"),
         (["--labels", "some"], "wanted a number or all"),
-        (["--limit", "10"], "name one by --dataset"),
+        (["--limit", "10"], "name it with --dataset"),
         (["--seed", "-1"], "--seed"),
     ],
 )

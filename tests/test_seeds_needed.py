@@ -77,7 +77,10 @@ def test_the_command_reads_records_or_takes_a_spread(frostbench: t.Callable[...,
         (["--delta", "one"], "should be a valid number"),
         (["--delta", "1", "--power", "1"], "less than or equal to 0.999"),
         ([], "Missing option"),
-        (["--delta", "1", "empty"], "empty has no row of two seeds or more; give their spread by --sd POINTS"),
+        (
+            ["--delta", "1", "empty"],
+            "empty has no row of two seeds; give their standard deviation with --sd",
+        ),
     ],
 )
 def test_nonsense_is_a_sentence_and_exit_code_2(

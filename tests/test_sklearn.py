@@ -134,12 +134,12 @@ def test_the_encoder_may_be_a_class_of_ones_own(digits: tuple[t.Any, t.Any]) -> 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"encoder": "bigann"}, "no encoder of ours is called 'bigann'"),
+        ({"encoder": "bigann"}, "no built-in encoder is named 'bigann'"),
         ({"params": {"epoch": 1}}, "epoch"),
-        ({"params": {"components": 500}}, "500 components asked of"),
+        ({"params": {"components": 500}}, "components=500 exceeds"),
         ({"tap": "code"}, "has no tap 'code'; it has components"),
         ({"shape": (3, 8, 8)}, r"shape \(3, 8, 8\) has 192 pixels; X has 64 columns"),
-        ({"encoder": "supervised_aae"}, "learns from labels"),
+        ({"encoder": "supervised_aae"}, "needs labels"),
         ({"value_range": (1, 1)}, "value_range"),
         ({"value_range": (0, float("nan"))}, "value_range"),
     ],

@@ -491,7 +491,7 @@ def test_a_failed_attempt_replaces_the_one_before(tmp_path: Path) -> None:
         ({"details": {"loss": float("nan")}}, "JSON"),
         ({"details": {"loss": {1, 2, object()}}}, "JSON"),
         ({"metrics": {"top1": 96.84}}, r"fractions in 0\.\.1; top1 is 96.84"),
-        ({"details": {"log": "x" * files.LARGEST_JSON}}, "may have"),
+        ({"details": {"log": "x" * files.MAX_JSON_BYTES}}, "may have"),
     ],
 )
 def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, changes: dict[str, t.Any], why: str) -> None:
@@ -524,9 +524,9 @@ DAMAGE: dict[str, tuple[t.Callable[[Path], bytes], str]] = {
     "long number": (lambda path: b"1" * 100_000, "not JSON"),
     "a list": (lambda path: b"[]", "no sha256"),
     "infinite": (lambda path: path.read_bytes().replace(b"0.9684", b"1e9999"), "not JSON compliant"),
-    "huge": (lambda path: path.read_bytes() + b" " * files.LARGEST_JSON, "larger than"),
+    "huge": (lambda path: path.read_bytes() + b" " * files.MAX_JSON_BYTES, "larger than"),
     "next schema": (lambda path: rehashed(path, lambda value: value.update(schema_version=2)), "schema version 2"),
-    "missing field": (lambda path: rehashed(path, lambda value: value.pop("seed")), "seed: Field required"),
+    "missing field": (lambda path: rehashed(path, lambda value: value.pop("seed")), "lacks the field seed"),
     "another field": (lambda path: rehashed(path, lambda value: value.update(x=1)), "x: Extra inputs"),
     "wrong type": (lambda path: rehashed(path, lambda value: value.update(seed="zero")), "seed: Input should be"),
     "percent": (lambda path: rehashed(path, lambda value: value.update(metrics={"top1": 96.8})), "fractions in 0..1"),
@@ -613,7 +613,7 @@ def test_a_directory_in_place_of_a_record_or_a_run_json_is_damage(tmp_path: Path
 def test_sizes_are_looked_at_before_a_byte_is_read(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     path.touch()
-    os.truncate(path, files.LARGEST + 1)  # sparse: it takes no room
+    os.truncate(path, files.MAX_BYTES + 1)  # sparse: it takes no room
     for read in (files.read_bytes, files.file_digest, store.read_record):
         with pytest.raises(StoreError, match="larger than"):
             read(path)
@@ -665,7 +665,7 @@ def test_a_file_is_believed_if_run_json_has_its_hash_or_is_older_than_these(tmp_
     assert store.read_history(run) == [{"epoch": 2}]
 
 
-@pytest.mark.parametrize("about", [{"params": []}, {"seed": "0"}, {"files": {"history.csv": 1}}, {"provenance": {}}])
+@pytest.mark.parametrize("about", [{"params": []}, {"seed": "0"}, {"files": {"history.csv": 1}}, {"provenance": 0}])
 def test_a_run_json_of_other_types_is_damaged(tmp_path: Path, about: dict[str, t.Any]) -> None:
     files.replace(tmp_path / "run.json", store.sealed(tmp_path, {"schema_version": 1, **about}))
     with pytest.raises(StoreError, match=f"not a run of schema version 1: {next(iter(about))}"):
@@ -674,7 +674,7 @@ def test_a_run_json_of_other_types_is_damaged(tmp_path: Path, about: dict[str, t
 
 def test_a_run_json_that_lacks_what_is_needed_is_named(tmp_path: Path) -> None:
     files.replace(tmp_path / "run.json", files.canonical({"schema_version": 1, "seed": 0}))
-    with pytest.raises(StoreError, match="lacks encoder, params"):
+    with pytest.raises(StoreError, match="lacks the fields encoder, params"):
         store.read_run(tmp_path / "run.json", "encoder", "seed", "params")
 
 

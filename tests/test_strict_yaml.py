@@ -101,12 +101,12 @@ def test_all_problems_come_at_once_and_the_rest_is_still_read():
         ("a: 1\n? [b]\n: 2\n", 2, "a string as key"),
         ("a: 1\n? ? ? ? b", 2, "a string as key"),
         ('a: "\\Uffffffff"', 1, "not YAML"),
-        ('a: "\\ud800"', 1, "half of one"),
+        ('a: "\\ud800"', 1, "half a surrogate pair"),
         ("%YAML 1." + "1" * 5000 + "\n--- 1", 1, "not YAML"),
         ("a: 1\nb: *x", 2, "aliases"),
         ("true: 1", 1, "got true; quote it"),
         ("a: .inf", 1, "finite"),
-        ("a: " + "9" * 5000, 1, "64 bits"),
+        ("a: " + "9" * 5000, 1, "64-bit integer"),
     ],
 )
 def test_what_is_refused_is_refused_on_its_line(text, line, says):
@@ -134,12 +134,12 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_attacks_are_refused_soon(attack):
-    started = time.perf_counter()
+def test_attacks_are_refused_soon(attack, slack):
+    started = time.process_time()
     with pytest.raises(ConfigError) as caught:
         read(ATTACKS[attack], "x.yaml")
     assert len(str(caught.value)) < 10_000
-    assert time.perf_counter() - started < 10  # a fraction of a second; the bound is for busy machines
+    assert time.process_time() - started < slack
 
 
 @pytest.mark.parametrize(("depth", "readable"), [(32, True), (33, False)])

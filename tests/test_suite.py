@@ -298,15 +298,15 @@ sedes: 1
         (
             "",
             [
-                "wanted a mapping with suite, datasets, seeds, encoders, protocols, precision, wandb, controls, "
-                "got nothing"
+                "wanted a mapping with suite, datasets, seeds, encoders, protocols, precision, snapshot_split, wandb, "
+                "controls, got nothing"
             ],
         ),
         (
             "- a",
             [
-                "wanted a mapping with suite, datasets, seeds, encoders, protocols, precision, wandb, controls, "
-                "got ['a']"
+                "wanted a mapping with suite, datasets, seeds, encoders, protocols, precision, snapshot_split, wandb, "
+                "controls, got ['a']"
             ],
         ),
         (

@@ -374,3 +374,8 @@ def test_a_mapped_file_gives_the_bits_of_a_copy_in_memory(tmp_path: Path, monkey
     monkeypatch.setattr(training, "SHARE_OF_MEMORY", 0)
     monkeypatch.setattr(training.np, "array", lambda given: np.asarray([] if given.ndim == 4 else given))  # no copy
     assert losses(np.load(tmp_path / "images.npy", mmap_mode="r")) == in_memory
+
+
+def test_what_older_plugins_import_from_the_loop_is_still_there() -> None:
+    assert (training.Adam, training.SGD, training.Player, training.Turn) == (Adam, SGD, Player, Turn)
+    assert (training.constant_then_decay, training.settle) == (constant_then_decay, recalibrate_batch_norm)

@@ -160,7 +160,7 @@ def test_a_dataset_of_its_own_keeps_its_key_and_place() -> None:
     ("entry", "problem"),
     [
         ("{name: mnist, pretrain: mnits}", "no dataset 'mnits' (did you mean 'mnist'?)"),
-        ("{name: mnist, pretrain: mnist}", "the dataset itself, from which encoders learn anyway; remove it"),
+        ("{name: mnist, pretrain: mnist}", "is the dataset itself, which encoders learn from by default; remove it"),
         ("{name: mnist, pretrain: 3}", "wanted a string"),
         ("{name: mnist, size: 0}", "wanted a number >= 1, got 0"),
         ("{name: mnist, size: 99999}", "wanted a number <= 1024"),

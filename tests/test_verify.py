@@ -133,17 +133,17 @@ def a_better_number_sealed_again(path: Path) -> None:
     resealed(path, metrics={"top1": 0.99})
 
 
-@tampering(RECORD, "have another key than")
+@tampering(RECORD, "does not match its encoder, data, seed and precision")
 def other_parameters(path: Path) -> None:
     resealed(path, params=json.loads(path.read_text())["params"] | {"epochs": 400})
 
 
-@tampering(RECORD, "is of code/knn@1-")
+@tampering(RECORD, "belongs at code/knn@1-")
 def another_protocol(path: Path) -> None:
     resealed(path, protocol_params=json.loads(path.read_text())["protocol_params"] | {"k": 2})
 
 
-@tampering(RECORD, "is of the run seed7-")
+@tampering(RECORD, "belongs to the run seed7-")
 def another_seed(path: Path) -> None:
     resealed(path, seed=7)
 
@@ -163,7 +163,7 @@ def predictions_from_elsewhere(path: Path) -> None:
     resealed(path, predictions="../../../etc/passwd")
 
 
-@tampering(RECORD, "beside other true classes")
+@tampering(RECORD, "its true classes differ")
 def other_true_classes_all_sealed_again(path: Path) -> None:
     kept = path.parents[2] / json.loads(path.read_text())["predictions"]
     with np.load(kept) as arrays:
@@ -183,17 +183,17 @@ def a_faster_training(path: Path) -> None:
     path.write_text(re.sub(r'"fit": [\d.e-]+', '"fit": 0.125', path.read_text()))
 
 
-@tampering("bigan/*/seed0-*/encoder.json", "params is not what run.json says")
+@tampering("bigan/*/seed0-*/encoder.json", "params differs from run.json")
 def another_recipe(path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"params": {}}))
 
 
-@tampering("bigan/*/seed0-*/encoder.json", "describes no encoder")
+@tampering("bigan/*/seed0-*/encoder.json", "does not describe an encoder")
 def no_recipe(path: Path) -> None:
     path.write_text("[]")
 
 
-@tampering("leaderboard.md", "is not what the records give here")
+@tampering("leaderboard.md", "differs from the table of the records")
 def a_better_table(path: Path) -> None:
     path.write_text(path.read_text().replace("bigan", "big"))
 
@@ -243,7 +243,7 @@ def test_what_was_not_touched_fits(runs: Path, frostbench: Frostbench) -> None:
     assert status == 0, out
     first, *rest = out.splitlines()
     assert first == "no problems; checked: 6 numbers, 8 records, 4 runs, 6 weights, 26 files beside, 6 tables"
-    assert rest == ["not to be checked here: numbers of protocols that give no class (14)"]
+    assert rest == ["not checked: numbers of protocols that predict no class (14)"]
 
 
 MANY = """
@@ -274,9 +274,9 @@ def test_every_metric_that_predictions_give_is_made_again(many: Path, frostbench
     assert status == 0, out
     # fewshot 1 and 2 more draws; cluster 3; mlp 1 and 2 more trainings; robustness 2 and 25 kinds of damage
     assert "no problems; checked: 36 numbers" in out
-    unchecked = [line for line in out.splitlines() if line.startswith("not to be checked here")]
+    unchecked = [line for line in out.splitlines() if line.startswith("not checked")]
     assert sorted(unchecked) == [
-        f"not to be checked here: {name}, which takes features, not predictions (1)"
+        f"not checked: {name}, which needs features, not predictions (1)"
         for name in ("ece", "log_loss", "map", "precision_at_10")
     ]
     lies = {"fewshot": {"mean_top1": 0.99}, "cluster": {"nmi": 0.99}, "robustness": {"corrupted_top1": 0.99}}
@@ -308,8 +308,8 @@ def test_draws_that_were_changed_are_found_and_older_files_lack_them(many: Path,
         one(many, f"leaderboard.{form}").unlink()
     status, out, _ = frostbench("verify", "runs")
     assert status == 0, out
-    assert "not to be checked here: mean_top1, whose predictions older records have not (1)" in out
-    assert "not to be checked here: repetitions, whose predictions older records have not (2)" in out
+    assert "not checked: mean_top1, whose predictions older records lack (1)" in out
+    assert "not checked: repetitions, whose predictions older records lack (2)" in out
 
 
 def test_runs_of_before_there_were_hashes_of_all_files_stay_valid(runs: Path, frostbench: Frostbench) -> None:
@@ -319,7 +319,7 @@ def test_runs_of_before_there_were_hashes_of_all_files_stay_valid(runs: Path, fr
         path.write_text(json.dumps(about))
     status, out, _ = frostbench("verify", "runs")
     assert status == 0, out
-    assert "recipes, histories, pictures and views, whose hashes older runs have not (26)" in out
+    assert "recipes, histories, pictures and views, whose hashes older runs lack (26)" in out
 
 
 def test_results_behind_links_to_directories_are_verified(runs: Path, frostbench: Frostbench) -> None:
@@ -336,7 +336,7 @@ def test_weights_that_were_not_kept_are_said_to_be_unchecked(runs: Path, frostbe
         path.unlink()
     status, out, _ = frostbench("verify", "runs")
     assert status == 0, out
-    assert "not to be checked here: weights, which were not kept (6)" in out
+    assert "not checked: weights, which were not kept (6)" in out
 
 
 def test_where_there_is_no_result_there_is_nothing_to_verify(frostbench: Frostbench) -> None:

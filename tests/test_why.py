@@ -86,12 +86,12 @@ def test_one_changed_part_is_the_only_one_told(
 ) -> None:
     _, said = why(run_of("small", "pca"), "suite.yaml", "--set", override)
     assert changed(said) == [row]
-    assert "has another key than suite.yaml" in said
+    assert "has a different key from suite.yaml" in said
 
 
 def test_other_data_and_another_version_are_told(why: t.Callable[..., tuple[int, str]], made: Path) -> None:
     _, said = why(run_of("small", "pca"), "suite.yaml", "--set", "datasets=[{name: digits, limit: 300}]")
-    assert [row[0] for row in changed(said)] == ["data", "fingerprint of the data"]
+    assert [row[0] for row in changed(said)] == ["data", "data fingerprint"]
     assert changed(said)[0] == ["data", "digits (limit 200)", "digits (limit 300)"]
     run = made / "older"
     run.mkdir(exist_ok=True)
@@ -99,7 +99,7 @@ def test_other_data_and_another_version_are_told(why: t.Callable[..., tuple[int,
     del described["sha256"], described["files"]  # as older ones are
     (run / "run.json").write_text(json.dumps(described | {"encoder_version": 77}))
     _, said = why(str(run), "suite.yaml")
-    assert ["version of the encoder", "77", str(described["encoder_version"])] in changed(said)
+    assert ["encoder version", "77", str(described["encoder_version"])] in changed(said)
 
 
 def test_a_version_that_learns_the_same_is_no_difference(
@@ -107,7 +107,7 @@ def test_a_version_that_learns_the_same_is_no_difference(
 ) -> None:
     monkeypatch.setattr(PCA, "version", 2)
     _, said = why(run_of("small", "pca"), "suite.yaml")
-    assert changed(said) == [["version of the encoder", "1", "2"]]
+    assert changed(said) == [["encoder version", "1", "2"]]
     monkeypatch.setattr(PCA, "equal_versions", {"float32": ((2, 1),)})
     monkeypatch.setattr(KNN, "version", 2)
     monkeypatch.setattr(KNN, "equal_versions", ((2, 1),))
@@ -129,7 +129,7 @@ def test_a_changed_plugin_is_told(why: t.Callable[..., tuple[int, str]], made: P
     (made / "other").mkdir(exist_ok=True)
     (made / "other" / "mine.py").write_text(PLUGIN + "\n# changed\n")
     ((part, was, _),) = changed(why(*arguments, "other/mine.py")[1])
-    assert (part, was) == ("code of the plugin", "another")
+    assert (part, was) == ("plugin code", "another")
 
 
 def test_what_is_still_to_be_scored_says_what_changed(why: t.Callable[..., tuple[int, str]]) -> None:
@@ -143,11 +143,11 @@ def test_what_is_still_to_be_scored_says_what_changed(why: t.Callable[..., tuple
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["runs"], "runs is no run's directory: wanted one such as"),
-        (["nowhere"], "nowhere is no run's directory"),
-        (["RUN"], "no suite of the name 'small' is shipped; name its file"),
+        (["runs"], "runs is not a run directory: wanted one such as"),
+        (["nowhere"], "nowhere is not a run directory"),
+        (["RUN"], "no shipped suite is named 'small'; give its file"),
         (["RUN", "nowhere.yaml"], "no such file"),
-        (["RUN", "suite.yaml", "--set", "encoders=[pixels]"], "asks for no 'pca'; it has pixels"),
+        (["RUN", "suite.yaml", "--set", "encoders=[pixels]"], "has no label 'pca'; it has pixels"),
     ],
 )
 def test_nonsense_is_a_sentence_and_exit_code_2(

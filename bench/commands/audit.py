@@ -6,7 +6,6 @@ that test labels, or the order of rows, got into the predictions. The control is
 """
 
 import dataclasses
-import json
 import math
 import typing as t
 from pathlib import Path
@@ -17,12 +16,12 @@ from scipy import stats
 from torch import Tensor
 
 from bench import datasets
-from bench.datasets import corruptions
 from bench.errors import config_error
+from bench.pipeline.judge import judge_corrupted, pixels_of
 from bench.suites import resolve
 from bench.suites.reading import read_dataset, read_suite
 from encoders.base import ImageSet, derive_seed
-from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Scores
+from protocols.base import CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Scores
 from protocols.nearest import nearest
 from results.statistics import holm
 
@@ -79,8 +78,8 @@ class Duplicates:
     def lines(self) -> list[str]:
         counted = (
             f"{self.test_images:,} test images: {self.exact:,} also in train ({self.train_images:,} images) byte for "
-            f"byte, {self.relabelled:,} of these with another label; {len(self.near):,} more within {self.threshold:g} "
-            f"of their contrast of one in train"
+            f"byte, {self.relabelled:,} of these with a different label; {len(self.near):,} more differ from a train "
+            f"image by at most {self.threshold:g} of their contrast"
         )
         shown = [
             f"  test row {pair.test} and train row {pair.train}: {pair.distance:.3f}; classes {pair.labels[0]} and "
@@ -105,9 +104,9 @@ class Audit:
         return not any(verdict.faults for verdict in self.verdicts.values()) and all(self.unmoved.values())
 
     def render(self) -> str:
-        lines: list[tuple[str, ...]] = [("protocol", "permuted", "chance", f"its {1 - LEVEL:.0%}", "p", "true", "")]
+        lines: list[tuple[str, ...]] = [("protocol", "permuted", "chance", f"{1 - LEVEL:.0%} range", "p", "true", "")]
         lines += [(protocol, *verdict.cells()) for protocol, verdict in self.verdicts.items()]
-        lines += [(protocol, *"-----", "ok, reads no label" if same else "moves with the labels, and gives no class")
+        lines += [(protocol, *"-----", "ok, uses no labels" if same else "depends on the labels, but predicts no class")
                   for protocol, same in self.unmoved.items()]  # fmt: skip
         widths = [max(map(len, column)) for column in zip(*lines)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
@@ -126,15 +125,14 @@ def audits(
 ) -> t.Iterator[Audit]:
     """An audit of each dataset of a suite with the suite's protocols, or of one dataset with all that there are.
 
-    Raises ConfigError unless exactly one of the two is named, and what `data.load` raises.
+    Raises ConfigError unless exactly one of the two is named, and what `datasets.load` raises.
     """
     if bool(suite) == bool(dataset):
-        raise config_error("audit", "wanted a suite, or --dataset NAME, and not both")
+        raise config_error("audit", "wanted either a suite or --dataset NAME")
     known = resolve.protocols(plugins)
     if suite:
         checked = read_suite(suite, plugins=plugins)
-        wanted = {f"{one.label}@{one.version}": known[one.name].model_validate_json(json.dumps(one.params))
-                  for one in checked.protocols}  # fmt: skip
+        wanted = {f"{one.label}@{one.version}": one.recipe(known) for one in checked.protocols}
         specs = checked.datasets
     else:
         wanted = {f"{name}@{one.version}": one() for name, one in known.items()}
@@ -144,7 +142,7 @@ def audits(
         whole = datasets.load(spec.name, **spec.asked(), root=data_root, offline=offline)
         limit = min(spec.limit or IMAGES, IMAGES)
         few = datasets.load(spec.name, **spec.asked() | {"limit": limit}, root=data_root, offline=offline)
-        verdicts, unmoved = judged(judges, _pixels(few.train), _pixels(few.test), seed, few.test)
+        verdicts, unmoved = judged(judges, pixels_of(few.train), pixels_of(few.test), seed, few.test)
         yield Audit(spec.label, verdicts, unmoved, duplicates(whole.train, whole.test, near))
 
 
@@ -185,12 +183,11 @@ def _scored(protocol: Protocol, sets: list[FeatureSet], images: ImageSet | None,
     if not isinstance(protocol, CorruptionProtocol):
         return protocol.score(train, test, seed=seed)
     assert images is not None
-    clean = torch.from_numpy(np.array(images.images))
-    damaged = ((kind, severity, corruptions.corrupt(clean, kind, severity, seed=0))
-               for kind in corruptions.KINDS for severity in corruptions.SEVERITIES)  # fmt: skip
-    corrupted = (Corrupted(kind, severity, FeatureSet(rows.flatten(1).float().div_(255), test.labels, test.classes))
-                 for kind, severity, rows in damaged)  # fmt: skip
-    return protocol.judge(train, test, corrupted, seed=seed)
+
+    def relabelled(damaged: ImageSet) -> FeatureSet:
+        return dataclasses.replace(pixels_of(damaged), labels=test.labels)
+
+    return next(judge_corrupted([protocol], train, test, images, relabelled, seed))
 
 
 def _right(predictions: Tensor, test: FeatureSet) -> tuple[int, float]:
@@ -213,7 +210,7 @@ def duplicates(train: ImageSet, test: ImageSet, threshold: float = NEAR) -> Dupl
     same = [copies.get(image.tobytes()) for image in test.images]
     exact = np.array([labels is not None for labels in same])
     relabelled = sum(labels is not None and own not in labels for labels, own in zip(same, test.labels.tolist()))
-    queries, gallery = (_pixels(part).features for part in (test, train))
+    queries, gallery = (pixels_of(part).features for part in (test, train))
     closest = nearest(queries, gallery, 1, "euclidean")
     contrasts = queries.double().std(dim=1, correction=0).numpy()
     differences = closest.distances[:, 0].numpy() / math.sqrt(queries.shape[1])
@@ -225,10 +222,3 @@ def duplicates(train: ImageSet, test: ImageSet, threshold: float = NEAR) -> Dupl
         pairs.append(Pair(row, other, float(differences[row] / contrasts[row]), labels))
     pairs.sort(key=lambda pair: pair.distance)
     return Duplicates(int(exact.sum()), relabelled, tuple(pairs), threshold, len(train), len(test))
-
-
-def _pixels(images: ImageSet) -> FeatureSet:
-    """The features of the encoder `pixels`."""
-    assert images.labels is not None
-    pixels = torch.from_numpy(np.array(images.images)).flatten(1).float().div_(255)
-    return FeatureSet(pixels, torch.from_numpy(np.array(images.labels)), len(images.classes))

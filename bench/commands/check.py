@@ -19,7 +19,7 @@ from protocols.check import check_protocol
 from results import files, layout
 
 
-def check(path: Path) -> t.Iterator[str]:
+def check(path: Path, device: torch.device) -> t.Iterator[str]:
     """Check every encoder and protocol of a plugin file with its default parameters; a line for each that passes.
 
     Raises EncoderError or ProtocolError with the promise that is broken, ConfigError for a file that holds neither.
@@ -33,17 +33,17 @@ def check(path: Path) -> t.Iterator[str]:
     for name, encoder in encoders.items():
         with _named(name):
             recipe = encoder().resolved()
-            check_encoder(recipe, images)
-            module = recipe.fit(visible_to(images, recipe, seed=0), Training(seed=0))
-            for _ in extract(name, module, images, recipe.taps, torch.device("cpu")):
+            check_encoder(recipe, images, device=device)
+            module = recipe.fit(visible_to(images, recipe, seed=0), Training(0, device))
+            for _ in extract(name, module, images, recipe.taps, device):
                 pass  # it is the proof that counts
             for tap in recipe.taps:
                 layout.RunDirectory(Path()).record(tap, name)  # a tap becomes the name of a directory
-        yield f"encoder {name} keeps its promises"
+        yield f"encoder {name} passes all checks"
     for name, protocol in protocols.items():
         with _named(name):
-            check_protocol(protocol())
-        yield f"protocol {name} keeps its promises"
+            check_protocol(protocol(), device)
+        yield f"protocol {name} passes all checks"
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def _named(name: str) -> t.Iterator[None]:
     except ValidationError as error:
         wrong = ", ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise EncoderError(
-            f"{name} is checked with its default parameters, and has not all of them: {wrong}"
+            f"{name} needs a default for every parameter, since it is checked with them: {wrong}"
         ) from error
     except Exception as error:
         where = f" ({place(error)})" if place(error) else ""

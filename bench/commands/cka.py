@@ -31,9 +31,8 @@ def cka(first: Path, second: Path, settings: Settings) -> list[Likeness]:
     machine.prepare(settings.threads)
     (layers, labels), (others, other_labels) = (_test(path, settings) for path in (first, second))
     if not torch.equal(labels, other_labels):
-        came = f"{len(labels):,} and {len(other_labels):,} rows" + ", of other labels" * (
-            len(labels) == len(other_labels)
-        )
+        differ = ", with different labels" * (len(labels) == len(other_labels))
+        came = f"{len(labels):,} and {len(other_labels):,} rows{differ}"
         raise DataError(f"{first} and {second}: wanted features of the same test images in the same order, got {came}")
     return [Likeness(one, other, linear_cka(x, y)) for one, x in layers.items() for other, y in others.items()]
 
@@ -52,7 +51,7 @@ def _test(path: Path, settings: Settings) -> tuple[Layers, Tensor]:
     opened = export.open_run(path, settings)
     images = load_images(opened.dataset, settings)
     if images.fingerprint != opened.about["fingerprint"]:
-        raise DataError(f"{path}: {opened.dataset.label} is here not what it was judged on")
+        raise DataError(f"{path}: {opened.dataset.label} differs from the data that this run was scored on")
     device = machine.pick_device(settings.device)
     label = opened.about["label"]
     batches = [

@@ -1,6 +1,5 @@
 """Pictures of the images on which two rows of a leaderboard differ the most."""
 
-import functools
 import io
 import typing as t
 from pathlib import Path
@@ -9,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bench import datasets
+from bench.pipeline.plan import Settings, load_images
+from bench.suites.suite import DatasetSpec
 from encoders.base import ImageSet
 from results import files
 from results.comparison import Comparison
@@ -21,7 +22,7 @@ MARGIN = 8
 def check_name(path: Path) -> None:
     """Raises StoreError for a file that is not named as what `draw` writes."""
     if path.suffix != ".png":
-        raise files.StoreError(f"{path} is not written: pictures are PNG; name a file that ends in .png")
+        raise files.StoreError(f"cannot write {path}: pictures are PNG files; give a name that ends in .png")
 
 
 def draw(comparison: Comparison, path: Path, data_root: Path | None) -> str:
@@ -31,23 +32,19 @@ def draw(comparison: Comparison, path: Path, data_root: Path | None) -> str:
     """
     record, counts = comparison.record, f"{comparison.won} images won, {comparison.lost} lost"
     if not comparison.won + comparison.lost:
-        return "no pictures: both get the same images right"
+        return "no pictures: both rows classify the same images correctly"
     try:
-        asked = record.model_dump(include={"limit", "split", "size", "mode"})
-        load = functools.partial(datasets.load, root=data_root, offline=True)
-        loaded = load(record.dataset, **asked)
-        if record.pretrain:
-            loaded = datasets.transfer(loaded, load(record.pretrain, **asked))
+        loaded = load_images(DatasetSpec.of(record), Settings(output=Path(), data_root=data_root, offline=True))
     except datasets.DataMissing:
-        return f"no pictures: {record.dataset} is not here; name its place by --data-root DIR or FROSTBENCH_DATA=DIR"
+        return f"no pictures: {record.dataset} was not found; set --data-root DIR or FROSTBENCH_DATA=DIR"
     except datasets.DataError as error:
         return f"no pictures: {error}"
     if loaded.fingerprint != record.fingerprint:
-        return f"no pictures: {record.dataset} has other images here than when it was judged"
+        return f"no pictures: {record.dataset} has changed since it was scored"
     buffer = io.BytesIO()
     _grid(comparison, loaded.test).save(buffer, "png")
     files.replace(path, buffer.getvalue())
-    return f"{path} shows {counts}, {comparison.dataset}, {comparison.protocol}"
+    return f"{path} shows {counts}, {comparison.dataset}, {comparison.heading}"
 
 
 def _grid(comparison: Comparison, test: ImageSet) -> Image.Image:
@@ -76,7 +73,7 @@ def _grid(comparison: Comparison, test: ImageSet) -> Image.Image:
                 pen.text((left, upper + SIDE + LINE), f"{first}  {second}", "black", font)
         top += cell * -(-len(rows) // ACROSS) + MARGIN
     if several:
-        under = f"Under each: its class, and how many seeds of {comparison.first} and of {comparison.second} are right."
+        under = f"Under each: its class, and how many seeds of {comparison.first} and {comparison.second} are right."
         pen.text((MARGIN, top), under, "black", font)
     return sheet
 

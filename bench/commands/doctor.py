@@ -31,7 +31,7 @@ def report(data_root: Path | None = None) -> t.Iterator[str]:
             dataset = datasets.load(name, root=data_root, offline=True)
             yield f"{name:<13} {len(dataset.train):,} + {len(dataset.test):,} images, fingerprint {dataset.fingerprint}"
         except datasets.DataMissing:
-            yield f"{name:<13} not here; downloaded when a suite needs it, unless --offline"
+            yield f"{name:<13} not found; a suite that needs it downloads it, unless --offline"
         except datasets.DataError as error:
             yield f"{name:<13} damaged: {error}"
     yield from _wandb()
@@ -40,13 +40,13 @@ def report(data_root: Path | None = None) -> t.Iterator[str]:
 def _wandb() -> t.Iterator[str]:
     """The key, and what holds of a suite that leaves all of it open, each with the variable that says so."""
     key = "WANDB_API_KEY" in os.environ or _netrc_has_wandb()
-    yield f"wandb       {'an API key is here' if key else 'no API key: offline works; for online type `wandb login`'}"
+    yield f"wandb       {'API key found' if key else 'no API key: mode offline works; for online run `wandb login`'}"
     try:
         target, by = wandb_mirror.target({})
     except ValueError as error:
         yield f"            {error}"
         return
-    stops = "whatever a suite says" if target.mode == "off" else "also where a suite says online"
+    stops = "whatever a suite sets" if target.mode == "off" else "even if a suite sets online"
     holds = {
         "mode": f"{target.mode}, {stops}" if "mode" in by and target.mode != "online" else target.mode,
         "project": target.project,
@@ -55,7 +55,7 @@ def _wandb() -> t.Iterator[str]:
         "directory": target.directory or "the suite's",
     }
     for name, value in holds.items():
-        source = by.get(name) or ("where its files go" if name == "directory" else "where a suite says nothing")
+        source = by.get(name) or ("default" if name == "directory" else "unless a suite sets it")
         yield f"  {name:<10}{value} ({source})"
 
 

@@ -12,7 +12,7 @@ from bench import datasets
 from bench.errors import Json, nearest
 from bench.host import machine
 from bench.pipeline import plan
-from bench.pipeline.plan import Settings, load_data
+from bench.pipeline.plan import Settings, load_images
 from bench.suites.reading import read_suite, shipped
 from bench.suites.suite import DatasetSpec, ProtocolSpec, RunSpec, Suite
 from results import files, store, tables
@@ -36,9 +36,9 @@ class Answer:
     def render(self, *, width: int | None = None, colour: bool = False) -> str:
         """As text that ends with a newline."""
         if self.same_key:
-            said = f"{self.run} has the key of {self.against}: nothing that decides its weights has changed."
+            said = f"{self.run} has the same key as {self.against}: nothing that decides its weights has changed."
         else:
-            said = f"{self.run} has another key than {self.against}:"
+            said = f"{self.run} has a different key from {self.against}:"
         table = ""
         if self.rows:
             header = ("part", "this run", "the other")
@@ -57,9 +57,7 @@ def why(directory: Path, against: str, settings: Settings, overrides: t.Sequence
     if Path(other).is_dir():
         return _two_runs(directory, this, Path(other))
     if not against and other not in shipped():
-        raise files.StoreError(
-            f"no suite of the name {other!r} is shipped; name its file: frostbench why {directory} FILE"
-        )
+        raise files.StoreError(f"no shipped suite is named {other!r}; give its file: frostbench why {directory} FILE")
     asked = read_suite(other, overrides=overrides, plugins=settings.plugins)
     return _run_and_suite(directory, this, asked, other, settings)
 
@@ -71,15 +69,15 @@ def _described(directory: Path) -> dict[str, Json]:
         return store.read_run(run.run_json, *RUN_NEEDS, "provenance")
     if run.failed.exists():
         return store.read_record(run.failed).model_dump(mode="json")
-    raise files.StoreError(f"{directory} is no run's directory: wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY")
+    raise files.StoreError(f"{directory} is not a run directory: wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY")
 
 
 def _parts(described: dict[str, Json]) -> Parts:
     return {
         "data": DatasetSpec.of(Run.of(described)).label,
-        "fingerprint of the data": described["fingerprint"],
+        "data fingerprint": described["fingerprint"],
         "encoder": described["encoder"],
-        "version of the encoder": described["encoder_version"],
+        "encoder version": described["encoder_version"],
         **{f"{described['label']}.{name}": value for name, value in described["params"].items()},
         "seed": described["seed"],
         "precision": described["provenance"]["precision"],
@@ -101,7 +99,7 @@ def _two_runs(directory: Path, this: dict[str, Json], other: Path) -> Answer:
     same = this["key"] == theirs["key"]
     used = ["none" if _key(one) == one["key"] else "one" for one in (this, theirs)]
     if used[0] != used[1] or (not same and not rows):  # run.json does not say which file it was
-        rows.append(("code of the plugin", used[0], "another" if used == ["one", "one"] else used[1]))
+        rows.append(("plugin code", used[0], "another" if used == ["one", "one"] else used[1]))
     return Answer(directory, str(other), tuple(rows), same, ())
 
 
@@ -109,7 +107,7 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
     labels = [encoder.label for encoder in asked.encoders]
     if this["label"] not in labels:
         near = nearest(this["label"], labels)
-        raise files.StoreError(f"suite {name} asks for no {this['label']!r}{near}; it has {', '.join(labels)}")
+        raise files.StoreError(f"suite {name} has no label {this['label']!r}{near}; it has {', '.join(labels)}")
     mine = [spec for spec in asked.runs() if spec.encoder.label == this["label"]]
     dataset = DatasetSpec.of(Run.of(this))
     spec = min(
@@ -120,10 +118,10 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
     spec = next((one for one in alike if one.encoder.version == this["encoder_version"]), alike[0])
     notes = [f"This run failed: {this['error']}"] if this.get("error") else []
     try:
-        fingerprint = load_data(spec, settings).fingerprint
+        fingerprint = load_images(spec.dataset, settings).fingerprint
     except datasets.DataMissing:
         fingerprint = this["fingerprint"]
-        notes.append(f"The fingerprint of the data is not compared: {spec.dataset.name} is not here.")
+        notes.append(f"The data fingerprint is not compared: {spec.dataset.name} was not found.")
     now = {
         **this,
         "dataset": spec.dataset.name, "pretrain": spec.dataset.pretrain, **spec.dataset.asked(),
@@ -134,7 +132,7 @@ def _run_and_suite(directory: Path, this: dict[str, Json], asked: Suite, name: s
     rows, code = _differences(_parts(this), _parts(now)), spec.encoder.code
     if this["key"] != _key(this, code):
         was = "none" if this["key"] == _key(this) else "another"
-        rows.append(("code of the plugin", was, code or "none"))
+        rows.append(("plugin code", was, code or "none"))
     same = this["key"] == spec.key(fingerprint, precision, settings.ranks)
     if same:
         notes += _to_do(RunDirectory(directory.absolute()), plan.plan(spec, fingerprint, settings, ()).missing)
@@ -155,7 +153,7 @@ def _to_do(directory: RunDirectory, wanted: t.Sequence[tuple[str, ProtocolSpec]]
                 then = {"protocol": record.protocol, "version": record.protocol_version, **record.protocol_params}
                 now = {"protocol": protocol.name, "version": protocol.version, **protocol.params}
                 changed = (f"{part} was {was}, is {asked}" for part, was, asked in _differences(then, now))
-                why = f"scored before: {', '.join(changed) or 'with other code of the plugin'}"
+                why = f"scored before: {', '.join(changed) or 'with different plugin code'}"
         missing.setdefault(f"{protocol.label}@{protocol.version}: {why}", []).append(tap)
     return [f"To do: {about} ({', '.join(taps)})" for about, taps in missing.items()]
 

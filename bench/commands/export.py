@@ -1,7 +1,6 @@
 """What leaves the house: the features of a frozen encoder as a file, and the encoder in formats that others read."""
 
 # ruff: noqa: PLC0415 -- a format's libraries are imported when it is written
-import json
 import tempfile
 import typing as t
 import warnings
@@ -15,15 +14,14 @@ from bench.commands import feature_files
 from bench.datasets import HINT, Dataset
 from bench.errors import config_error
 from bench.host import machine
-from bench.pipeline.extract import extract
+from bench.pipeline.judge import features_of
 from bench.pipeline.plan import Settings, load_images
 from bench.suites import resolve
 from bench.suites.reading import read_encoder
 from bench.suites.suite import DatasetSpec
 from encoders import load
-from encoders.base import Encoder, EncoderError, Features, ImageSet, ImageShape, Training, visible_to
+from encoders.base import Encoder, EncoderError, Features, ImageShape, Training, visible_to
 from encoders.loading import RECIPE, WEIGHTS, describe, restore
-from protocols.base import FeatureSet
 from results import files, store
 from results.record import RUN_NEEDS, Json, Run
 
@@ -51,15 +49,15 @@ def open_run(directory: Path, settings: Settings) -> Opened:
     """
     if not (directory / "run.json").exists():
         wanted = "wanted one such as runs/SUITE/LABEL/DATASET/seed0-KEY, of a run that did not fail"
-        raise files.StoreError(f"{directory} is no run's directory: {wanted}")
+        raise files.StoreError(f"{directory} is not a run directory: {wanted}")
     about = store.read_run(directory / "run.json", *RUN_NEEDS)
     known = resolve.encoders(settings.plugins)
     if about["encoder"] not in known:
         raise config_error(
-            "--plugin", f"{directory} is of the encoder {about['encoder']!r}, which is not ours: name its file"
+            "--plugin", f"{directory} was made by {about['encoder']!r}, which is not a built-in encoder: give its file"
         )
     if not (directory / WEIGHTS).exists():
-        raise EncoderError(f"{directory} holds no {WEIGHTS}: `frostbench reproduce {directory}` trains it again")
+        raise EncoderError(f"{directory} has no {WEIGHTS}: run its suite with another --output to train it again")
     _, recipe, shape, sha256 = describe(directory, known[about["encoder"]])
     module = restore(recipe.build, shape, directory / WEIGHTS, sha256)
     return Opened(about, recipe, module, shape, DatasetSpec.of(Run.of(about)))
@@ -76,8 +74,8 @@ def write_features(
     source: a run's directory, or an encoder as a suite has it, which is then fitted with this seed. dataset: None for
     the run's own. tap: "" for the only one.
 
-    Raises ConfigError for what is not there to choose, and what `open_run`, `data.load`, `extract` and `features.write`
-    raise.
+    Raises ConfigError for what is not there to choose, and what `open_run`, `load_images`, `features_of` and
+    `feature_files.write` raise.
     """
     feature_files.check_name(path)
     device = machine.pick_device(settings.device)
@@ -91,13 +89,13 @@ def write_features(
     else:
         spec = read_encoder(source, "RUN or ENCODER", settings.plugins)
         if dataset is None:
-            raise config_error("--dataset", f"say what {spec.label} learns from, such as --dataset mnist5k")
-        recipe = resolve.encoders(settings.plugins)[spec.name].model_validate_json(json.dumps(spec.recipe))
+            raise config_error("--dataset", f"{spec.label} needs a dataset to learn from, such as --dataset mnist5k")
+        recipe = spec.recipe(resolve.encoders(settings.plugins))
         tap = _tap(recipe, tap)
         images = load_images(dataset, settings)
         module = recipe.fit(visible_to(images.pretraining, recipe, seed), Training(seed, device))
     module.to(device)
-    train, test = (_features(source, module, part, recipe, tap, device) for part in (images.train, images.test))
+    train, test = (features_of(source, module, tap, recipe.taps, device, part) for part in (images.train, images.test))
     feature_files.write(path, train, test)
     size = f"{len(train):,} + {len(test):,} images of {dataset.label}"
     return f"{path}: {train.features.shape[1]} features ({tap}) of {size}"
@@ -107,12 +105,12 @@ def _images(opened: Opened, source: str, dataset: DatasetSpec | None, settings: 
     images = load_images(dataset or opened.dataset, settings)
     if dataset is None and images.fingerprint != opened.about["fingerprint"]:
         raise config_error(
-            "--dataset", f"{opened.dataset.label} is here not what {source} learned from; name what to read"
+            "--dataset", f"{opened.dataset.label} has changed since {source} learned from it; name the dataset to read"
         )
     if images.train.shape != opened.shape:
         raise config_error(
             "--dataset",
-            f"{source} reads images {opened.shape}; those of {images.name} are {images.train.shape}; {HINT}",
+            f"{source} takes images {opened.shape}, but those of {images.name} are {images.train.shape}; {HINT}",
         )
     return images
 
@@ -125,13 +123,6 @@ def _tap(recipe: Encoder, tap: str) -> str:
     return recipe.taps[0]
 
 
-def _features(
-    name: str, module: nn.Module, images: ImageSet, recipe: Encoder, tap: str, device: torch.device
-) -> FeatureSet:
-    rows = torch.cat([batch[tap] for _, batch in extract(name, module, images, recipe.taps, device)])
-    return FeatureSet(rows, torch.from_numpy(np.array(images.labels)), len(images.classes))
-
-
 # ---- encoders -------------------------------------------------------------------------------------------------------
 
 
@@ -142,7 +133,7 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
     `torch.export`) or encoder.onnx. All take uint8 images (n, c, h, w), any n, and give every tap by its name.
 
     Raises EncoderError where the format has no words for what the module does, or what was read back differs by more
-    than TOLERANCE; nothing is written then. Raises what `open_run` and `data.load` raise.
+    than TOLERANCE; nothing is written then. Raises what `open_run` and `datasets.load` raise.
     """
     machine.prepare(settings.threads)
     opened = open_run(source, settings)
@@ -161,15 +152,15 @@ def export(source: Path, directory: Path, form: Format, settings: Settings) -> s
             ) from error
         except Exception as error:  # an exporter meets what it does not know with whatever it stumbles over
             reason = str(error).strip().partition("\n")[0]
-            raise EncoderError(f"{source} is not exported: {form} cannot say what it does ({reason})") from error
+            raise EncoderError(f"cannot export {source}: {form} does not support its operations ({reason})") from error
         differences = [_difference(rows, written[tap]) for tap, rows in opened.module(images).items()]
         if max(differences) > TOLERANCE[form]:
             came = f"{max(differences):.1e} of a tap's largest feature, more than {TOLERANCE[form]:.0e}"
-            raise EncoderError(f"{source} is not exported: as {form} its features differ by up to {came}")
+            raise EncoderError(f"cannot export {source}: as {form} its features differ by up to {came}")
         for name in (RECIPE, FILES[form]):
             files.replace(directory / name, (private / name).read_bytes())
     said = f"differ by up to {max(differences):.0e} of a tap's largest" if max(differences) else "are the same"
-    return f"{directory / FILES[form]}: read back, the features of {len(images)} test images {said}"
+    return f"{directory / FILES[form]}: loaded again, the features of {len(images)} test images {said}"
 
 
 def _difference(rows: Tensor, others: Tensor) -> float:

@@ -23,7 +23,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from bench.datasets.formats import Array, DataError, check_unpacked_size, read_columns
+from bench.datasets.formats import Array, DataError, check_unpacked_size, read_columns, readable
 from bench.errors import config_error, quoted
 from protocols.base import FeatureSet, ProtocolError
 from results import files
@@ -47,8 +47,8 @@ def checked(path: str, arrays: tuple[Array, ...]) -> tuple[FeatureSet, FeatureSe
     train_features, train_labels, test_features, test_labels = arrays
     for name, array in zip(ARRAYS, arrays):
         if name.endswith("features") and (array.dtype == np.uint16 or array.dtype.str == "|V2"):
-            bits = "the bits of bfloat16 numbers; write them as float32 (`tensor.float()`), whole numbers as int32"
-            raise DataError(f"{path}: {name} are {array.dtype}, which may be {bits}")
+            bits = "the bits of bfloat16; save them as float32 (`tensor.float()`), or integers as int32"
+            raise DataError(f"{path}: {name} have the type {array.dtype}, which may hold {bits}")
     for name, array in zip(ARRAYS, arrays):
         wanted, kinds, ndim = ("whole", "iu", 1) if name.endswith("labels") else ("real", "fiu", 2)
         if array.dtype.kind not in kinds or array.ndim != ndim:
@@ -60,20 +60,18 @@ def checked(path: str, arrays: tuple[Array, ...]) -> tuple[FeatureSet, FeatureSe
     for part, features, labels in (("train", *arrays[:2]), ("test", *arrays[2:])):
         if len(features) != len(labels) or not len(labels):
             came = f"{len(features):,} rows and {len(labels):,} labels"
-            raise DataError(
-                f"{path}: {part} needs a label for each of its rows, of which it has one or more; got {came}"
-            )
+            raise DataError(f"{path}: {part} needs at least one row, and one label per row; got {came}")
     low = int(min(train_labels.min(), test_labels.min()))
     high = int(max(train_labels.max(), test_labels.max()))
     if low < 0 or high >= len(train_labels):
-        wanted = f"0..{len(train_labels) - 1}, train having {len(train_labels)} rows"
+        wanted = f"0..{len(train_labels) - 1}, as train has {len(train_labels)} rows"
         raise DataError(f"{path}: labels must lie in {wanted}; got {low}..{high}")
     if len(np.unique(train_labels)) < 2:
-        raise DataError(f"{path}: train has one class; telling classes apart takes two or more")
+        raise DataError(f"{path}: train has one class; classification needs at least two")
     unlearned = np.setdiff1d(test_labels, train_labels)
     if len(unlearned):
-        rows = f"{int(np.isin(test_labels, unlearned).sum()):,} test rows have labels of which train has none"
-        way_out = "give train rows of them, or leave them out of test"
+        rows = f"{int(np.isin(test_labels, unlearned).sum()):,} test rows have labels that no train row has"
+        way_out = "add such rows to train, or remove them from test"
         raise DataError(
             f"{path}: {rows} ({', '.join(map(str, unlearned[:5]))}{', ...' * (len(unlearned) > 5)}); {way_out}"
         )
@@ -86,7 +84,7 @@ def _arrays(path: Path) -> tuple[Array, ...]:
     if is_directory(path):
         return _read_npy(path)
     if path.suffix not in _READERS:
-        many = f"of .npy files give the directory, which has {', '.join(f'{name}.npy' for name in ARRAYS)}"
+        many = f"for .npy files give their directory, which has {', '.join(f'{name}.npy' for name in ARRAYS)}"
         raise config_error(str(path), f"wanted a file of features that ends in {', '.join(_READERS)}; {many}")
     if not path.is_file():
         raise DataError(f"{path}: not a regular file" if path.exists() else f"{path}: no such file")
@@ -96,7 +94,7 @@ def _arrays(path: Path) -> tuple[Array, ...]:
 def write(path: Path, train: FeatureSet, test: FeatureSet) -> None:
     """The same rows in the same order, in the first layout of the format that the name asks for.
 
-    Raises ConfigError for another suffix, store.Unwritable where it cannot be written.
+    Raises ConfigError for another suffix, files.Unwritable where it cannot be written.
     """
     check_name(path)
     buffer = io.BytesIO()
@@ -132,14 +130,14 @@ def check_name(path: Path) -> None:
 def _set(where: str, features: Array, labels: Array, classes: int) -> FeatureSet:
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
         rows = torch.from_numpy(np.ascontiguousarray(features, np.float32))
-    scale = "features are judged as float32; scale them"
+    scale = "scale the features"
     if features.dtype.kind == "f" and features.dtype.itemsize > 4 and features.size:
         beyond = int((~torch.isfinite(rows).all(dim=1).numpy() & np.isfinite(features).all(axis=1)).sum())
         if beyond:
             largest = f"{torch.finfo(rows.dtype).max:.1e}"
-            raise DataError(f"{where}: {beyond} of {len(rows)} rows hold numbers beyond {largest}; {scale}")
+            raise DataError(f"{where}: {beyond} of {len(rows)} rows exceed {largest}, float32's largest; {scale}")
         if features.any() and not rows.any():
-            raise DataError(f"{where}: no number is above {np.abs(features).max():.0e}, where float32 has 0; {scale}")
+            raise DataError(f"{where}: float32 rounds all numbers, at most {np.abs(features).max():.0e}, to 0; {scale}")
     try:
         return FeatureSet(rows, torch.from_numpy(labels.astype(np.int64)), classes)
     except ProtocolError as error:
@@ -150,7 +148,7 @@ def _divided(path: Path, features: Array, labels: Array, split: Array) -> tuple[
     """The four arrays of one pair and its split."""
     if not len(features) == len(labels) == len(split):
         came = f"{len(features):,}, {len(labels):,} and {len(split):,}"
-        raise DataError(f"{path}: features, labels and split must have as many rows; got {came}")
+        raise DataError(f"{path}: features, labels and split must have the same number of rows; got {came}")
     strange = sorted(set(np.unique(split).tolist()) - {"train", "test"}, key=repr)
     if strange:
         raise DataError(f"{path}: split must be 'train' or 'test' in every row; got {strange[0]!r}")
@@ -173,37 +171,27 @@ def _named(path: Path, held: t.Collection[str], get: t.Callable[[str], Array]) -
 
 
 def _read_npz(path: Path) -> tuple[Array, ...]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            members = archive.zip.infolist()
-            check_unpacked_size(path, sum(member.file_size for member in members), path.stat().st_size)
-            return _named(path, set(archive), lambda name: np.asarray(archive[name]))
-    except DataError:
-        raise
-    except Exception as error:  # numpy meets broken files with whatever it stumbles over
-        raise DataError(f"{path}: wanted an .npz file of plain arrays; pickled objects are not read") from error
+    wanted = f"{path}: wanted an .npz file of plain arrays; pickled objects are not read"
+    with readable(wanted), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        members = archive.zip.infolist()
+        check_unpacked_size(path, sum(member.file_size for member in members), path.stat().st_size)
+        return _named(path, set(archive), lambda name: np.asarray(archive[name]))
 
 
 def _read_npy(folder: Path) -> tuple[Array, ...]:
     held = {name for name in ARRAYS if (folder / f"{name}.npy").is_file()}
 
     def get(name: str) -> Array:
-        try:
+        with readable(f"{folder / name}.npy: wanted a plain array; pickled objects are not read"):
             return np.asarray(np.load(folder / f"{name}.npy", allow_pickle=False))
-        except Exception as error:  # as above
-            raise DataError(f"{folder / name}.npy: wanted a plain array; pickled objects are not read") from error
 
     return _named(folder, held, get)
 
 
 def _read_safetensors(path: Path) -> tuple[Array, ...]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return _named(path, file.keys(), lambda name: plain(file.get_tensor(name)))
-    except DataError:
-        raise
-    except Exception as error:  # as above
-        raise DataError(f"{path} is not a readable safetensors file: {error}") from error
+    unreadable = f"{path} is not a readable safetensors file"
+    with readable(unreadable, why=True), safetensors.safe_open(path, framework="pt") as file:
+        return _named(path, file.keys(), lambda name: plain(file.get_tensor(name)))
 
 
 def _read_pt(path: Path) -> tuple[Array, ...]:
@@ -214,7 +202,7 @@ def _read_pt(path: Path) -> tuple[Array, ...]:
         check_unpacked_size(path, held.numel() * held.element_size(), path.stat().st_size)  # rows can be one, repeated
         return plain(held)
 
-    try:
+    with readable(f"{path}: wanted what torch.save writes of a dictionary of tensors; nothing else is read"):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 check_unpacked_size(path, sum(one.file_size for one in archive.infolist()), path.stat().st_size)
@@ -222,12 +210,6 @@ def _read_pt(path: Path) -> tuple[Array, ...]:
         if not isinstance(content, dict):
             raise DataError(f"{path}: wanted a dictionary of tensors; got {type(content).__name__}")
         return _named(path, [name for name in content if isinstance(name, str)], get)
-    except DataError:
-        raise
-    except Exception as error:  # as above
-        raise DataError(
-            f"{path}: wanted what torch.save writes of a dictionary of tensors; nothing else is read"
-        ) from error
 
 
 def plain(tensor: Tensor) -> Array:
@@ -244,26 +226,21 @@ def _read_h5(path: Path) -> tuple[Array, ...]:
 
     def get(name: str) -> Array:
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise DataError(f"{path}: {name} is a link, which is not followed")
+            raise DataError(f"{path}: {name} is a link; links are not followed")
         found = file[name]
         if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
-            raise DataError(f"{path}: {name} must be a dataset that lies in this file")
+            raise DataError(f"{path}: {name} must be a dataset stored in this file")
         check_unpacked_size(path, found.nbytes, path.stat().st_size)
         return np.array(found.asstr()[()] if h5py.check_string_dtype(found.dtype) else found[()])
 
-    try:
-        with h5py.File(path, "r") as file:
-            return _named(path, set(file), get)
-    except DataError:
-        raise
-    except Exception as error:  # as above
-        raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
+    with readable(f"{path} is not a readable HDF5 file", why=True), h5py.File(path, "r") as file:
+        return _named(path, set(file), get)
 
 
 def _read_parquet(path: Path) -> tuple[Array, ...]:
     import pyarrow.parquet as pq
 
-    try:
+    with readable(f"{path} is not a readable Parquet file", why=True):
         schema = pq.read_schema(path)
         names = schema.names
         missing = [name for name in ("split", "label") if name not in names]
@@ -274,10 +251,6 @@ def _read_parquet(path: Path) -> tuple[Array, ...]:
             raise DataError(f"{path}: two columns have the same name")
         read = ["split", "label", *_feature_columns(path, schema)]
         return _divided(path, *_columns(path, read_columns(path, read)))
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow meets broken files with whatever it stumbles over
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
 
 
 def _feature_columns(path: Path, schema: t.Any) -> list[str]:
@@ -314,7 +287,7 @@ def _columns(path: Path, table: t.Any) -> tuple[Array, Array, Array]:
     for name in table.column_names:
         if name not in ("split", "label"):
             if not (pa.types.is_integer(table[name].type) or pa.types.is_floating(table[name].type)):
-                raise DataError(f"{path}: columns beside split and label must be numbers; {name} is {table[name].type}")
+                raise DataError(f"{path}: columns but split and label must be numbers; {name} is {table[name].type}")
             columns.append(table[name].to_numpy())
     return np.stack(columns, axis=1) if columns else np.empty((len(table), 0), np.float32), labels, split
 
@@ -331,7 +304,7 @@ def _list_to_rows(path: Path, column: t.Any) -> Array:
     lengths = sorted(pc.list_value_length(column).unique().to_pylist())
     if len(lengths) != 1:
         came = f"{lengths[0]} to {lengths[-1]}" if lengths else "no rows"
-        raise DataError(f"{path}: features must be equally many in every row; got {came}")
+        raise DataError(f"{path}: every row must have the same number of features; got {came}")
     flat = pc.list_flatten(column)
     if flat.null_count:
         raise DataError(f"{path}: {flat.null_count:,} features are null")

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from bench.errors import config_error
 from bench.host.distributed import check_processes
-from bench.host.progress import Display
+from bench.host.progress import Display, clock
 from bench.host.stopping import Stopping
 from bench.pipeline import plan
 from bench.pipeline.execute import execute
-from bench.pipeline.plan import Settings, load_data
+from bench.pipeline.plan import Settings, load_images
 from bench.suites import resolve
 from bench.suites.suite import ProtocolSpec, RunSpec
 from encoders.base import Encoder
@@ -47,7 +47,7 @@ class Reproduced:
 
     def text(self) -> str:
         lines = [f"{self.title}: {self.verdict}", *(f"  {finding}" for finding in self.findings)]
-        return "\n".join(lines + [f"  made otherwise: {difference}" for difference in self.environment])
+        return "\n".join(lines + [f"  different environment: {difference}" for difference in self.environment])
 
 
 def reproduce(directory: Path, settings: Settings) -> t.Iterator[Reproduced]:
@@ -63,23 +63,27 @@ def reproduce(directory: Path, settings: Settings) -> t.Iterator[Reproduced]:
     found = layout.runs_below(directory.absolute()) if files.checked_path(directory).is_dir() else []
     runs = sorted(run.path for run in found if run.run_json.exists())
     if not runs:
-        raise StoreError(f"no run in {directory}: wanted a directory with a run.json, or one that holds several")
+        raise StoreError(f"no run in {directory}: wanted a run directory (with run.json), or one above several")
+    whole = sorted(store.read_store(directory.absolute()).whole.items(), key=lambda one: one[0])
+    done = [(file.parents[2], record) for file, record in whole if record.status == "done"]
+    fitted = {run: record.seconds.get("fit", 0.0) + record.seconds.get("extract", 0.0) for run, record in done}
+    took = clock(sum(fitted.values()) + sum(record.seconds.get("score", 0.0) for _, record in done))
     stopping = Stopping()
     with Display([str(path) for path in runs]) as display, stopping.on_signals():
+        display.say(f"training {len(runs)} run{'s' * (len(runs) > 1)} again, which took {took} when recorded")
         for path in runs:
-            yield _reproduce(path, settings, display, stopping)
+            yield _reproduce(path, [record for run, record in done if run == path], settings, display, stopping)
 
 
-def _reproduce(path: Path, settings: Settings, display: Display, stopping: Stopping) -> Reproduced:
+def _reproduce(
+    path: Path, records: list[Record], settings: Settings, display: Display, stopping: Stopping
+) -> Reproduced:
     before = store.read_run(path / "run.json", *NEEDED)
-    records = [record for record in store.read_store(path).records if record.status == "done"]
     judges = [_protocol(path, record, settings) for record in records]
     spec = _spec(path, before, judges, settings)
-    fingerprint = load_data(spec, settings).fingerprint
+    fingerprint = load_images(spec.dataset, settings).fingerprint
     if fingerprint != before["fingerprint"]:
-        raise config_error(
-            str(path), f"its data is not here: {spec.dataset.label} has other images or labels than it had"
-        )
+        raise config_error(str(path), f"its data has changed: {spec.dataset.label} has different images or labels")
     threads = settings.threads or before["provenance"]["threads"]
     ranks = before["provenance"].get("ranks", 1)
     check_processes(ranks, threads)
@@ -108,7 +112,7 @@ def _spec(path: Path, before: dict[str, Json], judges: t.Sequence[ProtocolSpec],
     try:
         encoder = recipe.model_validate_json(json.dumps(before["params"]))
     except ValidationError as error:
-        problem = f"{before['encoder']} takes other parameters here: {error.errors()[0]['msg']}"
+        problem = f"the parameters of {before['encoder']} have changed: {error.errors()[0]['msg']}"
         raise config_error(str(path), problem) from error
     params = encoder.model_dump(mode="json", exclude={*encoder.places})
     spec = RunSpec.of(Run.of(before), before["provenance"]["precision"])
@@ -125,7 +129,7 @@ def _protocol(path: Path, record: Record, settings: Settings) -> ProtocolSpec:
         checked = judge.model_validate_json(json.dumps(record.protocol_params))
     except ValidationError as error:
         raise config_error(
-            str(path), f"{record.protocol} takes other settings here: {error.errors()[0]['msg']}"
+            str(path), f"the settings of {record.protocol} have changed: {error.errors()[0]['msg']}"
         ) from error
     return ProtocolSpec(
         name=str(record.protocol),
@@ -138,7 +142,9 @@ def _protocol(path: Path, record: Record, settings: Settings) -> ProtocolSpec:
 
 def _known(path: Path, name: str, known: dict[str, type[Recipe]]) -> type[Recipe]:
     if name not in known:
-        raise config_error(str(path), f"there is no {name!r} here; a file of yours is named by --plugin")
+        raise config_error(
+            str(path), f"no encoder or protocol is named {name!r}; if it is a plugin, give its file with --plugin"
+        )
     return known[name]
 
 
@@ -154,13 +160,13 @@ def _same_predictions(path: Path, record: Record, new_path: Path, new: Record) -
 
 def _held(same_weights: bool, pairs: t.Sequence[tuple[Record, Record, bool | None]]) -> tuple[Verdict, list[str]]:
     """The verdict on a run's numbers, (recorded, made again, whether predictions agree), and what differs."""
-    findings = [] if same_weights else ["weights: others"]
+    findings = [] if same_weights else ["weights: different"]
     verdict: Verdict = "bit-identical" if same_weights else "within the interval"
     for record, new, same_predictions in pairs:
         name = f"{record.tap} {record.protocol_label}"
         if record.predictions is not None and not same_predictions:
             findings.append(
-                f"{name}: " + ("other predictions" if same_predictions is False else "predictions not kept")
+                f"{name}: " + ("different predictions" if same_predictions is False else "predictions not kept")
             )
             verdict = _worse(verdict, "within the interval")
         for metric, value in record.metrics.items():
@@ -176,7 +182,7 @@ def _held(same_weights: bool, pairs: t.Sequence[tuple[Record, Record, bool | Non
             findings.append(f"{name} {metric}: {value:.4f} recorded, {again:.4f} now, {place}")
             verdict = _worse(verdict, "within the interval" if inside else "not reproduced")
     if same_weights and findings:
-        findings.insert(0, "weights: the same bits")
+        findings.insert(0, "weights: identical")
     return verdict, findings
 
 

@@ -19,7 +19,7 @@ from bench.datasets.formats import DataError
 from bench.errors import config_error
 from bench.host import machine
 from bench.pipeline.diagnostics import diagnose
-from bench.pipeline.judge import by_protocol, judge, keep_predictions, publish, settled
+from bench.pipeline.judge import by_protocol, configured, judge, keep_predictions, publish
 from bench.pipeline.plan import PlannedRun, Settings, folder, load_images
 from bench.suites import resolve
 from bench.suites.reading import read_dataset, read_protocols
@@ -42,7 +42,7 @@ def score(
     labels: str,
     settings: Settings,
 ) -> Leaderboard:
-    """Judge the features of a file (see `bench.features`), publish a record a protocol, and give the table they join.
+    """Judge the features of a file (see `feature_files`), publish a record a protocol, and give the table they join.
 
     name: of the row; "" for the file's. seed: of the pretraining; files of one name are one row, with a seed each.
     labels: of the training images that the model saw, a number or "all".
@@ -58,7 +58,7 @@ def score(
     known = resolve.protocols(settings.plugins)
     protocols_asked = protocols_of_features(protocols, settings.plugins)
     machine.prepare(settings.threads)
-    made = machine.provenance(torch.device("cpu"), settings.threads, "float32")  # protocols compute where features lie
+    provenance = machine.provenance(torch.device("cpu"), settings.threads, "float32")  # where the features lie
     train, test = feature_files.read(path)
     if dataset is None:
         dataset, fingerprint = DatasetSpec(name=UNNAMED), _digest(train.labels, test.labels)
@@ -87,12 +87,10 @@ def score(
     files.check_writable(settings.output / SUITE)
     alarms = diagnose(train.features)
     for (tap, kind), specs in by_protocol(planned.missing).items():
-        scored = known[kind].score_all(settled(known[kind], specs), train, test, seed=seed)
+        scored = known[kind].score_all(configured(known, specs), train, test, seed=seed)
         for judged in judge(tap, specs, scored):
             sha256 = keep_predictions(planned, judged, test)
-            publish(
-                planned, judged, known[kind].solver, made, sha256, train=train, test=test, alarms=alarms, seconds={}
-            )
+            publish(planned, judged, known[kind].solver, provenance, sha256, train, test, alarms=alarms, seconds={})
     table = dataset.name, dataset.limit, dataset.split, fingerprint
     contents = store.read_store(settings.output)
     beside = [one for one in contents.records if (one.dataset, one.limit, one.split, one.fingerprint) == table]
@@ -104,10 +102,10 @@ def protocols_of_features(entries: t.Sequence[str], plugins: t.Sequence[Path]) -
     known, asked = resolve.protocols(plugins), read_protocols(entries, plugins)
     for protocol in asked:
         if taps := known[protocol.name].reads:
-            problem = f"{protocol.name!r} reads {', '.join(taps)} of encoders of ours, not features of any model"
+            problem = f"{protocol.name!r} scores {', '.join(taps)} of an encoder in a suite, not features from a file"
             raise config_error("--protocol", problem)
         if not known[protocol.name].features_only:
-            problem = f"{protocol.name!r} needs the encoder beside its features; name it in a suite's `protocols`"
+            problem = f"{protocol.name!r} needs the encoder, not only its features; use it in a suite's `protocols`"
             raise config_error("--protocol", problem)
     return asked
 
@@ -126,13 +124,13 @@ def _of_dataset(
     for part, rows, images in (("train", train, loaded.train), ("test", test, loaded.test)):
         assert images.labels is not None
         if len(rows) != len(images):
-            came = f"{len(rows):,} rows; {dataset.label} has {len(images):,} images there"
+            came = f"{len(rows):,} rows, but {dataset.label} has {len(images):,} images"
         elif wrong := int((rows.labels.numpy() != images.labels).sum()):
-            came = f"{wrong:,} of {len(rows):,} labels that are not those of {dataset.label} in its canonical order"
+            came = f"{wrong:,} of {len(rows):,} labels differ from those of {dataset.label} in its canonical order"
         else:
             continue
         raise DataError(
-            f"{path}, {part}: {came}. {way_out} in that order; without --dataset a table of its own is made"
+            f"{path}, {part}: {came}. {way_out} in that order; without --dataset the features get a table of their own"
         )
     classes = len(loaded.train.classes)
     train, test = (FeatureSet(part.features, part.labels, classes) for part in (train, test))
@@ -145,7 +143,7 @@ def named(dataset: str, limit: int, split: t.Literal["test", "validation"]) -> D
         asked: dict[str, t.Any] = {"limit": limit} if limit else {}
         return read_dataset(dataset).model_copy(update=asked | ({"split": split} if split == "validation" else {}))
     if limit or split == "validation":
-        raise config_error("--limit, --split", "say which images of a dataset; name one by --dataset")
+        raise config_error("--limit, --split", "they select images of a dataset; name it with --dataset")
     return None
 
 

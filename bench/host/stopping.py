@@ -51,7 +51,7 @@ class Stopping:
         if again or not self._listening:
             raise KeyboardInterrupt
         with contextlib.suppress(OSError):  # of a terminal that is closed
-            sys.stderr.write("stopping after this step, to go on from there; once more stops at once\n")
+            sys.stderr.write("stopping after this step, from which the same command resumes; once more stops at once\n")
 
 
 def ignore_sigint(worker: multiprocessing.context.SpawnProcess) -> None:

@@ -19,10 +19,10 @@ from bench.host.progress import Display, clock
 from bench.host.stopping import Stopping
 from bench.launch import processes, ray_cluster
 from bench.launch.forecast import Cost, Forecast
-from bench.pipeline import damage
+from bench.pipeline import damage, epochs
 from bench.pipeline.checkpoints import Resume
 from bench.pipeline.execute import keeps_features
-from bench.pipeline.plan import PlannedRun, Settings, load_data
+from bench.pipeline.plan import PlannedRun, Settings, load_images
 from bench.pipeline.plan import plan as plan_run
 from bench.suites.reading import read_suite
 from bench.suites.suite import MAX_SEEDS, DatasetSpec, Suite, WandbSpec
@@ -56,15 +56,15 @@ class Launched:
     def summary(self) -> str:
         """A few lines for a person."""
         if self.made or self.lost:
-            first = f"{self.made - self.failed} of {self.planned} runs made in {clock(self.seconds)}"
+            first = f"{self.made - self.failed} of {self.planned} runs completed in {clock(self.seconds)}"
             if again := self.failed - self.refused:
-                first += f", {again} failed: run the same command to try them again"
+                first += f", {again} failed: run the same command to retry"
             if self.refused:
-                first += f", {self.refused} not gone on with: add --threads as then, --resume inexact or --resume never"
+                first += f", {self.refused} not resumed: use --threads as before, --resume inexact or --resume never"
         else:
-            first = f"all {self.planned} runs were done before; nothing to do"
+            first = f"all {self.planned} runs are done; nothing to do"
         then = f"next: frostbench report {shlex.quote(str(self.directory))} --open"
-        return "\n".join([f"{first}; kept in {self.directory}", *self.problems, then])
+        return "\n".join([f"{first}; results in {self.directory}", *self.problems, then])
 
 
 def read(
@@ -101,12 +101,12 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def settings(
     *,
-    output: Path,
-    threads: int,
-    device: str,
-    data_root: Path | None,
-    offline: bool,
-    plugins: t.Sequence[Path],
+    output: Path = Path(),
+    threads: int = 0,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    offline: bool = False,
+    plugins: t.Sequence[Path] = (),
     jobs: int = 0,
     keep_features: bool = False,
     checkpoint_seconds: float = 60.0,
@@ -122,7 +122,7 @@ def settings(
     world = torchrun().world_size
     if world > 1 and (jobs > 1 or ranks not in (1, world)):
         raise machine.MachineError(
-            f"torchrun has started {world} ranks for one run at a time; leave --ranks and --jobs"
+            f"torchrun started {world} ranks that train one run at a time; remove --ranks and --jobs"
         )
     ranks = max(ranks, world)
     check_processes(ranks, threads)
@@ -152,7 +152,7 @@ def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
     planned = []
     for spec in suite.runs():
         if spec.dataset not in fingerprints:
-            fingerprints[spec.dataset] = load_data(spec, settings).fingerprint
+            fingerprints[spec.dataset] = load_images(spec.dataset, settings).fingerprint
         planned.append(plan_run(spec, fingerprints[spec.dataset], settings, contents.whole))
     records: dict[Path, dict[Path, Record]] = collections.defaultdict(dict)
     for path, record in contents.whole.items():
@@ -164,27 +164,29 @@ def plan(suite: Suite, settings: Settings) -> tuple[list[PlannedRun], Contents]:
             missing = plan_run(one.spec, one.fingerprint, settings, whole).missing
             planned[place] = dataclasses.replace(one, missing=missing, again=True)
     problems = [problem for again in damaged for problem in again.problems]
+    judged: dict[tuple[DatasetSpec, DatasetSpec], str] = {}
+    planned += [snapshot for one in planned for snapshot in epochs.of(one, settings, judged)]
     return planned, dataclasses.replace(contents, damaged=sorted({*contents.damaged, *problems}))
 
 
 def costs(
-    suite: Suite, settings: Settings, say: t.Callable[[str], None], *, start: float = 0.0, apart: bool = False
+    suite: Suite, settings: Settings, say: t.Callable[[str], None], *, start: float = 0.0, own_process: bool = False
 ) -> t.Iterator[tuple[PlannedRun, Cost]]:
     """Every run of a suite with what it will cost here; a done one costs nothing. Raises what `plan` raises.
 
-    start: seconds until a process is ready to read the suite's data. apart: whether each run has a process of its own.
+    start: seconds until a process is ready to read the suite's data. own_process: whether each run has one.
     """
     started = time.perf_counter()
     planned, contents = plan(suite, settings)
     for path, problem in contents.damaged:
-        say(f"damaged, and not used: {path}: {problem}")
+        say(f"damaged and not used: {path}: {problem}")
     start += time.perf_counter() - started
     mirror = 0.0 if _target(suite.wandb).mode == "off" else start  # a process more, and libraries about as large
-    known = Forecast(settings, contents, say, command=start + mirror, worker=start if apart else 0.0)
+    known = Forecast(settings, contents, say, command=start + mirror, worker=start if own_process else 0.0)
     for one in planned:
         yield one, known.cost(one) if one.missing else Cost(0.0, 0, 0, 0)
     for protocol in known.unknown:
-        say(f"not counted: {protocol}, which was never run here")
+        say(f"not included: {protocol}, which has never run on this machine")
 
 
 def launch(
@@ -206,10 +208,10 @@ def launch(
     """
     started = time.monotonic()
     if torchrun().world_size > 1 and executor != "serial":
-        raise machine.MachineError("torchrun has started the ranks of one run at a time; leave --executor")
+        raise machine.MachineError("torchrun started ranks that train one run at a time; remove --executor")
     target = _target(suite.wandb)
     if settings.time_limit and (torchrun().world_size > 1 or executor == "ray"):
-        raise machine.MachineError("--time-limit ends processes of this machine; leave it out with torchrun and ray")
+        raise machine.MachineError("--time-limit works on this machine only; remove it with torchrun and ray")
     if executor != "ray":  # whose nodes may have what this machine has not
         machine.pick_device(settings.device)
     planned, contents = plan(suite, settings)
@@ -226,15 +228,17 @@ def launch(
     changed = _keep(suite, directory) or bool(missing or settled)
     if missing:
         stopping = Stopping()
-        apart = executor == "processes" or jobs > 1 or settings.time_limit
+        own_process = executor == "processes" or jobs > 1 or settings.time_limit
         jobs = jobs if executor == "ray" else _within_room(jobs)
         titles = [one.title for one in missing]
-        live = wandb_mirror.Live(directory, target, [(_known(one), one.directory) for one in missing])
+        live = wandb_mirror.Live(
+            directory, target, [(_known(one), one.directory) for one in missing if not one.spec.snapshot]
+        )
         with Display(titles, jobs or 1) as display, live, stopping.on_signals(), contextlib.closing(
             ray_cluster.ray_tasks(missing, settings, jobs, address)
             if executor == "ray"
             else processes.processes(missing, settings, jobs or 1, display)
-            if apart
+            if own_process
             else processes.serial(missing, settings, display, stopping)
         ) as ended:  # fmt: skip
             for one, seconds, error in ended:
@@ -242,14 +246,22 @@ def launch(
                 refused += isinstance(error, processes.Refused)
                 done += [one] if error is None else []
                 known = error and one.directory.failed.exists()
-                display.finish(one.title, seconds, f"{error}; more in {one.directory.failed}" if known else error)
+                display.finish(one.title, seconds, f"{error}; details in {one.directory.failed}" if known else error)
                 if error and fail_fast:
                     break
         if not (directory / "suite.json").exists():  # all of the directory was removed meanwhile
             _keep(suite, directory)
     if changed:
         contents = store.read_store(directory)
-    lost = [one for one in done if plan_run(one.spec, one.fingerprint, settings, contents.whole).missing]
+    lost = [
+        one
+        for one in done
+        if (
+            epochs.left(one)
+            if one.spec.snapshot
+            else plan_run(one.spec, one.fingerprint, settings, contents.whole).missing
+        )
+    ]
     made = failed + sum(bool(one.missing) and one not in lost for one in done)
     board = _tables(directory, contents)
     seconds = time.monotonic() - started
@@ -257,8 +269,8 @@ def launch(
     mirrored = wandb_mirror.mirror(directory, target, told=[path for path, _ in unused], contents=contents)
     problems = [f"not used: {path}: {problem}" for path, problem in unused]
     aside = [(path, problem) for path, problem in damaged if path not in dict(contents.damaged)]
-    problems += [f"damaged, and made again: {path}: {problem}" for path, problem in aside]
-    problems += [f"{one.title}: its results were there, and are gone: run the same command" for one in lost]
+    problems += [f"damaged and made again: {path}: {problem}" for path, problem in aside]
+    problems += [f"{one.title}: its results have been deleted: run the same command" for one in lost]
     problems += _without_features(planned) if settings.keep_features else []
     problems += [mirrored.problem] if mirrored.problem else []
     return Launched(directory, len(planned), made, failed, len(lost), refused, seconds, board, tuple(problems))
@@ -271,13 +283,13 @@ def _without_features(planned: list[PlannedRun]) -> list[str]:
         return []
     of = f"{len(bare)} {'runs have' if len(bare) > 1 else 'run has'}"
     way_out = f"`frostbench extract {shlex.quote(str(bare[0]))} --output FILE.npz` writes them"
-    return [f"--keep-features: {of} no features/, being done before or failed; {way_out}"]
+    return [f"--keep-features: {of} no features/, because it was done before or failed; {way_out}"]
 
 
 def _within_room(jobs: int) -> int:
     room = processes.room(jobs)
     if jobs > room:
-        sys.stderr.write(f"--jobs {jobs} is more than there are cores and memory for here: {room} at a time\n")
+        sys.stderr.write(f"--jobs {jobs} exceeds the cores or the memory of this machine; running {room} at a time\n")
     return min(jobs, room)
 
 
@@ -296,7 +308,7 @@ def _keep(suite: Suite, directory: Path) -> bool:
     """Write suite.json, from which tables take their order and their recipes, unless it says so already."""
     path, content = directory / "suite.json", files.canonical(suite.model_dump(mode="json"))
     with contextlib.suppress(files.StoreError):
-        if files.read_bytes(path, files.LARGEST_JSON) == content:
+        if files.read_bytes(path, files.MAX_JSON_BYTES) == content:
             return False
     files.replace(path, content)
     return True
@@ -321,24 +333,22 @@ def _tables(directory: Path, contents: Contents) -> Leaderboard:
 def sync(directory: Path, project: str, entity: str) -> MirrorReport:
     """Send to wandb what it has not seen of a suite's directory, to the project its suite names unless told another."""
     try:
-        suite = json.loads(files.read_bytes(directory / "suite.json", files.LARGEST_JSON))
+        suite = json.loads(files.read_bytes(directory / "suite.json", files.MAX_JSON_BYTES))
         target = _target(WandbSpec.model_validate(suite["wandb"]), project=project, entity=entity)
     except files.Missing as error:
-        raise files.StoreError(f"{directory} is not a suite's directory: it has no suite.json") from error
+        raise files.StoreError(f"{directory} is not a suite directory: it has no suite.json") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise files.StoreError(f"{directory / 'suite.json'} is damaged: `frostbench run` writes it again") from error
     if MODES.get(mode := os.environ.get("WANDB_MODE", "").strip(), "online") != "online":
-        raise config_error(
-            "WANDB_MODE", f"it is {mode!r}, which sends nothing: `WANDB_MODE=online frostbench sync ...` does"
-        )
+        raise config_error("WANDB_MODE", f"{mode!r} uploads nothing; use `WANDB_MODE=online frostbench sync ...`")
     return wandb_mirror.sync(directory, target)
 
 
-def _target(spec: WandbSpec, **told: str) -> WandbTarget:
+def _target(spec: WandbSpec, **options: str) -> WandbTarget:
     """Where wandb's copy goes. Raises ConfigError for what wandb would refuse."""
     try:
-        for name in filter(None, told.values()):
+        for name in filter(None, options.values()):
             wandb_mirror.checked_name(name)
-        return wandb_mirror.target(spec.model_dump() | {name: value for name, value in told.items() if value})[0]
+        return wandb_mirror.target(spec.model_dump() | {name: value for name, value in options.items() if value})[0]
     except ValueError as error:
         raise config_error("wandb", str(error)) from None

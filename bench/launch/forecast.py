@@ -21,22 +21,16 @@ from bench.datasets import Dataset, corruptions
 from bench.host import machine
 from bench.pipeline import extract, snapshots
 from bench.pipeline.diagnostics import diagnose
-from bench.pipeline.plan import PlannedRun, Settings, load_data
+from bench.pipeline.judge import feature_set
+from bench.pipeline.plan import PlannedRun, Settings, load_images
 from bench.pipeline.plan import recipe as read_recipe
 from bench.pipeline.samples import SAMPLES
 from bench.suites import resolve
 from bench.suites.suite import ProtocolSpec
-from encoders.base import Encoder, Features, Generative, ImageSet, Progress, Training, frozen, visible_to
+from encoders.base import Encoder, Features, Generative, ImageSet, Keeper, Progress, Training, frozen, visible_to
 from encoders.batch_norm import ENCODER_BATCHES
+from protocols import generative
 from protocols.base import Corrupted, CorruptionProtocol, FeatureSet
-from protocols.generative import (
-    BLOCK,
-    CLASSIFIER_IMAGES,
-    SIGMAS,
-    GenerativeQuality,
-    log_densities,
-    train_classifier,
-)  # fmt: skip
 from protocols.two_sample import TwoSample
 from results.layout import RunDirectory
 from results.record import Record
@@ -87,7 +81,7 @@ class Forecast:
         self.modules: dict[tuple[str, ...], tuple[nn.Module, nn.Module | None]] = {}  # the newest
         self.extracted: dict[tuple[str, ...], float] = {}
         self.features: dict[tuple[str, ...], tuple[Features, Features]] = {}  # of parts of train and test: the newest
-        self.command, self.apart = command, worker > 0
+        self.command, self.own_process = command, worker > 0
         self.once = worker  # seconds that a process takes once, and count with its first run
         self.unknown: dict[str, None] = {}  # protocols that are not counted, as they were never run here
         machine.prepare(settings.threads)
@@ -96,7 +90,7 @@ class Forecast:
     def cost(self, planned: PlannedRun) -> Cost:
         """Of what is missing of a run. Measures where nothing is known; raises what the run would raise at once."""
         spec = planned.spec
-        recipe, dataset = read_recipe(spec, self.settings), load_data(spec, self.settings)
+        recipe, dataset = read_recipe(spec, self.settings), load_images(spec.dataset, self.settings)
         name = (
             spec.encoder.name,
             json.dumps(spec.encoder.params, sort_keys=True),
@@ -111,7 +105,7 @@ class Forecast:
         module, generator = self.modules[name]
         rows = len(dataset.train) + len(dataset.test)
         seconds = 0.0
-        if not planned.directory.run_json.exists():
+        if not planned.directory.run_json.exists() and not spec.snapshot:  # whose training is that of its run
             seconds += self._fit(name, planned, recipe, dataset, module)
         seconds += self._extract(name, spec.encoder.label, recipe, dataset, module)
         some = _features(module, _images(dataset.train, 2), self.device)
@@ -123,7 +117,7 @@ class Forecast:
                 seconds += self._look(name, planned, dataset, tap, width)
         seconds += self.command + self.once
         self.command = 0.0  # counts with the first run
-        if not self.apart:
+        if not self.own_process:
             self.once = 0.0
         wide = 4 * rows * sum(widths.values())
         weights = sum(tensor.nbytes for tensor in module.state_dict().values())
@@ -133,7 +127,7 @@ class Forecast:
         copies = min(2 * 4 * judged * len(dataset.train), 2**32)  # of features, that a probe makes
         for samples in (protocol.params["samples"] for tap, protocol in planned.missing if tap == SAMPLES):
             floats = 5 * pixels + 2 * 8 * samples * dataset.test.images[0].nbytes  # of images and of samples
-            copies = max(copies, floats + 4 * 8 * BLOCK * samples)  # and the distances between some of them
+            copies = max(copies, floats + 4 * 8 * generative.BLOCK * samples)  # and the distances between some of them
         return Cost(
             seconds,
             memory=max(machine.resident(), self.resident + 2 * pixels + wide + copies + 6 * weights),
@@ -180,7 +174,7 @@ class Forecast:
     def _try_fit(
         self, name: tuple[str, ...], planned: PlannedRun, recipe: Encoder, dataset: Dataset, module: nn.Module
     ) -> float:
-        self.say(f"trying {planned.spec.encoder.label} on {planned.spec.dataset.label}")
+        self.say(f"measuring {planned.spec.encoder.label} on {planned.spec.dataset.label}")
         started = time.perf_counter()
         torch.optim.Adam([nn.Parameter(torch.zeros(1))])  # the first optimizer of a process imports torch's compiler
         self.once += time.perf_counter() - started
@@ -188,9 +182,7 @@ class Forecast:
 
         def fit(count: int, seconds: float) -> "_Trial":
             some = dataclasses.replace(
-                images,
-                images=images.images[:count],
-                labels=None if images.labels is None else images.labels[:count],
+                images, images=images.images[:count], labels=None if images.labels is None else images.labels[:count]
             )
             trial = _Trial(seconds)
             training = Training(planned.spec.seed, self.device, planned.precision, trial.report, keeper=trial)
@@ -242,30 +234,24 @@ class Forecast:
         return self.scores[place]
 
     def _score(
-        self,
-        name: tuple[str, ...],
-        planned: PlannedRun,
-        dataset: Dataset,
-        tap: str,
-        protocol: ProtocolSpec,
-        width: int,
+        self, name: tuple[str, ...], planned: PlannedRun, dataset: Dataset, tap: str, protocol: ProtocolSpec, width: int
     ) -> float:
         for record in self._known(planned):
             if (record.tap, record.protocol, record.protocol_params) == (tap, protocol.name, protocol.params):
                 return record.seconds["score"]
-        judge = resolve.protocols(self.settings.plugins)[protocol.name].model_validate_json(json.dumps(protocol.params))
-        if isinstance(judge, GenerativeQuality):
+        judge = protocol.recipe(resolve.protocols(self.settings.plugins))
+        if isinstance(judge, generative.GenerativeQuality):
             return self._judge(judge, dataset)
         if isinstance(judge, TwoSample):  # a classifier for each generator, which looks at the images held out
             looked_at = min(judge.samples, 2 * len(dataset.test))
-            return self._classifier(dataset) * (1 + looked_at / CLASSIFIER_IMAGES / 3)
+            return self._classifier(dataset) * (1 + looked_at / generative.CLASSIFIER_IMAGES / 3)
         withstands = isinstance(judge, CorruptionProtocol)
         if not judge.features_only and not withstands:  # judged in ways that no part of it foretells
             self.unknown[protocol.label] = None
             return 0.0
         place = (judge.model_dump_json(), protocol.name, (name, tap) if withstands else width, planned.fingerprint)
         if place not in self.scores:
-            self.say(f"trying {protocol.label} on {width} features")
+            self.say(f"measuring {protocol.label} on {width} features")
 
             def scored(count: int) -> float:
                 train, test = self._parts(name, dataset, tap, count)
@@ -305,7 +291,7 @@ class Forecast:
                 nonlocal fitted
                 fitted = time.perf_counter()
                 for kind, some in rows.items():
-                    yield Corrupted(kind, severity, _feature_set(dataset.test, some, len(test)))
+                    yield Corrupted(kind, severity, feature_set(some, dataset.test))
 
             started = time.perf_counter()
             judge.judge(train, test, corrupted(), seed=0)
@@ -322,7 +308,7 @@ class Forecast:
             module = self.modules[name][0]
             self.features = {name: (_features(module, first, self.device), _features(module, second, self.device))}
         train, test = (
-            _feature_set(part, rows[tap], _share(part, dataset.train, count))
+            feature_set(rows[tap][: _share(part, dataset.train, count)], part)
             for part, rows in zip(parts, self.features[name])
         )
         return train, test
@@ -332,7 +318,7 @@ class Forecast:
         self.once += once
         return whole
 
-    def _judge(self, judge: GenerativeQuality, dataset: Dataset) -> float:
+    def _judge(self, judge: generative.GenerativeQuality, dataset: Dataset) -> float:
         """Of samples; what of all this takes time is the classifier, and the distances from images to samples.
 
         What the classifier looks at takes it forwards only: a third of a step of its training.
@@ -341,40 +327,39 @@ class Forecast:
         if place not in self.scores:
             classifier = self._classifier(dataset)
             self.once += classifier  # the same for all generators
-            test = _pixels(dataset.test, BLOCK)
+            test = _pixels(dataset.test, generative.BLOCK)
 
             def compared(count: int, widths: t.Sequence[float]) -> float:
                 started = time.perf_counter()
-                log_densities(test.features, torch.rand(count, test.features.shape[1]), widths)
+                generative.log_densities(test.features, torch.rand(count, test.features.shape[1]), widths)
                 return (time.perf_counter() - started) / len(test)
 
             self.scores[place] = (
-                classifier / CLASSIFIER_IMAGES / 3 * (judge.samples + len(dataset.test))
-                + min(judge.validation, len(dataset.train)) * self._whole(lambda n: compared(n, SIGMAS), judge.samples)
-                + len(dataset.test) * self._whole(lambda n: compared(n, SIGMAS[:1]), judge.samples)
+                classifier / generative.CLASSIFIER_IMAGES / 3 * (judge.samples + len(dataset.test))
+                + min(judge.validation, len(dataset.train))
+                * self._whole(lambda n: compared(n, generative.SIGMAS), judge.samples)
+                + len(dataset.test) * self._whole(lambda n: compared(n, generative.SIGMAS[:1]), judge.samples)
             )
         return self.scores[place]
 
     def _classifier(self, dataset: Dataset) -> float:
         """The training of a small classifier of images, of however many classes."""
-        place = (train_classifier, dataset.fingerprint)
+        place = (generative.train_classifier, dataset.fingerprint)
         if place not in self.scores:
-            self.say(f"trying what judges samples on {dataset.name}")
+            self.say(f"measuring the classifier of samples on {dataset.name}")
             train = _pixels(dataset.train, TRIED)
 
             def trained(count: int) -> float:
                 started = time.perf_counter()
-                train_classifier(train, dataset.train.shape, count)
+                generative.train_classifier(train, dataset.train.shape, count)
                 return time.perf_counter() - started
 
-            self.scores[place] = self._whole(trained, CLASSIFIER_IMAGES)
+            self.scores[place] = self._whole(trained, generative.CLASSIFIER_IMAGES)
         return self.scores[place]
 
 
-class _Trial:
-    """Watches a training for so many seconds and stops it; an `encoders.base.Keeper` that keeps nothing."""
-
-    environment: t.ClassVar[dict[str, str]] = {}
+class _Trial(Keeper):
+    """Watches a training for so many seconds and stops it; keeps nothing."""
 
     def __init__(self, seconds: float) -> None:
         self.limit = seconds
@@ -391,21 +376,6 @@ class _Trial:
         if not self.limit:
             return True
         return bool(self.seen) and time.perf_counter() - self.started >= self.limit
-
-    def due(self) -> bool:
-        return False
-
-    def keep(self, step: int, content: bytes) -> None:
-        pass
-
-    def kept(self, largest: int) -> t.Iterator[bytes]:  # noqa: ARG002
-        return iter(())
-
-    def check_compatible(self, environment: dict[str, str]) -> None:
-        pass
-
-    def reject(self, problem: str) -> None:
-        pass
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
         self.is_training = True
@@ -457,10 +427,5 @@ def _features(module: nn.Module, images: Tensor, device: torch.device) -> Featur
     return {tap: torch.cat([batch[tap].float().cpu() for batch in batches]) for tap in batches[0]}
 
 
-def _feature_set(images: ImageSet, rows: Tensor, count: int) -> FeatureSet:
-    assert images.labels is not None
-    return FeatureSet(rows[:count], torch.from_numpy(np.array(images.labels[:count])), len(images.classes))
-
-
 def _pixels(images: ImageSet, count: int) -> FeatureSet:
-    return _feature_set(images, _images(images, count).flatten(1) / 255, count)
+    return feature_set(_images(images, count).flatten(1) / 255, images)

@@ -1,6 +1,6 @@
 """Executors: what turns planned runs into finished ones. Each yields (run, seconds, error or None) as runs end.
 
-Here are those of one machine; `bench.cluster` has the one of several.
+Here are those of one machine; `ray_cluster` has the one of several.
 """
 
 import collections
@@ -15,7 +15,10 @@ import sys
 import time
 import typing as t
 
+import torch
+
 from bench.host import machine
+from bench.host.distributed import local_world
 from bench.host.progress import Display, Lines, Teller
 from bench.host.stopping import Stopping, begin, ignore_sigint
 from bench.pipeline.checkpoints import ResumeRefused
@@ -75,23 +78,23 @@ def processes(
             while waiting and len(working) < jobs:
                 run, attempt, wait = waiting.popleft()
                 slot = slots.pop(0)
-                here = dataclasses.replace(settings, device=machine.device_of_slot(settings.device, slot))
-                worker, told = _start(run, here, wait, display)
-                working[worker.sentinel] = worker, told, run, attempt, slot, time.monotonic()
+                here = dataclasses.replace(settings, device=_device_of(slot, settings))
+                worker, pipe = _start(run, here, wait, display)
+                working[worker.sentinel] = worker, pipe, run, attempt, slot, time.monotonic()
             left = None
             if settings.time_limit:
                 left = max(0.0, min(one[-1] for one in working.values()) + settings.time_limit - time.monotonic())
             ended = multiprocessing.connection.wait(list(working), left)
             if not ended:  # the time of the oldest is up
-                worker, told, run, _, slot, started = working.pop(min(working, key=lambda one: working[one][-1]))
+                worker, pipe, run, _, slot, started = working.pop(min(working, key=lambda one: working[one][-1]))
                 _stop([worker])
                 slots.append(slot)
-                yield run, time.monotonic() - started, _overdue(run, settings, _told(told))
+                yield run, time.monotonic() - started, _overdue(run, settings, _status_of(pipe))
             for sentinel in ended:
-                worker, told, run, attempt, slot, started = working.pop(t.cast(int, sentinel))
+                worker, pipe, run, attempt, slot, started = working.pop(t.cast(int, sentinel))
                 worker.join()
                 slots.append(slot)
-                status = _told(told)
+                status = _status_of(pipe)
                 died = status == STOPPED or (status is None and worker.exitcode < 0)
                 if status == HELD:  # looked at again when all else is done
                     waiting.append((run, attempt, True))
@@ -100,19 +103,22 @@ def processes(
                     waiting.appendleft((run, attempt + 1, True))
                 elif status is None or died:
                     error = _ended(status, worker.exitcode)
-                    device = machine.pick_device(settings.device)
-                    fail(run, error, machine.provenance(device, settings.threads, run.precision, settings.ranks))
-                    yield run, time.monotonic() - started, error
+                    yield run, time.monotonic() - started, _fail(run, settings, error)
                 else:
                     yield run, time.monotonic() - started, outcome(run, status)
     finally:
         _stop([worker for worker, *_ in working.values()])
 
 
+def _device_of(slot: int, settings: Settings) -> str:
+    gpus, ranks_here = torch.cuda.device_count(), local_world(settings.ranks)
+    return machine.gpu_of(settings.device, gpus, slot=slot, ranks=ranks_here)
+
+
 def _start(run: PlannedRun, settings: Settings, wait: bool, display: Display) -> tuple[t.Any, t.Any]:
     """A worker that makes a run, and the pipe over which it says how its call went."""
     spawn = multiprocessing.get_context("spawn")
-    told, tell = spawn.Pipe(duplex=False)
+    pipe, tell = spawn.Pipe(duplex=False)
     stderr = display.hear(run.title)
     work = pickle.dumps((_work, (run, settings, wait, stderr is not None)))
     worker = spawn.Process(target=begin, args=(work, stderr, tell), name=run.title)
@@ -120,7 +126,7 @@ def _start(run: PlannedRun, settings: Settings, wait: bool, display: Display) ->
     tell.close()
     if stderr:
         stderr.close()  # the worker has it, and its end is the end of what it says
-    return worker, told
+    return worker, pipe
 
 
 def room(jobs: int) -> int:
@@ -145,7 +151,7 @@ def _stop(workers: list[t.Any]) -> None:
             worker.join()
 
 
-def _told(pipe: t.Any) -> int | None:
+def _status_of(pipe: t.Any) -> int | None:
     """What a worker that has ended said of its call; None of one that was ended first."""
     with pipe:
         try:
@@ -188,7 +194,11 @@ def _overdue(run: PlannedRun, settings: Settings, status: int | None) -> str | N
     if status == ENDED:
         return outcome(run, status)
     limit = f"{settings.time_limit:g}"
-    message = f"took longer than --time-limit {limit}; with more seconds it goes on from its last state"
+    message = f"exceeded --time-limit {limit}; with a longer limit it resumes from its last checkpoint"
+    return _fail(run, settings, message)
+
+
+def _fail(run: PlannedRun, settings: Settings, message: str) -> str:
     device = machine.pick_device(settings.device)
     fail(run, message, machine.provenance(device, settings.threads, run.precision, settings.ranks))
     return message
@@ -206,7 +216,7 @@ def outcome(run: PlannedRun, status: int) -> str | None:
 
 def _ended(status: int | None, exitcode: int) -> str:
     if status == STOPPED:
-        return "its process was asked to stop"
+        return "its process was told to stop"
     if exitcode < 0:
-        return f"its process was ended by {signal.Signals(-exitcode).name}; perhaps memory ran out"
-    return f"its process ended with status {exitcode} before the run did"
+        return f"its process was killed by {signal.Signals(-exitcode).name}, perhaps for lack of memory"
+    return f"its process exited with status {exitcode} before the run was done"

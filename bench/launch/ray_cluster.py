@@ -88,32 +88,32 @@ def ray_tasks(
                 token.touch()
                 for one in ended:
                     run, attempts = working.pop(one)
-                    told = _told(ray, one, run, settings)
-                    if told["status"] == HELD:  # looked at again when all else is done
+                    result = _result(ray, one, run, settings)
+                    if result["status"] == HELD:  # looked at again when all else is done
                         waiting.append((run, attempts, True))
-                    elif told["status"] == STOPPED and attempts < ATTEMPTS:  # by its node, which goes down
+                    elif result["status"] == STOPPED and attempts < ATTEMPTS:  # by its node, which goes down
                         waiting.appendleft((run, attempts + 1, True))
                     else:
-                        yield run, told["seconds"], outcome(run, told["status"])
+                        yield run, result["seconds"], outcome(run, result["status"])
         finally:
             token.unlink(missing_ok=True)  # ray.cancel can end this process, of a task that ends in the same moment
             if working:
                 ray.wait(list(working), num_returns=len(working), timeout=STOP_SECONDS)
 
 
-def _told(ray: t.Any, task: t.Any, run: PlannedRun, settings: Settings) -> dict[str, t.Any]:
+def _result(ray: t.Any, task: t.Any, run: PlannedRun, settings: Settings) -> dict[str, t.Any]:
     """What an ended task tells of its run; of one whose worker kept dying, that it failed."""
     try:
-        told: dict[str, t.Any] = json.loads(ray.get(task))
+        result: dict[str, t.Any] = json.loads(ray.get(task))
     except ray.exceptions.RayTaskError as error:
-        raise MachineError(f"{run.title}: a node cannot make it: {redaction.message(error.cause)}") from error
+        raise MachineError(f"{run.title}: failed on a node: {redaction.message(error.cause)}") from error
     except ray.exceptions.RayError as error:  # all of Ray's own attempts are used up
-        message = f"its worker died {ATTEMPTS} times, at last so: {redaction.message(error).splitlines()[0]}"
+        message = f"its worker died {ATTEMPTS} times; the last error is: {redaction.message(error).splitlines()[0]}"
         fail(run, message, machine.provenance(torch.device("cpu"), settings.threads, run.precision, settings.ranks))
         return {"status": 0, "seconds": 0.0}
-    if told["status"] == REFUSED:
-        raise MachineError(told["problem"])
-    return told
+    if result["status"] == REFUSED:
+        raise MachineError(result["problem"])
+    return result
 
 
 def code_sha256(plugins: t.Iterable[Path]) -> str:
@@ -122,15 +122,12 @@ def code_sha256(plugins: t.Iterable[Path]) -> str:
         file for name in ("bench", "encoders", "protocols", "results") for file in (HOME / name).rglob("*.py")
     )
     digest = hashlib.sha256()
-    brought = [(f"{plugin} {name}".strip(), file) for plugin in plugins for name, file in _sources(plugin).items()]
-    for name, file in [(str(file.relative_to(HOME)), file) for file in ours] + brought:
+    found = {plugin: sources(plugin) if plugin.is_file() else {"": plugin} for plugin in plugins}
+    theirs = [(f"{plugin} {name}".strip(), file) for plugin, read in found.items() for name, file in read.items()]
+    for name, file in [(str(file.relative_to(HOME)), file) for file in ours] + theirs:
         content = file.read_bytes() if file.exists() else b""
         digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def _sources(plugin: Path) -> dict[str, Path]:
-    return sources(plugin) if plugin.is_file() else {"": plugin}
 
 
 def _work(planned_by: str, token: str, job: str) -> str:
@@ -174,10 +171,10 @@ def _refusal(planned_by: str, token: Path, plugins: t.Iterable[Path]) -> str:
     if not token.exists():
         return (
             f"{here} does not see this machine's {token.parent}: all nodes must share an output directory; without one "
-            "run on each machine and join what they found by frostbench merge"
+            "run on each machine, then combine the results with `frostbench merge`"
         )
     if code_sha256(plugins) != planned_by:
-        return f"{here} has other code of frostbench or of a plugin than this machine: install the same on all nodes"
+        return f"{here} has different code of frostbench or of a plugin: install the same on all nodes"
     return ""
 
 
@@ -187,7 +184,7 @@ def _check_room(nodes: t.Sequence[dict[str, t.Any]], cores: int, gpus: int) -> N
     if not any(room[0] >= cores and room[1] >= gpus for room in rooms):
         found = ", ".join(f"{cpu:g} CPUs and {gpu:g} GPUs" for cpu, gpu in rooms)
         raise MachineError(
-            f"a run asks for {cores} CPUs (--threads) and {gpus} GPUs (--device); no node has them: {found}"
+            f"a run needs {cores} CPUs (--threads) and {gpus} GPUs (--device); no node has them: {found}"
         )
 
 

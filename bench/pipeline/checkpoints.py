@@ -10,7 +10,7 @@ import typing as t
 from pathlib import Path
 
 from bench.host.stopping import Stopping
-from encoders.base import EncoderError
+from encoders.base import EncoderError, Keeper
 from encoders.checkpoint import CheckpointError
 from results import files
 
@@ -26,8 +26,8 @@ class ResumeRefused(EncoderError):
     """A training that was stopped elsewhere, and is not gone on with here; no failure of its method."""
 
 
-class Checkpoints:
-    """An `encoders.base.Keeper` in a directory of its own.
+class Checkpoints(Keeper):
+    """Two generations of a training's state, in a directory of their own.
 
     `run` is the run's content key, and `environment` whatever else its last bits depend on. A state from another
     environment is refused, unless `resume` is 'inexact': `exact` then says that the run is no longer repeatable.
@@ -66,7 +66,7 @@ class Checkpoints:
         return self.asked - self.last >= max(self.seconds, self.cost / MAX_SHARE)
 
     def keep(self, step: int, content: bytes) -> None:
-        """Raises store.Unwritable; what was kept before is then still there."""
+        """Raises files.Unwritable; what was kept before is then still there."""
         generation, _ = max(self._found(), default=(0, 0))
         name = f"step{step}-{generation + 1}-{hashlib.sha256(content).hexdigest()}.safetensors"
         files.replace(self.directory / name, content)
@@ -87,15 +87,15 @@ class Checkpoints:
                 self.reject(f"it cannot be read: {error.strerror}")
                 continue
             if content is None:
-                self.reject(f"it has {size:,} bytes; a state of this training has fewer than {largest:,}")
+                self.reject(f"it has {size:,} bytes; a checkpoint of this training has fewer than {largest:,}")
             elif hashlib.sha256(content).hexdigest() != _NAME.fullmatch(path.name)["sha256"]:  # type: ignore[index]
-                self.reject("it is not what was written")
+                self.reject("it has changed since it was written")
             else:
                 yield content
 
     def check_compatible(self, environment: dict[str, str]) -> None:
         if environment.get("run") != self.run:
-            raise CheckpointError(f"it is of the run {environment.get('run')}; this is {self.run}")
+            raise CheckpointError(f"it belongs to the run {environment.get('run')}, not to {self.run}")
         names = sorted(self.machine.keys() | environment.keys() - {"run", "exact"})
         changed = [
             f"{name} {environment.get(name)}, now {self.machine.get(name)}"
@@ -104,17 +104,17 @@ class Checkpoints:
         ]
         if changed and self.resume == "exact":
             then = environment.get("threads")
-            exact = f"--threads {then} goes on to the same bits, " if then != self.machine.get("threads") else ""
+            exact = f"--threads {then} resumes to the same bits, " if then != self.machine.get("threads") else ""
             raise ResumeRefused(
-                f"was stopped in another environment ({'; '.join(changed)}), where its last bits would differ; "
-                f"{exact if len(changed) == 1 else ''}--resume inexact goes on from there and marks the result, "
-                "--resume never trains from the start"
+                f"was interrupted in a different environment ({'; '.join(changed)}), so its last bits would differ; "
+                f"{exact if len(changed) == 1 else ''}--resume inexact resumes and marks the result, "
+                "--resume never starts over"
             )
         self.exact = not changed and environment.get("exact") == "yes"
 
     def reject(self, problem: str) -> None:
         logger.warning(
-            "the checkpoint %s is not used: %s; going back to the one before, or to the start", self.read, problem
+            "cannot use the checkpoint %s: %s; trying the one before it, or starting over", self.read, problem
         )
         if self.read:
             files.set_aside(self.read)

@@ -33,7 +33,7 @@ def to_make_again(run: RunDirectory, records: t.Mapping[Path, Record]) -> Again:
     try:
         about = store.read_run(run.run_json, "weights_sha256")
     except StoreError as error:
-        return Again([(run.run_json, str(error).removeprefix(f"{run.run_json}: "))], set(records))
+        return Again([(run.run_json, error.problem)], set(records))
     weights = {run.weights: about["weights_sha256"], run.generator: about.get("generator_sha256")}
     found = {path: damage(path, sha256) for path, sha256 in weights.items() if path.exists()}
     if run.weights in found and (known := about.get("files")) is not None:
@@ -57,8 +57,8 @@ def lost(run: RunDirectory) -> list[tuple[Path, str]]:
     except files.Missing:
         return []
     except StoreError as error:
-        way_out = f"only a training gives it again: remove {run.path} and run the same command"
-        return [(run.history, f"{str(error).removeprefix(f'{run.history}: ')}; {way_out}")]
+        way_out = f"only training restores it: remove {run.path} and run the same command"
+        return [(run.history, f"{error.problem}; {way_out}")]
     return []
 
 
@@ -66,7 +66,7 @@ def _damaged_predictions(run: RunDirectory, record: Record) -> str | None:
     try:
         kept = predictions.read(run.path / str(record.predictions))
     except StoreError as error:
-        return str(error)
+        return error.problem
     if record.predictions_sha256 in (None, predictions.digest(kept)):
         return None
     return OTHER
@@ -79,7 +79,7 @@ def damage(path: Path, sha256: str | None) -> str | None:
     try:
         if path.suffix == ".safetensors":
             check_size(path)  # which is known at once, while a digest reads all
-            largest = files.LARGEST
+            largest = files.MAX_BYTES
         else:
             largest = MAX_BYTES
         return None if files.file_digest(path, largest) == sha256 else store.CHANGED

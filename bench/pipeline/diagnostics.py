@@ -34,7 +34,7 @@ def diagnose(features: Tensor) -> list[Alarm]:
     few = some[:RANK_ROWS]
     rank, least = effective_rank(few), 1 + RANK * (min(few.shape) - 1)
     if rank < least:
-        text = f"the {some.shape[1]} units vary like {rank:.1f} independent ones; fewer than {least:.1f} is a collapse"
+        text = f"the effective rank of the {some.shape[1]} units is {rank:.1f}; below {least:.1f} is a collapse"
         alarms.append(Alarm(name="effective_rank", value=rank, threshold=least, text=text))
     return alarms
 
@@ -45,7 +45,7 @@ def few_updates(updates: dict[str, int]) -> list[Alarm]:
     if player is None or updates[player] >= UPDATES:
         return []
     moved = ", ".join(f"{name} {count:,}" for name, count in updates.items())
-    text = f"fewer than {UPDATES:,} updates of the {player} are hardly a training ({moved})"
+    text = f"hardly a training: the {player} had fewer than {UPDATES:,} updates ({moved})"
     return [Alarm(name="few_updates", value=updates[player], threshold=UPDATES, text=text)]
 
 
@@ -66,7 +66,7 @@ def constant_samples(samples: Tensor, images: Tensor) -> list[Alarm]:
     ratio = math.sqrt(float(variances[0] / variances[1]))
     if ratio >= SPREAD:
         return []
-    text = f"samples differ from each other {ratio:.3f} times as much as images do; less than {SPREAD} is a collapse"
+    text = f"samples vary {ratio:.3f} times as much as images; below {SPREAD} is a collapse"
     return [Alarm(name="constant_samples", value=ratio, threshold=SPREAD, text=text)]
 
 
@@ -87,7 +87,7 @@ def prior_mismatch(codes: Tensor, prior: Tensor, generator: torch.Generator) -> 
     threshold = DISTANCE + chance
     if value <= threshold:
         return []
-    text = f"codes and prior differ by up to {value:.2f} in their distribution functions; {threshold:.2f} is tolerated"
+    text = f"distribution functions of codes and prior differ by up to {value:.2f}; at most {threshold:.2f} is usual"
     return [Alarm(name="prior_mismatch", value=value, threshold=threshold, text=text)]
 
 

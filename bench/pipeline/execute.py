@@ -13,24 +13,11 @@ import torch
 from bench.host import machine
 from bench.host.distributed import local_world, process_group
 from bench.host.stopping import Stopping
-from bench.pipeline import snapshots
+from bench.pipeline import epochs, judge, snapshots
 from bench.pipeline.checkpoints import Checkpoints, ResumeRefused
 from bench.pipeline.diagnostics import diagnose, few_updates
 from bench.pipeline.extract import features_on_disk
 from bench.pipeline.fit import fit, part_of_worker, reload, worker_fit
-from bench.pipeline.judge import (
-    by_protocol,
-    feature_set,
-    features_of,
-    is_there,
-    judge,
-    judge_corrupted,
-    judge_samples,
-    keep_predictions,
-    pixels_of,
-    publish,
-    settled,
-)  # fmt: skip
 from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, fail, failure, load_data, recipe
 from bench.pipeline.samples import SAMPLES
 from bench.suites import resolve
@@ -54,20 +41,21 @@ def execute(
 ) -> str | None:
     """Do what is missing of a run. The files are the outcome; returns the error of a run that failed, else None.
 
-    Raises store.Unwritable (no room, no right to write), ResumeRefused and KeyboardInterrupt: they are not the run's
+    Raises files.Unwritable (no room, no right to write), ResumeRefused and KeyboardInterrupt: they are not the run's
     fault. A training that is stopped so, or killed, goes on next time. Where another process is at this run, waits for
-    it and does what it leaves; or raises store.Claimed if not told to wait. `alone`: nobody would see this process die,
+    it and does what it leaves; or raises files.Claimed if not told to wait. `alone`: nobody would see this process die,
     so it notes what it is at, and a run at which it has died twice fails.
     """
-    device = machine.pick_device(settings.device)
-    ranks_here = local_world(settings.ranks)
-    if device.type == "cuda" and torch.cuda.device_count() < ranks_here:
-        raise machine.MachineError(f"{ranks_here} ranks on {torch.cuda.device_count()} GPUs; wanted one for each")
+    gpus, ranks_here = torch.cuda.device_count(), local_world(settings.ranks)
+    device = machine.pick_device(machine.gpu_of(settings.device, gpus, ranks=ranks_here))
     machine.prepare(settings.threads)
-    made = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
-    watcher.stage("waiting for another process that makes it")
+    provenance = machine.provenance(device, settings.threads, planned.precision, settings.ranks)
+    watcher.stage("waiting for another process that is at this run")
+    if planned.spec.snapshot and (training := epochs.of_training(planned).path).exists():
+        with files.claim(training, wait=wait):  # another process may be at the training that leaves the state
+            pass
     with files.claim(planned.directory.path, wait=wait) as locked:
-        left = tuple(one for one in planned.missing if planned.again or not is_there(planned, one))
+        left = tuple(one for one in planned.missing if planned.again or not judge.is_there(planned, one))
         planned = dataclasses.replace(planned, missing=left)
         if not planned.missing:
             return None
@@ -76,15 +64,15 @@ def execute(
                 _noted(planned.directory) if alone and locked else contextlib.nullcontext(),
                 machine.left_as_it_was(f"{planned.title}: its code"),
             ):
-                _execute(planned, settings, watcher, stopping, device, made)
+                _execute(planned, settings, watcher, stopping, device, provenance)
         except (files.Unwritable, KeyboardInterrupt):  # no failure of the method: no record of it
             raise
         except ResumeRefused as refused:  # nor is this, but its table should say why the run is not there
-            fail(planned, str(refused), made)
+            fail(planned, str(refused), provenance)
             raise
         except BaseException as error:  # a method can also call sys.exit
             said = message(error, kind=not isinstance(error, EncoderError))
-            return failure(fail(planned, said, made, {"traceback": trace(error), "place": place(error)}))
+            return failure(fail(planned, said, provenance, {"traceback": trace(error), "place": place(error)}))
         return None
 
 
@@ -107,11 +95,11 @@ def _noted(directory: RunDirectory) -> t.Iterator[None]:
     reached = sorted(one.relative_to(directory.path).as_posix() for one in left)
     deaths = 0
     with contextlib.suppress(files.StoreError, ValueError, KeyError, TypeError):
-        before = json.loads(files.read_bytes(directory.in_flight, files.LARGEST_JSON))
+        before = json.loads(files.read_bytes(directory.in_flight, files.MAX_JSON_BYTES))
         deaths = before["deaths"] + 1 if before["reached"] == reached else 0
     if deaths >= MAX_DEATHS:
-        way_out = "`--executor processes` tries it in a process of its own"
-        raise _Deadly(f"the process has died {MAX_DEATHS} times at this run; perhaps memory ran out; {way_out}")
+        way_out = "`--executor processes` tries it in a separate process"
+        raise _Deadly(f"the process has died {MAX_DEATHS} times at this run, perhaps for lack of memory; {way_out}")
     files.replace(directory.in_flight, files.canonical({"deaths": deaths, "reached": reached}))
     try:
         yield
@@ -125,7 +113,7 @@ def _execute(
     watcher: Watcher,
     stopping: Stopping,
     device: torch.device,
-    made: Provenance,
+    provenance: Provenance,
 ) -> None:
     spec, directory = planned.spec, planned.directory
     watcher.stage("loading")
@@ -133,7 +121,7 @@ def _execute(
     check_planned(planned, dataset)
     encoder = recipe(spec, settings)
     known = resolve.protocols(settings.plugins, reread=False)
-    made = made.model_copy(update={"solvers": {one.name: known[one.name].solver for one in spec.protocols}})
+    provenance = provenance.model_copy(update={"solvers": {one.name: known[one.name].solver for one in spec.protocols}})
     fitted = reload(planned, encoder, dataset)
     if fitted is None:
         shutil.rmtree(directory.views, ignore_errors=True)  # of an encoder that was damaged
@@ -145,10 +133,10 @@ def _execute(
             resume=settings.resume,
             stopping=stopping,
         )
-        with process_group(worker_fit, (part_of_worker(planned, settings),), settings.ranks, device.type) as group:
-            fitted = fit(planned, encoder, dataset, watcher, keeper, device, made, group)
+        with process_group(worker_fit, (part_of_worker(planned, settings),), settings.ranks, str(device)) as group:
+            fitted = fit(planned, encoder, dataset, watcher, keeper, device, provenance, group)
     module, generator, seconds, resumed_elsewhere, updates = fitted
-    made = made.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
+    provenance = provenance.model_copy(update={"resumed_elsewhere": resumed_elsewhere})
     module.to(device)
     watcher.stage("extracting")
     started = time.perf_counter()
@@ -158,41 +146,33 @@ def _execute(
     _keep_views(directory, encoder.taps, features, parts)
     alarms = {tap: diagnose(features["train"][tap]) for tap in {tap for tap, _ in planned.missing} - {SAMPLES}}
     left = len(planned.missing)
-    for (tap, name), specs in by_protocol(planned.missing).items():
-        protocols = settled(known[name], specs)
+    for (tap, name), specs in judge.by_protocol(planned.missing).items():
+        protocols = judge.configured(known, specs)
         scored: t.Iterator[Scores | Quality]
         if generator is not None and tap == SAMPLES:
-            train, test = (pixels_of(images) for images in parts.values())
+            train, test = judge.where_it_fits(device, *(judge.pixels_of(images) for images in parts.values()))
             pixels = train, test
-            scored, alarms[tap] = judge_samples(
+            scored, alarms[tap] = judge.judge_samples(
                 protocols, encoder, module, generator.to(device), dataset, features["test"], pixels, spec.seed
             )
         else:
-            train, test = (feature_set(features[part], tap, images) for part, images in parts.items())
-            again = functools.partial(features_of, spec.encoder.name, module, tap, encoder.taps, device)
+            sets = (judge.feature_set(features[part][tap], images) for part, images in parts.items())
+            train, test = judge.where_it_fits(device, *sets)
+            again = functools.partial(judge.features_of, spec.encoder.name, module, tap, encoder.taps, device)
             scored = (
-                judge_corrupted(protocols, train, test, dataset.test, again, spec.seed)
+                judge.judge_corrupted(protocols, train, test, dataset.test, again, spec.seed)
                 if issubclass(known[name], CorruptionProtocol)
                 else known[name].score_all(protocols, train, test, seed=spec.seed)
             )
-        for judged in judge(tap, specs, scored, watcher):
+        for judged in judge.judge(tap, specs, scored, watcher):
             left -= 1
-            predictions_sha256 = keep_predictions(planned, judged, test)
+            sha256 = judge.keep_predictions(planned, judged, test)
             if not left:
                 _tidy(directory, settings)
-            warnings = [*alarms[tap], *few_updates(updates)]
-            publish(
-                planned,
-                judged,
-                known[name].solver,
-                made,
-                predictions_sha256,
-                train=train,
-                test=test,
-                alarms=warnings,
-                seconds=seconds,
-                updates=updates,
-            )
+            judge.publish(
+                planned, judged, known[name].solver, provenance, sha256, train, test,
+                alarms=[*alarms[tap], *few_updates(updates)], seconds=seconds, updates=updates,
+            )  # fmt: skip
 
 
 def _keep_views(
@@ -202,7 +182,7 @@ def _keep_views(
     for tap in taps:
         kept = directory.view(tap), directory.neighbours(tap)
         if not all(store.is_kept(directory, path) for path in kept):
-            sets = {part: feature_set(rows, tap, parts[part]) for part, rows in features.items()}
+            sets = {part: judge.feature_set(rows[tap], parts[part]) for part, rows in features.items()}
             snapshots.keep(directory, tap, sets, parts)
             store.note_files(directory, kept)
 

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import shutil
 import typing as t
 from pathlib import Path
@@ -45,7 +46,7 @@ def features_on_disk(
 
     The files are made unless they are there, whole, and of the same weights, images and taps. Each tensor is private to
     its caller: writing to it changes no file, and it stays readable after the files are gone. Raises what `extract`
-    raises, and store.Unwritable.
+    raises, and files.Unwritable.
     """
     belongs_to = {
         "version": VERSION,
@@ -103,9 +104,9 @@ def _read(directory: Path, belongs_to: dict[str, t.Any]) -> dict[str, Features] 
             for part, taps in found.items()
         }
         if sums != known["sums"]:
-            raise ValueError("they are not those written")
+            raise ValueError("they have changed since they were written")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("the features in %s are not whole (%s); making them again", directory, error)
+        logger.warning("the features in %s are damaged (%s); extracting them again", directory, error)
         return None
     return found
 
@@ -140,13 +141,14 @@ def extract(
         for tap, rows in batch.items():
             if rows.ndim != 2 or not rows.shape[1]:
                 raise EncoderError(f"encoder {name!r}, tap {tap!r}: features must be (n, d); got {tuple(rows.shape)}")
-            bad[tap] += int((~torch.isfinite(rows).all(dim=1)).sum())
+            if not math.isfinite(float(rows.sum())):  # NaN or infinity, unless finite ones overflow
+                bad[tap] += int((~torch.isfinite(rows).all(dim=1)).sum())
         yield len(images), batch
     if weights_hash(module) != before:
         raise NotFrozen(f"encoder {name!r} is not frozen: its parameters or buffers changed during extraction")
     for tap, rows in _forward(module, images.images[:size], device).items():
         if not alike(rows, first[tap]):
-            raise NotFrozen(f"encoder {name!r} is not frozen: at tap {tap!r} the same images have other features later")
+            raise NotFrozen(f"encoder {name!r} is not frozen: at tap {tap!r} the same images gave other features later")
     for tap, count in bad.items():
         if count:
             raise EncoderError(
@@ -178,7 +180,7 @@ def check_frozen(name: str, module: nn.Module, images: ImageSet, device: torch.d
         raise NotFrozen(f"encoder {name!r} is not frozen: in training mode: {', '.join(training)}")
     learning = [part for part, parameter in module.named_parameters() if parameter.requires_grad]
     if learning:
-        raise NotFrozen(f"encoder {name!r} is not frozen: still asks for gradients: {', '.join(learning)}")
+        raise NotFrozen(f"encoder {name!r} is not frozen: parameters require gradients: {', '.join(learning)}")
     if (tap := dependent_tap(module, images.images, device)) is not None:
         raise NotFrozen(
             f"encoder {name!r} is not frozen: at tap {tap!r} an image's features depend on the other images of its "

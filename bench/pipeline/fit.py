@@ -15,8 +15,8 @@ from torch import nn
 
 from bench.datasets import Dataset
 from bench.host import machine
-from bench.host.distributed import local_rank
-from bench.pipeline import samples
+from bench.host.distributed import device_of
+from bench.pipeline import epochs, samples
 from bench.pipeline.checkpoints import Checkpoints
 from bench.pipeline.plan import PlannedRun, Settings, Watcher, check_planned, load_data, recipe, record_of
 from bench.pipeline.samples import SAMPLES
@@ -26,7 +26,7 @@ from encoders.distributed import ProcessGroup
 from encoders.loading import restore
 from results import files, layout, store
 from results.layout import RunDirectory
-from results.record import Provenance
+from results.record import Provenance, Run
 
 logger = logging.getLogger(__name__)
 HISTORY_SECONDS = 10.0  # between two writings of the history of a training that goes on
@@ -47,13 +47,15 @@ def fit(
     watcher: Watcher,
     keeper: Checkpoints,
     device: torch.device,
-    made: Provenance,
+    provenance: Provenance,
     group: ProcessGroup,
 ) -> Fitted:
     """Train, then publish encoder and generator, both frozen, with all that is told of them: run.json comes last."""
     spec, directory = planned.spec, planned.directory
     images = visible_to(dataset.pretraining, encoder, spec.seed)
     training = Training(spec.seed, device, planned.precision, keeper=keeper, group=group)
+    training.ends_after = spec.snapshot.epoch if spec.snapshot else None
+    training.kept_after = epochs.keepers(planned, keeper)
     told = time.monotonic()
 
     def report(progress: Progress) -> None:
@@ -69,7 +71,7 @@ def fit(
     with machine.left_as_it_was(f"{planned.title}: its encoder"):
         module = encoder.fit(images, training)
     seconds = {"fit": training.earlier_seconds + time.perf_counter() - started}
-    made = made.model_copy(update={"resumed_elsewhere": not keeper.exact})
+    provenance = provenance.model_copy(update={"resumed_elsewhere": not keeper.exact})
     contents = {directory.weights.name: _weights(module), directory.history.name: _csv(training.history)}
     generator, hashes = training.generator, {"weights_sha256": _sha256(contents[directory.weights.name])}
     if generator is not None and isinstance(encoder, Generative):
@@ -77,13 +79,9 @@ def fit(
         hashes["generator_sha256"] = _sha256(contents[directory.generator.name])
         contents |= _pictures(directory, encoder, generator, module, dataset, spec.seed)
     contents[directory.encoder_json.name] = _description(spec, dataset, encoder, hashes)
-    judged = {"tap", "dimensions", "metrics", "details", "alarms", "error", "status"}
-    judged |= {"predictions", "predictions_sha256"}
-    images_of_each = len(dataset.train), len(dataset.test)
-    record = record_of(planned, made, images=images_of_each, status="done", seconds=seconds, updates=training.updates)
-    run = record.model_dump(mode="json", exclude=judged)
-    for field in [field for field in run if field.startswith("protocol")]:
-        del run[field]
+    counts, updates = (len(dataset.train), len(dataset.test)), training.updates
+    record = record_of(planned, provenance, images=counts, status="done", seconds=seconds, updates=updates)
+    run = record.model_dump(mode="json", include={*Run.model_fields, "seconds", "updates", "provenance"})
     heavy = (directory.weights.name, directory.generator.name)
     beside = {name: _sha256(content) for name, content in contents.items() if name not in heavy}
     run |= {"taps": _dimensions(module, images, device), **hashes, "files": beside}
@@ -104,10 +102,10 @@ def worker_fit(part: str, group: ProcessGroup) -> None:
     """Another rank's part of a fit; what it leaves behind is the first one's, too."""
     planned, settings = _PART.validate_json(part)
     machine.prepare(settings.threads)
-    on_gpu = machine.pick_device(settings.device).type == "cuda"
-    device = machine.pick_device(f"cuda:{local_rank(group)}" if on_gpu else "cpu")
+    device = machine.pick_device(device_of(group, settings.device))
     spec, encoder = planned.spec, recipe(planned.spec, settings)
     training = Training(spec.seed, device, planned.precision, group=group)
+    training.ends_after = spec.snapshot.epoch if spec.snapshot else None
     dataset = load_data(spec, settings)
     check_planned(planned, dataset)
     with machine.left_as_it_was(f"{planned.title}, rank {group.rank}: its encoder"):
@@ -120,7 +118,7 @@ def reload(planned: PlannedRun, encoder: Encoder, dataset: Dataset) -> Fitted | 
     What follows from them is made again where it is damaged: encoder.json, and the pictures.
     """
     directory, shape = planned.directory, dataset.train.shape
-    store.settle(directory.path)  # what a process that was killed has begun to publish
+    store.finish_publishing(directory.path)  # what a process that was killed has begun to publish
     if not directory.run_json.exists():
         return None
     try:
@@ -133,7 +131,7 @@ def reload(planned: PlannedRun, encoder: Encoder, dataset: Dataset) -> Fitted | 
             sha256 = run.get("generator_sha256")
             generator = restore(encoder.build_generator, shape, directory.generator, sha256)
     except (files.StoreError, EncoderError):
-        logger.warning("the encoder in %s is damaged or gone; training it again", directory.path)
+        logger.warning("the encoder in %s is damaged or missing; training it again", directory.path)
         files.set_aside(directory.run_json)
         return None
     if not store.is_kept(directory, directory.encoder_json):
@@ -154,12 +152,7 @@ def reload(planned: PlannedRun, encoder: Encoder, dataset: Dataset) -> Fitted | 
 
 
 def _pictures(
-    directory: RunDirectory,
-    encoder: Generative,
-    generator: nn.Module,
-    module: nn.Module,
-    dataset: Dataset,
-    seed: int,
+    directory: RunDirectory, encoder: Generative, generator: nn.Module, module: nn.Module, dataset: Dataset, seed: int
 ) -> dict[str, bytes]:
     """Pictures of what a generator makes, by their names in the run's directory."""
     made = samples.pictures(encoder, generator, module, dataset.test, seed)

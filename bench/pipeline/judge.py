@@ -1,7 +1,6 @@
 """Frozen features, and what a generator makes, are judged by protocols; each record is published when it is made."""
 
 import dataclasses
-import json
 import time
 import typing as t
 
@@ -16,18 +15,11 @@ from bench.pipeline.plan import PlannedRun, Watcher, as_planned, record_of, reco
 from bench.pipeline.samples import SAMPLES
 from bench.suites.suite import ProtocolSpec
 from encoders.base import Encoder, Features, Generative, ImageSet, seeded
-from protocols.base import (
-    Corrupted,
-    CorruptionProtocol,
-    FeatureSet,
-    Protocol,
-    Quality,
-    SampleProtocol,
-    Samples,
-    Scores,
-)  # fmt: skip
+from protocols.base import Corrupted, CorruptionProtocol, FeatureSet, Protocol, Quality, SampleProtocol, Samples, Scores
 from results import files, predictions, store
 from results.record import Alarm, Provenance
+
+SHARE_OF_MEMORY = 0.25  # of a GPU's that is free, for the features that are scored there; protocols take as much again
 
 
 class Judged(t.NamedTuple):
@@ -39,9 +31,9 @@ class Judged(t.NamedTuple):
     seconds: float  # work that several settings share counts for the first of them
 
 
-def settled(kind: type[Protocol], specs: t.Iterable[ProtocolSpec]) -> list[Protocol]:
-    """Protocols of one kind with the settings of each spec. Raises EncoderError for a plugin that has changed since."""
-    return [as_planned(kind.model_validate_json(json.dumps(spec.params)), spec) for spec in specs]
+def configured(known: t.Mapping[str, type[Protocol]], specs: t.Iterable[ProtocolSpec]) -> list[Protocol]:
+    """Protocols with the settings of each spec. Raises EncoderError for a plugin that has changed since."""
+    return [as_planned(spec.recipe(known), spec) for spec in specs]
 
 
 def judge(
@@ -75,11 +67,11 @@ def publish(
     planned: PlannedRun,
     judged: Judged,
     solver: int,
-    made: Provenance,
+    provenance: Provenance,
     predictions_sha256: str | None,
-    *,
     train: FeatureSet,
     test: FeatureSet,
+    *,
     alarms: list[Alarm],
     seconds: dict[str, float],
     updates: dict[str, int] | None = None,
@@ -89,7 +81,7 @@ def publish(
     path = directory.predictions(tap, protocol.file_name) if predictions_sha256 else None
     record = record_of(
         planned,
-        made,
+        provenance,
         images=(len(train), len(test)),
         status="done",
         tap=tap,
@@ -145,6 +137,11 @@ def judge_samples(
     with seeded(seed, "likelihoods"):
         likelihoods = encoder.log_likelihoods(module, generator, dataset.pretraining, dataset.test)
 
+    device = test.features.device
+    likelihoods = {name: nats.to(device) for name, nats in likelihoods.items()}
+    if reconstructions is not None:
+        reconstructions = reconstructions.to(device)
+
     def made(count: int) -> Tensor | None:
         drawn = samples.draw(encoder, dataset.test.shape, count, seed)
         return None if drawn is None else samples.make(encoder, generator, drawn)
@@ -152,8 +149,11 @@ def judge_samples(
     def found() -> t.Iterator[Quality]:
         for judge in judges:
             assert isinstance(judge, SampleProtocol)
-            images = Samples(made(judge.samples), reconstructions, dataset.train.shape, likelihoods)
-            yield judge.judge(images, train, test, seed=seed)
+            drawn = made(judge.samples)
+            images = None if drawn is None else drawn.to(device)
+            yield judge.judge(
+                Samples(images, reconstructions, dataset.train.shape, likelihoods), train, test, seed=seed
+            )
 
     return found(), samples.alarms(encoder, made(1000), features, dataset.test, seed)
 
@@ -173,26 +173,36 @@ def judge_corrupted(
         for kind in corruptions.KINDS:
             for severity in corruptions.SEVERITIES:
                 damaged = corruptions.corrupt(clean, kind, severity, seed=0).numpy()
-                yield Corrupted(kind, severity, extracted(dataclasses.replace(images, images=damaged)))
+                rows = extracted(dataclasses.replace(images, images=damaged))
+                yield Corrupted(kind, severity, rows.to(test.features.device))
 
     for judge in judges:
         assert isinstance(judge, CorruptionProtocol)
         yield judge.judge(train, test, corrupted(), seed=seed)
 
 
+def where_it_fits(device: torch.device, *sets: FeatureSet) -> tuple[FeatureSet, ...]:
+    """The same rows on the device, if together they take no more than a share of a GPU's free memory."""
+    if device.type != "cuda":
+        return sets
+    free, _ = torch.cuda.mem_get_info(device)
+    fits = sum(rows.features.nbytes for rows in sets) <= SHARE_OF_MEMORY * free
+    return tuple(rows.to(device) for rows in sets) if fits else sets
+
+
 def features_of(
     name: str, module: nn.Module, tap: str, taps: t.Sequence[str], device: torch.device, images: ImageSet
 ) -> FeatureSet:
     """What a frozen module gives of images at one of its taps."""
-    batches = [batch[tap] for _, batch in extract(name, module, images, taps, device)]
-    return feature_set({tap: torch.cat(batches)}, tap, images)
+    return feature_set(torch.cat([batch[tap] for _, batch in extract(name, module, images, taps, device)]), images)
 
 
-def feature_set(features: Features, tap: str, images: ImageSet) -> FeatureSet:
+def feature_set(rows: Tensor, images: ImageSet) -> FeatureSet:
+    """Features of the first images of a set, with their labels."""
     assert images.labels is not None
-    return FeatureSet(features[tap], torch.from_numpy(np.array(images.labels)), len(images.classes))
+    return FeatureSet(rows, torch.from_numpy(np.array(images.labels[: len(rows)])), len(images.classes))
 
 
 def pixels_of(images: ImageSet) -> FeatureSet:
     """Pixels in 0..1, as features."""
-    return feature_set({SAMPLES: torch.from_numpy(np.array(images.images)).flatten(1) / 255}, SAMPLES, images)
+    return feature_set(torch.from_numpy(np.array(images.images)).flatten(1) / 255, images)

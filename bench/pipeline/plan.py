@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import typing as t
 from pathlib import Path
 
@@ -11,17 +10,14 @@ from bench.host import machine
 from bench.pipeline.checkpoints import Resume
 from bench.pipeline.samples import SAMPLES
 from bench.suites import resolve
-from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, RunSpec
+from bench.suites.suite import DatasetSpec, EncoderSpec, ProtocolSpec, Recipe, RunSpec
 from encoders.base import Encoder, EncoderError, Generative, Progress
-from protocols.base import Protocol
 from results import layout, store
 from results.layout import RunDirectory
 from results.record import Provenance, Record
 
-Recipe = t.TypeVar("Recipe", bound=Encoder | Protocol)
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """How and where runs are made: plain data, the same for every run of a suite."""
 
@@ -54,7 +50,8 @@ class PlannedRun:
 
     @property
     def title(self) -> str:
-        return f"{self.spec.encoder.label}, {self.spec.dataset.label}, seed {self.spec.seed}"
+        epoch = f", epoch {self.spec.snapshot.epoch}" if self.spec.snapshot else ""
+        return f"{self.spec.encoder.label}, {self.spec.dataset.label}, seed {self.spec.seed}{epoch}"
 
 
 class Watcher(t.Protocol):
@@ -75,13 +72,21 @@ def plan(spec: RunSpec, fingerprint: str, settings: Settings, whole: t.Container
     key = next((key for key, one in runs.items() if one.run_json.exists()), next(iter(runs)))
     spec, directory = keys[key], runs[key]
     encoder = recipe(spec, settings)
-    reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins, reread=False).items()}
-    judged = (*encoder.taps, SAMPLES) if isinstance(encoder, Generative) else encoder.taps
-    wanted = [(tap, p) for tap in judged for p in spec.protocols if tap in (reads[p.name] or encoder.taps)]
-    missing = tuple((tap, p) for tap, p in wanted if not any(one in whole for one in records(directory, tap, p)))
+    missing = tuple(
+        (tap, p)
+        for tap, p in wanted(spec, encoder, settings)
+        if not any(one in whole for one in records(directory, tap, p))
+    )
     budget = encoder.label_budget
     labels: int | t.Literal["all"] = 0 if not encoder.uses_labels else "all" if budget is None else budget
     return PlannedRun(spec, key, fingerprint, precision, directory, missing, encoder.is_control, labels)
+
+
+def wanted(spec: RunSpec, encoder: Encoder, settings: Settings) -> list[tuple[str, ProtocolSpec]]:
+    """Every tap of a run with every protocol that reads it."""
+    reads = {name: protocol.reads for name, protocol in resolve.protocols(settings.plugins, reread=False).items()}
+    judged = (*encoder.taps, SAMPLES) if isinstance(encoder, Generative) else encoder.taps
+    return [(tap, p) for tap in judged for p in spec.protocols if tap in (reads[p.name] or encoder.taps)]
 
 
 def records(directory: RunDirectory, tap: str, protocol: ProtocolSpec) -> list[Path]:
@@ -97,8 +102,7 @@ def folder(dataset: DatasetSpec) -> str:
 
 def recipe(spec: RunSpec, settings: Settings) -> Encoder:
     """The encoder a spec names, with its parameters. Raises EncoderError if it is a plugin's that has changed since."""
-    known = resolve.encoders(settings.plugins, reread=False)
-    return as_planned(known[spec.encoder.name].model_validate_json(json.dumps(spec.encoder.recipe)), spec.encoder)
+    return as_planned(spec.encoder.recipe(resolve.encoders(settings.plugins, reread=False)), spec.encoder)
 
 
 def as_planned(recipe: Recipe, spec: EncoderSpec | ProtocolSpec) -> Recipe:
@@ -109,8 +113,11 @@ def as_planned(recipe: Recipe, spec: EncoderSpec | ProtocolSpec) -> Recipe:
 
 
 def load_data(spec: RunSpec, settings: Settings) -> datasets.Dataset:
-    """The spec's dataset, as its limit and split have it."""
-    return load_images(spec.dataset, settings)
+    """The spec's dataset, as its limit and split have it; of a snapshot, with the images of its training."""
+    judged = load_images(spec.dataset, settings)
+    if spec.snapshot is None or spec.snapshot.learned_from == spec.dataset:
+        return judged
+    return dataclasses.replace(judged, learned_from=load_images(spec.snapshot.learned_from, settings).pretraining)
 
 
 def load_images(wanted: DatasetSpec, settings: Settings) -> datasets.Dataset:
@@ -123,10 +130,12 @@ def load_images(wanted: DatasetSpec, settings: Settings) -> datasets.Dataset:
 def check_planned(planned: PlannedRun, dataset: datasets.Dataset) -> None:
     if dataset.fingerprint != planned.fingerprint:
         name = planned.spec.dataset.name
-        raise datasets.DataError(f"{name} is not what was planned with: it has changed, or differs here")
+        raise datasets.DataError(f"{name} has changed since the run was planned, or differs on this machine")
 
 
-def record_of(planned: PlannedRun, made: Provenance, *, images: tuple[int, int] = (0, 0), **judged: t.Any) -> Record:
+def record_of(
+    planned: PlannedRun, provenance: Provenance, *, images: tuple[int, int] = (0, 0), **judged: t.Any
+) -> Record:
     """A record of this run with what `judged` says. images: of train and of test."""
     spec = planned.spec
     return Record(
@@ -150,15 +159,16 @@ def record_of(planned: PlannedRun, made: Provenance, *, images: tuple[int, int] 
         is_pretrained=spec.encoder.is_pretrained,
         labels=planned.labels,
         seed=spec.seed,
-        provenance=made,
+        epoch=spec.snapshot.epoch if spec.snapshot else None,
+        provenance=provenance,
         **judged,
     )
 
 
-def fail(planned: PlannedRun, said: str, made: Provenance, details: dict[str, str] | None = None) -> Record:
+def fail(planned: PlannedRun, error: str, provenance: Provenance, details: dict[str, str] | None = None) -> Record:
     """Leave a record of a run that failed; the next success removes it."""
     known = {"traceback": "", **(details or {})}
-    record = record_of(planned, made, status="failed", error=said, details=known, seconds={})
+    record = record_of(planned, provenance, status="failed", error=error, details=known, seconds={})
     store.publish_record(planned.directory.failed, record)
     return record
 

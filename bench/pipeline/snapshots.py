@@ -30,7 +30,7 @@ class Neighbourhood(t.NamedTuple):
 
 
 def keep(directory: RunDirectory, tap: str, features: dict[str, FeatureSet], images: dict[str, ImageSet]) -> None:
-    """Write the views of one tap, from the features and images of `train` and `test`. Raises store.Unwritable."""
+    """Write the views of one tap, from the features and images of `train` and `test`. Raises files.Unwritable."""
     train, test = features["train"], features["test"]
     points = evenly(len(test))
     projected, shares = projection(test.features[points])

@@ -20,7 +20,7 @@ def digits(train: int, test: int) -> tuple[str, ImageSet, ImageSet]:
             found = datasets.load(name, offline=True)
             drawn = name if train <= len(found.train) else f"{name} (drawn again)"
             return drawn, _drawn(found.train, train), _drawn(found.test, test)
-    raise datasets.DataMissing("neither mnist nor mnist5k is here")
+    raise datasets.DataMissing("neither mnist nor mnist5k was found")
 
 
 def colour_or_padded(train: int) -> tuple[str, ImageSet, ImageSet]:

@@ -129,23 +129,12 @@ def _linear_rows(kind: t.Literal["pixels", "random"], at: Rates, effort: Effort)
             scores[0].metrics["top1"],
             f"{passes} passes",
         ),
-        row(
-            "single",
-            "one strength",
-            fits[0].passes,
-            fits[0].rounded_passes,
-            right,
-            f"{objectives}; {iterations}",
-        ),
+        row("single", "one strength", fits[0].passes, fits[0].rounded_passes, right, f"{objectives}; {iterations}"),
     ]
 
 
 def _cost_rows(
-    section: str,
-    job: str,
-    score: t.Callable[[FeatureSet, FeatureSet], object],
-    at: Rates,
-    effort: Effort,
+    section: str, job: str, score: t.Callable[[FeatureSet, FeatureSet], object], at: Rates, effort: Effort
 ) -> list[Row]:
     """Six times the images in about six times the time."""
     name, train, test = _probed("pixels", effort.gallery, effort.queries)
@@ -202,7 +191,9 @@ def _knn_rows(kind: t.Literal["pixels", "random"], k: int, asked: int, at: Rates
     try:
         import faiss  # type: ignore[import-not-found, import-untyped, unused-ignore] # noqa: PLC0415 - an extra
     except ImportError:
-        missing = [Row("knn", f"{name}", alternative="FAISS is not here: pip install -e '.[faiss]' in the checkout")]
+        missing = [
+            Row("knn", f"{name}", alternative="FAISS is not installed: pip install -e '.[faiss]' in the checkout")
+        ]
     else:
         missing = []
 

@@ -21,7 +21,7 @@ def report(at: Rates, rows: t.Sequence[Row]) -> dict[str, t.Any]:
 
 def table(rows: t.Sequence[Row], *, width: int | None = None, colour: bool = False) -> str:
     """The rows as text, folded to `width` columns (None, for pipes and files: as wide as it must be)."""
-    styles = ["red" if row.failed else "" for row in rows]
+    styles = ["31" if row.failed else "" for row in rows]
     return tables.table(WORDS, HEADER, [_cells(row) for row in rows], styles=styles, width=width, colour=colour)
 
 

@@ -21,11 +21,13 @@ SPELLED_OUT = {  # the words of a name that are abbreviations
     "bigan": "bidirectional generative adversarial network",
     "byol": "bootstrap your own latent",
     "dcgan": "deep convolutional generative adversarial network",
+    "dino": "self-distillation with no labels",
     "gan": "generative adversarial network",
     "gmm": "Gaussian mixture model",
     "knn": "k nearest neighbours",
     "lejepa": "lean joint-embedding predictive architecture",
     "mlp": "multilayer perceptron",
+    "moco": "momentum contrast",
     "pca": "principal component analysis",
     "rbm": "restricted Boltzmann machine",
     "simclr": "simple contrastive learning of representations",
@@ -38,7 +40,7 @@ SPELLED_OUT = {  # the words of a name that are abbreviations
 }
 
 ENLARGED = 3  # times a side, from which on it is remarked
-LONGEST = 36  # columns of a name with a text beside it: half of a terminal's 80 columns are left for the text
+MAX_NAME_COLUMNS = 36  # columns of a name with a text beside it: half of a terminal's 80 columns are left for the text
 
 
 class UnknownName(Exception):
@@ -76,8 +78,8 @@ def description(name: str, plugins: t.Sequence[Path] = (), width: int | None = N
         return _folded(f"{name}: {DATASETS[name]}", width)
     if name not in recipes:
         choices = [*recipes, *DATASETS]
-        hint = nearest(name, choices) or "; frostbench list encoders (or protocols, datasets) shows them"
-        raise UnknownName(f"nothing is called {name!r}{hint}")
+        hint = nearest(name, choices) or "; `frostbench list encoders` (or protocols, datasets) shows them"
+        raise UnknownName(f"no encoder, protocol or dataset is named {name!r}{hint}")
     recipe = recipes[name]
     kind = "encoder" if issubclass(recipe, Encoder) else "protocol"
     lines = [f"{name} ({kind}, version {recipe.version}): {_what(name, recipe)}", f"source: {recipe.source}"]
@@ -129,15 +131,12 @@ def _about(path: Path) -> str:
     return about.partition(". ")[0].rstrip(".")
 
 
-def _first_line(recipe: type) -> str:
-    return (recipe.__doc__ or "").strip().partition("\n")[0]
-
-
 def _what(name: str, recipe: type) -> str:
     """The name spelled out, where it is an abbreviation, and the first line about it."""
     words = name.split("_")
     spelled = " ".join(SPELLED_OUT.get(word, word) for word in words)
-    return (f"{spelled[0].upper()}{spelled[1:]}. " if set(words) & set(SPELLED_OUT) else "") + _first_line(recipe)
+    first = (recipe.__doc__ or "").strip().partition("\n")[0]
+    return (f"{spelled[0].upper()}{spelled[1:]}. " if set(words) & set(SPELLED_OUT) else "") + first
 
 
 def _note(annotation: t.Any, note: str) -> str:
@@ -154,7 +153,7 @@ def _yaml(value: t.Any) -> str:
 
 
 def _aligned(rows: dict[str, str], indent: str = "", width: int | None = None) -> str:
-    column = max((len(name) for name in rows if len(name) <= LONGEST), default=0)
+    column = max((len(name) for name in rows if len(name) <= MAX_NAME_COLUMNS), default=0)
     hanging = " " * (len(indent) + column + 2)
     lines = []
     for name, about in rows.items():

@@ -72,7 +72,7 @@ def read_encoder(entry: str, origin: str, plugins: t.Sequence[Path] = ()) -> Enc
 def read_dataset(entry: str) -> DatasetSpec:
     """A dataset as a command line names it: `mnist`, or as in a suite `{name: mnist, size: 32}`. Raises ConfigError."""
     if not entry.startswith("{"):
-        return DatasetSpec(name=entry)  # which `data.load` looks up
+        return DatasetSpec(name=entry)  # which `datasets.load` looks up
     draft = _Draft(strict_yaml.compose("datasets: []", "--dataset"))
     draft.put(("datasets",), [strict_yaml.read(entry, "--dataset").value], f"--dataset {quoted(entry)}")
     asked = draft.data["datasets"][0]
@@ -267,15 +267,17 @@ class _Draft:
                 if (f"{form}:PATH" if place else name) not in DATASETS or not name.isprintable():
                     self.complain(path, f"no dataset {quoted(name)}{nearest(name, DATASETS) or _listing('datasets')}")
         if isinstance(entry, dict) and names[0] is not None and names[0] == names[1]:
-            self.complain((*path, "pretrain"), "the dataset itself, from which encoders learn anyway; remove it")
+            self.complain((*path, "pretrain"), "is the dataset itself, which encoders learn from by default; remove it")
 
     def recipe(self, path: KeyPath, entry: Json, known: t.Mapping[str, type[Encoder | Protocol]]) -> dict[str, Json]:
         """An entry with all its parameters, checked by the class that its name means."""
         kind = str(path[0])
         name = entry.get("name") if isinstance(entry, dict) else None
         if isinstance(name, str) and name in known:
-            params = {key: value for key, value in entry.items() if key not in ("name", "label")}
+            beside = {"snapshots": entry["snapshots"]} if kind == "encoders" and "snapshots" in entry else {}
+            params = {key: value for key, value in entry.items() if key not in ("name", "label", *beside)}
             spec = {"name": name, "label": entry.get("label", name), "params": {}, "version": known[name].version}
+            spec |= beside
             try:
                 checked = known[name].model_validate_json(json.dumps(params))
                 if isinstance(checked, Encoder):
@@ -287,6 +289,8 @@ class _Draft:
                 spec["params"], spec["code"] = checked.model_dump(mode="json"), resolve.code(checked)
                 if isinstance(checked, Encoder):
                     spec["places"] = {place: spec["params"].pop(place) for place in checked.places}
+                    if beside:
+                        self.check_snapshots((*path, "snapshots"), beside["snapshots"], name, checked)
             except EncoderError as error:
                 self.complain(path, str(error))
             except ValidationError as error:
@@ -299,6 +303,23 @@ class _Draft:
             self.complain(path, f"wanted a name, or a mapping with `name: NAME`, got {quoted(entry)}")
         label = entry.get("label", "unknown") if isinstance(entry, dict) else "unknown"
         return {"name": "unknown", "label": label, "params": {}, "version": 0}
+
+    def check_snapshots(self, path: KeyPath, epochs: Json, name: str, recipe: Encoder) -> None:
+        """Complain of snapshots that no training passes, or whose judges it has seen the labels of."""
+        if not controls.is_trained(recipe):
+            self.complain(path, f"{name} is not trained in epochs, so it has no snapshots; remove it")
+            return
+        last = t.cast(t.Any, recipe).epochs
+        for index, epoch in enumerate(epochs if isinstance(epochs, list) else []):
+            if isinstance(epoch, int) and epoch > last:
+                self.complain((*path, index), f"wanted an epoch of the training, which has {last}; got {epoch}")
+        held_out = self.data.get("snapshot_split", "validation") == "validation"
+        on_test = [
+            one for one in self.entries("datasets") if isinstance(one, dict) and one.get("split") != "validation"
+        ]
+        if recipe.uses_labels and held_out and on_test:
+            way_out = "give the datasets `split: validation`, or the suite `snapshot_split: test`"
+            self.complain(path, f"{name} learns from labels of the images that its snapshots are judged on; {way_out}")
 
     def check_distinct(self) -> None:
         """Complain of two entries that would be one run, or one row of a table."""

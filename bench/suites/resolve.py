@@ -24,10 +24,10 @@ from pathlib import Path
 from bench.errors import ConfigError, Problem, config_error
 from bench.suites.sources import imports, sources
 from encoders.base import Encoder
-from encoders.loading import brought
+from encoders.loading import defined, plugin_encoders
 from protocols.base import Protocol
 
-APART = {"encoders.sklearn"}  # holds no method, and scikit-learn takes seconds to import
+NOT_METHODS = {"encoders.sklearn"}  # holds no method, and scikit-learn takes seconds to import
 PLUGIN = "frostbench_plugin_"  # what the modules of plugins are called here
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"  # names become the names of files
 
@@ -43,7 +43,7 @@ def encoders(plugins: t.Sequence[Path] = (), *, reread: bool = True) -> dict[str
     cannot be read or takes a name that is taken.
     """
     found = _found(Encoder, "encoders", plugins, reread)  # type: ignore[type-abstract]
-    brought.update({name: recipe for name, recipe in found.items() if not recipe.__module__.startswith("encoders.")})
+    plugin_encoders.update({name: one for name, one in found.items() if not one.__module__.startswith("encoders.")})
     return found
 
 
@@ -69,7 +69,7 @@ def _found(base: type[Base], package: str, plugins: t.Sequence[Path], reread: bo
     paths = list(dict.fromkeys(plugin.resolve() for plugin in plugins))
     _check_helpers(paths)
     for path in paths:
-        for recipe in _own(_plugin(path, reread), base):
+        for recipe in defined(_plugin(path, reread), base):
             try:
                 _add(found, _snake_case(recipe.__name__), recipe)
             except ValueError as error:
@@ -82,8 +82,8 @@ def installed(base: type[Base], package: str) -> t.Mapping[str, type[Base]]:
     """The recipes of ours and of installed packages, looked for once a process: to look takes milliseconds."""
     found: dict[str, type[Base]] = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if (name := f"{package}.{module.name}") not in APART:
-            for recipe in _own(importlib.import_module(name), base):
+        if (name := f"{package}.{module.name}") not in NOT_METHODS:
+            for recipe in defined(importlib.import_module(name), base):
                 _add(found, module.name, recipe)
     for entry in importlib.metadata.entry_points(group=f"frostbench.{package}"):
         try:
@@ -92,7 +92,7 @@ def installed(base: type[Base], package: str) -> t.Mapping[str, type[Base]]:
                 raise TypeError(f"wanted a concrete {base.__name__} class, got {recipe!r}")
             _add(found, entry.name, recipe)
         except Exception as error:  # one broken package must not take all suites with it
-            warnings.warn(f"{package} leave out {entry.name!r} ({entry.value}): {error}", stacklevel=4)
+            warnings.warn(f"cannot load {entry.name!r} of {package} ({entry.value}): {error}", stacklevel=4)
     return types.MappingProxyType(found)
 
 
@@ -107,7 +107,7 @@ def _check_helpers(plugins: t.Sequence[Path]) -> None:
             other, taken = beside.setdefault(part, (plugin, file)) if part else (plugin, file)
             if taken != file:
                 raise config_error(
-                    str(plugin), f"imports {file} as {part!r}, and {other} imports {taken} so; rename one of the two"
+                    str(plugin), f"imports {file} as {part!r}, but {other} imports {taken} as that; rename one of them"
                 )
 
 
@@ -123,23 +123,16 @@ def _put_first(folder: Path) -> None:
     sys.path.extend(_folders)
 
 
-def _own(module: types.ModuleType, base: type[Base]) -> list[type[Base]]:
-    """The recipes a module defines: neither imported there, nor abstract, nor private."""
-    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base)]
-    mine = [c for c in classes if c.__module__ == module.__name__ and not inspect.isabstract(c)]
-    return [recipe for recipe in mine if not recipe.__name__.startswith("_")]
-
-
 def _add(found: dict[str, type[Base]], name: str, recipe: type[Base]) -> None:
     if not re.fullmatch(NAME, name):
-        raise ValueError(f"class {recipe.__name__}: {name!r} is no name for a method; wanted {NAME}")
+        raise ValueError(f"class {recipe.__name__}: {name!r} is not a valid name; wanted {NAME}")
     if not isinstance(getattr(recipe, "source", None), str):
         raise ValueError(f"class {recipe.__name__}: wanted `source: t.ClassVar[str]`, where the method comes from")
     if name in found:
         taken = found[name]
         raise ValueError(f"class {recipe.__name__}: {name!r} is {taken.__module__}.{taken.__name__}; rename the class")
     if reserved := recipe.model_fields.keys() & {"name", "label"}:
-        raise ValueError(f"class {recipe.__name__}: suites use the key {min(reserved)!r}; rename the parameter")
+        raise ValueError(f"class {recipe.__name__}: {min(reserved)!r} is a key of suites; rename the parameter")
     found[name] = recipe
 
 
@@ -177,7 +170,7 @@ def _plugin(path: Path, reread: bool) -> types.ModuleType:
         line = error.lineno if isinstance(error, SyntaxError) else frames[-1] if frames else None
         message = f"cannot be imported; {type(error).__name__}: {error}"
         raise ConfigError([Problem(str(path), line, None, (), message)]) from error
-    if not any(_own(module, base) for base in (Encoder, Protocol)):
+    if not any(defined(module, base) for base in (Encoder, Protocol)):
         del sys.modules[name]
         message = "wanted a subclass of encoders.base.Encoder or protocols.base.Protocol, found none"
         raise config_error(str(path), message)

@@ -6,7 +6,7 @@ from pathlib import Path
 from bench.datasets import DATASETS
 from bench.errors import Json
 from bench.suites import resolve
-from bench.suites.suite import KEYS, Suite
+from bench.suites.suite import KEYS, EncoderSpec, Suite
 from encoders.base import Encoder
 from protocols.base import Protocol
 
@@ -41,5 +41,8 @@ def _entry_schema(name: str, recipe: type[Encoder | Protocol], definitions: dict
     schema = recipe.model_json_schema()
     definitions |= schema.pop("$defs", {})
     label = {"type": "string", "pattern": resolve.NAME, "description": "what tables call it; its name by default"}
-    schema["properties"] = {"name": {"const": name}, "label": label, **schema["properties"]}
+    beside = {"name": {"const": name}, "label": label}
+    if "epochs" in recipe.model_fields:
+        beside["snapshots"] = EncoderSpec.model_json_schema()["properties"]["snapshots"]
+    schema["properties"] = {**beside, **schema["properties"]}
     return {**schema, "required": ["name", *schema.get("required", [])]}

@@ -18,7 +18,7 @@ from bench.errors import ConfigError, Json, KeyPath, Problem, quoted
 
 Place = tuple[int, int]  # line and column, from 1
 
-MAX_CHARACTERS, MAX_DEPTH, MAX_NODES = 2**20, 32, 20_000  # far above any suite, soon refused
+MAX_CHARACTERS, MAX_DEPTH, MAX_NODES = 2**20, 32, 10_000  # far above any suite, soon refused
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -107,11 +107,11 @@ class _Reading:
         if len(path) > MAX_DEPTH:
             self.stop(f"wanted at most {MAX_DEPTH} levels, got more", place)
         if event.anchor is not None:  # an alias has it too
-            self.refuse("anchors and aliases are not read; write the value out", path, place)
+            self.refuse("anchors and aliases are not supported; write the value out", path, place)
         if isinstance(event, yaml.AliasEvent):
             return None
         if event.tag is not None:
-            self.refuse(f"tags are not read; remove {quoted(event.tag)}", path, place)
+            self.refuse(f"tags are not supported; remove {quoted(event.tag)}", path, place)
         if isinstance(event, yaml.SequenceStartEvent):
             return self.sequence(path)
         return self.mapping(path) if isinstance(event, yaml.MappingStartEvent) else self.scalar(event, path, place)
@@ -133,7 +133,7 @@ class _Reading:
                 key, came = quoted(event.value), quoted(key)
                 self.refuse(f"wanted a string as key, got {came}; quote it", (*path, key), place)
             elif key == "<<" and event.style is None:
-                self.refuse("merge keys are not read; write the entries out", path, place)
+                self.refuse("merge keys are not supported; write the entries out", path, place)
             if key in entries:
                 line, column = self.positions[*path, key]
                 self.refuse(f"key written twice, first on line {line}, column {column}", (*path, key), place)
@@ -143,7 +143,7 @@ class _Reading:
     def scalar(self, event: yaml.ScalarEvent, path: KeyPath, place: Place) -> Json:
         text = event.value
         if _SURROGATE.search(text):
-            self.refuse(f"wanted whole characters, got half of one in {quoted(text)}", path, place)
+            self.refuse(f"wanted whole characters, got half a surrogate pair in {quoted(text)}", path, place)
         elif event.style is not None:  # quoted, or a block of text
             return text
         elif text in _CONSTANTS:
@@ -151,7 +151,7 @@ class _Reading:
         elif _INTEGER.fullmatch(text):
             if len(text) <= 20 and -(2**63) <= int(text) < 2**63:
                 return int(text)
-            self.refuse(f"wanted an integer of 64 bits, got {quoted(text)}", path, place)
+            self.refuse(f"wanted a 64-bit integer, got {quoted(text)}", path, place)
         elif _NOT_FINITE.fullmatch(text) or (_FLOAT.fullmatch(text) and not math.isfinite(float(text))):
             self.refuse(f"wanted a finite number, got {quoted(text)}", path, place)
         else:

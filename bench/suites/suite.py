@@ -11,15 +11,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
 from bench.errors import Json
 from bench.suites import resolve
+from encoders.base import Encoder
+from protocols.base import Protocol
 from results import wandb_mirror
 from results.record import Equal, Run, dataset_label, equal
 
 Name = t.Annotated[str, Field(pattern=resolve.NAME)]
 Seed = t.Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and scikit-learn take
+Split = t.Literal["test", "validation"]
 Precision = t.Literal["float32", "bfloat16", "auto"]
 WandbName = t.Annotated[str, AfterValidator(wandb_mirror.checked_name)]
 Tag = t.Annotated[str, Field(min_length=1, max_length=64)]
 MAX_SEEDS = 1000
+Recipe = t.TypeVar("Recipe", Encoder, Protocol)
 
 
 class _Plain(BaseModel):
@@ -31,7 +35,7 @@ class DatasetSpec(_Plain):
 
     name: str = Field(description="a dataset, or folder:PATH, npz:PATH, parquet:PATH, idx:PATH")
     limit: PositiveInt | None = Field(None, description="images kept of train and of test, each class in proportion")
-    split: t.Literal["test", "validation"] = Field(
+    split: Split = Field(
         "test", description="the test set, or a validation set: the dataset's own, or else a part of train"
     )
     pretrain: str | None = Field(None, description="another dataset, whose train images encoders learn from instead")
@@ -45,7 +49,7 @@ class DatasetSpec(_Plain):
         return cls.model_construct(name=run.dataset, **known)
 
     def asked(self) -> dict[str, t.Any]:
-        """What `data.load` and `data.slug` take besides a name."""
+        """What `datasets.load` and `datasets.slug` take besides a name."""
         return self.model_dump(include={"limit", "split", "size", "mode"})
 
     @property
@@ -54,32 +58,43 @@ class DatasetSpec(_Plain):
         return dataset_label(self.name, self.limit, self.split, self.pretrain, self.size, self.mode)
 
 
-class EncoderSpec(_Plain):
-    """An encoder's recipe."""
-
-    name: str
-    label: Name
-    params: dict[str, Json]  # every one of them, but places
-    version: int
-    code: str = ""  # of a plugin
-    places: dict[str, Json] = Field(default_factory=dict)  # parameters that say where files are; in no key
-    is_pretrained: bool = False  # run with the first seed alone
-    equal_versions: dict[str, Equal] = Field(default_factory=dict)  # by precision; in no key
-
-    @property
-    def recipe(self) -> dict[str, Json]:
-        """What the encoder's class takes."""
-        return self.params | self.places
-
-
-class ProtocolSpec(_Plain):
-    """A protocol with its settings."""
+class _MethodSpec(_Plain):
+    """What an encoder and a protocol have in common."""
 
     name: str
     label: Name
     params: dict[str, Json]  # every one of them
     version: int
     code: str = ""  # of a plugin
+
+    @property
+    def arguments(self) -> dict[str, Json]:
+        """What the method's class takes."""
+        return self.params
+
+    def recipe(self, known: t.Mapping[str, type[Recipe]]) -> Recipe:
+        """The method with its parameters, of the class that its name means."""
+        return known[self.name].model_validate_json(json.dumps(self.arguments))
+
+
+class EncoderSpec(_MethodSpec):
+    """An encoder's recipe."""
+
+    places: dict[str, Json] = Field(default_factory=dict)  # parameters that say where files are; in no key
+    is_pretrained: bool = False  # run with the first seed alone
+    equal_versions: dict[str, Equal] = Field(default_factory=dict)  # by precision; in no key
+    snapshots: tuple[PositiveInt, ...] = Field(
+        (), description="epochs after which a frozen copy is kept and judged, too; in no key"
+    )
+
+    @property
+    def arguments(self) -> dict[str, Json]:
+        return self.params | self.places
+
+
+class ProtocolSpec(_MethodSpec):
+    """A protocol with its settings."""
+
     equal_versions: Equal = ()  # in no key
 
     def key(self) -> str:
@@ -109,6 +124,13 @@ class WandbSpec(_Plain):
     tags: tuple[Tag, ...] | None = Field(None, description="of every run; WANDB_TAGS by default")
 
 
+class SnapshotSpec(_Plain):
+    """What makes a run one of an encoder as it was in the middle of its training."""
+
+    epoch: PositiveInt  # epochs that were over
+    learned_from: DatasetSpec  # the data of the training
+
+
 class RunSpec(_Plain):
     """One encoder, one dataset, one seed: what a worker is told."""
 
@@ -118,6 +140,8 @@ class RunSpec(_Plain):
     protocols: tuple[ProtocolSpec, ...]
     seed: int
     precision: Precision
+    snapshot_split: Split = "validation"
+    snapshot: SnapshotSpec | None = None
 
     @classmethod
     def of(cls, run: Run, precision: str, code: str | None = None) -> "RunSpec":
@@ -151,6 +175,12 @@ class RunSpec(_Plain):
         made_by = [self.encoder.name, self.encoder.version, self.encoder.params, *filter(None, [self.encoder.code])]
         return _digest([made_by, fingerprint, self.seed, precision, *([ranks] if ranks > 1 else [])])[:16]
 
+    def snapshots(self) -> list[t.Self]:
+        """A run for each snapshot of its training; in no way part of its own key."""
+        data = self.dataset.model_copy(update={"split": self.snapshot_split})
+        made = (SnapshotSpec(epoch=epoch, learned_from=self.dataset) for epoch in sorted({*self.encoder.snapshots}))
+        return [self.model_copy(update={"dataset": data, "snapshot": one}) for one in made]
+
     def equals(self, precision: str) -> list[t.Self]:
         """The run in each version of its encoder that learns the same in this precision; new ones are the first."""
         versions = equal(self.encoder.equal_versions.get(precision, ()), self.encoder.version)
@@ -167,6 +197,9 @@ class Suite(_Plain):
     encoders: tuple[EncoderSpec, ...] = Field(min_length=1)
     protocols: tuple[ProtocolSpec, ...] = Field(min_length=1)
     precision: Precision = Field("float32", description="of training; auto is bfloat16 where the device computes it")
+    snapshot_split: Split = Field(
+        "validation", description="what snapshots of encoders in training are judged on: keep the test set for the end"
+    )
     wandb: WandbSpec = WandbSpec()
     controls: t.Literal["own", "none"] | tuple[Name, ...] = Field(
         "own", description="trained encoders that are compared with their own network before training: own is all"
@@ -186,6 +219,7 @@ class Suite(_Plain):
                 protocols=self.protocols,
                 seed=seed,
                 precision=self.precision,
+                snapshot_split=self.snapshot_split,
             )
             for dataset in self.datasets
             for seed in self.seeds
@@ -195,6 +229,11 @@ class Suite(_Plain):
 
 
 KEYS = tuple(key for key in Suite.model_fields if key != "control_of")  # of a suite's file
+
+
+def snapshot_key(key: str, epoch: int) -> str:
+    """The content key of a training of this key that ended after so many epochs."""
+    return _digest([key, "epoch", epoch])[:16]
 
 
 def _digest(content: Json) -> str:

@@ -15,15 +15,15 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from results import layout, leaderboard, store
+from results import curves, layout, leaderboard, store
 from results.layout import RunDirectory
 from results.metrics import FURTHER, METRICS
 from results.record import Record
 from results.report import boards, charts, figures
-from results.report.boards import Section
 from results.report.figures import Curve, Map, Matrix, Picture, Training
-from results.rows import Row
+from results.rows import Row, Section, sections
 from results.store import Contents
+from results.tables import labels_read
 
 NAME = "report.html"
 
@@ -69,9 +69,12 @@ def page(directory: Path, contents: Contents | None = None) -> str:
     further = _further(contents, board)
     runs = {run.path.name.rpartition("-")[2]: run for run in layout.runs_below(directory)}
     damaged: figures.Damaged = dict(contents.damaged)
+    by_dataset: dict[str, list[Section]] = defaultdict(list)
+    for section in sections(board.rows):
+        by_dataset[section.dataset].append(section)
     chapters = [
-        _chapter(dataset, sections, runs, damaged, [row for row in further if row.dataset == dataset])
-        for dataset, sections in boards.sections(board.rows, contents.records).items()
+        _chapter(dataset, members, runs, damaged, [row for row in further if row.dataset == dataset])
+        for dataset, members in by_dataset.items()
     ]
     done = [record for record in contents.records if record.status == "done"]
     files = resources.files(__name__)
@@ -86,11 +89,12 @@ def page(directory: Path, contents: Contents | None = None) -> str:
         chapters=chapters,
         boards=boards,
         metrics=METRICS,
+        labels_read=labels_read,
         alarms=_alarms(board.rows),
         damaged=[(_place(path, directory), problem) for path, problem in sorted(damaged.items())],
         versions=_versions(done),
         newest=max((record.provenance.started for record in done), default=""),
-        most_tsne=figures.MOST_TSNE,
+        most_tsne=figures.MAX_TSNE,
         tsne_points=figures.TSNE_POINTS,
         tsne_steps=figures.TSNE_STEPS,
         style=style,
@@ -130,18 +134,17 @@ def _chapter(
     classes: list[str] | None = None  # the dataset's, as the first run that names them has them
     for section in sections:
         for line in section.lines:
-            for judged in line.judged.values():
-                encoders[line.one.encoder] |= {record.seed: record for record in judged.records}
+            for row in line.rows:
+                encoders[row.encoder] |= {record.seed: record for record in row.records}
     for section in features:
         for line in section.lines:
             run = _first(encoders[line.one.encoder], runs)
             named = None
             if run is not None and line.one.tap is not None:
-                first_taps.append((line.name, line.one.tap, run))
+                first_taps.append((line.one.full_name, line.one.tap, run))
                 if run.view(line.one.tap).exists():
                     named = classes = classes or figures.class_names(run, line.one.tap, damaged)
-            best = next(iter(line.judged.values()))
-            if line.is_best_tap and (matrix := figures.confusions(best, runs, named, damaged)):
+            if line.is_best_tap and (matrix := figures.confusions(line.rows[0], runs, named, damaged)):
                 matrices.append(matrix)
     trainings = {
         name: figures.training(name, [runs[one.key] for _, one in sorted(by_seed.items()) if one.key in runs], damaged)
@@ -149,8 +152,8 @@ def _chapter(
     }
     maps = [
         found
-        for place, one in enumerate(first_taps[: figures.MOST_MAPS])
-        if (found := figures.maps(*one, damaged, tsne=place < figures.MOST_TSNE))
+        for place, one in enumerate(first_taps[: figures.MAX_MAPS])
+        if (found := figures.maps(*one, damaged, tsne=place < figures.MAX_TSNE))
     ]
     near = (pair for one in first_taps if (pair := figures.neighbours(*one, damaged)))
     neighbours = figures.within(near, of=lambda pair: pair[0])
@@ -165,14 +168,25 @@ def _chapter(
         dataset=dataset,
         sections=sections,
         further=boards.further(further),
-        curves=figures.curves(judged for section in features for judged in section.judged),
+        curves=[
+            *figures.curves(row for section in features for line in section.lines for row in line.rows),
+            *(
+                figures.curve(protocol, f"epochs of training, snapshots on {data}", lines)
+                for (protocol, data), lines in curves.over_epochs(
+                    (name, runs[one.key])
+                    for name, by_seed in encoders.items()
+                    for one in by_seed.values()
+                    if one.key in runs
+                ).items()
+            ),
+        ],
         trainings=[training for training in trainings.values() if training],
         untrained=[name for name, training in trainings.items() if not training],
         matrices=matrices,
         maps=maps,
         neighbours=neighbours,
         pictures=pictures,
-        unmapped=max(0, len(first_taps) - figures.MOST_MAPS),
+        unmapped=max(0, len(first_taps) - figures.MAX_MAPS),
         unseen=[name for name, tap, run in first_taps if not run.view(tap).exists()],
         left_out=max(0, there - len(neighbours) - len(pictures)),
         made=[_made(name, by_seed) for name, by_seed in encoders.items() if by_seed],
@@ -190,12 +204,12 @@ def _made(encoder: str, by_seed: dict[int, Record]) -> Made:
     return Made(encoder, first.encoder, [(seed, by_seed[seed].key) for seed in sorted(by_seed)], first, params)
 
 
-def _alarms(rows: t.Iterable[t.Any]) -> list[tuple[str, str]]:
+def _alarms(rows: t.Iterable[Row]) -> list[tuple[str, str]]:
     """What looks collapsed: (encoder and tap, a sentence)."""
-    return list(dict.fromkeys((f"{row.encoder} · {row.tap}", text) for row in rows for text in row.alarms))
+    return list(dict.fromkeys((row.full_name, text) for row in rows for text in row.alarms))
 
 
 def _versions(records: t.Iterable[Record]) -> list[str]:
     """Every set of libraries that moved a number."""
-    told = (", ".join(f"{name} {version}" for name, version in r.provenance.versions.items()) for r in records)
-    return list(dict.fromkeys(told))
+    sets = (", ".join(f"{name} {version}" for name, version in r.provenance.versions.items()) for r in records)
+    return list(dict.fromkeys(sets))

@@ -6,35 +6,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from results.identity import protocol_facts
-from results.metrics import ABOUT, FURTHER, METRICS, interval, written
-from results.record import Record
+from results.metrics import ABOUT, FURTHER, METRICS, written
 from results.report import charts
-from results.rows import SAW_LABELS, SEVERAL, Row, apart
-from results.tables import OVER, labels_read, over_untrained, titles
-
-Column = tuple[str, str]  # protocol, metric
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A row of the leaderboard and the records it was made of, one a seed."""
-
-    row: Row
-    records: tuple[Record, ...]
-
-    @property
-    def column(self) -> Column:
-        return self.row.protocol or "", self.row.metric or ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.row.encoder} · {self.row.tap}"
-
-    @property
-    def mean(self) -> float:
-        assert self.row.mean is not None
-        return self.row.mean
+from results.rows import SEVERAL, Column, Line, Row, Section, headings_of
+from results.tables import OVER, interval_of, labels, over_untrained, ranks
 
 
 @dataclass(frozen=True)
@@ -55,24 +30,6 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One tap of one encoder, judged by some protocols."""
-
-    place: int  # 1 is the best
-    one: Row
-    judged: dict[Column, Judged]
-    is_best_tap: bool  # of its encoder
-
-    @property
-    def name(self) -> str:
-        return f"{self.one.encoder} · {self.one.tap}"
-
-    @property
-    def alarmed(self) -> bool:
-        return any(judged.row.alarms for judged in self.judged.values())
-
-
-@dataclass(frozen=True)
 class Verdict:
     """What a protocol says, in sentences."""
 
@@ -83,94 +40,30 @@ class Verdict:
     sentences: list[str]
 
 
-@dataclass(frozen=True)
-class Section:
-    """What shares a table: features or samples of encoders that saw a dataset's images, labels too, or other data."""
-
-    title: str
-    lines: list[Line]
-    failures: list[Row]
-    columns: list[Column]
-
-    @property
-    def judged(self) -> list[Judged]:
-        return [judged for line in self.lines for judged in line.judged.values()]
-
-    @property
-    def protocols(self) -> list[str]:
-        """With their versions, which no heading has."""
-        return list(dict.fromkeys(protocol for protocol, _ in self.columns))
-
-    @property
-    def labels_read(self) -> str:
-        return labels_read(judged.row for line in self.lines for judged in line.judged.values())
-
-    @property
-    def of_fractions(self) -> bool:
-        return all(metric not in METRICS for _, metric in self.columns)
-
-    def ranked(self, column: Column) -> list[Judged]:
-        """Those with a number in this column, the best first; of equal ones, that to which differences are taken."""
-        down = -1 if higher_is_better(column[1]) else 1
-        return sorted(
-            (line.judged[column] for line in self.lines if column in line.judged),
-            key=lambda j: (down * j.mean, (j.row.difference_low, j.row.difference_high) != (0.0, 0.0)),
-        )
-
-
-def sections(rows: t.Iterable[Row], records: t.Iterable[Record]) -> dict[str, list[Section]]:
-    """{dataset: its sections}, in the leaderboard's order."""
-    by_run: dict[tuple[str, str | None], list[Record]] = defaultdict(list)
-    for record in records:
-        by_run[record.key, record.tap].append(record)
-    grouped: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        grouped[row.dataset, apart(row), METRICS[row.metric].of if row.metric in METRICS else "features"].append(row)
-    found: dict[str, list[Section]] = defaultdict(list)
-    for (dataset, saw, subject), members in grouped.items():
-        title = subject[0].upper() + subject[1:] + (f": {saw}" if saw else "")
-        found[dataset].append(_section(title, members, by_run))
-    return found
-
-
-def _section(title: str, rows: list[Row], by_run: dict[tuple[str, str | None], list[Record]]) -> Section:
-    taps: dict[tuple[str, str | None], dict[Column, Judged]] = defaultdict(dict)
-    for row in rows:
-        if row.status == "done":
-            judged = Judged(row, _behind(row, by_run))
-            taps[row.encoder, row.tap][judged.column] = judged
-    seen: set[str] = set()
-    lines = []
-    for place, ((encoder, _), judged_by) in enumerate(taps.items(), 1):
-        one = max((judged.row for judged in judged_by.values()), key=lambda row: row.seeds)
-        lines.append(Line(place, one, judged_by, encoder not in seen))
-        seen.add(encoder)
-    columns = {judged.column: judged.row.column or 0 for line in lines for judged in line.judged.values()}
-    return Section(
-        title,
-        lines,
-        [row for row in rows if row.status == "failed"],
-        sorted(columns, key=columns.__getitem__),
+def ranked(section: Section, column: Column) -> list[Row]:
+    """Those with a number in this column, the best first; of equal ones, that to which differences are taken."""
+    down = -1 if column.higher_is_better else 1
+    return sorted(
+        section.at(column),
+        key=lambda row: (down * (row.mean or 0.0), (row.difference_low, row.difference_high) != (0.0, 0.0)),
     )
 
 
-def _behind(row: Row, by_run: dict[tuple[str, str | None], list[Record]]) -> tuple[Record, ...]:
-    """The records of a row: those of its runs and tap under its protocol's name, version and settings."""
-    return tuple(
-        record
-        for key in row.keys
-        for record in by_run[key, row.tap]
-        if record.protocol_version in row.versions
-        and f"{row.protocol}".startswith(f"{record.protocol_label}@")
-        and protocol_facts(record) == row.settings
-    )
+def heading(section: Section) -> str:
+    subject = section.subject or "features"
+    return subject[0].upper() + subject[1:] + (f": {section.saw}" if section.saw else "")
+
+
+def protocols(section: Section) -> list[str]:
+    """With their versions, which no heading has."""
+    return list(dict.fromkeys(protocol(section, column) for column in section.columns))
+
+
+def protocol(section: Section, column: Column) -> str:
+    return section.at(column)[0].protocol or ""
 
 
 # ---- numbers as text --------------------------------------------------------------------------------------------
-
-
-def higher_is_better(metric: str) -> bool:
-    return metric not in METRICS or METRICS[metric].higher_is_better
 
 
 def count(number: int, thing: str) -> str:
@@ -182,17 +75,16 @@ def count(number: int, thing: str) -> str:
 
 def fields(section: Section) -> list[Field]:
     """The columns of a section's table, behind place, encoder and tap, which are its rows' headings."""
-    labelled = [Field("labels", _labels)] if section.lines and apart(section.lines[0].one) == SAW_LABELS else []
     scores = []
     for column in section.columns:
-        by_best = higher_is_better(column[1])
-        scores.append(Field(title(section, column), _scored(column), descending_first=by_best))
-        if any(judged.row.over_untrained is not None for judged in section.ranked(column)):
+        rows = section.at(column)
+        scores.append(Field(title(section, column), _scored(column), descending_first=column.higher_is_better))
+        if any(row.over_untrained is not None for row in rows):
             scores.append(Field(OVER, _over_untrained(column)))
-        if section.of_fractions and any(judged.row.rank_low for judged in section.ranked(column)):
+        if section.of_fractions and any(row.rank_low for row in rows):
             scores.append(Field("rank", _ranks(column), descending_first=False))
     return [
-        *labelled,
+        *([Field("labels", lambda line: Cell(labels(line.one), order=line.one.labels))] if section.labelled else []),
         *scores,
         *([Field("dimensions", _dimensions)] if section.of_fractions else []),
         Field("seeds", _seeds),
@@ -202,35 +94,34 @@ def fields(section: Section) -> list[Field]:
 
 def title(section: Section, column: Column) -> str:
     """What heads a column: protocol and metric, or the metric alone where it has a name and the table one protocol."""
-    protocol, metric = column
-    known = METRICS.get(metric)
-    several = len({one for one, _ in section.columns}) > 1
-    protocol = titles(judged.row for line in section.lines for judged in line.judged.values())[protocol]
-    return f"{protocol} {metric if known is None else known.title}" if known is None or several else known.title
+    metric = column.metric if column.is_fraction else METRICS[column.metric].title
+    several = len({one.protocol for one in section.columns}) > 1
+    return f"{headings_of(section.rows)[column.protocol]} {metric}" if column.is_fraction or several else metric
 
 
 def _scored(column: Column) -> t.Callable[[Line], Cell]:
     def cell(line: Line) -> Cell:
-        judged = line.judged.get(column)
-        if judged is None:
+        row = line.cells.get(column)
+        if row is None:
             return Cell("-")
-        row = judged.row
-        behind = "" if row.low is None or row.high is None else interval(judged.mean, row.low, row.high, column[1])
         fewer = "" if row.seeds == line.one.seeds else f" (n={row.seeds})"
-        return Cell(written(judged.mean, column[1]), behind + fewer, judged.mean, bool(row.may_be_best))
+        return _score(row, fewer)
 
     return cell
+
+
+def _score(row: Row | None, fewer: str = "") -> Cell:
+    if row is None or row.mean is None:
+        return Cell("-")
+    return Cell(written(row.mean, row.metric), interval_of(row) + fewer, row.mean, bool(row.may_be_best))
 
 
 def _over_untrained(column: Column) -> t.Callable[[Line], Cell]:
     """By how much it beats its own network before training, in points."""
 
     def cell(line: Line) -> Cell:
-        judged = line.judged.get(column)
-        if judged is None or judged.row.over_untrained is None:
-            return Cell("-")
-        value, _, half = over_untrained(judged.row).partition(" ")
-        return Cell(value, half, judged.row.over_untrained)
+        row = line.cells.get(column)
+        return Cell(*over_untrained(row), row.over_untrained if row else None)
 
     return cell
 
@@ -239,18 +130,12 @@ def _ranks(column: Column) -> t.Callable[[Line], Cell]:
     """The ranks that a row may have, sorted by their middle."""
 
     def cell(line: Line) -> Cell:
-        judged = line.judged.get(column)
-        if judged is None or judged.row.rank_low is None or judged.row.rank_high is None:
+        row = line.cells.get(column)
+        if row is None or row.rank_low is None or row.rank_high is None:
             return Cell("-")
-        low, high = judged.row.rank_low, judged.row.rank_high
-        return Cell(str(low) if low == high else f"{low}-{high}", order=(low + high) / 2)
+        return Cell(ranks(row), order=(row.rank_low + row.rank_high) / 2)
 
     return cell
-
-
-def _labels(line: Line) -> Cell:
-    seen = line.one.labels
-    return Cell("all" if seen is None else f"{seen:,}", order=seen)
 
 
 def _dimensions(line: Line) -> Cell:
@@ -280,29 +165,21 @@ def further(rows: t.Iterable[Row]) -> Further | None:
     """From rows with these metrics."""
     found: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
     for row in rows:
-        if row.protocol and row.metric and row.mean is not None:
-            found[f"{row.encoder} · {row.tap}", row.protocol][row.metric] = row
+        if row.protocol and row.metric:
+            found[row.full_name, row.protocol][row.metric] = row
     names = [name for name in FURTHER if any(name in one for one in found.values())]
     about = [f"{further_title(name)}: {METRICS[name].about if name in METRICS else ABOUT[name]}" for name in names]
     if not names:
         return None
     return Further(
         [further_title(name) for name in names],
-        [(*name, [_further_cell(one.get(metric)) for metric in names]) for name, one in found.items()],
+        [(*name, [_score(one.get(metric)) for metric in names]) for name, one in found.items()],
         about,
     )
 
 
 def further_title(metric: str) -> str:
     return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
-
-
-def _further_cell(row: Row | None) -> Cell:
-    if row is None or row.mean is None:
-        return Cell("-")
-    known = row.low is not None and row.high is not None
-    behind = interval(row.mean, row.low or 0.0, row.high or 0.0, row.metric) if known else ""
-    return Cell(written(row.mean, row.metric), behind, row.mean)
 
 
 # ---- who is first, and is it real? ------------------------------------------------------------------------------
@@ -312,49 +189,49 @@ def verdicts(section: Section) -> list[Verdict]:
     """A protocol each: its leader, how many rows may be the best, whoever follows, and the first of the other kind."""
     found = []
     for column in section.columns:
-        ranked = section.ranked(column)
-        first, others = ranked[0], ranked[1:]
-        follows = next((judged for judged in others if judged.row.encoder != first.row.encoder), None)
-        rival = next((judged for judged in others if judged.row.is_control != first.row.is_control), None)
-        kind = "learned encoder" if first.row.is_control else "control"
-        tied = sum(bool(judged.row.may_be_best) for judged in ranked)
-        sentences = [f"{tied} of {count(len(ranked), 'row')} may be the best."] if tied > 1 else []
+        rows = ranked(section, column)
+        first, others = rows[0], rows[1:]
+        follows = next((row for row in others if row.encoder_key != first.encoder_key), None)
+        rival = next((row for row in others if row.is_control != first.is_control), None)
+        kind = "learned encoder" if first.is_control else "control"
+        tied = sum(bool(row.may_be_best) for row in rows)
+        sentences = [f"{tied} of {count(len(rows), 'row')} may be the best."] if tied > 1 else []
         if follows:
             also = f", the best {kind}," if follows is rival else ", the next encoder,"
-            sentences.append(f"{follows.name}{also} is {_behind_best(follows)}.")
+            sentences.append(f"{follows.full_name}{also} is {_behind_best(follows)}.")
         if rival and rival is not follows:
-            sentences.append(f"The best {kind}, {rival.name}, is {_behind_best(rival)}.")
+            sentences.append(f"The best {kind}, {rival.full_name}, is {_behind_best(rival)}.")
         if not rival:
             sentences.append(f"There is no {kind} to compare with.")
-        sentences += _over_controls(ranked)
-        found.append(Verdict(column[0], first.name, first.row.is_control, written(first.mean, column[1]), sentences))
+        sentences += _over_controls(rows)
+        score = written(first.mean or 0.0, column.metric)
+        found.append(Verdict(protocol(section, column), first.full_name, first.is_control, score, sentences))
     return found
 
 
-def _over_controls(ranked: list[Judged]) -> t.Iterator[str]:
+def _over_controls(rows: list[Row]) -> t.Iterator[str]:
     """How many rows are better, and how many worse, than the same network before training; and the best of them."""
-    over = [judged for judged in ranked if judged.row.over_untrained_p is not None]
+    over = [row for row in rows if row.over_untrained_p is not None]
     if not over:
         return
-    sure = [judged for judged in over if (judged.row.over_untrained_p or 0.0) <= 0.05]
-    better = sum((judged.row.over_untrained or 0.0) > 0 for judged in sure)
+    sure = [row for row in over if (row.over_untrained_p or 0.0) <= 0.05]
+    better = sum((row.over_untrained or 0.0) > 0 for row in sure)
     yield (
         f"Of {count(len(over), 'trained row')} with an untrained network of its own, {better} "
         f"{'is' if better == 1 else 'are'} significantly better than it, {len(sure) - better} worse (Holm, 5 %)."
     )
-    most = max(over, key=lambda judged: judged.row.over_untrained or 0.0)
-    yield f"{most.name} gains most over its own: {over_untrained(most.row)} points."
+    most = max(over, key=lambda row: row.over_untrained or 0.0)
+    yield f"{most.full_name} gains most over its own: {' '.join(over_untrained(most)).rstrip()} points."
 
 
-def _behind_best(judged: Judged) -> str:
+def _behind_best(row: Row) -> str:
     """'0.65 points behind, not told apart (95 % interval -0.10 to 1.40)'."""
-    row = judged.row
     gap = "level" if not row.difference else f"{-100 * row.difference:.2f} points behind"
     if row.difference_low is None or row.difference_high is None:
         return f"{gap}; one seed cannot tell it from chance"
-    told = "not told apart" if row.difference_low <= 0 <= row.difference_high else "told apart"
+    apart = "not told apart" if row.difference_low <= 0 <= row.difference_high else "told apart"
     low, high = (min(100.0, max(-100.0, -100 * end)) for end in (row.difference_high, row.difference_low))
-    return f"{gap}, {told} (95 % interval {round(low, 2) + 0.0:.2f} to {round(high, 2) + 0.0:.2f})"  # 0.00, not -0.00
+    return f"{gap}, {apart} (95 % interval {round(low, 2) + 0.0:.2f} to {round(high, 2) + 0.0:.2f})"  # 0.00, not -0.00
 
 
 # ---- means, intervals, seeds ------------------------------------------------------------------------------------
@@ -380,19 +257,20 @@ class Forest:
 
 def forest(section: Section, column: Column) -> Forest:
     """Every mean of a column with its interval and its seeds, over one axis that every seed lies on."""
-    ranked = section.ranked(column)
-    best = {line.name for line in section.lines if line.is_best_tap}
-    at = charts.scale(value for judged in ranked for value in judged.row.values)
-    control = next((judged.mean for judged in ranked if judged.row.is_control), None)
+    best = {id(row) for line in section.lines if line.is_best_tap for row in line.rows}
+    judged = ranked(section, column)
+    at = charts.scale(value for row in judged for value in row.values)
+    control = next((row.mean for row in judged if row.is_control), None)
     rows = []
-    for judged in ranked:
-        row = judged.row
-        track = charts.interval(at, judged.mean, row.low, row.high, row.values, control)
-        rows.append(ForestRow(judged.name, row.is_control, judged.name in best, written(judged.mean, column[1]), track))
+    for row in judged:
+        mean = row.mean or 0.0
+        track = charts.interval(at, mean, row.low, row.high, row.values, control)
+        rows.append(ForestRow(row.full_name, row.is_control, id(row) in best, written(mean, column.metric), track))
     shown = charts.axis(at, lambda value: f"{100 * value:.4g} %")
-    about = f"{column[0]}, {column[1]}: {count(len(rows), 'row')}, from {rows[0].name} with {rows[0].score} "
+    name = protocol(section, column)
+    about = f"{name}, {column.metric}: {count(len(rows), 'row')}, from {rows[0].name} with {rows[0].score} "
     about += f"to {rows[-1].name} with {rows[-1].score}. The table above has the same numbers."
-    return Forest(f"{column[0]} {column[1]}", about, rows, shown, control is not None)
+    return Forest(f"{name} {column.metric}", about, rows, shown, control is not None)
 
 
 def caption(section: Section) -> str:

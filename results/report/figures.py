@@ -17,25 +17,25 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from results import arrays, files, store
+from results import arrays, files, predictions, store
 from results.arrays import Array
 from results.layout import RunDirectory
 from results.metrics import written
 from results.record import Record
 from results.report import charts
-from results.report.boards import Judged
+from results.rows import Row
 
-MOST_CLASSES = 20  # of a confusion matrix that can still be read
+MAX_CLASSES = 20  # of a confusion matrix that can still be read
 TSNE_POINTS = 300  # of a map; its time grows faster than they do
 TSNE_STEPS = 500
 PICTURE_BYTES = 2_000_000  # of pictures of a kind, so that the page stays small
-MOST_LABELS = 1000  # of a dataset whose mistakes are counted
-MOST_MAPS = 30  # of a dataset
-MOST_TSNE = 12  # of these; each takes about a second
-LARGEST_FILE = 2**26  # bytes, unpacked: no view or predictions of ours come near
-LARGEST_PICTURE = 2**24  # pixels: a hundred images of 400 x 400
-HIGHEST = 1e100  # loss that can be drawn beside others
-LARGEST_COORDINATE = 1e12  # of a map; what lies beyond are no features
+MAX_LABELS = 1000  # of a dataset whose mistakes are counted
+MAX_MAPS = 30  # of a dataset
+MAX_TSNE = 12  # of these; each takes about a second
+MAX_BYTES = 2**26  # bytes, unpacked: no view or predictions of ours come near
+MAX_PIXELS = 2**24  # pixels: a hundred images of 400 x 400
+MAX_LOSS = 1e100  # loss that can be drawn beside others
+MAX_COORDINATE = 1e12  # of a map; what lies beyond are no features
 Damaged = dict[Path, str]
 T = t.TypeVar("T")
 
@@ -58,7 +58,7 @@ def training(name: str, runs: t.Sequence[RunDirectory], damaged: Damaged) -> Tra
     for player in players:
         for history in histories:
             points = [(row["epoch"], row[player]) for row in history if player in row]
-            points = [point for point in points if max(map(abs, point)) < HIGHEST]
+            points = [point for point in points if max(map(abs, point)) < MAX_LOSS]
             if points:
                 epochs, losses = zip(*points)
                 lines.append(charts.Line(player.removesuffix("_loss"), epochs, losses))
@@ -86,7 +86,7 @@ def _noted(damaged: Damaged, path: Path, read: t.Callable[[], T]) -> T | None:
     except files.Missing:
         return None
     except files.StoreError as error:
-        damaged[path] = str(error).removeprefix(f"{path}: ")
+        damaged[path] = error.problem
         return None
 
 
@@ -106,18 +106,19 @@ class Matrix:
 
 
 def confusions(
-    judged: Judged, runs: t.Mapping[str, RunDirectory], classes: t.Sequence[str] | None, damaged: Damaged
+    row: Row, runs: t.Mapping[str, RunDirectory], classes: t.Sequence[str] | None, damaged: Damaged
 ) -> Matrix | None:
     """True classes against predicted ones, summed over the seeds whose predictions are there."""
-    found = [pair for record in judged.records if (pair := _predictions(record, runs, damaged))]
+    found = [one for record in row.records if (one := _predictions(record, runs, damaged))]
     if not found:
         return None
-    size = 1 + int(max(array.max() for pair in found for array in pair))
-    if size > MOST_LABELS:
+    size = 1 + int(max(one[name].max() for one in found for name in ("predicted", "label")))
+    if size > MAX_LABELS:
         return None
     counts = np.zeros((size, size), np.int64)
-    for predicted, label in found:
-        counts += np.bincount(label.astype(np.int64) * size + predicted, minlength=size * size).reshape(size, size)
+    for one in found:
+        places = one["label"].astype(np.int64) * size + one["predicted"]
+        counts += np.bincount(places, minlength=size * size).reshape(size, size)
     names = [*(classes or []), *map(str, range(len(classes or []), size))]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     mistakes = np.where(np.eye(size, dtype=bool), 0, shares)
@@ -126,10 +127,10 @@ def confusions(
     worst = "; ".join(f"{names[a]} taken for {names[b]}: {100 * shares[a, b]:.1f} %" for a, b in pairs)
     seeds = "first seed" if len(found) == 1 else f"{len(found)} seeds together"
     return Matrix(
-        judged.name,
-        f"{judged.column[0]}, {written(judged.mean, judged.column[1])} %, {seeds}",
+        row.full_name,
+        f"{row.protocol}, {written(row.mean or 0.0, row.metric)} %, {seeds}",
         names[:size],
-        [[(_percent(share), share) for share in row] for row in shares.tolist()] if size <= MOST_CLASSES else [],
+        [[(_percent(share), share) for share in row] for row in shares.tolist()] if size <= MAX_CLASSES else [],
         [
             (name, f"{100 * share:.2f}" if images else "-", images // len(found))
             for name, share, images in zip(names, shares.diagonal().tolist(), counts.sum(axis=1).tolist())
@@ -144,20 +145,11 @@ def _percent(share: float) -> str:
     return "" if text == "0" else text
 
 
-def _predictions(record: Record, runs: t.Mapping[str, RunDirectory], damaged: Damaged) -> tuple[Array, Array] | None:
+def _predictions(record: Record, runs: t.Mapping[str, RunDirectory], damaged: Damaged) -> dict[str, Array] | None:
     run = runs.get(record.key)
-    if run is None or record.predictions is None:
+    if run is None or record.predictions is None or not record.test_images:
         return None
-    path = run.path / record.predictions
-
-    def read() -> tuple[Array, Array]:
-        kept = arrays.read_arrays(path, LARGEST_FILE)
-        pair = (_column(path, kept, "predicted", _are_classes), _column(path, kept, "label", _are_classes))
-        if not pair[0].shape == pair[1].shape == (record.test_images,):
-            raise files.StoreError(f"{path}: not the predictions of {record.test_images:,} images")
-        return pair
-
-    return _noted(damaged, path, read) if record.test_images else None
+    return _noted(damaged, run.path / record.predictions, lambda: predictions.beside(record, run.path))
 
 
 # ---- maps -------------------------------------------------------------------------------------------------------
@@ -232,11 +224,11 @@ def neighbours(name: str, tap: str, run: RunDirectory, damaged: Damaged) -> tupl
     frames = [
         (across * (column + 1), down * row, across - gap, down - gap) for row, column in np.argwhere(wrong).tolist()
     ]
-    told = (
+    pairs = (
         f"{classes[query]}: {' '.join(classes[one] for one in near)}"
         for query, near in zip(queries.tolist(), found.tolist())
     )
-    about = f"Nearest training images of {rows} test images, {name}. Class, then its neighbours': {'; '.join(told)}."
+    about = f"Nearest training images of {rows} test images, {name}. Class, then its neighbours': {'; '.join(pairs)}."
     note = f"{found.size - int(wrong.sum())} of {found.size} neighbours are of the test image's class"
     return Picture(name, about, source, width, height, frames), note
 
@@ -291,18 +283,18 @@ def _picture(run: RunDirectory, path: Path, damaged: Damaged) -> tuple[str, int,
 
 def _pixels(run: RunDirectory, path: Path) -> Array:
     """A PNG's, decoded once its header says that they are not too many. Raises StoreError."""
-    content = store.read_kept(run, path, LARGEST_FILE)
+    content = store.read_kept(run, path, MAX_BYTES)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at here
             with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-                if image.width * image.height > LARGEST_PICTURE:
-                    raise ValueError(f"{image.width} x {image.height} pixels; at most {LARGEST_PICTURE:,} are shown")
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are shown")
                 if image.mode not in ("L", "LA", "RGB", "RGBA"):
                     raise ValueError(f"pixels of the kind {image.mode}; wanted those of a grid of images")
                 return np.asarray(image)
     except Exception as error:  # of a damaged file Pillow raises whatever its plugins stumble over
-        raise files.StoreError(f"{path}: cannot be drawn: {error}") from error
+        raise files.StoreError(f"cannot be drawn: {error}", path) from error
 
 
 def _view(run: RunDirectory, tap: str, damaged: Damaged) -> dict[str, Array] | None:
@@ -312,7 +304,7 @@ def _view(run: RunDirectory, tap: str, damaged: Damaged) -> dict[str, Array] | N
 
 
 def _checked_view(run: RunDirectory, path: Path) -> dict[str, Array]:
-    kept = arrays.read_view(run, path, LARGEST_FILE)
+    kept = arrays.read_view(run, path, MAX_BYTES)
     classes = _column(path, kept, "classes", lambda one: one.dtype.kind == "U")
     _column(path, kept, "variance_shares", _are_coordinates)
     points = _column(path, kept, "projection", _are_coordinates, 2)
@@ -321,16 +313,16 @@ def _checked_view(run: RunDirectory, path: Path) -> dict[str, Array]:
     highest = max((int(one.max()) for one in (labels, queries, near) if one.size), default=0)
     fits = labels.size and near.size and len(points) == len(labels) and len(near) == len(queries)
     if not fits or highest >= len(classes) or not points.shape[1]:
-        raise files.StoreError(f"{path}: its arrays do not fit together")
+        raise files.StoreError("its arrays do not fit together", path)
     return kept
 
 
 def _column(path: Path, kept: dict[str, Array], name: str, holds: t.Callable[[Array], bool], axes: int = 1) -> Array:
     """An array of a file, if it is of its kind. Raises StoreError."""
     if name not in kept:
-        raise files.StoreError(f"{path}: it has no array {name!r}")
+        raise files.StoreError(f"it has no array {name!r}", path)
     if kept[name].ndim != axes or not holds(kept[name]):
-        raise files.StoreError(f"{path}: {name} cannot be {kept[name].dtype} {kept[name].shape} with such values")
+        raise files.StoreError(f"{name} cannot be {kept[name].dtype} {kept[name].shape} with such values", path)
     return kept[name]
 
 
@@ -339,7 +331,7 @@ def _are_classes(values: Array) -> bool:
 
 
 def _are_coordinates(values: Array) -> bool:
-    return values.dtype.kind == "f" and bool((np.abs(values) < LARGEST_COORDINATE).all())
+    return values.dtype.kind == "f" and bool((np.abs(values) < MAX_COORDINATE).all())
 
 
 # ---- curves -----------------------------------------------------------------------------------------------------
@@ -354,42 +346,39 @@ class Curve:
     rows: list[tuple[str, list[str]]]  # the same numbers as a table
 
 
-def curves(judged: t.Iterable[Judged]) -> list[Curve]:
+def curves(rows: t.Iterable[Row]) -> list[Curve]:
     """Scores over a protocol's number that a suite asks in several sizes (k, labels a class), or over an encoder's.
 
     An encoder's settings count from three of them on: two are variants, not a curve.
     """
-    known: dict[tuple[str, ...], dict[str, dict[float, Judged]]] = defaultdict(lambda: defaultdict(dict))
-    for one in judged:
-        record = one.records[0] if one.records else None
-        if record is None or record.protocol is None:
-            continue
+    known: dict[tuple[str, ...], dict[str, dict[float, Row]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        record = row.records[0]
         protocol = f"{record.protocol}@{record.protocol_version}"
         for setting, value, others in _numbers(record.protocol_params):
-            known["protocol", protocol, setting, others][one.name][value] = one
+            known["protocol", protocol, setting, others][row.full_name][value] = row
         for setting, value, others in _numbers(record.params):
             name = f"{record.encoder} · {record.tap}"
-            known["encoder", one.column[0], setting, json.dumps([record.encoder, others])][name][value] = one
+            known["encoder", row.protocol or "", setting, json.dumps([record.encoder, others])][name][value] = row
     found = []
     for (kind, protocol, setting, _), by_name in known.items():
         least = 2 if kind == "protocol" else 3
         lines = {name: dict(sorted(at.items())) for name, at in by_name.items() if len(at) >= least}
         if lines:
-            found.append(_curve(protocol, setting, lines))
+            means = {name: {value: one.mean or 0.0 for value, one in at.items()} for name, at in lines.items()}
+            found.append(curve(protocol, setting, means))
     return found
 
 
-def _curve(protocol: str, setting: str, lines: dict[str, dict[float, Judged]]) -> Curve:
-    best_first = sorted(lines, key=lambda name: -max(one.mean for one in lines[name].values()))
+def curve(protocol: str, setting: str, lines: dict[str, dict[float, float]]) -> Curve:
+    best_first = sorted(lines, key=lambda name: -max(lines[name].values()))
     values = sorted({value for at in lines.values() for value in at})
-    drawn = [charts.Line(name, list(lines[name]), [one.mean for one in lines[name].values()]) for name in best_first]
+    drawn = [charts.Line(name, list(lines[name]), list(lines[name].values())) for name in best_first]
     logarithmic = values[0] > 0 and values[-1] >= 8 * values[0]
     chart = charts.lines(
         drawn, f"{protocol} over {setting}; the table below has the numbers.", logarithmic=logarithmic, percent=True
     )
-    rows = [
-        (name, [f"{100 * lines[name][v].mean:.2f}" if v in lines[name] else "-" for v in values]) for name in best_first
-    ]
+    rows = [(name, [f"{100 * lines[name][v]:.2f}" if v in lines[name] else "-" for v in values]) for name in best_first]
     return Curve(protocol, setting, chart, values, rows)
 
 
