@@ -203,7 +203,7 @@ def test_a_recipe_that_cannot_be_is_refused_at_once(settings: dict[str, t.Any], 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "weights")
     safetensors.torch.save_file({"head.weight": torch.zeros(2, 4), "mixer.bias": torch.zeros(3)}, path)
-    with pytest.raises(EncoderError, match=r"another network: 1 of its 2 tensors fit the 11 .* head.bias: wanted \[2\]"):
+    with pytest.raises(EncoderError, match=r"another network: 1 of its 2 tensors fit .* head.bias: wanted \[2\]"):
         Mine(weights=path).resolved()
 
 
